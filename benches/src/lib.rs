@@ -1,0 +1,1 @@
+//! criterion benches of every hot part of barewire; see `benches/README.md`.

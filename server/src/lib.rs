@@ -1,0 +1,3 @@
+//! barewire: one HTTP server, two network stacks, one honest comparison.
+
+pub mod stacks;

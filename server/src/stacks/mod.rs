@@ -1,0 +1,46 @@
+//! The stacks that can carry the responder, behind one trait.
+//!
+//! A stack owns sockets or queues, threads and connections; a [`Service`] owns the protocol. Each
+//! stack is one file or folder here and one cargo feature; none knows HTTP, and the responder does
+//! not know which of them runs it.
+//!
+//! ```text
+//!   main ── start ──▶ Stack ── one thread per core ──▶ S = make_service(core index)
+//!     ▲                 │
+//!     └── Running ◀─────┘  ready: every core has its sockets and its memory
+//! ```
+
+use std::thread::JoinHandle;
+
+use barewire_stack::lifecycle::Lifecycle;
+use barewire_stack::service::Service;
+
+/// A way to carry bytes between the network and a [`Service`].
+pub trait Stack {
+    /// What can go wrong before the first byte is served, with cause and cure in its message.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Takes all memory and sockets, starts one pinned thread per core, and returns once every core
+    /// can serve.
+    ///
+    /// `make_service` is called once on each core's own thread with the core's index, counted from
+    /// zero in the order of the configured cores, so that what it allocates is local to that core.
+    /// The threads follow `lifecycle`: they drain and end in order, or stop at once.
+    ///
+    /// # Errors
+    ///
+    /// If anything that was asked for cannot be had. Nothing stays open, attached or running then.
+    fn start<S, F>(self, make_service: F, lifecycle: &Lifecycle) -> Result<Running, Self::Error>
+    where
+        S: Service + 'static,
+        F: Fn(usize) -> S + Clone + Send + 'static;
+}
+
+/// A stack whose cores serve.
+#[derive(Debug)]
+pub struct Running {
+    /// What each core got and what it took, a line each, for the operator.
+    pub report: Vec<String>,
+    /// The cores' threads. They end after [`Lifecycle`] says so; an error is what broke a core.
+    pub cores: Vec<JoinHandle<anyhow::Result<()>>>,
+}
