@@ -20,6 +20,7 @@
 pub mod counters;
 pub mod lifecycle;
 pub mod link;
+pub mod packet;
 pub mod service;
 
 /// Points in time and spans of it, in microseconds, as the whole crate counts them.
