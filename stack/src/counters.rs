@@ -63,9 +63,16 @@ pub struct Sample {
     pub value: u64,
 }
 
+/// Counters that can list themselves, from any thread.
+pub trait Samples: std::fmt::Debug + Send + Sync {
+    /// Every field with its name, its help text and its current value.
+    fn samples(&self) -> Vec<Sample>;
+}
+
 /// Declares a struct of [`Counter`]s and [`Gauge`]s that can list itself.
 ///
 /// ```
+/// use barewire_stack::counters::Samples;
 /// barewire_stack::counters! {
 ///     /// What the door counted.
 ///     pub struct DoorCounters {
@@ -95,9 +102,8 @@ macro_rules! counters {
             $( #[doc = $help] $(#[doc = $more])* pub $field: $crate::counters::$kind, )+
         }
 
-        impl $name {
-            /// Every field with its name, its help text and its current value.
-            pub fn samples(&self) -> Vec<$crate::counters::Sample> {
+        impl $crate::counters::Samples for $name {
+            fn samples(&self) -> Vec<$crate::counters::Sample> {
                 vec![$( $crate::counters::Sample {
                     name: stringify!($field),
                     help: $help.trim_ascii(),

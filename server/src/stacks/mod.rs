@@ -10,8 +10,14 @@
 //!     └── Running ◀─────┘  ready: every core has its sockets and its memory
 //! ```
 
+#[cfg(any(feature = "epoll", feature = "uring"))]
+pub mod kernel;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use barewire_stack::counters::Samples;
 use barewire_stack::lifecycle::Lifecycle;
 use barewire_stack::service::Service;
 
@@ -39,8 +45,23 @@ pub trait Stack {
 /// A stack whose cores serve.
 #[derive(Debug)]
 pub struct Running {
+    /// Where clients reach it.
+    pub addresses: Vec<SocketAddr>,
     /// What each core got and what it took, a line each, for the operator.
     pub report: Vec<String>,
+    /// What the cores count, in groups that each belong to one part of one core.
+    pub counters: Vec<CounterGroup>,
     /// The cores' threads. They end after [`Lifecycle`] says so; an error is what broke a core.
     pub cores: Vec<JoinHandle<anyhow::Result<()>>>,
+}
+
+/// The counters of one part of one core.
+#[derive(Debug, Clone)]
+pub struct CounterGroup {
+    /// The core's index, as [`Stack::start`] counts them.
+    pub core: usize,
+    /// What the counters belong to, in snake case: `connection`, `link`, ...
+    pub part: &'static str,
+    /// The counters themselves, live.
+    pub counters: Arc<dyn Samples>,
 }

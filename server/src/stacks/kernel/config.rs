@@ -1,0 +1,45 @@
+//! What both kernel stacks are told.
+
+use std::net::SocketAddr;
+
+/// Where to listen, on how many cores, and the limits of each.
+#[derive(Debug, Clone)]
+pub struct KernelConfig {
+    /// Address and port; port 0 takes a free one. `[::]` serves IPv4 too.
+    pub listen: SocketAddr,
+    /// CPUs to serve on, one pinned thread and one listener each. Empty: all that the process may use.
+    pub cores: Vec<usize>,
+    /// Connections that each core holds at most; more wait in the kernel's accept queue.
+    pub connections: usize,
+    /// Longest unconsumed input of a connection, in bytes.
+    pub receive_buffer_bytes: usize,
+    /// Longest unsent output of a connection that the kernel has not taken yet, in bytes.
+    pub send_buffer_bytes: usize,
+    /// Connections that wait to be accepted, per core; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: i32,
+    /// Wake up for a connection only once its first data is there, or this many seconds have
+    /// passed (TCP_DEFER_ACCEPT). Off: `None`.
+    pub defer_accept_s: Option<u32>,
+    /// Poll the NIC's queue for so long before sleeping, in microseconds (SO_BUSY_POLL). Helps with
+    /// NICs whose driver has NAPI busy polling; costs a busy core. Off: `None`.
+    pub busy_poll_us: Option<u32>,
+    /// Keep the NIC's interrupts off as long as we poll (SO_PREFER_BUSY_POLL).
+    pub prefer_busy_poll: bool,
+}
+
+impl KernelConfig {
+    /// Everything at its default, on all CPUs.
+    pub fn new(listen: SocketAddr) -> Self {
+        KernelConfig {
+            listen,
+            cores: Vec::new(),
+            connections: 4096,
+            receive_buffer_bytes: 16 * 1024,
+            send_buffer_bytes: 64 * 1024,
+            backlog: 4096,
+            defer_accept_s: None,
+            busy_poll_us: None,
+            prefer_busy_poll: false,
+        }
+    }
+}
