@@ -1,0 +1,178 @@
+//! The XDP program: what the server serves goes to its AF_XDP sockets, everything else to the kernel.
+//!
+//! ```text
+//!  frame ─▶ Ethernet ─▶ one 802.1Q tag? ─▶ IPv4 / IPv6 ─▶ TCP? ─▶ whole? ─▶ our address? ─▶ our port?
+//!              │                               │            │         │           │             │
+//!              └───────── no at any step: XDP_PASS, counted by reason ────────────┴─────────────┘
+//!                                             yes: XDP_REDIRECT to SOCKETS[rx queue], or pass without one
+//! ```
+//!
+//! It decides where a frame goes, not whether it is any good: lengths, flags and checksums are the
+//! stack's to judge. Nothing is ever dropped here, so the kernel stays whole for whatever is not
+//! clearly the server's (ssh, ping, ARP, neighbour discovery, fragments).
+//!
+//! The NIC must leave 802.1Q tags in the frame (`ethtool -K IFACE rxvlan off`): the answer carries
+//! the tag that the request carried, and a stripped tag is not there to see.
+
+#![no_std]
+
+pub mod contract;
+
+use core::mem::size_of;
+
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::macros::{map, xdp};
+use aya_ebpf::maps::{Array, PerCpuArray, XskMap};
+use aya_ebpf::programs::XdpContext;
+
+use contract::{ADDRESSES_MAX, PORT_WORDS, Served, Verdict};
+
+/// AF_XDP sockets by receive queue. The loader sets how many queues there are.
+#[map]
+static SOCKETS: XskMap = XskMap::with_max_entries(1, 0);
+
+/// The served addresses, in slot 0.
+#[map]
+static SERVED: Array<Served> = Array::with_max_entries(1, 0);
+
+/// The served ports, as a bitmap.
+#[map]
+static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+
+/// How many frames met which fate, by [`Verdict`].
+#[map]
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::ALL.len() as u32, 0);
+
+/// Entry point: once per received frame, in the driver (native) or the stack's front door (generic).
+#[xdp]
+pub fn barewire(frame: XdpContext) -> u32 {
+    let (verdict, action) = match classify(&frame) {
+        Ok(()) => {
+            // SAFETY: the kernel passes a valid context for the duration of the call.
+            let queue = unsafe { (*frame.ctx).rx_queue_index };
+            match SOCKETS.redirect(queue, u64::from(XDP_PASS)) {
+                Ok(redirect) => (Verdict::Redirected, redirect),
+                Err(pass) => (Verdict::NoSocket, pass),
+            }
+        }
+        Err(reason) => (reason, XDP_PASS),
+    };
+    if let Some(count) = VERDICTS.get_ptr_mut(verdict as u32) {
+        // SAFETY: a slot of this CPU's own copy; XDP programs do not interrupt each other on a CPU.
+        unsafe { *count += 1 };
+    }
+    action
+}
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_8021Q: u16 = 0x8100;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// Whether the server serves this frame; if not, why.
+#[inline(always)]
+fn classify(frame: &XdpContext) -> Result<(), Verdict> {
+    let (ethertype, ip) = match load_be16(frame, 12)? {
+        ETHERTYPE_8021Q => (load_be16(frame, 16)?, 18),
+        ethertype => (ethertype, 14),
+    };
+    match ethertype {
+        ETHERTYPE_IPV4 => classify_ipv4(frame, ip),
+        ETHERTYPE_IPV6 => classify_ipv6(frame, ip),
+        _ => Err(Verdict::NotIp),
+    }
+}
+
+const PROTOCOL_TCP: u8 = 6;
+
+/// RFC 791. `ip` is the offset of the header.
+#[inline(always)]
+fn classify_ipv4(frame: &XdpContext, ip: usize) -> Result<(), Verdict> {
+    let version_and_length: u8 = load(frame, ip)?;
+    let header_len = usize::from(version_and_length & 0x0f) * 4;
+    if version_and_length >> 4 != 4 || header_len < 20 {
+        return Err(Verdict::Malformed);
+    }
+    if load::<u8>(frame, ip + 9)? != PROTOCOL_TCP {
+        return Err(Verdict::NotTcp);
+    }
+    // More fragments, or an offset.
+    if load_be16(frame, ip + 6)? & 0x3fff != 0 {
+        return Err(Verdict::Fragment);
+    }
+    let destination: u32 = load(frame, ip + 16)?;
+    let served = SERVED.get(0).ok_or(Verdict::OtherAddress)?;
+    if !contains(&served.ipv4, served.ipv4_count, &destination) {
+        return Err(Verdict::OtherAddress);
+    }
+    classify_tcp(frame, ip + header_len)
+}
+
+/// RFC 8200. `ip` is the offset of the header.
+#[inline(always)]
+fn classify_ipv6(frame: &XdpContext, ip: usize) -> Result<(), Verdict> {
+    if load::<u8>(frame, ip)? >> 4 != 6 {
+        return Err(Verdict::Malformed);
+    }
+    match load::<u8>(frame, ip + 6)? {
+        PROTOCOL_TCP => {}
+        44 => return Err(Verdict::Fragment),
+        // Hop-by-hop, routing, ESP, authentication, destination, mobility, HIP, shim6.
+        0 | 43 | 50 | 51 | 60 | 135 | 139 | 140 => return Err(Verdict::ExtensionHeader),
+        _ => return Err(Verdict::NotTcp),
+    }
+    let destination: [u64; 2] = load(frame, ip + 24)?;
+    let served = SERVED.get(0).ok_or(Verdict::OtherAddress)?;
+    if !contains(&served.ipv6, served.ipv6_count, &destination) {
+        return Err(Verdict::OtherAddress);
+    }
+    classify_tcp(frame, ip + 40)
+}
+
+/// RFC 9293. `tcp` is the offset of the header.
+#[inline(always)]
+fn classify_tcp(frame: &XdpContext, tcp: usize) -> Result<(), Verdict> {
+    let port = load_be16(frame, tcp + 2)?;
+    let word = PORTS.get(u32::from(port >> 6)).ok_or(Verdict::OtherPort)?;
+    if word >> (port & 63) & 1 == 0 {
+        return Err(Verdict::OtherPort);
+    }
+    // TCP speaks to one host (RFC 1122, 4.2.3.10), and an answer would carry the group as its source.
+    if load::<u8>(frame, 0)? & 1 != 0 {
+        return Err(Verdict::GroupAddressed);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn contains<T: PartialEq>(entries: &[T; ADDRESSES_MAX], count: u32, wanted: &T) -> bool {
+    entries.iter().take(count as usize).any(|entry| entry == wanted)
+}
+
+#[inline(always)]
+fn load_be16(frame: &XdpContext, offset: usize) -> Result<u16, Verdict> {
+    load(frame, offset).map(u16::from_be)
+}
+
+/// The integer, or array of them, at `offset`, if the frame reaches that far.
+#[inline(always)]
+fn load<T: Copy>(frame: &XdpContext, offset: usize) -> Result<T, Verdict> {
+    let start = frame.data() + offset;
+    if start + size_of::<T>() > frame.data_end() {
+        return Err(Verdict::Malformed);
+    }
+    // SAFETY: [start, start + size_of::<T>()) was just seen to lie within the frame, which the
+    // kernel's verifier proves again, and T is made of integers, valid for any bytes.
+    Ok(unsafe { (start as *const T).read_unaligned() })
+}
+
+/// Declared so that the kernel lets the program call GPL-only helpers.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // The verifier rejects a program that could come here.
+    loop {}
+}
