@@ -18,10 +18,14 @@
 //! the `barewire` crate.
 
 pub mod counters;
+pub mod deadline;
+pub mod flow;
 pub mod lifecycle;
 pub mod link;
 pub mod packet;
+pub mod prefetch;
 pub mod service;
+pub mod timer;
 
 /// Points in time and spans of it, in microseconds, as the whole crate counts them.
 ///
