@@ -17,6 +17,7 @@
 //! which link feeds it, a link knows only frames. The crate serves any protocol; HTTP lives in
 //! the `barewire` crate.
 
+pub mod arena;
 pub mod counters;
 pub mod deadline;
 pub mod flow;

@@ -12,6 +12,9 @@
 //!
 //! The two halves are disjoint, so a frame can be read while its answer is written.
 
+pub mod faulty;
+pub mod memory;
+
 use std::os::fd::RawFd;
 
 use crate::counters::LinkCounters;
