@@ -1,3 +1,4 @@
 //! barewire: one HTTP server, two network stacks, one honest comparison.
 
+pub mod events;
 pub mod stacks;

@@ -1,0 +1,195 @@
+//! The events of the 1-million-request challenge: `POST /event` and `GET /stats`, exact on all cores.
+//!
+//! ```text
+//!   body ──▶ parse ──▶ userId ──▶ UserKey::hash ──▶ SeenUsers ──▶ UserTable     shared, new users only
+//!                  └─▶ value ─────────────────────▶ Ledger                      one per core
+//!                                                     │ read by all
+//!                                 Stats ◀── Totals ◀──┘
+//! ```
+//!
+//! Each core counts in a [`ledger`] of its own and is its only writer. `/stats` reads the ledgers of
+//! all cores and stops none. An event of a user that the core knows touches no memory that another
+//! core writes; nothing is locked and nothing is allocated, ever, per event.
+//!
+//! # What is promised
+//!
+//! * An event whose reply was written is in every answer to a `/stats` that is asked for later, on
+//!   whichever core: it is counted before its reply exists.
+//! * An event is counted at most once, and only if its body was received completely and accepted.
+//!   One whose reply was lost (the client reset the connection, say) is counted all the same: the
+//!   server cannot know.
+//! * While nobody sends events, the four numbers are exact. The sum does not depend on the order of
+//!   the events or on how many cores counted them.
+//! * While events are being counted, an answer has each of them with its value or not at all, and
+//!   each user with the event that brought it; `uniqueUsers <= totalRequests` always. It is not the
+//!   state of one instant: between two cores, an event can be in it and an older one not, as long as
+//!   neither's reply was written when the request arrived.
+//! * After a reset ([`Events::reset`]) the same holds for the events since.
+
+pub mod counts;
+pub mod ledger;
+pub mod parse;
+pub mod refusal;
+pub mod seen;
+mod shard;
+mod stats;
+pub mod sum;
+mod sync;
+pub mod users;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use self::counts::Counts;
+use self::ledger::Ledger;
+use self::seen::SeenUsers;
+use self::users::{UserKey, UserTable};
+
+pub use self::refusal::{EventCounters, Refusal};
+pub use self::shard::EventShard;
+pub use self::stats::Stats;
+
+/// What the events may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// Cores that count, at most [`sum::MERGE_MAX`].
+    pub cores: usize,
+    /// Different users that can be counted. Each takes 24 bytes, twice that with `reset_allowed`.
+    pub users_max: usize,
+    /// Users that each core keeps in its own cache, at most. Each takes 32 to 64 bytes per core.
+    pub users_seen_max: usize,
+    /// Longest user ID, in bytes of UTF-8.
+    pub user_id_bytes_max: usize,
+    /// Whether [`Events::reset`] is to work.
+    pub reset_allowed: bool,
+}
+
+impl EventsConfig {
+    /// What fits the challenge, and ten times as many users.
+    pub fn new(cores: usize) -> Self {
+        EventsConfig {
+            cores,
+            users_max: 1_000_000,
+            users_seen_max: 100_000,
+            user_id_bytes_max: 256,
+            reset_allowed: false,
+        }
+    }
+
+    fn users_seen(&self) -> usize {
+        self.users_seen_max.min(self.users_max)
+    }
+
+    fn tables(&self) -> usize {
+        if self.reset_allowed { 2 } else { 1 }
+    }
+}
+
+/// What all cores counted. Each core writes through an [`EventShard`] of its own.
+#[derive(Debug)]
+pub struct Events {
+    config: EventsConfig,
+    key: UserKey,
+    counts: Counts,
+    counters: Box<[EventCounters]>,
+    /// Which cores have their [`EventShard`].
+    owned: Box<[AtomicBool]>,
+}
+
+/// Why the events cannot be counted as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    /// No core, or more than sums can be merged of.
+    #[error("{0} cores cannot count events: use 1 to {max}", max = sum::MERGE_MAX)]
+    Cores(usize),
+    /// The operating system has no room for the users' table.
+    #[error("there is no memory for {0} users: lower --max-users (each takes 24 bytes)")]
+    Users(usize),
+    /// The operating system gave no random numbers.
+    #[error("no random key for hashing users: the operating system gave none")]
+    Random(#[source] getrandom::Error),
+}
+
+/// Why a reset was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResetError {
+    /// [`EventsConfig::reset_allowed`] is false.
+    #[error("resetting is not allowed: start with --allow-reset")]
+    NotAllowed,
+}
+
+impl Events {
+    /// Takes all shared memory; each core's own is taken by [`Events::shard`].
+    ///
+    /// # Errors
+    ///
+    /// If the configuration cannot be had.
+    pub fn new(config: EventsConfig) -> Result<Arc<Self>, EventsError> {
+        if !(1..=sum::MERGE_MAX).contains(&config.cores) {
+            return Err(EventsError::Cores(config.cores));
+        }
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).map_err(EventsError::Random)?;
+        let key = u128::from_ne_bytes(key);
+        let counts = Counts::new(config.cores, config.users_max, config.reset_allowed)
+            .map_err(|_| EventsError::Users(config.users_max))?;
+        Ok(Arc::new(Events {
+            config,
+            key: UserKey::new([key as u64, (key >> 64) as u64]),
+            counts,
+            counters: (0..config.cores)
+                .map(|_| EventCounters::default())
+                .collect(),
+            owned: (0..config.cores).map(|_| AtomicBool::new(false)).collect(),
+        }))
+    }
+
+    /// The writing end of `core`, counted from zero. Call it on the thread that will use it, so that
+    /// its memory is near.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core, or if its shard exists already: a second writer would lose counts.
+    pub fn shard(self: &Arc<Self>, core: usize) -> EventShard {
+        let taken = self.owned[core].swap(true, Ordering::Acquire);
+        assert!(!taken, "core {core} has its event shard already");
+        EventShard::new(Arc::clone(self), core)
+    }
+
+    /// What all cores counted since the last reset: O(cores), and stops none of them.
+    pub fn stats(&self) -> Stats {
+        self.counts.totals().into()
+    }
+
+    /// Begins anew on all cores, without stopping any.
+    ///
+    /// Events whose reply was written before the reset was asked for are forgotten, events that are
+    /// sent after its reply are counted, and each in between is wholly on one side. Takes as long as
+    /// clearing the users' table, about 3 ms for a million users; a second reset waits for the first.
+    ///
+    /// # Errors
+    ///
+    /// If it is not allowed.
+    pub fn reset(&self) -> Result<(), ResetError> {
+        self.counts.reset().map_err(|_| ResetError::NotAllowed)
+    }
+
+    /// What each core did with the events it got.
+    pub fn counters(&self) -> &[EventCounters] {
+        &self.counters
+    }
+
+    /// Bytes taken once all cores have their shard.
+    pub fn memory_bytes(&self) -> usize {
+        let config = &self.config;
+        let table = UserTable::bytes(config.users_max);
+        let per_core = size_of::<Ledger>()
+            + size_of::<EventCounters>()
+            + SeenUsers::bytes(config.users_seen())
+            + config.user_id_bytes_max;
+        (table.saturating_mul(config.tables())).saturating_add(config.cores * per_core)
+    }
+}
