@@ -21,10 +21,13 @@ pub mod arena;
 pub mod counters;
 pub mod deadline;
 pub mod flow;
+pub mod interface;
 pub mod lifecycle;
 pub mod link;
 pub mod packet;
 pub mod prefetch;
+#[cfg(feature = "xdp")]
+pub mod redirect;
 pub mod service;
 pub mod timer;
 

@@ -100,15 +100,23 @@ impl Verdict {
     pub const fn help(self) -> &'static str {
         match self {
             Verdict::Redirected => "Frames handed to the AF_XDP socket of the receiving queue.",
-            Verdict::NoSocket => "Frames for us on a queue without a socket; the kernel refuses them.",
+            Verdict::NoSocket => {
+                "Frames for us on a queue without a socket; the kernel refuses them."
+            }
             Verdict::NotIp => "Frames passed to the kernel: neither IPv4 nor IPv6.",
             Verdict::NotTcp => "Frames passed to the kernel: IP, but not TCP.",
             Verdict::Fragment => "Frames passed to the kernel: IP fragments, the first included.",
-            Verdict::ExtensionHeader => "Frames passed to the kernel: IPv6 with an extension header.",
+            Verdict::ExtensionHeader => {
+                "Frames passed to the kernel: IPv6 with an extension header."
+            }
             Verdict::OtherAddress => "Frames passed to the kernel: TCP to an address not served.",
             Verdict::OtherPort => "Frames passed to the kernel: TCP to a port not served.",
-            Verdict::GroupAddressed => "Frames passed to the kernel: TCP by broadcast or multicast.",
-            Verdict::Malformed => "Frames passed to the kernel: truncated or impossible IP headers.",
+            Verdict::GroupAddressed => {
+                "Frames passed to the kernel: TCP by broadcast or multicast."
+            }
+            Verdict::Malformed => {
+                "Frames passed to the kernel: truncated or impossible IP headers."
+            }
         }
     }
 }
