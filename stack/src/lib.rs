@@ -29,6 +29,8 @@ pub mod prefetch;
 #[cfg(feature = "xdp")]
 pub mod redirect;
 pub mod service;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod timer;
 
 /// Points in time and spans of it, in microseconds, as the whole crate counts them.

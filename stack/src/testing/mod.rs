@@ -1,0 +1,5 @@
+//! The far end of the wire, for tests, simulations, fuzz targets and benchmarks.
+//!
+//! Only built with the `testing` feature: nothing here is fit to face a network.
+
+pub mod frame;
