@@ -1,4 +1,6 @@
 //! barewire: one HTTP server, two network stacks, one honest comparison.
 
 pub mod events;
+pub mod http;
+pub mod site;
 pub mod stacks;

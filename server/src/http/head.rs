@@ -1,0 +1,310 @@
+//! Finds and parses the head of a request.
+//!
+//! A head that has arrived as a whole, which is nearly every one, is parsed in one pass. One that
+//! arrives in pieces is not parsed again with each piece: the connection remembers how far it has
+//! looked for the head's end, so that a head sent byte by byte costs its length once, not squared.
+//!
+//! Whether and how a head is refused depends on its bytes, never on how they were split:
+//!
+//! 1. the first byte cannot begin a method: at once;
+//! 2. the request line is malformed: as soon as it is complete, or too long;
+//! 3. a field is malformed: as soon as the head is complete, or too large.
+//!
+//! httparse does the character-level work; what it forgives (bare LF, any number of empty lines before
+//! a request, any byte in a target) is refused here.
+
+use httparse::Header;
+
+use super::fields::Version;
+use super::refusal::Refusal;
+use super::request::{Method, Request};
+use super::target::{Target, is_target_byte};
+
+/// What a request may cost. Beyond these the request is refused, counted, and the connection closed.
+///
+/// A stack's receive buffer limits head and body as well: what does not fit it is refused likewise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Request line, header fields and empty line: 431 beyond.
+    pub head_bytes_max: usize,
+    /// The request target: 414 beyond. RFC 9112, section 3, wants 8,000 octets for a request line.
+    pub target_bytes_max: usize,
+    /// Header fields: 431 beyond. At most [`Limits::HEADERS_MAX`].
+    pub headers_max: usize,
+    /// The body, decoded, where it is not streamed: 413 beyond.
+    pub body_bytes_max: usize,
+}
+
+impl Limits {
+    /// The largest `headers_max`: the fields of a head are kept on the stack while it is handled.
+    pub const HEADERS_MAX: usize = 128;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            head_bytes_max: 16 * 1024,
+            target_bytes_max: 8000,
+            headers_max: 100,
+            body_bytes_max: 64 * 1024,
+        }
+    }
+}
+
+/// How far the search for the end of a head has come. Kept between calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Search {
+    /// Bytes in which the head does not end.
+    scanned: u32,
+    /// The request line is complete, and valid.
+    line_checked: bool,
+}
+
+impl Search {
+    /// Whether something of a request has arrived.
+    pub(super) fn has_begun(self) -> bool {
+        self.scanned > 0
+    }
+}
+
+/// A head that follows the grammar, and where it ends.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    pub(super) request: Request<'a>,
+    pub(super) version: Version,
+    /// Bytes up to and with the empty line.
+    pub(super) len: usize,
+}
+
+/// Looks for a head at the front of `bytes`; `full` says that no more bytes can come.
+///
+/// `Ok(None)` means that more bytes are needed. `fields` is where the fields of the head are kept;
+/// [`Refusal::TooManyFields`] means that they do not fit there or are more than the limit.
+#[inline]
+pub(super) fn find<'a>(
+    bytes: &'a [u8],
+    full: bool,
+    search: &mut Search,
+    limits: &Limits,
+    fields: &'a mut [Header<'a>],
+) -> Result<Option<Head<'a>>, Refusal> {
+    // RFC 9112, section 2.2: at least one empty line before a request line should be ignored. One is.
+    let skipped = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+    let bytes = &bytes[skipped..];
+    if search.has_begun() && !resume(bytes, full, search, limits)? {
+        return Ok(None);
+    }
+    let Some(line) = parse_line(bytes, full, search, limits)? else {
+        return Ok(None);
+    };
+    match httparse::parse_headers(&bytes[line.len..], fields) {
+        Ok(httparse::Status::Complete((fields_len, fields))) => {
+            let len = line.len + fields_len;
+            check(&bytes[..len], fields, limits)?;
+            *search = Search::default();
+            let request = Request {
+                method: line.method,
+                target: line.target,
+                fields,
+            };
+            Ok(Some(Head {
+                request,
+                version: line.version,
+                len: skipped + len,
+            }))
+        }
+        incomplete => match find_end(bytes, 0) {
+            None => go_on_searching(bytes, full, search, limits),
+            Some(end) if end > limits.head_bytes_max => Err(Refusal::HeadTooLarge),
+            Some(_) => Err(match incomplete {
+                Err(httparse::Error::TooManyHeaders) => Refusal::TooManyFields,
+                _ => Refusal::Field,
+            }),
+        },
+    }
+}
+
+/// Whether a head of which parts were seen before is complete, by looking at its new bytes only.
+#[cold]
+fn resume(bytes: &[u8], full: bool, search: &mut Search, limits: &Limits) -> Result<bool, Refusal> {
+    if !search.line_checked && parse_any_line(bytes, full, search, limits)?.is_none() {
+        return Ok(false);
+    }
+    search.line_checked = true;
+    match find_end(bytes, search.scanned as usize) {
+        Some(_) => Ok(true),
+        None => go_on_searching(bytes, full, search, limits).map(|_: Option<()>| false),
+    }
+}
+
+/// Remembers that the head does not end in `bytes`, if it may still end at all.
+#[cold]
+fn go_on_searching<T>(
+    bytes: &[u8],
+    full: bool,
+    search: &mut Search,
+    limits: &Limits,
+) -> Result<Option<T>, Refusal> {
+    if full || bytes.len() >= limits.head_bytes_max {
+        return Err(Refusal::HeadTooLarge);
+    }
+    search.scanned = bytes.len() as u32;
+    Ok(None)
+}
+
+/// What no single line of a head shows.
+#[inline]
+fn check(head: &[u8], fields: &[Header<'_>], limits: &Limits) -> Result<(), Refusal> {
+    if head.len() > limits.head_bytes_max {
+        return Err(Refusal::HeadTooLarge);
+    }
+    if fields.len() > limits.headers_max {
+        return Err(Refusal::TooManyFields);
+    }
+    // httparse takes LF for CR LF. Each name, and the end, must have CR LF in front.
+    let ends_line = |name: &str| {
+        let at = name.as_ptr() as usize - head.as_ptr() as usize;
+        head[at - 2] == b'\r'
+    };
+    if !head.ends_with(b"\r\n\r\n") || !fields.iter().all(|field| ends_line(field.name)) {
+        return Err(Refusal::BareLf);
+    }
+    Ok(())
+}
+
+/// The end of a head that does not end before `from`: behind the first empty line, even one that ends
+/// in a bare LF.
+fn find_end(bytes: &[u8], from: usize) -> Option<usize> {
+    // The LF of the line before may already have been looked at, and the CR of the empty one.
+    let from = from.saturating_sub(2);
+    memchr::memchr_iter(b'\n', &bytes[from..]).find_map(|at| match bytes[from + at + 1..] {
+        [b'\n', ..] => Some(from + at + 2),
+        [b'\r', b'\n', ..] => Some(from + at + 3),
+        _ => None,
+    })
+}
+
+/// A valid request line.
+struct Line<'a> {
+    method: Method,
+    target: Target<'a>,
+    version: Version,
+    /// Bytes up to and with its CR LF.
+    len: usize,
+}
+
+/// Parses the request line at the front of `bytes`; `Ok(None)` means that more bytes are needed.
+#[inline]
+fn parse_line<'a>(
+    bytes: &'a [u8],
+    full: bool,
+    search: &mut Search,
+    limits: &Limits,
+) -> Result<Option<Line<'a>>, Refusal> {
+    match parse_usual_line(bytes, limits) {
+        Some(line) => Ok(Some(line)),
+        None => parse_any_line(bytes, full, search, limits),
+    }
+}
+
+/// The line of nearly every request: an implemented method, an origin-form target, HTTP/1.1.
+#[inline]
+fn parse_usual_line<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Line<'a>> {
+    const VERSION: &[u8] = b" HTTP/1.1\r\n";
+    let (method, at) = match bytes {
+        [b'G', b'E', b'T', b' ', b'/', ..] => (Method::Get, 4),
+        [b'P', b'O', b'S', b'T', b' ', b'/', ..] => (Method::Post, 5),
+        _ => return None,
+    };
+    let rest = &bytes[at..];
+    let target_len = rest.iter().position(|byte| !is_target_byte(*byte))?;
+    let (target, rest) = rest.split_at(target_len);
+    if target.len() > limits.target_bytes_max || !rest.starts_with(VERSION) {
+        return None;
+    }
+    let target = Target::parse(target, method).ok()?;
+    Some(Line {
+        method,
+        target,
+        version: Version::Http11,
+        len: at + target_len + VERSION.len(),
+    })
+}
+
+/// The longest method that is looked at, the version, the white space and CR LF.
+const LINE_BYTES_MAX_BESIDE_TARGET: usize = 64;
+
+#[cold]
+fn parse_any_line<'a>(
+    bytes: &'a [u8],
+    full: bool,
+    search: &mut Search,
+    limits: &Limits,
+) -> Result<Option<Line<'a>>, Refusal> {
+    match bytes {
+        [] => return Ok(None),
+        // Perhaps an empty line, of which the LF is still to come.
+        [b'\r'] => return Ok(None),
+        [first, ..] if !is_token_byte(*first) => return Err(Refusal::RequestLine),
+        _ => {}
+    }
+    let line_bytes_max =
+        (limits.target_bytes_max + LINE_BYTES_MAX_BESIDE_TARGET).min(limits.head_bytes_max);
+    let window = &bytes[..bytes.len().min(line_bytes_max)];
+    let from = window.len().min(if search.line_checked {
+        0
+    } else {
+        search.scanned as usize
+    });
+    let Some(end) = memchr::memchr(b'\n', &window[from..]) else {
+        if full || bytes.len() >= line_bytes_max {
+            return Err(Refusal::TargetTooLong);
+        }
+        search.scanned = bytes.len() as u32;
+        return Ok(None);
+    };
+    let len = from + end + 1;
+    let line = bytes[..len - 1]
+        .strip_suffix(b"\r")
+        .ok_or(Refusal::BareLf)?;
+
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Refusal::RequestLine);
+    };
+    if !method.iter().all(|byte| is_token_byte(*byte)) || target.is_empty() {
+        return Err(Refusal::RequestLine);
+    }
+    let version = parse_version(version)?;
+    let method = Method::from_token(method).ok_or(Refusal::Method)?;
+    if target.len() > limits.target_bytes_max {
+        return Err(Refusal::TargetTooLong);
+    }
+    if !target.iter().all(|byte| is_target_byte(*byte)) {
+        return Err(Refusal::Target);
+    }
+    let target = Target::parse(target, method)?;
+    Ok(Some(Line {
+        method,
+        target,
+        version,
+        len,
+    }))
+}
+
+/// `HTTP/` DIGIT `.` DIGIT (RFC 9112, section 2.3).
+fn parse_version(version: &[u8]) -> Result<Version, Refusal> {
+    match version {
+        b"HTTP/1.0" => Ok(Version::Http10),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Ok(Version::Http11),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::Version),
+        _ => Err(Refusal::RequestLine),
+    }
+}
+
+/// `tchar` (RFC 9110, section 5.6.2).
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}

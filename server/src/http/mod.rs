@@ -1,0 +1,42 @@
+//! An HTTP/1.1 origin server without I/O: the `Service` that every stack runs.
+//!
+//! ```text
+//!  bytes ─▶ head ──▶ Request ──▶ routes ──▶ handler ──▶ Response ─▶ reply
+//!            │ target, fields,      │ path, method        ▲ date
+//!            │ framing              ▼                     │
+//!            └─▶ body, chunked ─▶ collected, echoed or discarded
+//!            └─▶ Refusal ─────────────────────────────────┘
+//! ```
+//!
+//! The grammar is RFC 9112 and RFC 9110 to the letter, because whatever a server forgives, somebody
+//! uses to make two parties read the same bytes differently. What a request may cost is limited by
+//! [`Limits`]; each limit has a status of its own and a counter. Nothing is allocated after a
+//! [`Responder`] was made: heads are parsed in place, responses are written straight into the send
+//! space, and between two calls a connection keeps a few words of state and no bytes.
+//!
+//! What a server answers is not decided here but in its table of [`Route`]s; see [`crate::site`].
+//!
+//! Deliberately not supported: TLS, HTTP/2, upgrades, content codings, ranges, conditional requests.
+
+mod body;
+mod chunked;
+mod counters;
+mod date;
+mod fields;
+mod head;
+mod refusal;
+mod request;
+mod responder;
+mod response;
+mod routes;
+mod status;
+mod target;
+
+pub use counters::HttpCounters;
+pub use head::Limits;
+pub use refusal::Refusal;
+pub use request::{Method, Request};
+pub use responder::{Connection, Responder};
+pub use response::{Answer, BODY_BYTES_MAX, ContentType, Response};
+pub use routes::{Handler, Route, Stream};
+pub use status::Status;

@@ -1,0 +1,308 @@
+//! The request target: which forms it may have, and which path it names (RFC 9112, section 3.2).
+
+use super::refusal::Refusal;
+use super::request::Method;
+
+/// A valid request target of an implemented method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target<'a> {
+    /// The absolute path, or `*` for the whole server.
+    pub(super) path: &'a [u8],
+    /// What follows the first `?`.
+    pub(super) query: Option<&'a [u8]>,
+}
+
+impl<'a> Target<'a> {
+    /// Splits a target that consists of [`is_target_byte`]s.
+    #[inline]
+    pub(super) fn parse(target: &'a [u8], method: Method) -> Result<Self, Refusal> {
+        if target.first() == Some(&b'/') {
+            Ok(Self::origin_form(target))
+        } else {
+            Self::other_form(target, method)
+        }
+    }
+
+    /// `/path?query`
+    #[inline]
+    fn origin_form(target: &'a [u8]) -> Self {
+        match target.iter().position(|byte| *byte == b'?') {
+            Some(mark) => Target {
+                path: &target[..mark],
+                query: Some(&target[mark + 1..]),
+            },
+            None => Target {
+                path: target,
+                query: None,
+            },
+        }
+    }
+
+    /// `*`, for OPTIONS, or `http://authority/path?query`.
+    #[cold]
+    fn other_form(target: &'a [u8], method: Method) -> Result<Self, Refusal> {
+        const SERVER: Target<'_> = Target {
+            path: b"*",
+            query: None,
+        };
+        if target == b"*" {
+            return if method == Method::Options {
+                Ok(SERVER)
+            } else {
+                Err(Refusal::Target)
+            };
+        }
+        let colon = memchr::memmem::find(target, b"://").ok_or(Refusal::Target)?;
+        let (scheme, rest) = (&target[..colon], &target[colon + 3..]);
+        let end = rest
+            .iter()
+            .position(|byte| matches!(byte, b'/' | b'?'))
+            .unwrap_or(rest.len());
+        let (authority, path_and_query) = rest.split_at(end);
+        if !is_scheme(scheme)
+            || !is_authority(authority)
+            || authority.starts_with(b":")
+            || authority.is_empty()
+        {
+            return Err(Refusal::Target);
+        }
+        if !scheme.eq_ignore_ascii_case(b"http") {
+            return Err(Refusal::Scheme);
+        }
+        Ok(match path_and_query.first() {
+            // RFC 9112, section 3.2.4: what a proxy would have sent on as `*`.
+            None if method == Method::Options => SERVER,
+            None => Target {
+                path: b"/",
+                query: None,
+            },
+            Some(b'?') => Target {
+                path: b"/",
+                query: Some(&path_and_query[1..]),
+            },
+            Some(_) => Self::origin_form(path_and_query),
+        })
+    }
+
+    /// Whether the path is well-formed: `pchar`s and slashes (RFC 3986, section 3.3).
+    pub(super) fn has_valid_path(&self) -> bool {
+        let mut rest = self.path;
+        loop {
+            match rest {
+                [] => return true,
+                [b'%', high, low, tail @ ..] if hex(*high).is_some() && hex(*low).is_some() => {
+                    rest = tail
+                }
+                [byte, tail @ ..] if is_path_byte(*byte) => rest = tail,
+                _ => return false,
+            }
+        }
+    }
+
+    /// Whether the path is `route` after decoding what may be encoded at will: unreserved characters
+    /// (RFC 3986, section 6.2.2.2). `%2F` is data, not a slash.
+    pub(super) fn names(&self, route: &[u8]) -> bool {
+        let mut rest = self.path;
+        for expected in route {
+            let (byte, tail) = match rest {
+                [b'%', high, low, tail @ ..] => match (hex(*high), hex(*low)) {
+                    (Some(high), Some(low)) if is_unreserved(high << 4 | low) => {
+                        (high << 4 | low, tail)
+                    }
+                    _ => return false,
+                },
+                [byte, tail @ ..] => (*byte, tail),
+                [] => return false,
+            };
+            if byte != *expected {
+                return false;
+            }
+            rest = tail;
+        }
+        rest.is_empty()
+    }
+}
+
+/// What may stand in a request target.
+///
+/// In a query that is more than RFC 3986 allows: browsers send `{ } | \ ^ [ ]` and the backtick there
+/// unencoded. The query is opaque here, so nothing can be read in two ways.
+#[inline]
+pub(super) fn is_target_byte(byte: u8) -> bool {
+    CLASSES[byte as usize] & TARGET != 0
+}
+
+/// Whether `text` is `uri-host [ ":" port ]` (RFC 9110, section 7.2); an empty one is, too.
+#[inline]
+pub(super) fn is_authority(text: &[u8]) -> bool {
+    match text
+        .iter()
+        .position(|byte| CLASSES[*byte as usize] & HOST == 0)
+    {
+        None => true,
+        Some(at) => is_unusual_authority(text, at),
+    }
+}
+
+#[inline(never)]
+fn is_unusual_authority(text: &[u8], at: usize) -> bool {
+    let (host, port) = match text[at] {
+        b':' => text.split_at(at),
+        b'[' if at == 0 => match text.iter().position(|byte| *byte == b']') {
+            Some(end) if is_ip_literal(&text[1..end]) => text.split_at(end + 1),
+            _ => return false,
+        },
+        b'%' => {
+            let end = text
+                .iter()
+                .position(|byte| *byte == b':')
+                .unwrap_or(text.len());
+            text.split_at(end)
+        }
+        _ => return false,
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_port && (host.starts_with(b"[") || is_reg_name(host))
+}
+
+/// `reg-name`: unreserved, sub-delims and percent-encoded bytes.
+fn is_reg_name(mut rest: &[u8]) -> bool {
+    loop {
+        match rest {
+            [] => return true,
+            [b'%', high, low, tail @ ..] if hex(*high).is_some() && hex(*low).is_some() => {
+                rest = tail
+            }
+            [byte, tail @ ..] if CLASSES[*byte as usize] & HOST != 0 => rest = tail,
+            _ => return false,
+        }
+    }
+}
+
+/// What may stand between the brackets: an IPv6 address. Nobody has defined an `IPvFuture`.
+fn is_ip_literal(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+fn is_scheme(text: &[u8]) -> bool {
+    text.first().is_some_and(u8::is_ascii_alphabetic)
+        && text
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+}
+
+fn is_path_byte(byte: u8) -> bool {
+    CLASSES[byte as usize] & PATH != 0
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    CLASSES[byte as usize] & UNRESERVED != 0
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+const TARGET: u8 = 1;
+const PATH: u8 = 2;
+const HOST: u8 = 4;
+const UNRESERVED: u8 = 8;
+
+/// The character classes of RFC 3986 that a byte belongs to.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let unreserved = matches!(byte as u8, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
+        let sub_delim = matches!(
+            byte as u8,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        );
+        let visible = byte > 0x20 && byte < 0x7f;
+        if visible && !matches!(byte as u8, b'"' | b'#' | b'<' | b'>') {
+            classes[byte] |= TARGET;
+        }
+        if unreserved || sub_delim || matches!(byte as u8, b':' | b'@' | b'/') {
+            classes[byte] |= PATH;
+        }
+        if unreserved || sub_delim {
+            classes[byte] |= HOST;
+        }
+        if unreserved {
+            classes[byte] |= UNRESERVED;
+        }
+        byte += 1;
+    }
+    classes
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities() {
+        for valid in [
+            "",
+            "a",
+            "example.org",
+            "10.77.0.2:8080",
+            "a:",
+            ":80",
+            "[::1]",
+            "[fd77::2]:8080",
+            "a%20b",
+            "a%20b:1",
+            "a,b;c=d!",
+        ] {
+            assert!(is_authority(valid.as_bytes()), "{valid}");
+        }
+        for invalid in [
+            "a b",
+            "a:b",
+            "a:1:2",
+            "user@host",
+            "[::1",
+            "[::g]",
+            "[]",
+            "::1",
+            "a/b",
+            "a%2",
+            "a%zz",
+            "é",
+            "a:+1",
+            "[::1]x",
+            "a[::1]",
+            "a\tb",
+        ] {
+            assert!(!is_authority(invalid.as_bytes()), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn paths_match_in_any_encoding_of_unreserved_characters() {
+        let names = |path: &'static str, route: &str| {
+            Target {
+                path: path.as_bytes(),
+                query: None,
+            }
+            .names(route.as_bytes())
+        };
+        assert!(names("/plaintext", "/plaintext"));
+        assert!(names("/%70laintext", "/plaintext"));
+        assert!(names("/%70%6c%61%69%6E%74%65%78%74", "/plaintext"));
+        assert!(!names("%2Fplaintext", "/plaintext"));
+        assert!(!names("/plaintext/", "/plaintext"));
+        assert!(!names("/plaintex", "/plaintext"));
+        assert!(!names("/%70laintex%7", "/plaintext"));
+    }
+}

@@ -1,0 +1,100 @@
+//! What this server answers: its routes, in one table, and their handlers.
+//!
+//! To add a route, write a handler and a line in [`ROUTES`]. A [`Handler::Head`] answers from the
+//! request's head, a [`Handler::Body`] from its body, a [`Handler::Stream`] with more than fits in a
+//! reply. HEAD, OPTIONS, 404, 405 and 413 are taken care of. Handlers run on every core at once, each
+//! core with a [`Site`] of its own; they must not block and should not allocate.
+
+mod test_routes;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::events::{self, EventShard};
+use crate::http::{
+    Answer, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route, Status,
+};
+
+pub use test_routes::{TEST_ROUTES, byte_at};
+
+/// Every path of this server.
+pub const ROUTES: &[Route<Site>] = &[
+    Route::new("/plaintext", &[(Method::Get, Handler::Head(plaintext))]),
+    Route::new("/json", &[(Method::Get, Handler::Head(json))]),
+    Route::new("/health", &[(Method::Get, Handler::Head(health))]),
+    Route::new("/event", &[(Method::Post, Handler::Body(event))]),
+    Route::new("/stats", &[(Method::Get, Handler::Head(stats))]),
+    Route::new("/reset", &[(Method::Post, Handler::Head(reset))]),
+];
+
+/// What the handlers of one core share.
+#[derive(Debug)]
+pub struct Site {
+    /// Where this core counts its events.
+    pub events: EventShard,
+}
+
+/// The routes of a server, with those of [`TEST_ROUTES`] or without.
+pub fn routes(with_test_routes: bool) -> Vec<&'static Route<Site>> {
+    let test_routes = if with_test_routes { TEST_ROUTES } else { &[] };
+    ROUTES.iter().chain(test_routes).collect()
+}
+
+/// The responder of one core, with counters made for the same routes.
+pub fn responder(
+    routes: &[&'static Route<Site>],
+    site: Site,
+    limits: Limits,
+    counters: Arc<HttpCounters>,
+) -> Responder<Site> {
+    Responder::new(routes, site, limits, counters)
+}
+
+/// TechEmpower's plaintext test.
+fn plaintext(_: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    response.text("Hello, World!")
+}
+
+/// TechEmpower's JSON test: serialised for each request, as its rules demand.
+fn json(_: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    #[derive(Serialize)]
+    struct Greeting {
+        message: &'static str,
+    }
+
+    response.json(&Greeting {
+        message: "Hello, World!",
+    })
+}
+
+/// For load balancers: a core that answers is healthy.
+fn health(_: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    response.text("ok\n")
+}
+
+/// Counts an event before it says so.
+fn event(site: &mut Site, body: &[u8], response: Response<'_, '_>) -> Answer {
+    match site.events.record(body) {
+        Ok(()) => response.text("ok\n"),
+        Err(events::Refusal::UsersFull) => response
+            .status(Status::InsufficientStorage)
+            .text(events::Refusal::UsersFull.reason()),
+        Err(refusal) => response.status(Status::BadRequest).text(refusal.reason()),
+    }
+}
+
+/// What all cores counted.
+fn stats(site: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    response.json(&site.events.stats())
+}
+
+/// Begins anew, if the operator allows it.
+fn reset(site: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    match site.events.reset() {
+        Ok(()) => response.text("ok\n"),
+        Err(events::ResetError::NotAllowed) => response
+            .status(Status::Forbidden)
+            .text("resetting is not allowed: start with --allow-reset"),
+    }
+}

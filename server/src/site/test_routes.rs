@@ -1,0 +1,46 @@
+//! Routes that only tests and benches want: bodies that are large, and bodies that come back.
+
+use crate::http::{Answer, ContentType, Handler, Method, Request, Response, Route, Stream};
+
+use super::Site;
+
+/// `GET /test/stream?bytes=N&seed=S`, `POST /test/echo` (streamed) and `POST /test/body` (collected).
+pub const TEST_ROUTES: &[Route<Site>] = &[
+    Route::new("/test/stream", &[(Method::Get, Handler::Stream(stream))]),
+    Route::new(
+        "/test/echo",
+        &[(Method::Post, Handler::Echo), (Method::Put, Handler::Echo)],
+    ),
+    Route::new("/test/body", &[(Method::Post, Handler::Body(body))]),
+];
+
+/// `bytes` bytes, of which each is [`byte_at`] its offset.
+fn stream(_: &mut Site, request: &Request<'_>) -> Stream {
+    let number = |name| {
+        let digits = std::str::from_utf8(request.query_value(name)?).ok()?;
+        digits.parse::<u64>().ok()
+    };
+    Stream {
+        content_type: ContentType::Bytes,
+        length: number("bytes").unwrap_or(0),
+        seed: number("seed").unwrap_or(0),
+        fill: |seed, offset, space| {
+            for (byte, offset) in space.iter_mut().zip(offset..) {
+                *byte = byte_at(seed, offset);
+            }
+        },
+    }
+}
+
+/// The byte at `offset` of the stream with this seed: any part of it, moved, does not fit elsewhere.
+pub fn byte_at(seed: u64, offset: u64) -> u8 {
+    let word = (offset / 8)
+        .wrapping_add(seed)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (word ^ word >> 29).to_le_bytes()[(offset % 8) as usize]
+}
+
+/// The body, as the handler got it.
+fn body(_: &mut Site, body: &[u8], response: Response<'_, '_>) -> Answer {
+    response.body(ContentType::Bytes, body)
+}
