@@ -10,6 +10,8 @@
 //!     └── Running ◀─────┘  ready: every core has its sockets and its memory
 //! ```
 
+#[cfg(feature = "epoll")]
+pub mod epoll;
 #[cfg(any(feature = "epoll", feature = "uring"))]
 pub mod kernel;
 

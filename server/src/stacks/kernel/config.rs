@@ -2,6 +2,10 @@
 
 use std::net::SocketAddr;
 
+use barewire_stack::deadline::Deadlines;
+
+use super::cores::StartError;
+
 /// Where to listen, on how many cores, and the limits of each.
 #[derive(Debug, Clone)]
 pub struct KernelConfig {
@@ -15,6 +19,9 @@ pub struct KernelConfig {
     pub receive_buffer_bytes: usize,
     /// Longest unsent output of a connection that the kernel has not taken yet, in bytes.
     pub send_buffer_bytes: usize,
+    /// How long a connection may wait for what. The kernel keeps the one of the handshake itself
+    /// (`net.ipv4.tcp_synack_retries`).
+    pub deadlines: Deadlines,
     /// Connections that wait to be accepted, per core; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
     /// Wake up for a connection only once its first data is there, or this many seconds have
@@ -35,11 +42,31 @@ impl KernelConfig {
             cores: Vec::new(),
             connections: 4096,
             receive_buffer_bytes: 16 * 1024,
-            send_buffer_bytes: 64 * 1024,
+            send_buffer_bytes: 32 * 1024,
+            deadlines: Deadlines::default(),
             backlog: 4096,
             defer_accept_s: None,
             busy_poll_us: None,
             prefer_busy_poll: false,
         }
+    }
+
+    /// Refuses limits that no connection could live with, under a service whose replies take
+    /// `reply_bytes_min`.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::TooSmall`] names the first one.
+    pub fn check(&self, reply_bytes_min: usize) -> Result<(), StartError> {
+        for (name, value, least) in [
+            ("connections", self.connections, 1),
+            ("receive_buffer_bytes", self.receive_buffer_bytes, 1),
+            ("send_buffer_bytes", self.send_buffer_bytes, reply_bytes_min),
+        ] {
+            if value < least {
+                return Err(StartError::TooSmall { name, value, least });
+            }
+        }
+        Ok(())
     }
 }

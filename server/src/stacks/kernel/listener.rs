@@ -173,6 +173,8 @@ fn set_inherited_options(socket: &OwnedFd, config: &KernelConfig) -> Result<(), 
         "TCP_NODELAY",
         options::set_tcp_nodelay(socket, true),
     )?;
+    let user_timeout = options::set_tcp_user_timeout(socket, config.deadlines.user_timeout_ms);
+    called(address, "TCP_USER_TIMEOUT", user_timeout)?;
     if let Some(seconds) = config.defer_accept_s {
         let deferred = sockopt::set_tcp_defer_accept(socket, seconds);
         called(address, "TCP_DEFER_ACCEPT", deferred)?;

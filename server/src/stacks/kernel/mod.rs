@@ -12,10 +12,22 @@
 //! compared with them: nothing shared between cores, connections served where their packets
 //! arrive, no allocation after start, and no system call that could be spared.
 
+mod clock;
 mod config;
+pub mod cores;
+mod counters;
 mod listener;
-pub mod pool;
-pub mod sockopt;
+mod pool;
+mod session;
+mod sockopt;
+mod workbench;
 
 pub use config::KernelConfig;
+pub use cores::StartError;
+pub use counters::KernelCounters;
 pub use listener::{ListenError, Listener};
+
+pub(super) use pool::Buffer;
+pub(super) use session::Session;
+pub(super) use sockopt::set_epoll_busy_poll;
+pub(super) use workbench::Workbench;

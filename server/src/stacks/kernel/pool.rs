@@ -30,9 +30,16 @@ impl Pool {
     }
 
     /// Borrows the buffer that came back last.
+    ///
+    /// # Panics
+    ///
+    /// If all are lent; a connection never borrows a second one, so there are always enough.
     #[inline]
-    pub fn take(&mut self) -> Option<Buffer> {
-        self.free.pop().map(Buffer)
+    pub fn take(&mut self) -> Buffer {
+        match self.free.pop() {
+            Some(index) => Buffer(index),
+            None => panic!("more buffers borrowed than there are connections"),
+        }
     }
 
     /// Gives `buffer` back.
@@ -46,12 +53,6 @@ impl Pool {
     pub fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
         let start = buffer.0 as usize * self.buffer_bytes;
         &mut self.memory[start..start + self.buffer_bytes]
-    }
-
-    /// Length of each buffer, in bytes.
-    #[inline]
-    pub fn buffer_bytes(&self) -> usize {
-        self.buffer_bytes
     }
 
     /// Size of all buffers, in bytes of address space.

@@ -1,0 +1,313 @@
+//! The kernel's TCP, driven by edge-triggered epoll.
+//!
+//! Each core waits for a batch of events and works on every connection that has one until it has to
+//! wait again: receive, let the service answer, send. In the common case that is one `recv` and one
+//! `send` per batch of requests, into and out of buffers that are warm in the cache; whatever is
+//! left over stays with the connection.
+//!
+//! ```text
+//!   epoll_wait ─▶ [events] ─▶ recv ─▶ Session ─▶ send ─┬─▶ all taken: both buffers go back
+//!       ▲                                              └─▶ some left: wait for EPOLLOUT, and
+//!       └── timers, accept, phase ◀────────────────────    read nothing more until then
+//! ```
+
+mod connection;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use barewire_stack::lifecycle::{Lifecycle, Member, Phase};
+use barewire_stack::service::Service;
+use barewire_stack::time::{Duration, Instant};
+use barewire_stack::timer::TimerWheel;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use slab::Slab;
+
+use self::connection::{Connection, Outcome};
+use super::kernel::cores::{self, Core, Worker, failure};
+use super::kernel::{KernelConfig, Listener, StartError, Workbench, set_epoll_busy_poll};
+use super::{Running, Stack};
+
+/// The epoll stack.
+#[derive(Debug, Clone)]
+pub struct Epoll {
+    /// Where, on which cores and within which limits it serves.
+    pub config: KernelConfig,
+}
+
+impl Stack for Epoll {
+    type Error = StartError;
+
+    fn start<S, F>(self, make_service: F, lifecycle: &Lifecycle) -> Result<Running, StartError>
+    where
+        S: Service + 'static,
+        F: Fn(usize) -> S + Clone + Send + 'static,
+    {
+        let config = self.config.clone();
+        self.config.check(S::REPLY_BYTES_MIN)?;
+        cores::start(&self.config, "epoll", lifecycle, move |core| {
+            EpollCore::new(make_service(core.index), config.clone(), core)
+        })
+    }
+}
+
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 512;
+/// Connections accepted between two looks at the others.
+const ACCEPTS_MAX: usize = 64;
+/// How long to leave the queue alone when accepting failed for lack of file descriptors or memory.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Event data of what is not a connection; a connection's is its index.
+const LISTENER: u64 = u64::MAX;
+const PHASE: u64 = u64::MAX - 1;
+
+/// One core: its event queue, its connections, and what they are worked on with.
+struct EpollCore<S: Service> {
+    epoll: OwnedFd,
+    member: Member,
+    door: Door,
+    connections: Slab<Connection<S::Connection>>,
+    timers: TimerWheel,
+    bench: Workbench<S>,
+}
+
+/// Where connections come in.
+struct Door {
+    /// `None` once the core drains.
+    listener: Option<Listener>,
+    /// Whether the listener's events are heard. Otherwise connections wait in the kernel's queue.
+    open: bool,
+    /// When to open again, at the latest; a connection that closes opens it too.
+    retry_at: Option<Instant>,
+}
+
+impl<S: Service> EpollCore<S> {
+    fn new(service: S, config: KernelConfig, core: Core) -> Result<Self, StartError> {
+        let failed = |call| failure(core.index, call);
+        let epoll = epoll::create(CreateFlags::CLOEXEC);
+        let epoll = epoll.map_err(|error| failed("epoll_create1")(error.into()))?;
+        if let Some(us) = config.busy_poll_us {
+            set_epoll_busy_poll(&epoll, us, config.prefer_busy_poll)
+                .map_err(failed("EPIOCSPARAMS"))?;
+        }
+        for (fd, data) in [
+            (core.listener.as_fd(), LISTENER),
+            (core.member.as_fd(), PHASE),
+        ] {
+            epoll::add(&epoll, fd, EventData::new_u64(data), EventFlags::IN)
+                .map_err(|error| failed("epoll_ctl")(error.into()))?;
+        }
+        let bench = Workbench::new(service, config, core.counters);
+        Ok(EpollCore {
+            epoll,
+            member: core.member,
+            door: Door {
+                listener: Some(core.listener),
+                open: true,
+                retry_at: None,
+            },
+            connections: Slab::with_capacity(bench.config.connections),
+            timers: TimerWheel::new(bench.config.connections, bench.clock.now()),
+            bench,
+        })
+    }
+
+    fn wait(&mut self, events: &mut [Event]) -> io::Result<usize> {
+        let next_at = self.timers.next_at();
+        let until = next_at.into_iter().chain(self.door.retry_at).min();
+        let now = self.bench.clock.now();
+        let timeout = until.map(|at| timespec(if at > now { at - now } else { Duration::ZERO }));
+        self.bench.counters.waits.increment();
+        match epoll::wait(&self.epoll, events, timeout.as_ref()) {
+            Err(Errno::INTR) => Ok(0),
+            result => Ok(result?),
+        }
+    }
+
+    fn on_event(&mut self, index: usize, flags: EventFlags) {
+        // A connection that was closed earlier in the same batch has no entry any more.
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.on_event(flags);
+            self.work_on(index, Connection::advance);
+        }
+    }
+
+    fn expire_timers(&mut self) {
+        let now = self.bench.clock.now();
+        while let Some(index) = self.timers.pop_expired(now) {
+            self.work_on(index as usize, Connection::on_timer);
+        }
+    }
+
+    /// Lets the connection at `index` go on, and does what comes of it.
+    #[inline]
+    fn work_on(
+        &mut self,
+        index: usize,
+        work: impl FnOnce(&mut Connection<S::Connection>, &mut Workbench<S>) -> Outcome,
+    ) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        let outcome = work(connection, &mut self.bench);
+        if outcome == Outcome::End {
+            return self.remove(index);
+        }
+        if let Some(at) = connection.next_at() {
+            self.timers.schedule(index as u32, at);
+        }
+        if outcome == Outcome::Yield {
+            // Modifying an entry looks at the socket again, and queues it behind the others.
+            let data = EventData::new_u64(index as u64);
+            if epoll::modify(&self.epoll, connection.socket(), data, connection::EVENTS).is_err() {
+                self.remove(index);
+            }
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        let connection = self.connections.remove(index);
+        connection.close(&mut self.bench);
+        self.timers.cancel(index as u32);
+        self.bench.counters.open.set(self.connections.len() as u64);
+        if !self.door.open {
+            self.open_door();
+        }
+    }
+
+    /// Takes connections from the kernel's queue, as long as there is room for them.
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(listener) = &self.door.listener else {
+                return;
+            };
+            if self.connections.len() == self.bench.config.connections {
+                self.bench.counters.accept_paused.increment();
+                self.shut_door(None);
+                return;
+            }
+            match listener.accept() {
+                Ok(Some(socket)) => self.admit(socket),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!("accept: {error}; trying again in {ACCEPT_RETRY}");
+                    self.bench.counters.accept_failed.increment();
+                    self.shut_door(Some(self.bench.clock.now() + ACCEPT_RETRY));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd) {
+        let entry = self.connections.vacant_entry();
+        let index = entry.key();
+        let data = EventData::new_u64(index as u64);
+        if epoll::add(&self.epoll, &socket, data, connection::EVENTS).is_err() {
+            self.bench.counters.accept_failed.increment();
+            return;
+        }
+        let connection = entry.insert(Connection::new(socket, &self.bench));
+        if let Some(at) = connection.next_at() {
+            self.timers.schedule(index as u32, at);
+        }
+        self.bench.counters.accepted.increment();
+        self.bench.counters.open.set(self.connections.len() as u64);
+    }
+
+    fn open_door(&mut self) {
+        self.door.retry_at = None;
+        self.door.open = self.listen_for(EventFlags::IN);
+    }
+
+    fn shut_door(&mut self, retry_at: Option<Instant>) {
+        self.door.retry_at = retry_at;
+        self.door.open = !self.listen_for(EventFlags::empty());
+    }
+
+    /// Changes which of the listener's events are heard; returns whether that worked.
+    fn listen_for(&self, flags: EventFlags) -> bool {
+        let Some(listener) = &self.door.listener else {
+            return false;
+        };
+        epoll::modify(&self.epoll, listener, EventData::new_u64(LISTENER), flags).is_ok()
+    }
+
+    /// Takes in who is waiting already, closes the listener, and ends connections that are idle.
+    fn drain(&mut self) {
+        if self.bench.draining {
+            return;
+        }
+        self.bench.draining = true;
+        self.bench.service.on_drain();
+        let mut accepted_before = None;
+        while accepted_before != Some(self.bench.counters.accepted.get()) {
+            accepted_before = Some(self.bench.counters.accepted.get());
+            self.accept();
+        }
+        self.door.listener = None;
+        for index in 0..self.connections.capacity() {
+            if let Some(connection) = self.connections.get_mut(index) {
+                // A request may have come in since the last event.
+                connection.on_event(EventFlags::IN);
+                self.work_on(index, Connection::advance);
+            }
+        }
+    }
+}
+
+impl<S: Service> Worker for EpollCore<S> {
+    fn report(&self) -> String {
+        self.bench.report()
+    }
+
+    fn run(mut self) -> anyhow::Result<()> {
+        let no_event = Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
+        let mut events = [no_event; EVENTS_MAX];
+        loop {
+            let count = self.wait(&mut events)?;
+            self.bench.tick();
+            let (mut knock, mut phase_changed) = (false, false);
+            for event in &events[..count] {
+                match event.data.u64() {
+                    LISTENER => knock = true,
+                    PHASE => phase_changed = true,
+                    index => self.on_event(index as usize, event.flags),
+                }
+            }
+            self.expire_timers();
+            // Accepted last: no event of this batch can mean a connection that takes a freed index.
+            if knock {
+                self.accept();
+            }
+            let now = self.bench.clock.now();
+            if self.door.retry_at.is_some_and(|at| at <= now) {
+                self.open_door();
+            }
+            if phase_changed {
+                self.member.acknowledge();
+                match self.member.phase() {
+                    Phase::Serve => {}
+                    Phase::Drain => self.drain(),
+                    Phase::Stop => return Ok(()),
+                }
+            }
+            if self.bench.draining && self.connections.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.secs() as i64,
+        tv_nsec: (duration.total_micros() % 1_000_000 * 1_000) as i64,
+    }
+}

@@ -1,0 +1,63 @@
+//! What a core works on its connections with.
+
+use std::sync::Arc;
+
+use barewire_stack::service::Service;
+
+use super::clock::Clock;
+use super::config::KernelConfig;
+use super::counters::KernelCounters;
+use super::pool::Pool;
+
+/// Everything of a core that is not a connection and not the way to wait for events.
+#[derive(Debug)]
+pub struct Workbench<S> {
+    /// The protocol.
+    pub service: S,
+    /// The time of the batch of events being worked on.
+    pub clock: Clock,
+    /// Buffers for input that was not consumed yet.
+    pub receive: Pool,
+    /// Buffers for replies that were not sent yet.
+    pub send: Pool,
+    /// The limits.
+    pub config: KernelConfig,
+    /// What was counted.
+    pub counters: Arc<KernelCounters>,
+    /// Whether connections shall end after the message they are in.
+    pub draining: bool,
+}
+
+impl<S: Service> Workbench<S> {
+    /// Takes the buffers of all connections.
+    pub fn new(service: S, config: KernelConfig, counters: Arc<KernelCounters>) -> Self {
+        Workbench {
+            service,
+            clock: Clock::new(),
+            receive: Pool::new(config.connections, config.receive_buffer_bytes),
+            send: Pool::new(config.connections, config.send_buffer_bytes),
+            config,
+            counters,
+            draining: false,
+        }
+    }
+
+    /// A batch of events has arrived: reads the time.
+    #[inline]
+    pub fn tick(&mut self) {
+        if let Some(unix_time_s) = self.clock.tick() {
+            self.service.on_clock(unix_time_s);
+        }
+    }
+
+    /// What it got and what it took, for the operator.
+    pub fn report(&self) -> String {
+        const MIB: usize = 1 << 20;
+        format!(
+            "{} connections; buffers {} MiB to receive and {} MiB to send, taken page by page when needed",
+            self.config.connections,
+            self.receive.size_bytes().div_ceil(MIB),
+            self.send.size_bytes().div_ceil(MIB),
+        )
+    }
+}

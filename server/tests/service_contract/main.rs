@@ -1,0 +1,69 @@
+//! The contract of `barewire_stack::service`, run against every stack over real sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod contract;
+mod line_service;
+mod server;
+
+/// Runs every promise of the contract against the stack that `$start` starts.
+macro_rules! keeps_the_contract {
+    ($stack:ident, $start:expr) => {
+        keeps_the_contract! { $stack, $start,
+            a_message_is_answered
+            the_clock_is_told_before_the_first_message
+            a_message_may_arrive_byte_by_byte
+            pipelined_messages_are_answered_in_order
+            a_body_longer_than_the_receive_buffer_is_consumed_in_pieces
+            a_message_that_fills_the_receive_buffer_is_refused
+            a_reply_longer_than_every_buffer_arrives_whole
+            a_client_that_does_not_read_is_not_read_from
+            others_are_served_while_one_does_not_read
+            what_was_asked_before_a_half_close_is_answered
+            half_a_message_and_a_half_close_end_the_connection
+            a_connection_without_a_word_ends_with_its_peer
+            a_reset_in_the_middle_of_a_message_frees_the_connection
+            the_service_can_close_and_its_last_words_arrive
+            the_service_can_reset
+            connections_beyond_the_limit_wait_for_their_turn
+            many_connections_come_and_go
+            an_idle_connection_ends
+            a_head_that_takes_too_long_ends_the_connection
+            a_body_that_takes_too_long_ends_the_connection
+            a_peer_that_does_not_read_is_reset
+            a_peer_that_does_not_close_is_reset
+            drain_finishes_what_has_begun_and_accepts_nothing_new
+            drain_ends_at_once_when_nobody_is_there
+            a_core_with_nothing_to_do_sleeps
+        }
+    };
+    ($stack:ident, $start:expr, $($promise:ident)+) => {
+        mod $stack {
+            $(
+                #[test]
+                fn $promise() {
+                    super::contract::$promise($start);
+                }
+            )+
+        }
+    };
+}
+
+#[cfg(any(feature = "epoll", feature = "uring"))]
+fn on_loopback(limits: server::Limits) -> barewire::stacks::kernel::KernelConfig {
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    barewire::stacks::kernel::KernelConfig {
+        cores: vec![rustix::thread::sched_getcpu()],
+        connections: limits.connections,
+        receive_buffer_bytes: limits.receive_buffer_bytes,
+        send_buffer_bytes: limits.send_buffer_bytes,
+        deadlines: limits.deadlines,
+        ..barewire::stacks::kernel::KernelConfig::new(listen)
+    }
+}
+
+#[cfg(feature = "epoll")]
+keeps_the_contract!(epoll, |limits| {
+    let config = super::on_loopback(limits);
+    super::server::Server::start(barewire::stacks::epoll::Epoll { config })
+});
