@@ -2,5 +2,6 @@
 
 pub mod events;
 pub mod http;
+pub mod load;
 pub mod site;
 pub mod stacks;

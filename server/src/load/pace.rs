@@ -1,0 +1,182 @@
+//! What may be asked, and when.
+//!
+//! Requests are numbered. Threads draw numbers from one [`Tickets`] in blocks, so that together
+//! they ask exactly as many as were ordered, and none twice. A [`Pace`] says when the next one is
+//! due: at once (closed loop: whoever has an answer asks again) or by the clock (open loop).
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The numbers of all requests of a run, shared by its threads.
+#[derive(Debug)]
+pub struct Tickets {
+    next: AtomicU64,
+    end: u64,
+    block: u64,
+}
+
+impl Tickets {
+    /// The numbers `0..count`, drawn in blocks that leave every one of `threads` its share.
+    pub fn new(count: u64, threads: usize) -> Self {
+        let block = (count / (threads as u64 * 64)).clamp(1, 1024);
+        Tickets {
+            next: AtomicU64::new(0),
+            end: count,
+            block,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.next.load(Relaxed) >= self.end
+    }
+
+    fn draw_block(&self) -> std::ops::Range<u64> {
+        // An exhausted counter is left alone, so that drawing for ever cannot wrap it.
+        if self.is_empty() {
+            return 0..0;
+        }
+        let start = self.next.fetch_add(self.block, Relaxed);
+        start..start.saturating_add(self.block).min(self.end)
+    }
+}
+
+/// One thread's hand in the [`Tickets`].
+#[derive(Debug)]
+pub struct Drawer<'a> {
+    tickets: &'a Tickets,
+    block: std::ops::Range<u64>,
+    stopped: bool,
+}
+
+impl<'a> Drawer<'a> {
+    /// A thread that has not drawn yet.
+    pub fn new(tickets: &'a Tickets) -> Self {
+        Drawer {
+            tickets,
+            block: 0..0,
+            stopped: false,
+        }
+    }
+
+    /// The next number, or `None` when there are no more.
+    #[inline]
+    pub fn draw(&mut self) -> Option<u64> {
+        if self.block.is_empty() && !self.stopped {
+            self.block = self.tickets.draw_block();
+        }
+        self.block.next()
+    }
+
+    /// Draws no more, whatever is left.
+    pub fn stop(&mut self) {
+        self.block = 0..0;
+        self.stopped = true;
+    }
+
+    /// Whether there is nothing more to ask.
+    #[inline]
+    pub fn is_exhausted(&self) -> bool {
+        self.block.is_empty() && (self.stopped || self.tickets.is_empty())
+    }
+}
+
+/// When a thread's next request is due. All times are nanoseconds of the client's clock.
+#[derive(Debug, Clone)]
+pub enum Pace {
+    /// Whenever a connection is free to ask.
+    ClosedLoop,
+    /// At fixed points in time, whether or not earlier answers have come.
+    OpenLoop(Schedule),
+}
+
+/// One thread's part of a fixed rate: request `k` of the thread is due `first + k * interval`.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    first_ns: f64,
+    interval_ns: f64,
+    asked: u64,
+}
+
+impl Pace {
+    /// Thread `index` of `threads` in an open loop of `rate_per_s` over all of them.
+    ///
+    /// The threads take turns: their requests do not fall on the same instants.
+    pub fn open_loop(rate_per_s: f64, index: usize, threads: usize) -> Self {
+        let interval_ns = 1e9 / rate_per_s;
+        Pace::OpenLoop(Schedule {
+            first_ns: interval_ns * index as f64,
+            interval_ns: interval_ns * threads as f64,
+            asked: 0,
+        })
+    }
+
+    /// Lets the schedule begin at `now_ns`.
+    pub fn start(&mut self, now_ns: u64) {
+        if let Pace::OpenLoop(schedule) = self {
+            schedule.first_ns += now_ns as f64;
+        }
+    }
+
+    /// When the next request is due; `None` when it may be asked at any time.
+    #[inline]
+    pub fn due_ns(&self) -> Option<u64> {
+        match self {
+            Pace::ClosedLoop => None,
+            Pace::OpenLoop(schedule) => {
+                let offset = schedule.interval_ns * schedule.asked as f64;
+                Some((schedule.first_ns + offset) as u64)
+            }
+        }
+    }
+
+    /// Moves on to the request after the next.
+    #[inline]
+    pub fn advance(&mut self) {
+        if let Pace::OpenLoop(schedule) = self {
+            schedule.asked += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_together_draw_every_number_once() {
+        for count in [0, 1, 63, 64, 1000, 100_000] {
+            let tickets = Tickets::new(count, 3);
+            let mut drawers = [(); 3].map(|()| Drawer::new(&tickets));
+            let mut drawn = Vec::new();
+            while drawers.iter().any(|drawer| !drawer.is_exhausted()) {
+                drawn.extend(drawers.iter_mut().filter_map(Drawer::draw));
+            }
+            drawn.sort_unstable();
+            assert_eq!(drawn, (0..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_stopped_drawer_draws_no_more() {
+        let tickets = Tickets::new(u64::MAX, 1);
+        let mut drawer = Drawer::new(&tickets);
+        assert_eq!(drawer.draw(), Some(0));
+        drawer.stop();
+        assert!(drawer.is_exhausted());
+        assert_eq!(drawer.draw(), None);
+    }
+
+    #[test]
+    fn an_open_loop_keeps_its_rate_and_shares_it() {
+        let due = |index, asked| {
+            let mut pace = Pace::open_loop(1000.0, index, 2);
+            pace.start(5_000_000);
+            (0..asked).for_each(|_| pace.advance());
+            pace.due_ns().unwrap()
+        };
+        assert_eq!(
+            [due(0, 0), due(1, 0), due(0, 1), due(1, 1)],
+            [5_000_000, 6_000_000, 7_000_000, 8_000_000]
+        );
+        assert_eq!(due(0, 500_000), 5_000_000 + 1_000_000_000_000);
+    }
+}

@@ -1,0 +1,385 @@
+//! What a run came to, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::args::Plan;
+use super::tally::{Failures, Tally};
+use super::verify::{Stats, Verification};
+
+/// A thread that was busy for more than this part of the time may have been the limit.
+const FULL: f64 = 0.95;
+/// The quantiles that are reported, in percent.
+const PERCENTILES: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
+
+/// The results of a run. Its `Display` is close to what wrk prints.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What was asked.
+    pub target: String,
+    /// `barewire load`, its transport.
+    pub client: &'static str,
+    /// Threads.
+    pub threads: usize,
+    /// Connections over all threads.
+    pub connections: usize,
+    /// Requests at once on a connection.
+    pub pipeline: usize,
+    /// Requests per second that were asked for, in an open loop.
+    pub rate: Option<f64>,
+    /// From the first request to the last answer.
+    pub duration_s: f64,
+    /// Answers, whatever their status.
+    pub responses: u64,
+    /// Answers per second.
+    pub responses_per_s: f64,
+    /// Bytes received.
+    pub bytes_read: u64,
+    /// Bytes sent.
+    pub bytes_written: u64,
+    /// From when a request was due to when its answer was read.
+    pub latency: Latency,
+    /// How late requests of an open loop were sent although a connection was free.
+    pub lateness: Option<Latency>,
+    /// Answers by status code.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Connections that broke, by kind.
+    pub failures: Failures,
+    /// The first failure in words.
+    pub first_failure: Option<String>,
+    /// Requests that were never answered.
+    pub unanswered: u64,
+    /// Connections that the server closed in order and that were opened again.
+    pub reconnects: u64,
+    /// The run ended before all was asked, because no answers came any more.
+    pub gave_up: bool,
+    /// What the client itself took.
+    pub cpu: Cpu,
+    /// The challenge's totals.
+    pub events: Option<Events>,
+}
+
+/// A distribution of times, in microseconds.
+#[derive(Debug, Serialize)]
+pub struct Latency {
+    /// Arithmetic mean.
+    pub mean_us: f64,
+    /// Standard deviation.
+    pub stdev_us: f64,
+    /// Half of all took no longer.
+    pub p50_us: f64,
+    /// 75 % took no longer.
+    pub p75_us: f64,
+    /// 90 % took no longer.
+    pub p90_us: f64,
+    /// 99 % took no longer.
+    pub p99_us: f64,
+    /// 99.9 % took no longer.
+    pub p99_9_us: f64,
+    /// 99.99 % took no longer.
+    pub p99_99_us: f64,
+    /// The longest.
+    pub max_us: f64,
+}
+
+/// Processor time of the client's threads, system calls included.
+#[derive(Debug, Serialize)]
+pub struct Cpu {
+    /// Per answer.
+    pub us_per_response: f64,
+    /// Part of the time that the busiest thread was running, 0 to 1.
+    pub busiest_thread: f64,
+}
+
+/// `/stats` before and after, and what came of comparing them.
+#[derive(Debug, Serialize)]
+pub struct Events {
+    /// Before the run.
+    pub before: Stats,
+    /// After it.
+    pub after: Stats,
+    /// The comparison.
+    #[serde(flatten)]
+    pub verification: Verification,
+}
+
+/// What was measured besides the tally.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// From the first request to the last answer.
+    pub duration_s: f64,
+    /// Processor time of all threads.
+    pub cpu_s: f64,
+    /// Part of the time that the busiest thread was running.
+    pub busiest_thread: f64,
+    /// Some thread gave up.
+    pub gave_up: bool,
+}
+
+impl Report {
+    /// The report on a run of `plan`.
+    pub fn new(plan: &Plan, tally: &Tally, measured: Measured, events: Option<Events>) -> Self {
+        let responses = tally.responses();
+        let statuses = (0u16..).zip(tally.statuses.iter().copied());
+        Report {
+            target: format!("http://{}{}", plan.target.authority, plan.path),
+            client: "barewire load (kernel sockets, epoll)",
+            threads: plan.threads,
+            connections: plan.connections,
+            pipeline: plan.pipeline,
+            rate: plan.rate,
+            duration_s: measured.duration_s,
+            responses,
+            responses_per_s: per(responses as f64, measured.duration_s),
+            bytes_read: tally.bytes_read,
+            bytes_written: tally.bytes_written,
+            latency: Latency::of(&tally.latency_ns),
+            lateness: plan.rate.map(|_| Latency::of(&tally.lateness_ns)),
+            statuses: statuses.filter(|&(_, count)| count > 0).collect(),
+            failures: tally.failures,
+            first_failure: tally.first_failure.clone(),
+            unanswered: tally.unanswered,
+            reconnects: tally.reconnects,
+            gave_up: measured.gave_up,
+            cpu: Cpu {
+                us_per_response: per(measured.cpu_s * 1e6, responses as f64),
+                busiest_thread: measured.busiest_thread,
+            },
+            events,
+        }
+    }
+
+    /// Whether every request was answered with a success, and the totals are right.
+    pub fn is_good(&self) -> bool {
+        self.responses > 0
+            && !self.gave_up
+            && self.failures == Failures::default()
+            && self.unanswered == 0
+            && self.unsuccessful().next().is_none()
+            && self
+                .events
+                .as_ref()
+                .is_none_or(|events| events.verification.is_ok())
+    }
+
+    /// Answers that were neither 2xx nor 3xx; for events, those that were not 2xx.
+    fn unsuccessful(&self) -> impl Iterator<Item = (u16, u64)> {
+        let successes = if self.events.is_some() {
+            200..300
+        } else {
+            200..400
+        };
+        let statuses = self
+            .statuses
+            .iter()
+            .map(|(&status, &count)| (status, count));
+        statuses.filter(move |(status, _)| !successes.contains(status))
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let [p50_us, p75_us, p90_us, p99_us, p99_9_us, p99_99_us] =
+            PERCENTILES.map(|percent| histogram.value_at_percentile(percent) as f64 / 1e3);
+        Latency {
+            mean_us: histogram.mean() / 1e3,
+            stdev_us: histogram.stdev() / 1e3,
+            p50_us,
+            p75_us,
+            p90_us,
+            p99_us,
+            p99_9_us,
+            p99_99_us,
+            max_us: histogram.max() as f64 / 1e3,
+        }
+    }
+
+    fn quantiles_us(&self) -> [f64; 6] {
+        [
+            self.p50_us,
+            self.p75_us,
+            self.p90_us,
+            self.p99_us,
+            self.p99_9_us,
+            self.p99_99_us,
+        ]
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} threads and {} connections @ {}",
+            self.threads, self.connections, self.target
+        )?;
+        match self.rate {
+            Some(rate) => writeln!(
+                f,
+                "  Open loop at {rate} requests/s; latency counts from when a request was due"
+            )?,
+            None if self.pipeline > 1 => {
+                writeln!(f, "  Closed loop, {} requests at once", self.pipeline)?
+            }
+            None => writeln!(f, "  Closed loop")?,
+        }
+        let latency = &self.latency;
+        writeln!(f, "  Thread Stats   Avg      Stdev     Max")?;
+        writeln!(
+            f,
+            "    Latency   {:>8}  {:>8}  {:>8}",
+            Micros(latency.mean_us).to_string(),
+            Micros(latency.stdev_us).to_string(),
+            Micros(latency.max_us).to_string()
+        )?;
+        writeln!(f, "  Latency Distribution")?;
+        for (percent, us) in PERCENTILES.into_iter().zip(latency.quantiles_us()) {
+            writeln!(f, "  {percent:>6}%  {:>8}", Micros(us).to_string())?;
+        }
+        writeln!(
+            f,
+            "  {} responses in {:.2}s, {} read",
+            self.responses,
+            self.duration_s,
+            Bytes(self.bytes_read as f64)
+        )?;
+        self.fmt_failures(f)?;
+        writeln!(f, "Requests/sec: {:>12.2}", self.responses_per_s)?;
+        let bytes_per_s = per(self.bytes_read as f64, self.duration_s);
+        writeln!(f, "Transfer/sec: {:>12}", Bytes(bytes_per_s).to_string())?;
+        writeln!(
+            f,
+            "Client CPU:   {:>12} per response, busiest thread {:.0}%",
+            Micros(self.cpu.us_per_response).to_string(),
+            self.cpu.busiest_thread * 100.0
+        )?;
+        match &self.lateness {
+            Some(lateness) => writeln!(
+                f,
+                "Sent late by: {:>12} at the 99th percentile, {} at most",
+                Micros(lateness.p99_us).to_string(),
+                Micros(lateness.max_us)
+            )?,
+            None if self.cpu.busiest_thread > FULL => writeln!(
+                f,
+                "  A client thread was full: the server may be able to do more. Give it more --threads and cores."
+            )?,
+            None => {}
+        }
+        if let Some(events) = &self.events {
+            writeln!(f, "Verified against /stats:")?;
+            for check in &events.verification.checks {
+                let verdict = match (check.ok, check.exact) {
+                    (true, true) => "exact",
+                    (true, false) => "consistent",
+                    (false, _) => "WRONG",
+                };
+                writeln!(f, "  {:<14} {verdict:<10} {}", check.name, check.finding)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn fmt_failures(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Failures {
+            connect,
+            timeout,
+            reset,
+            closed,
+            parse,
+        } = self.failures;
+        if self.failures != Failures::default() || self.unanswered > 0 {
+            writeln!(
+                f,
+                "  Errors: connect {connect}, timeout {timeout}, reset {reset}, closed {closed}, parse {parse}; \
+                 {} requests unanswered",
+                self.unanswered
+            )?;
+        }
+        if let Some(why) = &self.first_failure {
+            writeln!(f, "  The first: {why}")?;
+        }
+        let mut unsuccessful = self.unsuccessful().peekable();
+        if unsuccessful.peek().is_some() {
+            write!(f, "  Unsuccessful responses:")?;
+            for (status, count) in unsuccessful {
+                write!(f, " {status}: {count}")?;
+            }
+            writeln!(f)?;
+        }
+        if self.reconnects > 0 {
+            writeln!(
+                f,
+                "  Connections that the server closed in order: {}",
+                self.reconnects
+            )?;
+        }
+        if self.gave_up {
+            writeln!(f, "  Gave up: no answer came any more")?;
+        }
+        Ok(())
+    }
+}
+
+/// A time as wrk prints it.
+struct Micros(f64);
+
+impl Display for Micros {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            us if us < 1e3 => write!(f, "{us:.2}us"),
+            us if us < 1e6 => write!(f, "{:.2}ms", us / 1e3),
+            us => write!(f, "{:.2}s", us / 1e6),
+        }
+    }
+}
+
+/// An amount of data as wrk prints it.
+struct Bytes(f64);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["B", "KB", "MB", "GB", "TB"];
+        let mut amount = self.0;
+        let mut unit = 0;
+        while amount >= 1024.0 && unit + 1 < UNITS.len() {
+            amount /= 1024.0;
+            unit += 1;
+        }
+        write!(f, "{amount:.2}{}", UNITS[unit])
+    }
+}
+
+fn per(amount: f64, of: f64) -> f64 {
+    if of > 0.0 { amount / of } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_readable() {
+        for (us, text) in [
+            (0.5, "0.50us"),
+            (999.0, "999.00us"),
+            (1234.0, "1.23ms"),
+            (2.5e6, "2.50s"),
+        ] {
+            assert_eq!(Micros(us).to_string(), text);
+        }
+        for (bytes, text) in [
+            (10.0, "10.00B"),
+            (1536.0, "1.50KB"),
+            (5e12, "4.55TB"),
+            (5e15, "4547.47TB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+}
