@@ -1,5 +1,7 @@
 //! What it costs to find the connection a segment belongs to, by number of connections.
 
+#![allow(clippy::unwrap_used, reason = "a bench may panic")]
+
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 

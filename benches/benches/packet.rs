@@ -1,5 +1,7 @@
 //! What it costs to look at a received frame once.
 
+#![allow(clippy::unwrap_used, reason = "a bench may panic")]
+
 use std::hint::black_box;
 use std::net::SocketAddr;
 

@@ -1,5 +1,7 @@
 //! What deadlines cost: per segment, and when they are reached.
 
+#![allow(clippy::unwrap_used, reason = "a bench may panic")]
+
 use std::hint::black_box;
 
 use barewire_stack::time::{Duration, Instant};

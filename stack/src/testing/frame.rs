@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use smoltcp::wire::checksum;
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, checksum};
 
 use crate::packet::Flags;
 
@@ -160,5 +160,88 @@ impl<'a> TcpFrame<'a> {
 
     fn tcp_len(&self) -> usize {
         20 + self.options.len() + self.payload.len()
+    }
+}
+
+/// A TCP segment that was received by a peer, with correct lengths and checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpView<'f> {
+    /// The sender.
+    pub source: SocketAddr,
+    /// The receiver.
+    pub destination: SocketAddr,
+    /// SEG.SEQ.
+    pub seq: u32,
+    /// SEG.ACK.
+    pub ack: u32,
+    /// Control bits.
+    pub flags: Flags,
+    /// SEG.WND as on the wire.
+    pub window: u16,
+    /// TCP options.
+    pub options: &'f [u8],
+    /// What the segment carries.
+    pub payload: &'f [u8],
+}
+
+impl<'f> TcpView<'f> {
+    /// Reads an Ethernet frame with smoltcp's parsers, so that nothing here can share a mistake with
+    /// [`crate::packet`]. `None` if it is not a TCP segment or damaged.
+    pub fn read(frame: &'f [u8]) -> Option<TcpView<'f>> {
+        let (source, destination, segment) = read_ip(strip_l2(frame)?)?;
+        let tcp = TcpPacket::new_checked(segment).ok()?;
+        if !tcp.verify_checksum(&source.into(), &destination.into()) {
+            return None;
+        }
+        Some(TcpView {
+            source: SocketAddr::new(source, tcp.src_port()),
+            destination: SocketAddr::new(destination, tcp.dst_port()),
+            seq: tcp.seq_number().0 as u32,
+            ack: tcp.ack_number().0 as u32,
+            flags: Flags(segment[13]),
+            window: tcp.window_len(),
+            options: &segment[20..usize::from(tcp.header_len())],
+            payload: &segment[usize::from(tcp.header_len())..],
+        })
+    }
+
+    /// SEG.LEN.
+    pub fn sequence_len(&self) -> u32 {
+        self.payload.len() as u32
+            + u32::from(self.flags.contains(Flags::SYN))
+            + u32::from(self.flags.contains(Flags::FIN))
+    }
+}
+
+/// The IP packet in an Ethernet frame with at most one 802.1Q tag.
+pub fn strip_l2(frame: &[u8]) -> Option<&[u8]> {
+    match frame.get(12..14)? {
+        [0x81, 0x00] => frame.get(18..),
+        _ => frame.get(14..),
+    }
+}
+
+fn read_ip(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
+    match packet.first()? >> 4 {
+        4 => {
+            let ip = Ipv4Packet::new_checked(packet).ok()?;
+            let (header_len, end) = (usize::from(ip.header_len()), usize::from(ip.total_len()));
+            (ip.verify_checksum() && ip.next_header() == IpProtocol::Tcp).then(|| {
+                let (source, destination) = (ip.src_addr(), ip.dst_addr());
+                (source.into(), destination.into(), &packet[header_len..end])
+            })
+        }
+        6 => {
+            let ip = Ipv6Packet::new_checked(packet).ok()?;
+            (ip.next_header() == IpProtocol::Tcp).then(|| {
+                let (source, destination) = (ip.src_addr(), ip.dst_addr());
+                (
+                    source.into(),
+                    destination.into(),
+                    &packet[40..ip.total_len()],
+                )
+            })
+        }
+        _ => None,
     }
 }

@@ -2,4 +2,6 @@
 //!
 //! Only built with the `testing` feature: nothing here is fit to face a network.
 
+pub mod client;
 pub mod frame;
+pub mod service;
