@@ -129,6 +129,8 @@ counters! {
         rx_batches: Counter,
         /// System calls made to start transmission.
         tx_wakeups: Counter,
+        /// System calls to start transmission that failed.
+        tx_wakeup_errors: Counter,
         /// System calls made to start reception.
         rx_wakeups: Counter,
         /// Times a frame could not be sent because no transmit slot was free.

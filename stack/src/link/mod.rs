@@ -14,6 +14,8 @@
 
 pub mod faulty;
 pub mod memory;
+#[cfg(feature = "xdp")]
+pub mod xsk;
 
 use std::os::fd::RawFd;
 

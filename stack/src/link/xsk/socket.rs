@@ -1,0 +1,302 @@
+//! Opening an AF_XDP socket: memory, rings, bind, options; and what each refusal means.
+
+use std::error::Error;
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::xdp_options;
+use rustix::net::xdp::XdpOptionsFlags;
+use rustix::process::{Resource, getrlimit};
+use tracing::warn;
+use xsk_rs::config::{
+    BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig, XDP_UMEM_MIN_CHUNK_SIZE,
+};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
+
+use super::{BusyPoll, Outcome, XskConfig, XskError, ZeroCopy};
+use crate::interface::Interface;
+use crate::redirect::Mode;
+
+/// Smallest ring: one batch.
+pub(super) const RING_FRAMES_MIN: u32 = super::BATCH_FRAMES as u32;
+/// Largest ring: 64 MiB of small frames.
+pub(super) const RING_FRAMES_MAX: u32 = 32_768;
+
+/// What the kernel keeps free in front of each received frame (XDP_PACKET_HEADROOM).
+const HEADROOM_BYTES: usize = 256;
+/// Ethernet header and one 802.1Q tag.
+const L2_BYTES: usize = 18;
+/// Frames are half pages or pages: larger ones the kernel does not take.
+const LARGEST_FRAME_BYTES: u32 = 4096;
+
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// How long a closed socket may take to let go of its queue.
+const RELEASE_RETRIES: u32 = 100;
+const RELEASE_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A bound socket, all of its frames still in `frames`.
+pub(super) struct Opened {
+    pub umem: Umem,
+    pub frames: Vec<FrameDesc>,
+    pub rings: (TxQueue, RxQueue, FillQueue, CompQueue),
+    pub socket: OwnedFd,
+    pub outcome: Outcome,
+}
+
+pub(super) fn open(
+    interface: &Interface,
+    queue: u32,
+    mode: Mode,
+    config: &XskConfig,
+) -> Result<Opened, XskError> {
+    if queue >= interface.rx_queues {
+        let (interface, queues) = (interface.name.clone(), interface.rx_queues);
+        return Err(XskError::NoQueue {
+            interface,
+            queue,
+            queues,
+        });
+    }
+    for _ in 0..RELEASE_RETRIES {
+        match try_open(interface, queue, mode, config) {
+            Err(XskError::Busy { .. }) => sleep(RELEASE_RETRY_INTERVAL),
+            outcome => return outcome,
+        }
+    }
+    try_open(interface, queue, mode, config)
+}
+
+fn try_open(
+    interface: &Interface,
+    queue: u32,
+    mode: Mode,
+    config: &XskConfig,
+) -> Result<Opened, XskError> {
+    let refused = Refused { interface, queue };
+    let frame_bytes = frame_bytes(interface)?;
+    let (umem, frames, huge_pages) = create_umem(&refused, frame_bytes, config)?;
+    let bind_flags = bind_flags(&refused, mode, config.zero_copy)?;
+
+    let socket_config = SocketConfig::builder()
+        .rx_queue_size(ring_size("rx_ring_frames", config.rx_ring_frames)?)
+        .tx_queue_size(ring_size("tx_ring_frames", config.tx_ring_frames)?)
+        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+        .bind_flags(bind_flags)
+        .build();
+    let name = interface
+        .name
+        .parse()
+        .map_err(|_| refused.by("name the interface", io::ErrorKind::InvalidInput.into()))?;
+    // SAFETY: the one precondition is about sharing a UMEM; this one was just made and is not shared.
+    let (tx, rx, rings) = unsafe { Socket::new(socket_config, &umem, &name, queue) }
+        .map_err(|error| refused.bind(os_error(&error), config))?;
+    let (fill, completion) =
+        rings.ok_or_else(|| refused.by("find the fill ring", io::ErrorKind::NotFound.into()))?;
+
+    // SAFETY: `rx` keeps the descriptor open for as long as this borrow lives.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
+    let socket = borrowed
+        .try_clone_to_owned()
+        .map_err(|source| refused.by("duplicate the socket", source))?;
+    let options =
+        xdp_options(&socket).map_err(|errno| refused.by("read XDP_OPTIONS", errno.into()))?;
+    if let Some(busy_poll) = config.busy_poll {
+        set_busy_poll(&socket, busy_poll)
+            .map_err(|source| refused.by("set up busy polling", source))?;
+    }
+    set_tx_budget(&socket, config.tx_ring_frames);
+
+    let outcome = Outcome {
+        zero_copy: options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY),
+        huge_pages,
+        frame_bytes,
+        frames: frames.len() as u32,
+    };
+    Ok(Opened {
+        umem,
+        frames,
+        rings: (tx, rx, fill, completion),
+        socket,
+        outcome,
+    })
+}
+
+/// The frame size that an interface's MTU needs.
+pub(super) fn frame_bytes(interface: &Interface) -> Result<u32, XskError> {
+    let needed = HEADROOM_BYTES + L2_BYTES + interface.mtu;
+    [XDP_UMEM_MIN_CHUNK_SIZE, LARGEST_FRAME_BYTES]
+        .into_iter()
+        .find(|&bytes| needed <= bytes as usize)
+        .ok_or_else(|| XskError::MtuTooLarge {
+            interface: interface.name.clone(),
+            mtu: interface.mtu,
+            max: LARGEST_FRAME_BYTES as usize - HEADROOM_BYTES - L2_BYTES,
+        })
+}
+
+fn ring_size(ring: &'static str, frames: u32) -> Result<QueueSize, XskError> {
+    let in_range = (RING_FRAMES_MIN..=RING_FRAMES_MAX).contains(&frames);
+    QueueSize::new(frames)
+        .ok()
+        .filter(|_| in_range)
+        .ok_or(XskError::RingSize { ring, frames })
+}
+
+/// Huge pages first: one TLB entry instead of 512.
+fn create_umem(
+    refused: &Refused,
+    frame_bytes: u32,
+    config: &XskConfig,
+) -> Result<(Umem, Vec<FrameDesc>, bool), XskError> {
+    let invalid = |_| refused.by("configure the frames", io::ErrorKind::InvalidInput.into());
+    let umem_config = UmemConfig::builder()
+        .frame_size(FrameSize::new(frame_bytes).map_err(|_| invalid(()))?)
+        .fill_queue_size(ring_size("rx_ring_frames", config.rx_ring_frames)?)
+        .comp_queue_size(ring_size("tx_ring_frames", config.tx_ring_frames)?)
+        .build()
+        .map_err(|_| invalid(()))?;
+    let count = NonZeroU32::MIN.saturating_add(config.rx_ring_frames + config.tx_ring_frames - 1);
+    let bytes = count.get() as usize * frame_bytes as usize;
+
+    // Part of a huge page could not be unmapped again.
+    if bytes.is_multiple_of(HUGE_PAGE_BYTES) {
+        match Umem::new(umem_config, count, true) {
+            Ok((umem, frames)) => return Ok((umem, frames, true)),
+            Err(error) if os_error(&error).raw_os_error() == Some(libc::ENOMEM) => warn!(
+                "no huge pages for {bytes} bytes of frames: normal ones cost more TLB misses; \
+                 `sysctl vm.nr_hugepages` makes some"
+            ),
+            Err(error) => return Err(refused.umem(os_error(&error), bytes)),
+        }
+    }
+    let (umem, frames) = Umem::new(umem_config, count, false)
+        .map_err(|error| refused.umem(os_error(&error), bytes))?;
+    Ok((umem, frames, false))
+}
+
+/// Without either flag the kernel tries zero-copy and falls back to copying.
+fn bind_flags(refused: &Refused, mode: Mode, zero_copy: ZeroCopy) -> Result<BindFlags, XskError> {
+    let copying = match (mode, zero_copy) {
+        (Mode::Generic, ZeroCopy::On) => return Err(refused.no_zero_copy("generic mode copies")),
+        (Mode::Generic, ZeroCopy::Auto) | (_, ZeroCopy::Off) => BindFlags::XDP_COPY,
+        (Mode::Native, ZeroCopy::On) => BindFlags::XDP_ZEROCOPY,
+        (Mode::Native, ZeroCopy::Auto) => BindFlags::empty(),
+    };
+    Ok(BindFlags::XDP_USE_NEED_WAKEUP | copying)
+}
+
+fn set_busy_poll(socket: &OwnedFd, busy_poll: BusyPoll) -> io::Result<()> {
+    let timeout_us =
+        libc::c_int::try_from(busy_poll.timeout_us).map_err(|_| io::ErrorKind::InvalidInput)?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1)?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL, timeout_us)?;
+    set_option(
+        socket,
+        libc::SOL_SOCKET,
+        libc::SO_BUSY_POLL_BUDGET,
+        busy_poll.budget_frames.into(),
+    )
+}
+
+/// Frames that copy mode sends for one wake-up; 32 unless told otherwise (`XDP_MAX_TX_SKB_BUDGET`,
+/// Linux 6.18). Kernels that do not know it are woken more often.
+fn set_tx_budget(socket: &OwnedFd, frames: u32) {
+    const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+    if let Ok(frames) = frames.try_into() {
+        let _ = set_option(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, frames);
+    }
+}
+
+fn set_option(
+    socket: &OwnedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes at the pointer, which are those of `value`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            len,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// What the kernel's refusals mean for this queue.
+struct Refused<'a> {
+    interface: &'a Interface,
+    queue: u32,
+}
+
+impl Refused<'_> {
+    fn umem(&self, source: io::Error, bytes: usize) -> XskError {
+        match Errno::from_io_error(&source) {
+            Some(Errno::NOBUFS) => XskError::MemoryLimit {
+                bytes,
+                limit: memory_limit(),
+            },
+            Some(Errno::NOMEM) => XskError::NoMemory { bytes },
+            Some(Errno::PERM | Errno::ACCESS) => XskError::Privileges,
+            Some(Errno::AFNOSUPPORT) => XskError::NoKernelSupport,
+            _ => self.by("set up the frames", source),
+        }
+    }
+
+    fn bind(&self, source: io::Error, config: &XskConfig) -> XskError {
+        let (interface, queue) = (self.interface.name.clone(), self.queue);
+        match Errno::from_io_error(&source) {
+            Some(Errno::BUSY) => XskError::Busy { interface, queue },
+            Some(_) if config.zero_copy == ZeroCopy::On => self.no_zero_copy(&source.to_string()),
+            _ => self.by("bind an AF_XDP socket", source),
+        }
+    }
+
+    fn no_zero_copy(&self, reason: &str) -> XskError {
+        XskError::NoZeroCopy {
+            interface: self.interface.name.clone(),
+            queue: self.queue,
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn by(&self, step: &'static str, source: io::Error) -> XskError {
+        XskError::Refused {
+            step,
+            interface: self.interface.name.clone(),
+            queue: self.queue,
+            source,
+        }
+    }
+}
+
+fn memory_limit() -> String {
+    getrlimit(Resource::Memlock)
+        .current
+        .map_or("unlimited".to_owned(), |bytes| format!("{bytes} bytes"))
+}
+
+/// xsk-rs keeps the operating system's error as the source of its own.
+fn os_error(error: &(dyn Error + 'static)) -> io::Error {
+    let code = error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .and_then(io::Error::raw_os_error);
+    code.map_or_else(
+        || io::Error::other(error.to_string()),
+        io::Error::from_raw_os_error,
+    )
+}
