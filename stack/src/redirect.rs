@@ -418,7 +418,7 @@ fn map_error(map: &'static str) -> impl FnOnce(MapError) -> RedirectError {
 
 fn load_error(error: EbpfError) -> RedirectError {
     match errno(&error) {
-        Some(Errno::PERM | Errno::ACCESS) => RedirectError::Forbidden,
+        Some(Errno::PERM) => RedirectError::Forbidden,
         _ => RedirectError::Load(reasons(&error)),
     }
 }

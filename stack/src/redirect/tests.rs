@@ -28,7 +28,7 @@ fn targets() -> Targets {
 fn load(targets: &Targets) -> Option<Redirect> {
     match Redirect::load(targets, 1) {
         Ok(redirect) => Some(redirect),
-        Err(error @ (RedirectError::Privileges { .. } | RedirectError::Forbidden)) => {
+        Err(error @ RedirectError::Privileges { .. }) => {
             eprintln!("SKIPPED: {error}");
             None
         }

@@ -160,7 +160,8 @@ fn create_umem(
         .comp_queue_size(ring_size("tx_ring_frames", config.tx_ring_frames)?)
         .build()
         .map_err(|_| invalid(()))?;
-    let count = NonZeroU32::MIN.saturating_add(config.rx_ring_frames + config.tx_ring_frames - 1);
+    let count = NonZeroU32::new(config.rx_ring_frames + config.tx_ring_frames)
+        .ok_or_else(|| invalid(()))?;
     let bytes = count.get() as usize * frame_bytes as usize;
 
     // Part of a huge page could not be unmapped again.
