@@ -185,6 +185,12 @@ impl Plan {
             (None, None) => (Some(EVENTS), None),
             given => given,
         };
+        // An open loop knows how many requests fall due in its time.
+        let due = args
+            .rate
+            .zip(duration)
+            .map(|(rate, time)| (rate * time.as_secs_f64()).ceil() as u64);
+        let requests = requests.into_iter().chain(due).min();
         Ok(Plan {
             target,
             path,
@@ -271,6 +277,16 @@ mod tests {
                 .unwrap()
                 .request
                 .is_head()
+        );
+    }
+
+    #[test]
+    fn an_open_loop_asks_what_falls_due_in_its_time() {
+        let options = "--target http://h/a --rate 500 --duration 200ms";
+        assert_eq!(plan(options).unwrap().requests, Some(100));
+        assert_eq!(
+            plan(&format!("{options} --requests 9")).unwrap().requests,
+            Some(9)
         );
     }
 

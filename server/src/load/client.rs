@@ -23,8 +23,8 @@ use std::time::Instant;
 
 use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
 
-use super::ledger::Ledger;
 use super::pace::{Drawer, Pace};
+use super::receipts::Receipts;
 use super::request::{REQUEST_BYTES_MAX, Request};
 use super::response::{Heads, ParseError, Response};
 use super::tally::{Failure, Tally};
@@ -65,6 +65,8 @@ pub struct Client<'a, C> {
 #[derive(Debug, Default)]
 pub struct Exchange {
     asked: VecDeque<Asked>,
+    /// There was no room for all of a pipeline.
+    is_asking: bool,
     response: Response,
 }
 
@@ -90,7 +92,7 @@ impl<'a, C: Clock> Client<'a, C> {
             pace,
             drawer,
             heads: Heads::default(),
-            tally: Tally::new(request.events().map(Ledger::new)),
+            tally: Tally::new(request.events().map(Receipts::new)),
             answered: 0,
             answered_last_ns: 0,
         }
@@ -101,10 +103,11 @@ impl<'a, C: Clock> Client<'a, C> {
         &self.clock
     }
 
-    /// Lets the schedule begin.
-    pub fn start(&mut self) {
+    /// Lets the schedule begin, and returns when that was.
+    pub fn start(&mut self) -> u64 {
         self.answered_last_ns = self.clock.now_ns();
         self.pace.start(self.answered_last_ns);
+        self.answered_last_ns
     }
 
     /// Whether requests are due by the clock.
@@ -163,8 +166,8 @@ impl<'a, C: Clock> Client<'a, C> {
     fn abandon(&mut self, exchange: &mut Exchange) {
         for asked in exchange.asked.drain(..) {
             self.tally.unanswered += 1;
-            if let Some(ledger) = &mut self.tally.ledger {
-                ledger.lose(asked.ticket);
+            if let Some(receipts) = &mut self.tally.receipts {
+                receipts.lose(asked.ticket);
             }
         }
     }
@@ -182,10 +185,10 @@ impl<'a, C: Clock> Client<'a, C> {
         if let Some(count) = self.tally.statuses.get_mut(usize::from(status)) {
             *count += 1;
         }
-        if let Some(ledger) = &mut self.tally.ledger
+        if let Some(receipts) = &mut self.tally.receipts
             && (200..300).contains(&status)
         {
-            ledger.acknowledge(asked.ticket);
+            receipts.acknowledge(asked.ticket);
         }
         true
     }
@@ -203,15 +206,18 @@ impl<'a, C: Clock> Client<'a, C> {
     /// Writes what may be asked now. Returns false if there was not enough room for it.
     #[inline]
     fn ask(&mut self, exchange: &mut Exchange, reply: &mut Reply<'_>, now_ns: u64) -> bool {
-        if matches!(self.pace, Pace::ClosedLoop) && !exchange.asked.is_empty() {
+        let is_answered = exchange.asked.is_empty() || exchange.is_asking;
+        if matches!(self.pace, Pace::ClosedLoop) && !is_answered {
             return true;
         }
+        exchange.is_asking = false;
         while exchange.asked.len() < self.pipeline {
             let due_ns = self.pace.due_ns().unwrap_or(now_ns);
             if due_ns > now_ns {
                 break;
             }
             if reply.remaining() < REQUEST_BYTES_MAX {
+                exchange.is_asking = true;
                 return false;
             }
             let Some(ticket) = self.drawer.draw() else {
@@ -336,4 +342,274 @@ impl<C: Clock> Service for Client<'_, C> {
 fn describe(error: ParseError, bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(32)];
     format!("{error}, at \"{}\"", start.escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::pace::Tickets;
+    use crate::load::request::Values;
+    use crate::load::tally::Failures;
+    use http::Method;
+    use std::cell::Cell;
+
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const ASKED: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+    impl Clock for &Cell<u64> {
+        fn now_ns(&self) -> u64 {
+            self.get()
+        }
+    }
+
+    fn get() -> Request {
+        Request::fixed(&Method::GET, "/", &[], "").unwrap()
+    }
+
+    /// A client and what one connection of it did.
+    struct Wire<'a> {
+        client: Client<'a, &'a Cell<u64>>,
+        exchange: Exchange,
+        space: Vec<u8>,
+    }
+
+    impl<'a> Wire<'a> {
+        fn new(
+            now: &'a Cell<u64>,
+            request: &'a Request,
+            pipeline: usize,
+            pace: Pace,
+            tickets: &'a Tickets,
+        ) -> Self {
+            let mut client = Client::new(now, request, pipeline, pace, Drawer::new(tickets));
+            client.start();
+            Wire {
+                client,
+                exchange: Exchange::default(),
+                space: vec![0; 4 * REQUEST_BYTES_MAX],
+            }
+        }
+
+        /// Shows `bytes`; what was written, and what is next.
+        fn show(&mut self, bytes: &[u8], ended: bool) -> (Vec<u8>, Progress) {
+            let mut reply = Reply::new(&mut self.space);
+            let input = Input {
+                bytes,
+                full: false,
+                ended,
+            };
+            let progress = self.client.on_input(&mut self.exchange, input, &mut reply);
+            (reply.written().to_vec(), progress)
+        }
+
+        fn failures(&mut self) -> (Failures, u64) {
+            (self.client.tally().failures, self.client.tally().unanswered)
+        }
+    }
+
+    #[test]
+    fn a_closed_loop_asks_again_when_it_has_its_answer() {
+        let (now, request, tickets) = (Cell::new(0), get(), Tickets::new(2, 1));
+        let mut wire = Wire::new(&now, &request, 1, Pace::ClosedLoop, &tickets);
+        let (asked, progress) = wire.show(b"", false);
+        assert_eq!(
+            (asked.as_slice(), progress.next),
+            (ASKED, Next::Receive(Expect::Head))
+        );
+
+        now.set(1000);
+        let (asked, progress) = wire.show(&OK[..10], false);
+        assert_eq!((asked.as_slice(), progress.consumed), (b"".as_slice(), 0));
+        let (asked, progress) = wire.show(&OK[..OK.len() - 1], false);
+        assert_eq!(
+            (asked.as_slice(), progress.consumed),
+            (b"".as_slice(), OK.len() - 1)
+        );
+        assert_eq!(progress.next, Next::Receive(Expect::Body));
+        let (asked, progress) = wire.show(b"k", false);
+        assert_eq!((asked.as_slice(), progress.messages), (ASKED, 1));
+
+        now.set(3000);
+        let (asked, progress) = wire.show(OK, false);
+        assert_eq!(
+            (asked.as_slice(), progress.messages, progress.next),
+            (b"".as_slice(), 1, Next::Close)
+        );
+        let tally = wire.client.into_tally();
+        assert_eq!((tally.responses(), tally.statuses[200]), (2, 2));
+        assert_eq!(
+            (tally.latency_ns.min(), tally.latency_ns.max() / 2),
+            (1000, 1000)
+        );
+    }
+
+    #[test]
+    fn a_pipeline_is_asked_in_one_piece_and_again_when_all_is_answered() {
+        let (now, request, tickets) = (Cell::new(0), get(), Tickets::new(100, 1));
+        let mut wire = Wire::new(&now, &request, 3, Pace::ClosedLoop, &tickets);
+        assert_eq!(wire.show(b"", false).0, ASKED.repeat(3));
+        let two_and_a_bit = [OK, OK, &OK[..30]].concat();
+        let (asked, progress) = wire.show(&two_and_a_bit, false);
+        assert_eq!(
+            (asked.len(), progress.messages, progress.consumed),
+            (0, 2, 2 * OK.len())
+        );
+        assert_eq!(wire.show(OK, false).0, ASKED.repeat(3));
+    }
+
+    #[test]
+    fn a_stalled_server_cannot_hide_its_stall_from_an_open_loop() {
+        // One connection, a request due every microsecond, a server that stalls for ten.
+        let (now, request, tickets) = (Cell::new(0), get(), Tickets::new(11, 1));
+        let mut wire = Wire::new(&now, &request, 1, Pace::open_loop(1e6, 0, 1), &tickets);
+        assert_eq!(wire.show(b"", false).0, ASKED);
+        now.set(10_000);
+        for _ in 0..11 {
+            wire.show(OK, false);
+        }
+        let latency = wire.client.into_tally().latency_ns;
+        let latencies: Vec<u64> = latency
+            .iter_recorded()
+            .map(|value| value.value_iterated_to() / 1000)
+            .collect();
+        // The last was due when the stall ended: nothing, recorded as one nanosecond.
+        assert_eq!(latencies, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn an_open_loop_lets_a_connection_idle_until_a_request_is_due() {
+        let (now, request, tickets) = (Cell::new(0), get(), Tickets::new(2, 1));
+        let mut wire = Wire::new(&now, &request, 1, Pace::open_loop(1000.0, 0, 1), &tickets);
+        wire.show(b"", false);
+        let (asked, progress) = wire.show(OK, false);
+        assert_eq!(
+            (asked.len(), progress.next),
+            (0, Next::Receive(Expect::Message))
+        );
+        assert_eq!(wire.client.due_ns(), Some(1_000_000));
+        now.set(1_000_700);
+        assert_eq!(wire.show(b"", false).0, ASKED);
+        assert_eq!(wire.client.tally().lateness_ns.max(), 700);
+        assert_eq!(wire.show(OK, false).1.next, Next::Close);
+    }
+
+    #[test]
+    fn answers_that_do_not_come_are_booked_as_unanswered() {
+        let (now, tickets) = (Cell::new(0), Tickets::new(u64::MAX, 1));
+        let event = Request::event(Values::Integer, &[]).unwrap();
+        let mut wire = Wire::new(&now, &event, 4, Pace::ClosedLoop, &tickets);
+
+        wire.show(b"", false);
+        let (_, progress) = wire.show(OK, true);
+        assert_eq!(progress.next, Next::Close);
+        assert_eq!(
+            wire.failures(),
+            (
+                Failures {
+                    closed: 1,
+                    ..Failures::default()
+                },
+                3
+            )
+        );
+
+        wire.show(b"", false);
+        wire.client
+            .on_timeout(&mut wire.exchange, &mut Reply::new(&mut []));
+        assert_eq!(
+            wire.failures(),
+            (
+                Failures {
+                    closed: 1,
+                    timeout: 1,
+                    ..Failures::default()
+                },
+                7
+            )
+        );
+
+        wire.show(b"", false);
+        let refusal = b"HTTP/1.1 507 Full\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        assert_eq!(wire.show(refusal, false).1.next, Next::Close);
+
+        let tally = wire.client.into_tally();
+        let receipts = tally.receipts.unwrap();
+        assert_eq!(
+            (receipts.acknowledged.count, receipts.unknown.count),
+            (1, 3 + 4 + 3)
+        );
+        assert_eq!((tally.statuses[200], tally.statuses[507]), (1, 1));
+    }
+
+    #[test]
+    fn an_orderly_end_between_two_answers_is_no_failure() {
+        let (now, request, tickets) = (Cell::new(0), get(), Tickets::new(9, 1));
+        let mut wire = Wire::new(&now, &request, 1, Pace::ClosedLoop, &tickets);
+        wire.show(b"", false);
+        let last = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        let (asked, progress) = wire.show(last, false);
+        assert_eq!((asked.len(), progress.next), (0, Next::Close));
+        assert_eq!(wire.failures(), (Failures::default(), 0));
+
+        wire.exchange = Exchange::default();
+        wire.show(b"", false);
+        assert_eq!(
+            wire.show(b"HTTP/1.0 200 OK\r\n\r\nall of it", true).1.next,
+            Next::Close
+        );
+        assert_eq!(wire.failures(), (Failures::default(), 0));
+        assert_eq!(wire.client.answered(), 2);
+    }
+
+    #[test]
+    fn garbage_and_what_nobody_asked_for_break_the_connection() {
+        let (now, request, tickets) = (Cell::new(0), get(), Tickets::new(u64::MAX, 1));
+        for garbage in [
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(),
+            &[OK, OK].concat(),
+        ] {
+            let mut wire = Wire::new(&now, &request, 1, Pace::ClosedLoop, &tickets);
+            wire.show(b"", false);
+            assert_eq!(wire.show(garbage, false).1.next, Next::Abort);
+            assert_eq!(
+                wire.failures().0,
+                Failures {
+                    parse: 1,
+                    ..Failures::default()
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn after_a_drain_nothing_is_asked() {
+        let (now, request, tickets) = (Cell::new(0), get(), Tickets::new(u64::MAX, 1));
+        let mut wire = Wire::new(&now, &request, 1, Pace::ClosedLoop, &tickets);
+        wire.show(b"", false);
+        wire.client.on_drain();
+        let (asked, progress) = wire.show(OK, false);
+        assert_eq!(
+            (asked.len(), progress.messages, progress.next),
+            (0, 1, Next::Close)
+        );
+        assert!(wire.client.is_finished());
+    }
+
+    #[test]
+    fn a_pipeline_longer_than_the_room_is_asked_in_several_pieces() {
+        let (now, tickets) = (Cell::new(0), Tickets::new(u64::MAX, 1));
+        let request = Request::fixed(&Method::POST, "/", &[], &"x".repeat(5000)).unwrap();
+        let mut wire = Wire::new(&now, &request, 10, Pace::ClosedLoop, &tickets);
+        let (mut asked, mut calls) = (0, 0);
+        loop {
+            let (written, progress) = wire.show(b"", false);
+            (asked, calls) = (asked + written.len(), calls + 1);
+            if progress.next != Next::Send {
+                break;
+            }
+        }
+        assert!(calls > 1);
+        assert_eq!(asked % 10, 0);
+        assert_eq!(wire.exchange.asked.len(), 10);
+    }
 }

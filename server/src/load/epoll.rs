@@ -148,7 +148,10 @@ struct Transport<'a> {
     sockets: usize,
     asking: bool,
     now_ns: u64,
+    /// When deadlines are looked at next.
     tick_ns: u64,
+    /// When to stop asking.
+    end_ns: u64,
 }
 
 /// A place for one connection after another.
@@ -192,6 +195,7 @@ impl<'a> Transport<'a> {
             asking: false,
             now_ns,
             tick_ns: now_ns,
+            end_ns: u64::MAX,
         })
     }
 
@@ -211,14 +215,12 @@ impl<'a> Transport<'a> {
             set_current_timer_slack(NonZeroU64::new(1)).map_err(|e| system("prctl", e))?;
         }
         let cpu_before_ns = thread_cpu_ns();
-        self.client.start();
+        let started_ns = self.client.start();
+        self.now_ns = started_ns;
         self.asking = true;
-        self.now_ns = self.client.clock().now_ns();
-        let started_ns = self.now_ns;
-        let end_ns = self
-            .run
-            .duration
-            .map(|duration| started_ns + duration.as_nanos() as u64);
+        if let Some(duration) = self.run.duration {
+            self.end_ns = started_ns + duration.as_nanos() as u64;
+        }
         let patience_ns = 2 * self.run.timeout.as_nanos() as u64;
         let mut calm_ns = started_ns;
         let mut gave_up = false;
@@ -230,21 +232,21 @@ impl<'a> Transport<'a> {
         }
         while self.sockets > 0 || !self.client.is_finished() {
             self.turn()?;
-            self.wake_idle();
             answered.set(self.client.answered());
 
             if !self.idle.is_empty() {
                 calm_ns = self.now_ns;
             }
-            let is_over = end_ns.is_some_and(|end_ns| self.now_ns >= end_ns);
             let heard_ns = self.client.answered_last_ns().max(calm_ns);
             let is_stalled = self.now_ns.saturating_sub(heard_ns) > patience_ns;
-            if is_over || is_stalled || self.run.stop.load(Relaxed) {
+            if self.now_ns >= self.end_ns || is_stalled || self.run.stop.load(Relaxed) {
                 gave_up |= is_stalled && !self.client.is_finished();
                 self.client.on_drain();
             }
             if self.client.is_finished() {
                 self.close_unneeded();
+            } else {
+                self.wake_idle();
             }
         }
         Ok(Part {
@@ -284,7 +286,7 @@ impl<'a> Transport<'a> {
 
     /// How long to wait for the kernel: until the next tick, or until a request is due.
     fn timeout(&self) -> Timespec {
-        let mut until_ns = self.tick_ns;
+        let mut until_ns = self.tick_ns.min(self.end_ns);
         if !self.idle.is_empty()
             && self.asking
             && let Some(due_ns) = self.client.due_ns()

@@ -7,27 +7,30 @@
 //!   args ─▶ Plan ─▶ run ──── one thread each ────▶ epoll (transport) ⇄ client (a sans-I/O Service)
 //!                    │                                                   │ request, response, pace
 //!                    │   /stats before and after (fetch)                 ▼
-//!                    └──▶ verify ◀── ledger ◀──────────────────────── tally ──▶ report
+//!                    └──▶ verify ◀── receipts ◀──────────────────────── tally ──▶ report
 //! ```
 //!
 //! [`client::Client`] is a [`barewire_stack::service::Service`], as the server's responder is: it
 //! never sees a socket, so another transport can drive it as well.
 
-mod args;
+pub mod args;
 mod client;
 mod epoll;
 mod fetch;
-mod ledger;
 mod limits;
 mod pace;
-mod report;
+mod receipts;
+pub mod report;
 mod request;
 mod response;
-mod tally;
+pub mod tally;
 mod target;
-mod verify;
+pub mod verify;
 
-use std::io::stdout;
+#[cfg(test)]
+mod tests;
+
+use std::io::{Write, stdout};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -44,10 +47,11 @@ use args::Plan;
 use client::{Client, Monotonic};
 use epoll::{Part, Run};
 use pace::{Drawer, Pace, Tickets};
-use report::{Events, Measured, Report};
+pub use report::Report;
+use report::{Events, Measured};
 use request::Request;
 use tally::Tally;
-use verify::{Stats, Verification};
+use verify::Stats;
 
 /// How often the progress bar moves.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -64,48 +68,48 @@ barewire_stack::counters! {
 ///
 /// # Errors
 ///
-/// If it could not run: contradictory options, an unreachable target, too few descriptors or ports.
+/// If it could not run: see [`measure`].
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let plan = Plan::of(args)?;
-    limits::raise_descriptors(plan.connections, plan.threads)?;
-    limits::check_ports(plan.connections)?;
-    let address = plan.target.reach(plan.timeout)?;
-
-    let read_stats = |request| fetch_stats(address, request, plan.timeout);
-    let before = plan.stats.as_ref().map(read_stats).transpose()?;
-    let (tally, measured) = ask(&plan, address)?;
-    let after = plan.stats.as_ref().map(read_stats).transpose();
-    let (after, stats_error) = match after {
-        Ok(after) => (after, None),
-        Err(error) => (None, Some(error)),
-    };
-    let events = match (before, after, &tally.ledger) {
-        (Some(before), Some(after), Some(ledger)) => {
-            let verification = Verification::of(&before, &after, ledger, plan.unique_users);
-            Some(Events {
-                before,
-                after,
-                verification,
-            })
-        }
-        _ => None,
-    };
-
-    let report = Report::new(&plan, &tally, measured, events);
-    if plan.json {
-        serde_json::to_writer_pretty(stdout().lock(), &report)?;
-        println!();
+    let as_json = args.json;
+    let report = measure(args)?;
+    if as_json {
+        let mut out = stdout().lock();
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
     } else {
         print!("{report}");
-    }
-    if let Some(error) = stats_error {
-        return Err(error.context("the run is over, but its totals cannot be verified"));
     }
     Ok(if report.is_good() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Runs the load. Whatever the server does wrong is in the report.
+///
+/// # Errors
+///
+/// If it could not run: contradictory options, an unreachable target, one without `/stats`, too few
+/// descriptors or ports.
+pub fn measure(args: Args) -> anyhow::Result<Report> {
+    let plan = Plan::of(args)?;
+    limits::raise_descriptors(plan.connections, plan.threads)?;
+    limits::check_ports(plan.connections)?;
+    let address = plan.target.reach(plan.timeout)?;
+
+    let Some(stats_request) = &plan.stats else {
+        let (tally, measured) = ask(&plan, address)?;
+        return Ok(Report::new(&plan, &tally, measured, None));
+    };
+    let before = fetch_stats(address, stats_request, plan.timeout)?;
+    let (tally, measured) = ask(&plan, address)?;
+    let after = fetch_stats(address, stats_request, plan.timeout);
+    let events = tally.receipts.as_ref().map(|receipts| match after {
+        Ok(after) => Events::verified(before, after, receipts, plan.unique_users),
+        Err(error) => Events::unverifiable(before, format!("{error:#}")),
+    });
+    Ok(Report::new(&plan, &tally, measured, events))
 }
 
 /// Asks on all threads; their results together.

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::args::Plan;
+use super::receipts::Receipts;
 use super::tally::{Failures, Tally};
 use super::verify::{Stats, Verification};
 
@@ -100,10 +101,39 @@ pub struct Events {
     /// Before the run.
     pub before: Stats,
     /// After it.
-    pub after: Stats,
+    pub after: Option<Stats>,
     /// The comparison.
-    #[serde(flatten)]
-    pub verification: Verification,
+    pub verification: Option<Verification>,
+    /// Why there is none.
+    pub unverifiable: Option<String>,
+}
+
+impl Events {
+    /// Compares what `/stats` said with the receipts; see [`Verification::of`].
+    pub fn verified(before: Stats, after: Stats, receipts: &Receipts, users: Option<u64>) -> Self {
+        let verification = Verification::of(&before, &after, receipts, users);
+        Events {
+            before,
+            after: Some(after),
+            verification: Some(verification),
+            unverifiable: None,
+        }
+    }
+
+    /// `/stats` did not answer any more.
+    pub fn unverifiable(before: Stats, why: String) -> Self {
+        Events {
+            before,
+            after: None,
+            verification: None,
+            unverifiable: Some(why),
+        }
+    }
+
+    /// Whether the totals were compared and found right.
+    pub fn is_ok(&self) -> bool {
+        self.verification.as_ref().is_some_and(Verification::is_ok)
+    }
 }
 
 /// What was measured besides the tally.
@@ -159,10 +189,7 @@ impl Report {
             && self.failures == Failures::default()
             && self.unanswered == 0
             && self.unsuccessful().next().is_none()
-            && self
-                .events
-                .as_ref()
-                .is_none_or(|events| events.verification.is_ok())
+            && self.events.as_ref().is_none_or(Events::is_ok)
     }
 
     /// Answers that were neither 2xx nor 3xx; for events, those that were not 2xx.
@@ -269,9 +296,15 @@ impl Display for Report {
             )?,
             None => {}
         }
-        if let Some(events) = &self.events {
+        let Some(events) = &self.events else {
+            return Ok(());
+        };
+        if let Some(why) = &events.unverifiable {
+            writeln!(f, "The totals cannot be verified: {why}")?;
+        }
+        if let Some(verification) = &events.verification {
             writeln!(f, "Verified against /stats:")?;
-            for check in &events.verification.checks {
+            for check in &verification.checks {
                 let verdict = match (check.ok, check.exact) {
                     (true, true) => "exact",
                     (true, false) => "consistent",

@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::ledger::Ledger;
+use super::receipts::Receipts;
 
 /// Longest latency that is told apart from longer ones, in nanoseconds: an hour.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
@@ -37,7 +37,7 @@ pub struct Tally {
     /// Bytes that were written.
     pub bytes_written: u64,
     /// What the server owes, if the requests were events.
-    pub ledger: Option<Ledger>,
+    pub receipts: Option<Receipts>,
     /// The first failure, in words.
     pub first_failure: Option<String>,
 }
@@ -74,7 +74,7 @@ pub enum Failure {
 
 impl Tally {
     /// Nothing yet.
-    pub fn new(ledger: Option<Ledger>) -> Self {
+    pub fn new(receipts: Option<Receipts>) -> Self {
         Tally {
             latency_ns: new_histogram(),
             lateness_ns: new_histogram(),
@@ -84,7 +84,7 @@ impl Tally {
             reconnects: 0,
             bytes_read: 0,
             bytes_written: 0,
-            ledger,
+            receipts,
             first_failure: None,
         }
     }
@@ -113,9 +113,9 @@ impl Tally {
         self.reconnects += other.reconnects;
         self.bytes_read += other.bytes_read;
         self.bytes_written += other.bytes_written;
-        match (&mut self.ledger, &other.ledger) {
+        match (&mut self.receipts, &other.receipts) {
             (Some(mine), Some(others)) => mine.merge(others),
-            (mine, _) => *mine = mine.take().or(other.ledger),
+            (mine, _) => *mine = mine.take().or(other.receipts),
         }
         self.first_failure = self.first_failure.take().or(other.first_failure);
     }

@@ -1,4 +1,4 @@
-//! Whether the server counted what it acknowledged: `/stats` before and after, against the ledger.
+//! Whether the server counted what it acknowledged: `/stats` before and after, against the receipts.
 //!
 //! The server may have counted other events before, so differences are compared:
 //!
@@ -20,7 +20,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ledger::Ledger;
+use super::receipts::Receipts;
 
 /// The challenge's `GET /stats`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -60,12 +60,12 @@ impl Verification {
     /// Compares what `/stats` said before and after a run with what the run was promised.
     ///
     /// `users`: how many users there must be afterwards, if that is known.
-    pub fn of(before: &Stats, after: &Stats, ledger: &Ledger, users: Option<u64>) -> Self {
+    pub fn of(before: &Stats, after: &Stats, receipts: &Receipts, users: Option<u64>) -> Self {
         Verification {
             checks: [
-                check_total(before, after, ledger),
-                check_users(before, after, ledger, users),
-                check_sum(before, after, ledger),
+                check_total(before, after, receipts),
+                check_users(before, after, receipts, users),
+                check_sum(before, after, receipts),
                 check_avg(after),
             ],
         }
@@ -77,10 +77,10 @@ impl Verification {
     }
 }
 
-fn check_total(before: &Stats, after: &Stats, ledger: &Ledger) -> Check {
+fn check_total(before: &Stats, after: &Stats, receipts: &Receipts) -> Check {
     let counted = i128::from(after.total_requests) - i128::from(before.total_requests);
-    let least = i128::from(ledger.acknowledged.count);
-    let most = least + i128::from(ledger.unknown.count);
+    let least = i128::from(receipts.acknowledged.count);
+    let most = least + i128::from(receipts.unknown.count);
     let verdict = match counted {
         _ if counted < least => format!(": {} lost", least - counted),
         _ if counted > most => format!(
@@ -100,10 +100,10 @@ fn check_total(before: &Stats, after: &Stats, ledger: &Ledger) -> Check {
     }
 }
 
-fn check_users(before: &Stats, after: &Stats, ledger: &Ledger, users: Option<u64>) -> Check {
+fn check_users(before: &Stats, after: &Stats, receipts: &Receipts, users: Option<u64>) -> Check {
     let (had, has) = (before.unique_users, after.unique_users);
-    let least = users.unwrap_or(ledger.acknowledged.users().max(had));
-    let most = users.unwrap_or(had.saturating_add(ledger.users_max()));
+    let least = users.unwrap_or(receipts.acknowledged.users().max(had));
+    let most = users.unwrap_or(had.saturating_add(receipts.users_max()));
     Check {
         name: "uniqueUsers",
         ok: (least..=most).contains(&has),
@@ -115,9 +115,9 @@ fn check_users(before: &Stats, after: &Stats, ledger: &Ledger, users: Option<u64
     }
 }
 
-fn check_sum(before: &Stats, after: &Stats, ledger: &Ledger) -> Check {
-    let least = ledger.acknowledged.sum_halves;
-    let most = least.saturating_add(ledger.unknown.sum_halves);
+fn check_sum(before: &Stats, after: &Stats, receipts: &Receipts) -> Check {
+    let least = receipts.acknowledged.sum_halves;
+    let most = least.saturating_add(receipts.unknown.sum_halves);
     let owed = range(&halves(least), &halves(most));
     let (ok, exact, grown) = match (as_halves(before.sum), as_halves(after.sum)) {
         (Some(had), Some(has)) => {
@@ -200,10 +200,10 @@ mod tests {
     };
 
     /// A million events, all acknowledged.
-    fn million() -> Ledger {
-        let mut ledger = Ledger::new(Values::Official);
-        (0..1_000_000).for_each(|index| ledger.acknowledge(index));
-        ledger
+    fn million() -> Receipts {
+        let mut receipts = Receipts::new(Values::Official);
+        (0..1_000_000).for_each(|index| receipts.acknowledge(index));
+        receipts
     }
 
     fn after_million(runs: u32) -> Stats {
@@ -216,8 +216,8 @@ mod tests {
         }
     }
 
-    fn failed(before: &Stats, after: &Stats, ledger: &Ledger) -> Vec<&'static str> {
-        let verification = Verification::of(before, after, ledger, None);
+    fn failed(before: &Stats, after: &Stats, receipts: &Receipts) -> Vec<&'static str> {
+        let verification = Verification::of(before, after, receipts, None);
         verification
             .checks
             .iter()
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn one_lost_or_doubled_event_is_found() {
-        let ledger = million();
+        let receipts = million();
         for (total, sum) in [(999_999, 5e8 - 0.5), (1_000_001, 5e8 + 0.5)] {
             let after = Stats {
                 total_requests: total,
@@ -276,33 +276,33 @@ mod tests {
                 avg: Some(sum / total as f64),
                 ..after_million(1)
             };
-            assert_eq!(failed(&EMPTY, &after, &ledger), ["totalRequests", "sum"]);
+            assert_eq!(failed(&EMPTY, &after, &receipts), ["totalRequests", "sum"]);
         }
         let lost_user = Stats {
             unique_users: 74_999,
             ..after_million(1)
         };
-        assert_eq!(failed(&EMPTY, &lost_user, &ledger), ["uniqueUsers"]);
+        assert_eq!(failed(&EMPTY, &lost_user, &receipts), ["uniqueUsers"]);
         let doubled_user = Stats {
             unique_users: 75_001,
             ..after_million(1)
         };
-        assert_eq!(failed(&EMPTY, &doubled_user, &ledger), ["uniqueUsers"]);
+        assert_eq!(failed(&EMPTY, &doubled_user, &receipts), ["uniqueUsers"]);
         let wrong_avg = Stats {
             avg: Some(500.0f64.next_up()),
             ..after_million(1)
         };
-        assert_eq!(failed(&EMPTY, &wrong_avg, &ledger), ["avg"]);
+        assert_eq!(failed(&EMPTY, &wrong_avg, &receipts), ["avg"]);
         let no_avg = Stats {
             avg: None,
             ..after_million(1)
         };
-        assert_eq!(failed(&EMPTY, &no_avg, &ledger), ["avg"]);
+        assert_eq!(failed(&EMPTY, &no_avg, &receipts), ["avg"]);
     }
 
     #[test]
     fn sums_that_were_rounded_may_be_off_by_their_rounding_only() {
-        let ledger = million();
+        let receipts = million();
         let before = Stats {
             total_requests: 10,
             unique_users: 1,
@@ -318,45 +318,48 @@ mod tests {
                 avg: Some(sum / total_requests as f64),
             }
         };
-        assert!(failed(&before, &after(1e18 + 5e8), &ledger).is_empty());
-        assert!(!Verification::of(&before, &after(1e18 + 5e8), &ledger, None).checks[2].exact);
-        assert!(failed(&before, &after((1e18 + 5e8f64).next_up()), &ledger).is_empty());
-        assert_eq!(failed(&before, &after(1e18 + 5e8 + 1e4), &ledger), ["sum"]);
+        assert!(failed(&before, &after(1e18 + 5e8), &receipts).is_empty());
+        assert!(!Verification::of(&before, &after(1e18 + 5e8), &receipts, None).checks[2].exact);
+        assert!(failed(&before, &after((1e18 + 5e8f64).next_up()), &receipts).is_empty());
+        assert_eq!(
+            failed(&before, &after(1e18 + 5e8 + 1e4), &receipts),
+            ["sum"]
+        );
 
         let third = Stats {
             sum: 1.0 / 3.0,
             avg: Some(1.0 / 30.0),
             ..before
         };
-        assert!(failed(&third, &after(1.0 / 3.0 + 5e8), &ledger).is_empty());
+        assert!(failed(&third, &after(1.0 / 3.0 + 5e8), &receipts).is_empty());
         assert_eq!(
-            failed(&third, &after(1.0 / 3.0 + 5e8 + 0.5), &ledger),
+            failed(&third, &after(1.0 / 3.0 + 5e8 + 0.5), &receipts),
             ["sum"]
         );
     }
 
     #[test]
     fn events_without_a_reply_may_be_counted_or_not() {
-        let mut ledger = Ledger::new(Values::Official);
-        (0..10).for_each(|index| ledger.acknowledge(index));
-        ledger.lose(10);
+        let mut receipts = Receipts::new(Values::Official);
+        (0..10).for_each(|index| receipts.acknowledge(index));
+        receipts.lose(10);
         let after = |total_requests: u64, sum: f64| Stats {
             total_requests,
             unique_users: total_requests,
             sum,
             avg: Some(sum / total_requests as f64),
         };
-        assert!(failed(&EMPTY, &after(10, 50.0), &ledger).is_empty());
-        assert!(failed(&EMPTY, &after(11, 60.5), &ledger).is_empty());
+        assert!(failed(&EMPTY, &after(10, 50.0), &receipts).is_empty());
+        assert!(failed(&EMPTY, &after(11, 60.5), &receipts).is_empty());
         assert_eq!(
-            failed(&EMPTY, &after(9, 45.0), &ledger),
+            failed(&EMPTY, &after(9, 45.0), &receipts),
             ["totalRequests", "uniqueUsers", "sum"]
         );
         assert_eq!(
-            failed(&EMPTY, &after(12, 70.5), &ledger),
+            failed(&EMPTY, &after(12, 70.5), &receipts),
             ["totalRequests", "uniqueUsers", "sum"]
         );
-        assert!(!Verification::of(&EMPTY, &after(10, 50.0), &ledger, None).checks[0].exact);
+        assert!(!Verification::of(&EMPTY, &after(10, 50.0), &receipts, None).checks[0].exact);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //!
 //! Every event ends in one of three ways: *acknowledged* (a 2xx came back: it must be counted),
 //! *refused* (another status came back: it must not be counted) or *unknown* (the connection broke
-//! first: it may be counted or not). The ledger keeps count, sum and users of the first and the
+//! first: it may be counted or not). The receipts keep count, sum and users of the first and the
 //! last exactly, so that the verification knows what to expect even when something went wrong.
 
 use super::request::{USERS, Values};
 
 /// One thread's or one run's books.
 #[derive(Debug, Clone)]
-pub struct Ledger {
+pub struct Receipts {
     values: Values,
     /// Events whose reply was a success.
     pub acknowledged: Account,
@@ -27,10 +27,10 @@ pub struct Account {
     users: Box<[u64]>,
 }
 
-impl Ledger {
+impl Receipts {
     /// Empty books for events with such values.
     pub fn new(values: Values) -> Self {
-        Ledger {
+        Receipts {
             values,
             acknowledged: Account::new(),
             unknown: Account::new(),
@@ -49,7 +49,7 @@ impl Ledger {
     }
 
     /// Takes in another thread's books.
-    pub fn merge(&mut self, other: &Ledger) {
+    pub fn merge(&mut self, other: &Receipts) {
         self.acknowledged.merge(&other.acknowledged);
         self.unknown.merge(&other.unknown);
     }
@@ -102,7 +102,10 @@ mod tests {
 
     #[test]
     fn books_of_several_threads_add_up() {
-        let (mut even, mut odd) = (Ledger::new(Values::Official), Ledger::new(Values::Official));
+        let (mut even, mut odd) = (
+            Receipts::new(Values::Official),
+            Receipts::new(Values::Official),
+        );
         for index in 0..100_000 {
             if index % 2 == 0 {
                 even.acknowledge(index)
