@@ -18,9 +18,13 @@
 //! the `barewire` crate.
 
 pub mod arena;
+pub mod config;
+mod connection;
+mod control;
 pub mod counters;
 pub mod deadline;
 pub mod flow;
+pub mod guard;
 pub mod interface;
 pub mod lifecycle;
 pub mod link;
@@ -29,6 +33,7 @@ pub mod prefetch;
 #[cfg(feature = "xdp")]
 pub mod redirect;
 pub mod service;
+pub mod shard;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod timer;

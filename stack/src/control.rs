@@ -1,0 +1,250 @@
+//! Control segments that need no socket: SYN|ACK, ACK and RST.
+//!
+//! A guard answers on behalf of a connection, of a TIME-WAIT record, or of nothing at all, so these
+//! are written from what is at hand: the addresses of the flow, the link-layer header of the segment
+//! that is answered, and the numbers TCP asks for.
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+
+use crate::packet::{FlowKey, Local, MalformedOption, Segment, TcpOption};
+
+/// The options of a SYN that outlive it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SynOptions {
+    /// The longest segment the sender of the SYN accepts, in bytes without TCP header.
+    pub mss: u16,
+    /// Its window scale as a shift count, at most 14; `None` if it does not scale.
+    pub window_scale: Option<u8>,
+    /// Whether it understands selective acknowledgments.
+    pub sack_permitted: bool,
+}
+
+impl SynOptions {
+    /// What the options of a received SYN say.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is malformed: the segment must be dropped.
+    pub fn of_segment(segment: &Segment, frame: &[u8]) -> Result<SynOptions, MalformedOption> {
+        let mut options = SynOptions::default();
+        for option in segment.tcp_options(frame) {
+            match option? {
+                // A size of zero is no size.
+                TcpOption::MaximumSegmentSize(mss) if mss != 0 => options.mss = mss,
+                // RFC 7323, section 2.3: a larger shift is taken as 14.
+                TcpOption::WindowScale(shift) => options.window_scale = Some(shift.min(14)),
+                TcpOption::SackPermitted => options.sack_permitted = true,
+                _ => {}
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl Default for SynOptions {
+    /// What a SYN without options means (RFC 9293, section 3.7.1).
+    fn default() -> Self {
+        SynOptions {
+            mss: 536,
+            window_scale: None,
+            sack_permitted: false,
+        }
+    }
+}
+
+/// An Ethernet header as it is written on frames to a peer: the peer's own, reflected.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct L2Header {
+    bytes: [u8; L2Header::BYTES_MAX],
+    len: u8,
+}
+
+impl L2Header {
+    /// Two MAC addresses, one VLAN tag, the type.
+    pub const BYTES_MAX: usize = 18;
+
+    /// The header of the way back: MAC addresses swapped, VLAN tag and type kept.
+    ///
+    /// # Panics
+    ///
+    /// If `received` is not the header of a parsed frame: 14 or 18 bytes long.
+    #[inline]
+    pub fn reflect(received: &[u8]) -> L2Header {
+        let mut bytes = [0; Self::BYTES_MAX];
+        bytes[..6].copy_from_slice(&received[6..12]);
+        bytes[6..12].copy_from_slice(&received[..6]);
+        bytes[12..received.len()].copy_from_slice(&received[12..]);
+        L2Header {
+            bytes,
+            len: received.len() as u8,
+        }
+    }
+
+    /// The bytes to write in front of an IP packet.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// A segment without payload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Control {
+    pub kind: Kind,
+    pub seq: u32,
+    pub ack: Option<u32>,
+    pub window: u16,
+}
+
+/// What a control segment is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Ack,
+    Reset,
+    /// A SYN (if nothing is acknowledged) or SYN|ACK with these options.
+    Syn(SynOptions),
+}
+
+impl Control {
+    /// The RST for a segment that belongs to no connection (RFC 9293, section 3.10.7.1).
+    pub fn reset_for(segment: &Segment) -> Control {
+        use crate::packet::Flags;
+        let (seq, ack) = match segment.flags.contains(Flags::ACK) {
+            true => (segment.ack, None),
+            false => (0, Some(segment.seq.wrapping_add(segment.sequence_len()))),
+        };
+        Control {
+            kind: Kind::Reset,
+            seq,
+            ack,
+            window: 0,
+        }
+    }
+}
+
+/// Which way a segment goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    ToPeer,
+    FromPeer,
+}
+
+/// Writes `control` as an IP packet of `flow` to the front of `space` and returns its length, or
+/// `None` if it does not fit.
+pub(crate) fn write_packet(
+    space: &mut [u8],
+    local: &Local,
+    flow: &FlowKey,
+    direction: Direction,
+    control: &Control,
+) -> Option<usize> {
+    let ours = (
+        IpAddress::from(local.address(flow.local_index())),
+        flow.local_port(),
+    );
+    let peers = (IpAddress::from(flow.remote_address()), flow.remote_port());
+    let ((source, source_port), (destination, destination_port)) = match direction {
+        Direction::ToPeer => (ours, peers),
+        Direction::FromPeer => (peers, ours),
+    };
+    let options = match control.kind {
+        Kind::Syn(options) => Some(options),
+        Kind::Ack | Kind::Reset => None,
+    };
+    let tcp = TcpRepr {
+        src_port: source_port,
+        dst_port: destination_port,
+        control: match control.kind {
+            Kind::Ack => TcpControl::None,
+            Kind::Reset => TcpControl::Rst,
+            Kind::Syn(_) => TcpControl::Syn,
+        },
+        seq_number: TcpSeqNumber(control.seq as i32),
+        ack_number: control.ack.map(|ack| TcpSeqNumber(ack as i32)),
+        window_len: control.window,
+        window_scale: options.and_then(|options| options.window_scale),
+        max_seg_size: options.map(|options| options.mss),
+        sack_permitted: options.is_some_and(|options| options.sack_permitted),
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    let checksums = ChecksumCapabilities::default();
+    let ip = IpRepr::new(
+        source,
+        destination,
+        IpProtocol::Tcp,
+        tcp.buffer_len(),
+        HOP_LIMIT,
+    );
+    let packet = space.get_mut(..ip.buffer_len())?;
+    let (ip_header, segment) = packet.split_at_mut(ip.header_len());
+    let len = ip_header.len() + segment.len();
+    ip.emit(&mut *ip_header, &checksums);
+    tcp.emit(
+        &mut TcpPacket::new_unchecked(segment),
+        &source,
+        &destination,
+        &checksums,
+    );
+    Some(len)
+}
+
+const HOP_LIMIT: u8 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{self, ChecksumPolicy, Flags};
+    use std::net::IpAddr;
+
+    #[test]
+    fn what_is_written_parses_back() {
+        let ours: IpAddr = [10, 0, 0, 2].into();
+        for remote in [IpAddr::from([10, 0, 0, 1]), "fd00::1".parse().unwrap()] {
+            let ours = if remote.is_ipv6() {
+                "fd00::2".parse().unwrap()
+            } else {
+                ours
+            };
+            let local = Local::new(&[ours], &[80]).unwrap();
+            let flow = FlowKey::new(remote, 5000, 0, 80);
+            let options = SynOptions {
+                mss: 1200,
+                window_scale: Some(7),
+                sack_permitted: true,
+            };
+            let syn = Control {
+                kind: Kind::Syn(options),
+                seq: 9,
+                ack: None,
+                window: 1000,
+            };
+
+            let mut frame = vec![2; 200];
+            frame[12..14].copy_from_slice(if remote.is_ipv6() {
+                &[0x86, 0xdd]
+            } else {
+                &[8, 0]
+            });
+            let len =
+                write_packet(&mut frame[14..], &local, &flow, Direction::FromPeer, &syn).unwrap();
+            let segment =
+                packet::parse(&frame[..14 + len], &local, ChecksumPolicy::Verify).unwrap();
+            assert_eq!(
+                (segment.flow, segment.seq, segment.flags),
+                (flow, 9, Flags::SYN)
+            );
+            assert_eq!(SynOptions::of_segment(&segment, &frame), Ok(options));
+        }
+    }
+
+    #[test]
+    fn a_header_is_reflected_with_its_tag() {
+        let received = [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 0x81, 0, 0x20, 7, 8, 0];
+        let expected = [2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 0x81, 0, 0x20, 7, 8, 0];
+        assert_eq!(L2Header::reflect(&received).bytes(), expected);
+        assert_eq!(L2Header::reflect(&received[..14]).bytes(), &expected[..14]);
+    }
+}

@@ -1,0 +1,157 @@
+//! SYN cookies: a half-open connection that is kept in the peer's memory instead of ours (RFC 4987,
+//! section 3.6).
+//!
+//! Our initial sequence number carries all we would have had to remember, and a MAC that only we can
+//! make. The ACK that completes the handshake brings it back:
+//!
+//! ```text
+//!   31                                8 7      5 4  3      0
+//!  ┌───────────────────────────────────┬────────┬───┬───────┐
+//!  │ MAC over flow, IRS, time, options │  MSS   │ S │ scale │
+//!  └───────────────────────────────────┴────────┴───┴───────┘
+//! ```
+//!
+//! The low byte is not secret: it says what the peer just told us. A cookie is good for one to two
+//! [`PERIOD`]s. Blind guessing succeeds once in 2^23 tries, only while cookies are in use, and gains a
+//! connection from an address whose owner cannot use it.
+
+use siphasher::sip::SipHasher24;
+
+use crate::control::SynOptions;
+use crate::packet::FlowKey;
+use crate::time::{Duration, Instant};
+
+/// The time a cookie's clock takes for one tick.
+pub const PERIOD: Duration = Duration::from_secs(64);
+
+/// Makes and recognises cookies.
+#[derive(Debug, Clone)]
+pub struct SynCookies {
+    hasher: SipHasher24,
+}
+
+impl SynCookies {
+    /// Cookies with the secret `key`.
+    pub fn new(key: &[u8; 16]) -> Self {
+        SynCookies {
+            hasher: SipHasher24::new_with_key(key),
+        }
+    }
+
+    /// The sequence number for the SYN|ACK that answers a SYN with `options` and sequence number `irs`.
+    pub fn issue(&self, flow: &FlowKey, irs: u32, options: &SynOptions, now: Instant) -> u32 {
+        let encoded = encode(options);
+        self.mac(flow, irs, period(now), encoded) << 8 | u32::from(encoded)
+    }
+
+    /// The options of the SYN that `cookie` answered, if it is one of ours and not too old.
+    pub fn redeem(
+        &self,
+        flow: &FlowKey,
+        irs: u32,
+        cookie: u32,
+        now: Instant,
+    ) -> Option<SynOptions> {
+        let encoded = cookie as u8;
+        let period = period(now);
+        let is_ours = [period, period.wrapping_sub(1)]
+            .into_iter()
+            .any(|period| self.mac(flow, irs, period, encoded) == cookie >> 8);
+        is_ours.then(|| decode(encoded))
+    }
+
+    /// 24 bits.
+    fn mac(&self, flow: &FlowKey, irs: u32, period: u32, encoded: u8) -> u32 {
+        let mut message = [0; 33];
+        message[..24].copy_from_slice(&flow.to_bytes());
+        message[24..28].copy_from_slice(&irs.to_be_bytes());
+        message[28..32].copy_from_slice(&period.to_be_bytes());
+        message[32] = encoded;
+        (self.hasher.hash(&message) >> 40) as u32
+    }
+}
+
+/// The segment sizes that a cookie can hold: what common paths leave of 1,500 and 9,000 bytes. A peer
+/// gets the largest that does not exceed its own.
+const MSS: [u16; 8] = [64, 536, 1200, 1360, 1400, 1440, 1460, 8940];
+
+const NO_SCALE: u8 = 15;
+
+fn encode(options: &SynOptions) -> u8 {
+    let mss = MSS.iter().rposition(|&mss| mss <= options.mss).unwrap_or(0) as u8;
+    let scale = options.window_scale.map_or(NO_SCALE, |scale| scale.min(14));
+    mss << 5 | u8::from(options.sack_permitted) << 4 | scale
+}
+
+fn decode(encoded: u8) -> SynOptions {
+    let scale = encoded & 0xf;
+    SynOptions {
+        mss: MSS[usize::from(encoded >> 5)],
+        window_scale: (scale != NO_SCALE).then_some(scale),
+        sack_permitted: encoded & 0x10 != 0,
+    }
+}
+
+fn period(now: Instant) -> u32 {
+    (now.total_micros() / PERIOD.total_micros() as i64) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Instant = Instant::from_micros_const(1_000_000_000);
+
+    fn flow() -> FlowKey {
+        FlowKey::new([192, 0, 2, 1].into(), 5000, 0, 80)
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_issued_is_redeemed_with_all_its_options(
+            irs: u32, mss in 64u16.., scale in proptest::option::of(0u8..=14), sack: bool,
+        ) {
+            let cookies = SynCookies::new(&[3; 16]);
+            let options = SynOptions { mss, window_scale: scale, sack_permitted: sack };
+            let cookie = cookies.issue(&flow(), irs, &options, NOW);
+            let redeemed = cookies.redeem(&flow(), irs, cookie, NOW + PERIOD);
+            let Some(redeemed) = redeemed else { panic!("not recognised") };
+            prop_assert!(redeemed.mss <= mss && MSS.contains(&redeemed.mss));
+            prop_assert_eq!(redeemed.window_scale, scale);
+            prop_assert_eq!(redeemed.sack_permitted, sack);
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_bound_to_its_flow_sequence_number_and_content() {
+        let cookies = SynCookies::new(&[3; 16]);
+        let options = SynOptions {
+            mss: 1460,
+            window_scale: Some(7),
+            sack_permitted: true,
+        };
+        let cookie = cookies.issue(&flow(), 1, &options, NOW);
+        assert!(cookies.redeem(&flow(), 1, cookie, NOW).is_some());
+
+        let other = FlowKey::new([192, 0, 2, 1].into(), 5001, 0, 80);
+        assert_eq!(cookies.redeem(&other, 1, cookie, NOW), None);
+        for bit in 0..32 {
+            let change = 1 << bit;
+            assert_eq!(cookies.redeem(&flow(), 1 ^ change, cookie, NOW), None);
+            assert_eq!(cookies.redeem(&flow(), 1, cookie ^ change, NOW), None);
+        }
+    }
+
+    #[test]
+    fn a_cookie_ends_after_two_periods() {
+        let cookies = SynCookies::new(&[3; 16]);
+        let cookie = cookies.issue(&flow(), 1, &SynOptions::default(), NOW);
+        assert!(cookies.redeem(&flow(), 1, cookie, NOW + PERIOD).is_some());
+        assert!(
+            cookies
+                .redeem(&flow(), 1, cookie, NOW + PERIOD * 2)
+                .is_none()
+        );
+    }
+}

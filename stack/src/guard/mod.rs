@@ -1,0 +1,95 @@
+//! What an unmodified smoltcp leaves open, closed in front of it.
+//!
+//! smoltcp is a careful TCP for friendly networks. Facing hostile ones, version 0.14 has gaps, each
+//! found by running it: any RST inside the window kills a connection, a SYN on a live one gets no
+//! answer, ACKs of data that was never sent are believed, initial sequence numbers come from a weak
+//! generator, half-open connections stay for ever, TIME-WAIT holds a whole socket. The modules here
+//! know TCP's rules and nothing of sockets; the shard asks them before smoltcp sees anything.
+//!
+//! | module | rule |
+//! |---|---|
+//! | [`segment`] | which segments reach smoltcp: RFC 9293 3.10.7.4, RFC 5961 |
+//! | [`isn`] | unpredictable initial sequence numbers: RFC 6528 |
+//! | [`cookie`] | a SYN costs no memory: RFC 4987 |
+//! | [`rate_limit`] | how many answers unsolicited segments get: RFC 5961 7 |
+//! | [`time_wait`] | TIME-WAIT in 48 bytes: RFC 9293 3.6.1, RFC 6191 |
+
+pub mod cookie;
+pub mod isn;
+pub mod rate_limit;
+pub(crate) mod segment;
+pub(crate) mod time_wait;
+
+use siphasher::sip::SipHasher24;
+
+/// Keys that an attacker must not know. All shards of one server share them, so that a SYN cookie
+/// sent by one core is recognised by another.
+#[derive(Clone)]
+pub struct Secrets {
+    /// Keys initial sequence numbers (RFC 6528, section 3).
+    pub isn: [u8; 16],
+    /// Keys SYN cookies (RFC 4987, section 3.6).
+    pub cookie: [u8; 16],
+    /// Keys the flow table, against hash flooding.
+    pub flow: [u8; 16],
+    /// Blurs the rate limits, against counting their answers.
+    pub rate_limit: [u8; 16],
+}
+
+impl Secrets {
+    /// Keys from the system's random source.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no random source; there is no safe way to serve without one.
+    pub fn random() -> Result<Secrets, getrandom::Error> {
+        let mut bytes = [0; 64];
+        getrandom::fill(&mut bytes)?;
+        let mut keys = [[0; 16]; 4];
+        for (key, chunk) in keys.iter_mut().zip(bytes.chunks_exact(16)) {
+            key.copy_from_slice(chunk);
+        }
+        Ok(Secrets::from_keys(keys))
+    }
+
+    /// Keys that follow from `seed`, for tests and simulations that must run the same way again.
+    pub fn from_seed(seed: u64) -> Secrets {
+        let mut keys = [[0; 16]; 4];
+        for (index, key) in keys.iter_mut().enumerate() {
+            let index = index as u64;
+            key[..8].copy_from_slice(
+                &SipHasher24::new_with_keys(seed, index)
+                    .hash(b"low")
+                    .to_le_bytes(),
+            );
+            key[8..].copy_from_slice(
+                &SipHasher24::new_with_keys(seed, index)
+                    .hash(b"high")
+                    .to_le_bytes(),
+            );
+        }
+        Secrets::from_keys(keys)
+    }
+
+    fn from_keys([isn, cookie, flow, rate_limit]: [[u8; 16]; 4]) -> Secrets {
+        Secrets {
+            isn,
+            cookie,
+            flow,
+            rate_limit,
+        }
+    }
+}
+
+/// Hides the keys.
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(..)")
+    }
+}
+
+/// Whether sequence number `a` comes before `b` (RFC 9293, section 3.4).
+#[inline]
+pub(crate) fn is_before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}

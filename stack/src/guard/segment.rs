@@ -1,0 +1,201 @@
+//! Which segments of a connection reach smoltcp (RFC 9293, section 3.10.7.4, hardened by RFC 5961).
+//!
+//! The order of the tests is the RFC's; what smoltcp does well itself, trimming, reassembly, the ACK
+//! for an old duplicate, is left to it.
+
+use crate::guard::is_before;
+use crate::packet::{Flags, Segment};
+
+/// The part of a transmission control block that tells good segments from bad: RFC 9293's names.
+///
+/// `rcv_nxt` and `rcv_wnd` are what was last told to the peer, which is all it can know.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tcb {
+    pub snd_una: u32,
+    /// Behind the highest sequence number that was ever sent.
+    pub snd_nxt: u32,
+    pub rcv_nxt: u32,
+    pub rcv_wnd: u16,
+    /// The last window field of the peer, as on the wire.
+    pub snd_wnd: u16,
+    /// The largest window the peer has offered, in bytes (MAX.SND.WND).
+    pub snd_wnd_max: u32,
+    /// The shift of the peer's window fields.
+    pub snd_scale: u8,
+    pub state: State,
+    /// The peer has sent its FIN, and all before it has arrived.
+    pub fin_received: bool,
+}
+
+/// Which rules hold for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum State {
+    /// No connection.
+    #[default]
+    Free,
+    /// SYN-RECEIVED.
+    SynReceived,
+    /// ESTABLISHED and CLOSE-WAIT: the service runs.
+    Open,
+    /// We have closed: FIN-WAIT-1 and -2, CLOSING, LAST-ACK.
+    Closing,
+}
+
+/// What to do with a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Give it to smoltcp.
+    Pass,
+    /// Give it to smoltcp with SND.UNA for its acknowledgment and our last known window: it was
+    /// overtaken by a newer one.
+    PassOvertaken,
+    /// A valid RST: forget the connection.
+    Reset,
+    /// The first SYN again: send the SYN|ACK again.
+    RepeatSynAck,
+    /// Send what we know as an ACK, rate limited, and drop it (RFC 5961).
+    Challenge(Reason),
+    /// Refuse it with an RST and drop it (SYN-RECEIVED only).
+    Refuse,
+    /// Drop it.
+    Drop(Reason),
+}
+
+/// Why a segment does not reach smoltcp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// An RST outside the window.
+    RstOutOfWindow,
+    /// An RST in the window, but not at RCV.NXT.
+    RstInWindow,
+    /// A SYN on a synchronised connection.
+    Syn,
+    /// An acknowledgment of what was never sent.
+    AckAboveSndNxt,
+    /// An acknowledgment of what was acknowledged long ago.
+    AckTooOld,
+    /// Begins behind the right edge of the window.
+    BeyondWindow,
+    /// Its FIN lies behind the right edge of the window.
+    FinBeyondWindow,
+    /// Carries data behind the peer's FIN.
+    DataAfterFin,
+    /// An ACK that repeats what is known while only our FIN is unacknowledged.
+    NothingNew,
+}
+
+impl Tcb {
+    /// What to do with `segment`.
+    #[inline]
+    pub fn judge(&self, segment: &Segment) -> Verdict {
+        const UNUSUAL: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0);
+        let is_expected = self.state == State::Open
+            && !segment.flags.intersects(UNUSUAL)
+            && segment.seq == self.rcv_nxt
+            && segment.payload_len() <= usize::from(self.rcv_wnd)
+            && segment.ack.wrapping_sub(self.snd_una) <= self.snd_nxt.wrapping_sub(self.snd_una)
+            && !self.fin_received;
+        if is_expected {
+            return Verdict::Pass;
+        }
+        self.judge_unexpected(segment)
+    }
+
+    fn judge_unexpected(&self, segment: &Segment) -> Verdict {
+        if segment.flags.contains(Flags::RST) {
+            return self.judge_rst(segment);
+        }
+        if segment.flags.contains(Flags::SYN) {
+            let is_first_again = self.state == State::SynReceived
+                && !segment.flags.contains(Flags::ACK)
+                && segment.seq.wrapping_add(1) == self.rcv_nxt;
+            return match is_first_again {
+                true => Verdict::RepeatSynAck,
+                false => Verdict::Challenge(Reason::Syn),
+            };
+        }
+        self.judge_sequence(segment)
+            .unwrap_or_else(|| self.judge_ack(segment))
+    }
+
+    /// RFC 5961, section 3.2.
+    fn judge_rst(&self, segment: &Segment) -> Verdict {
+        let offset = segment.seq.wrapping_sub(self.rcv_nxt);
+        if offset == 0 {
+            Verdict::Reset
+        } else if offset < u32::from(self.rcv_wnd) {
+            Verdict::Challenge(Reason::RstInWindow)
+        } else {
+            Verdict::Drop(Reason::RstOutOfWindow)
+        }
+    }
+
+    fn judge_sequence(&self, segment: &Segment) -> Option<Verdict> {
+        let len = segment.payload_len() as u32;
+        let start = segment.seq.wrapping_sub(self.rcv_nxt) as i32;
+        let end = start.wrapping_add_unsigned(len);
+        let window = i32::from(self.rcv_wnd);
+
+        // Into a closed window the peer may probe with one byte; smoltcp answers that.
+        if start >= window.max(1) {
+            return Some(Verdict::Challenge(Reason::BeyondWindow));
+        }
+        if segment.flags.contains(Flags::FIN) && end > window {
+            return Some(Verdict::Challenge(Reason::FinBeyondWindow));
+        }
+        if self.fin_received && end > 0 {
+            return Some(Verdict::Drop(Reason::DataAfterFin));
+        }
+        None
+    }
+
+    /// RFC 5961, section 5.2.
+    fn judge_ack(&self, segment: &Segment) -> Verdict {
+        if self.state == State::SynReceived {
+            return match segment.ack == self.snd_nxt {
+                true => Verdict::Pass,
+                false => Verdict::Refuse,
+            };
+        }
+        if is_before(self.snd_nxt, segment.ack) {
+            return Verdict::Challenge(Reason::AckAboveSndNxt);
+        }
+        if is_before(segment.ack, self.snd_una) {
+            let age = self.snd_una.wrapping_sub(segment.ack);
+            return match age <= self.snd_wnd_max {
+                true => Verdict::PassOvertaken,
+                false => Verdict::Challenge(Reason::AckTooOld),
+            };
+        }
+        // smoltcp takes the third of these for a loss of data, finds no data to send again, and stops
+        // the timer that would have sent the FIN again.
+        let only_fin_is_unacknowledged =
+            self.state == State::Closing && self.snd_una.wrapping_add(1) == self.snd_nxt;
+        if only_fin_is_unacknowledged
+            && segment.ack == self.snd_una
+            && segment.seq == self.rcv_nxt
+            && segment.sequence_len() == 0
+        {
+            return Verdict::Drop(Reason::NothingNew);
+        }
+        Verdict::Pass
+    }
+
+    /// Whether smoltcp will look at the acknowledgment of a segment that passed: RFC 9293's test of
+    /// acceptability.
+    #[inline]
+    pub fn is_acceptable(&self, segment: &Segment) -> bool {
+        let start = segment.seq.wrapping_sub(self.rcv_nxt) as i32;
+        let end = start.wrapping_add_unsigned(segment.payload_len() as u32);
+        let window = i32::from(self.rcv_wnd);
+        match segment.payload_len() {
+            0 => start == 0 || (0 <= start && start < window),
+            _ => (0 <= start && start < window) || (0 < end && end <= window),
+        }
+    }
+
+    /// The peer's window in bytes.
+    pub fn snd_wnd_bytes(&self) -> u32 {
+        u32::from(self.snd_wnd) << self.snd_scale
+    }
+}
