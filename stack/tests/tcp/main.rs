@@ -1,0 +1,11 @@
+//! What a shard does with segments, told as packet traces.
+//!
+//! Every test is a conversation as tcpdump would show it: `>` is what a peer sends to the shard, `<`
+//! is all that the shard answers, in that order and nothing else. See [`trace`] for the notation.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod data;
+mod handshake;
+#[expect(dead_code, reason = "for the traces to come")]
+mod trace;
