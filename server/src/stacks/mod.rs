@@ -57,11 +57,13 @@ pub struct Running {
     pub cores: Vec<JoinHandle<anyhow::Result<()>>>,
 }
 
-/// The counters of one part of one core.
+/// The counters of one part of a stack.
 #[derive(Debug, Clone)]
 pub struct CounterGroup {
-    /// The core's index, as [`Stack::start`] counts them.
-    pub core: usize,
+    /// The index of the core they belong to, as [`Stack::start`] counts them; `None`: to all together.
+    pub core: Option<usize>,
+    /// The NIC queue they belong to, where a core has several of the same part.
+    pub queue: Option<u32>,
     /// What the counters belong to, in snake case: `connection`, `link`, ...
     pub part: &'static str,
     /// The counters themselves, live.

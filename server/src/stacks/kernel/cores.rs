@@ -124,7 +124,8 @@ where
         .iter()
         .enumerate()
         .map(|(core, starting)| CounterGroup {
-            core,
+            core: Some(core),
+            queue: None,
             part: "connections",
             counters: starting.counters.clone(),
         });
