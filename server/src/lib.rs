@@ -1,5 +1,6 @@
 //! barewire: one HTTP server, two network stacks, one honest comparison.
 
+pub mod cli;
 pub mod events;
 pub mod http;
 pub mod load;

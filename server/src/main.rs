@@ -1,3 +1,7 @@
 //! The `barewire` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    barewire::cli::run()
+}

@@ -4,8 +4,6 @@
 #![cfg(feature = "xdp")]
 #![allow(clippy::unwrap_used)]
 
-mod lab;
-
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -13,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use barewire_lab::{CLIENT_DEVICE, Lab, SERVER_DEVICE};
 use barewire_stack::counters::Samples;
 use barewire_stack::interface::Interface;
 use barewire_stack::link::xsk::{XskConfig, XskError, XskLink, ZeroCopy};
@@ -23,8 +22,6 @@ use barewire_stack::testing::frame::TcpFrame;
 use barewire_stack::time;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-
-use lab::{CLIENT_DEVICE, Lab, SERVER_DEVICE};
 
 const PORT: u16 = 8080;
 const SERVER: [&str; 2] = ["10.77.0.2", "fd77::2"];
@@ -159,7 +156,7 @@ fn connect(address: &str, port: u16) -> TcpStream {
 
 #[test]
 fn served_tcp_reaches_the_link_and_the_answer_reaches_the_client() {
-    let Some(lab) = Lab::up("serve", &["--queues", "1"]) else {
+    let Some(lab) = Lab::up(&["--queues", "1"]) else {
         return;
     };
     lab.server(|| {
@@ -185,7 +182,7 @@ fn served_tcp_reaches_the_link_and_the_answer_reaches_the_client() {
 /// Both ends in user space: the client redirects a range of ports, its own ephemeral ones.
 #[test]
 fn a_vlan_tag_arrives_with_the_frame_and_leaves_with_the_answer() {
-    let Some(lab) = Lab::up("vlan", &["--queues", "1"]) else {
+    let Some(lab) = Lab::up(&["--queues", "1"]) else {
         return;
     };
     let config = XskConfig::default();
@@ -244,7 +241,7 @@ fn a_vlan_tag_arrives_with_the_frame_and_leaves_with_the_answer() {
 
 #[test]
 fn everything_else_stays_with_the_kernel() {
-    let Some(lab) = Lab::up("pass", &["--queues", "2"]) else {
+    let Some(lab) = Lab::up(&["--queues", "2"]) else {
         return;
     };
     lab.server(|| {
@@ -270,7 +267,7 @@ fn everything_else_stays_with_the_kernel() {
 
 #[test]
 fn each_queue_has_its_socket_and_a_queue_without_one_passes() {
-    let Some(lab) = Lab::up("queues", &["--queues", "2"]) else {
+    let Some(lab) = Lab::up(&["--queues", "2"]) else {
         return;
     };
     lab.server(|| {
@@ -305,7 +302,7 @@ fn each_queue_has_its_socket_and_a_queue_without_one_passes() {
 
 #[test]
 fn more_frames_than_fit_are_counted_and_the_link_recovers() {
-    let Some(lab) = Lab::up("flood", &["--queues", "1"]) else {
+    let Some(lab) = Lab::up(&["--queues", "1"]) else {
         return;
     };
     let config = XskConfig {
@@ -356,7 +353,7 @@ fn nonblocking_connect(address: &str) -> rustix::fd::OwnedFd {
 
 #[test]
 fn every_slot_can_be_sent_and_comes_back() {
-    let Some(lab) = Lab::up("slots", &["--queues", "1"]) else {
+    let Some(lab) = Lab::up(&["--queues", "1"]) else {
         return;
     };
     let config = XskConfig {
@@ -411,7 +408,7 @@ fn client_received(lab: &Lab) -> u64 {
 
 #[test]
 fn a_closed_queue_can_be_opened_again_at_once() {
-    let Some(lab) = Lab::up("reopen", &["--queues", "2"]) else {
+    let Some(lab) = Lab::up(&["--queues", "2"]) else {
         return;
     };
     lab.server(|| {
@@ -433,7 +430,7 @@ fn is_attached(lab: &Lab) -> bool {
 
 #[test]
 fn what_cannot_be_had_is_refused_by_name() {
-    let Some(lab) = Lab::up("refuse", &["--queues", "2"]) else {
+    let Some(lab) = Lab::up(&["--queues", "2"]) else {
         return;
     };
     lab.server(|| {
@@ -522,7 +519,7 @@ fn what_cannot_be_had_is_refused_by_name() {
 
 #[test]
 fn an_mtu_that_does_not_fit_is_refused_by_name() {
-    let Some(lab) = Lab::up("mtu", &["--queues", "1", "--mtu", "9000"]) else {
+    let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9000"]) else {
         return;
     };
     lab.server(|| {
@@ -556,7 +553,7 @@ fn an_mtu_that_does_not_fit_is_refused_by_name() {
 
 #[test]
 fn large_frames_are_used_when_the_mtu_needs_them() {
-    let Some(lab) = Lab::up("large", &["--queues", "1", "--mtu", "3000"]) else {
+    let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "3000"]) else {
         return;
     };
     lab.server(|| {
@@ -572,7 +569,7 @@ fn large_frames_are_used_when_the_mtu_needs_them() {
 
 #[test]
 fn missing_privileges_are_named() {
-    let Some(lab) = Lab::up("caps", &["--queues", "1"]) else {
+    let Some(lab) = Lab::up(&["--queues", "1"]) else {
         return;
     };
     // Capabilities belong to the thread; each `server` is a new one.

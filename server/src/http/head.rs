@@ -114,7 +114,10 @@ pub(super) fn find<'a>(
             }))
         }
         incomplete => match find_end(bytes, 0) {
-            None => go_on_searching(bytes, full, search, limits),
+            None => {
+                search.line_checked = true;
+                go_on_searching(bytes, full, search, limits)
+            }
             Some(end) if end > limits.head_bytes_max => Err(Refusal::HeadTooLarge),
             Some(_) => Err(match incomplete {
                 Err(httparse::Error::TooManyHeaders) => Refusal::TooManyFields,

@@ -1,0 +1,55 @@
+//! Where the log goes, and what of it.
+
+use std::io::{self, IsTerminal};
+
+use clap::error::ErrorKind;
+use clap::{Args, Command, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// How to log. Logs go to stderr; stdout is for what the command has to say.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Log")]
+pub struct LogArgs {
+    /// Format of the log lines on stderr
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Human)]
+    pub log: Format,
+
+    /// What to log, as in `info` or `warn,barewire=debug`
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    pub log_filter: String,
+}
+
+/// The format of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Text for people
+    Human,
+    /// One JSON object per line
+    Json,
+}
+
+impl LogArgs {
+    /// Makes this the log of the process.
+    ///
+    /// # Errors
+    ///
+    /// If the filter is malformed.
+    pub fn install(&self, command: &mut Command) -> Result<(), clap::Error> {
+        let filter = EnvFilter::try_new(&self.log_filter).map_err(|error| {
+            let message = format!(
+                "invalid value {:?} for --log-filter: {error}",
+                self.log_filter
+            );
+            command.error(ErrorKind::InvalidValue, message)
+        })?;
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal());
+        match self.log {
+            Format::Human => log.with_target(false).init(),
+            Format::Json => log.json().init(),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! The command line: arguments in, exit code out.
+//!
+//! ```text
+//!   arguments ──▶ serve::args ──▶ a stack's own config ──▶ Stack::start ──▶ serve::supervise
+//!                     │ usage: 2                              │ 1              │ 0
+//!                     └───────────────────── exit code ───────┴────────────────┘
+//! ```
+//!
+//! Whatever goes wrong ends with one message on stderr that names the cause and the cure, and with
+//! exit code 2 if the command line was wrong, 1 if the machine did not play along.
+
+mod list;
+mod logging;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::load;
+
+/// One HTTP server, two network stacks: AF_XDP past the kernel, or the kernel's own
+#[derive(Debug, Parser)]
+#[command(name = "barewire", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    subcommand: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Serve HTTP until SIGTERM or SIGINT; a second one stops at once
+    Serve(Box<serve::ServeArgs>),
+    /// Put load on an HTTP server and check its answers: the 1-million-request challenge, or any path
+    Load(Box<load::Args>),
+}
+
+/// Runs the `barewire` command with the arguments of this process.
+pub fn run() -> ExitCode {
+    run_subcommand().unwrap_or_else(|error| match error.downcast::<clap::Error>() {
+        Ok(usage) => usage.exit(),
+        Err(error) => {
+            eprintln!("error: {}", describe(&error));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn run_subcommand() -> anyhow::Result<ExitCode> {
+    let mut command = Cli::command();
+    let matches = command.get_matches_mut();
+    let cli = Cli::from_arg_matches(&matches)?;
+    let (Some((name, matches)), subcommand) = (matches.subcommand(), cli.subcommand) else {
+        unreachable!("clap demands a subcommand");
+    };
+    let command = command.find_subcommand_mut(name).expect("it was matched");
+    match subcommand {
+        Subcommands::Serve(args) => serve::run(&args, matches, command),
+        Subcommands::Load(args) => load::run(*args),
+    }
+}
+
+/// The error with its causes, as far as it does not mention them itself.
+fn describe(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .fold(String::new(), |text, cause| {
+            if text.is_empty() {
+                cause
+            } else if text.contains(&cause) {
+                text
+            } else {
+                format!("{text}: {cause}")
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_named_once() {
+        let error = anyhow::anyhow!("no such file")
+            .context("a.conf: no such file")
+            .context("cannot start");
+        assert_eq!(describe(&error), "cannot start: a.conf: no such file");
+    }
+}

@@ -1,0 +1,332 @@
+//! The arguments of `barewire serve`: every limit and deadline there is.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use barewire_stack::deadline::Deadlines;
+use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, ValueEnum, value_parser};
+
+use crate::cli::list::List;
+use crate::cli::logging::LogArgs;
+use crate::events::EventsConfig;
+use crate::http::Limits;
+
+/// Arguments of `barewire serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub bypass: BypassArgs,
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub deadline: DeadlineArgs,
+    #[command(flatten)]
+    pub request: RequestArgs,
+    #[command(flatten)]
+    pub event: EventArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Which stack, and where it serves.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Stack and address")]
+pub struct PlaceArgs {
+    /// Network stack [default: xdp with --interface, else epoll]
+    #[arg(long, value_enum)]
+    pub stack: Option<StackName>,
+
+    /// Interface whose queues AF_XDP takes over for the served port
+    #[arg(long, value_name = "IFACE", conflicts_with = "listen")]
+    pub interface: Option<String>,
+
+    /// TCP port to serve
+    #[arg(long, default_value_t = 8080, value_parser = value_parser!(u16).range(1..), conflicts_with = "listen")]
+    pub port: u16,
+
+    /// Address of the interface to serve; repeat it for more [default: all the interface has]
+    #[arg(long, value_name = "ADDR", requires = "interface")]
+    pub address: Vec<IpAddr>,
+
+    /// Address and port of the kernel stacks; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+
+    /// Cores to serve on, as in 0,2 or 0-3; each gets one pinned thread
+    #[arg(long, value_name = "auto|LIST", default_value_t)]
+    pub cores: List,
+
+    /// Serve the routes that tests and fuzzers use as well: streams and echoes of any length
+    #[arg(long)]
+    pub test_routes: bool,
+}
+
+/// A network stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StackName {
+    /// Ours, on AF_XDP: the kernel never sees the connections
+    Xdp,
+    /// The kernel's, with readiness events
+    Epoll,
+    /// The kernel's, with io_uring
+    Uring,
+}
+
+/// What only the bypass has.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "AF_XDP (--stack xdp)")]
+pub struct BypassArgs {
+    /// Receive queues to take; what arrives by others goes to the kernel, which refuses it
+    #[arg(long, value_name = "auto|LIST", default_value_t)]
+    pub queues: List,
+}
+
+/// What only the kernel stacks have.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kernel stacks (--stack epoll, --stack uring)")]
+pub struct KernelArgs {
+    /// Connections that wait to be accepted, per core; the kernel caps it at net.core.somaxconn
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = value_parser!(i32).range(1..))]
+    pub backlog: i32,
+
+    /// Hand a connection over only when its first data is there, or after so long (TCP_DEFER_ACCEPT)
+    #[arg(long, value_name = "S", value_parser = value_parser!(u32).range(1..))]
+    pub defer_accept_s: Option<u32>,
+
+    /// Poll the NIC's queue for so long before sleeping (SO_BUSY_POLL); keeps the core busy
+    #[arg(long, value_name = "US", value_parser = value_parser!(u32).range(1..))]
+    pub busy_poll_us: Option<u32>,
+
+    /// Keep the NIC's interrupts off while we poll (SO_PREFER_BUSY_POLL)
+    #[arg(long, requires = "busy_poll_us")]
+    pub prefer_busy_poll: bool,
+}
+
+/// What connections may take.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connections")]
+pub struct ConnectionArgs {
+    /// Connections that each core holds at most; further ones are dropped and counted
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
+
+    /// Receive buffer of a connection; limits what a request may have of head and body
+    #[arg(long, value_name = "N", value_parser = bytes())]
+    pub receive_buffer_bytes: Option<usize>,
+
+    /// Send buffer of a connection
+    #[arg(long, value_name = "N", value_parser = bytes())]
+    pub send_buffer_bytes: Option<usize>,
+}
+
+/// How long to wait for whom.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Deadlines")]
+pub struct DeadlineArgs {
+    /// From the SYN to the end of the handshake (AF_XDP)
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().half_open_ms)]
+    pub half_open_timeout_ms: u32,
+
+    /// For the first byte of the next request on a connection that is kept alive
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().idle_ms)]
+    pub idle_timeout_ms: u32,
+
+    /// From a request's first byte to the end of its head
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().head_ms)]
+    pub head_timeout_ms: u32,
+
+    /// From the end of a request's head to the end of its body
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().body_ms)]
+    pub body_timeout_ms: u32,
+
+    /// For the peer to take at least 1024 bytes of what waits to be sent
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().send_ms)]
+    pub send_timeout_ms: u32,
+
+    /// From the last byte sent to the end of the connection
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().close_ms)]
+    pub close_timeout_ms: u32,
+
+    /// For the peer to acknowledge anything of what was sent; then retransmission gives up
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().user_timeout_ms)]
+    pub user_timeout_ms: u32,
+
+    /// For all connections to end after SIGTERM or SIGINT; what is left is reset
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u32), default_value_t = 10_000)]
+    pub drain_timeout_ms: u32,
+}
+
+/// What a request may cost.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Requests")]
+pub struct RequestArgs {
+    /// Request line and header fields together; 431 beyond
+    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = Limits::default().head_bytes_max)]
+    pub head_bytes_max: usize,
+
+    /// The request target; 414 beyond
+    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = Limits::default().target_bytes_max)]
+    pub target_bytes_max: usize,
+
+    /// Number of header fields; 431 beyond
+    #[arg(long, value_name = "N", value_parser = up_to(Limits::HEADERS_MAX), default_value_t = Limits::default().headers_max)]
+    pub headers_max: usize,
+
+    /// A body that a route reads as a whole; 413 beyond
+    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = Limits::default().body_bytes_max)]
+    pub body_bytes_max: usize,
+}
+
+/// Limits of the event counts.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Events (POST /event, GET /stats)")]
+pub struct EventArgs {
+    /// Different users that are counted, 24 bytes each; a new one beyond is answered with 507
+    #[arg(long, visible_alias = "max-users", value_name = "N", value_parser = up_to(1 << 32), default_value_t = EventsConfig::new(1).users_max)]
+    pub users_max: usize,
+
+    /// Users that each core remembers by itself, to stay off what the cores share; 32 to 64 bytes each
+    #[arg(long, value_name = "N", value_parser = up_to(1 << 32), default_value_t = EventsConfig::new(1).users_seen_max)]
+    pub users_seen_max: usize,
+
+    /// Longest userId, in bytes of UTF-8; 400 beyond
+    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = EventsConfig::new(1).user_id_bytes_max)]
+    pub user_id_bytes_max: usize,
+
+    /// Let POST /reset forget all events; doubles the memory for users
+    #[arg(long)]
+    pub allow_reset: bool,
+}
+
+impl ServeArgs {
+    /// The stack that was asked for, or that follows from the rest.
+    pub fn stack(&self) -> StackName {
+        let implied = if self.place.interface.is_some() {
+            StackName::Xdp
+        } else {
+            StackName::Epoll
+        };
+        self.place.stack.unwrap_or(implied)
+    }
+
+    /// Refuses options that contradict each other in ways that clap cannot see.
+    ///
+    /// # Errors
+    ///
+    /// The first contradiction, as clap reports its own.
+    pub fn check(&self, matches: &ArgMatches, command: &mut Command) -> Result<(), clap::Error> {
+        let stack = self.stack();
+        let is_bypass = stack == StackName::Xdp;
+        if is_bypass && self.place.interface.is_none() {
+            let missing = "--stack xdp needs an interface to take over: add --interface IFACE";
+            return Err(command.error(ErrorKind::MissingRequiredArgument, missing));
+        }
+        let foreign = if is_bypass {
+            &["KernelArgs"][..]
+        } else {
+            &["BypassArgs"]
+        };
+        let mut given = foreign
+            .iter()
+            .flat_map(|group| given_in(group, matches, command));
+        let given = given
+            .next()
+            .or((!is_bypass && self.place.interface.is_some()).then_some("interface".into()));
+        if let Some(option) = given {
+            let stack = stack
+                .to_possible_value()
+                .map(|value| value.get_name().to_owned())
+                .unwrap_or_default();
+            let conflict = format!(
+                "--{option} has no meaning for the stack {stack}: leave it out, or choose another --stack"
+            );
+            return Err(command.error(ErrorKind::ArgumentConflict, conflict));
+        }
+        Ok(())
+    }
+
+    /// Where a kernel stack listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.place
+            .listen
+            .unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.place.port))
+    }
+
+    /// The deadlines of connections, for every stack.
+    pub fn deadlines(&self) -> Deadlines {
+        let args = &self.deadline;
+        Deadlines {
+            half_open_ms: args.half_open_timeout_ms,
+            idle_ms: args.idle_timeout_ms,
+            head_ms: args.head_timeout_ms,
+            body_ms: args.body_timeout_ms,
+            send_ms: args.send_timeout_ms,
+            close_ms: args.close_timeout_ms,
+            user_timeout_ms: args.user_timeout_ms,
+        }
+    }
+
+    /// How long connections may take to end after a signal.
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.deadline.drain_timeout_ms.into())
+    }
+
+    /// What a request may cost.
+    pub fn limits(&self) -> Limits {
+        let args = &self.request;
+        Limits {
+            head_bytes_max: args.head_bytes_max,
+            target_bytes_max: args.target_bytes_max,
+            headers_max: args.headers_max,
+            body_bytes_max: args.body_bytes_max,
+        }
+    }
+
+    /// What the events of `cores` may take.
+    pub fn events(&self, cores: usize) -> EventsConfig {
+        let args = &self.event;
+        EventsConfig {
+            cores,
+            users_max: args.users_max,
+            users_seen_max: args.users_seen_max,
+            user_id_bytes_max: args.user_id_bytes_max,
+            reset_allowed: args.allow_reset,
+        }
+    }
+}
+
+/// The options of a group of arguments (named as its struct) that somebody gave, not a default.
+fn given_in(group: &str, matches: &ArgMatches, command: &Command) -> Vec<String> {
+    let is_given = |id: &&clap::Id| {
+        matches!(
+            matches.value_source(id.as_str()),
+            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+        )
+    };
+    let mut groups = command
+        .get_groups()
+        .filter(|candidate| candidate.get_id() == group);
+    let ids = groups.next().into_iter().flat_map(|group| group.get_args());
+    ids.filter(is_given)
+        .map(|id| id.as_str().replace('_', "-"))
+        .collect()
+}
+
+fn ms() -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..)
+}
+
+fn bytes() -> RangedU64ValueParser<usize> {
+    up_to(1 << 30)
+}
+
+fn up_to(max: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=max as u64)
+}

@@ -1,0 +1,216 @@
+//! `barewire serve`: from arguments to a server that ends in order.
+
+mod args;
+mod kernel;
+mod supervise;
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use barewire_stack::lifecycle::Lifecycle;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Command};
+
+pub use self::args::{ServeArgs, StackName};
+use self::supervise::{Ending, Supervisor};
+use crate::events::Events;
+use crate::http::{HttpCounters, Status};
+use crate::site::{self, Site};
+use crate::stacks::{CounterGroup, Running, Stack};
+
+/// Serves until a signal or an error ends it.
+///
+/// # Errors
+///
+/// If the command line is wrong, or the machine does not give what it asks for, or a core breaks.
+pub fn run(
+    args: &ServeArgs,
+    matches: &ArgMatches,
+    command: &mut Command,
+) -> anyhow::Result<ExitCode> {
+    args.check(matches, command)?;
+    args.log.install(command)?;
+    match args.stack() {
+        #[cfg(feature = "epoll")]
+        StackName::Epoll => serve(args, kernel::epoll(args)),
+        #[allow(unreachable_patterns, reason = "reachable where a stack was left out")]
+        missing => Err(not_built_in(missing, command).into()),
+    }
+}
+
+/// Starts `stack`, tells what it got, and stays until it has ended.
+fn serve<S: Stack>(args: &ServeArgs, stack: S) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let cores_max = cores_max(args)?;
+    let events = Events::new(args.events(cores_max))?;
+    let routes: Arc<[_]> = site::routes(args.place.test_routes).into();
+    let http: Arc<[_]> = (0..cores_max)
+        .map(|_| Arc::new(HttpCounters::new(&routes)))
+        .collect();
+    let make_service = {
+        let (limits, http, events) = (args.limits(), Arc::clone(&http), Arc::clone(&events));
+        move |core: usize| {
+            let site = Site {
+                events: events.shard(core),
+            };
+            site::responder(&routes, site, limits, Arc::clone(&http[core]))
+        }
+    };
+
+    let lifecycle = Lifecycle::new();
+    let running = stack.start(make_service, &lifecycle)?;
+    let supervisor = Supervisor::new().context("cannot catch signals")?;
+    report(&running, &events);
+
+    let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
+    log_counters(&running.counters);
+    say(&summary(&http, started));
+    let ending = outcome?;
+    Ok(match ending {
+        Ending::Drained | Ending::DrainTimeout => ExitCode::SUCCESS,
+        // As a shell reports a process that the signal had ended.
+        Ending::Forced { signal } => ExitCode::from(128 + signal as u8),
+    })
+}
+
+/// Says what each core got and what it all takes, then that the server is ready, and where.
+fn report(running: &Running, events: &Events) {
+    for line in &running.report {
+        say(line);
+    }
+    say(&format!(
+        "events: {} for all users",
+        Bytes(events.memory_bytes())
+    ));
+    let urls: Vec<_> = running
+        .addresses
+        .iter()
+        .map(|address| format!("http://{address}"))
+        .collect();
+    say(&format!("ready {}", urls.join(" ")));
+}
+
+/// Logs what was counted at all, a line for each part of each core and queue.
+fn log_counters(groups: &[CounterGroup]) {
+    for CounterGroup {
+        core,
+        queue,
+        part,
+        counters,
+    } in groups
+    {
+        let counted = counters
+            .samples()
+            .into_iter()
+            .filter(|sample| sample.value > 0);
+        let counted: Vec<_> = counted
+            .map(|sample| format!("{}={}", sample.name, sample.value))
+            .collect();
+        tracing::info!(core, queue, "counted by {part}: {}", counted.join(" "));
+    }
+}
+
+/// Writes a line to stdout. That nobody listens there does not end a server.
+fn say(line: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// What was served, in one line.
+fn summary(http: &[Arc<HttpCounters>], started: Instant) -> String {
+    let by_status: Vec<_> = Status::ALL
+        .iter()
+        .map(|status| {
+            (
+                status.code(),
+                http.iter().map(|core| core.responses(*status)).sum::<u64>(),
+            )
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    let total: u64 = by_status.iter().map(|(_, count)| count).sum();
+    let parts: Vec<_> = by_status
+        .iter()
+        .map(|(code, count)| format!("{count} x {code}"))
+        .collect();
+    let details = if parts.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", parts.join(", "))
+    };
+    format!(
+        "served {total} requests{details} in {:.1} s",
+        started.elapsed().as_secs_f64()
+    )
+}
+
+/// How many cores can serve at most: the list's, or all that this process may use.
+fn cores_max(args: &ServeArgs) -> anyhow::Result<usize> {
+    let listed = args.place.cores.numbers().len();
+    if listed > 0 {
+        return Ok(listed);
+    }
+    let usable = rustix::thread::sched_getaffinity(None).context("cannot read the usable cores")?;
+    Ok(usable.count() as usize)
+}
+
+fn not_built_in(stack: StackName, command: &mut Command) -> clap::Error {
+    let (stack, needs) = match stack {
+        StackName::Xdp => ("xdp", " (that needs clang and libelf: scripts/setup build)"),
+        StackName::Epoll => ("epoll", ""),
+        StackName::Uring => ("uring", ""),
+    };
+    command.error(
+        ErrorKind::InvalidValue,
+        format!(
+            "the stack {stack} was left out of this build: choose another --stack, or build with \
+             `cargo build --release --features {stack}`{needs}"
+        ),
+    )
+}
+
+/// A number of bytes, for people.
+struct Bytes(usize);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+        let unit = (self.0.max(1).ilog2() as usize / 10).min(UNITS.len() - 1);
+        write!(
+            f,
+            "{:.*} {}",
+            usize::from(unit > 0),
+            self.0 as f64 / f64::powi(1024.0, unit as i32),
+            UNITS[unit]
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_in_the_largest_unit_that_fits() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_572_864, "1.5 MiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_summary_adds_up_all_cores() {
+        let http: Vec<_> = (0..2)
+            .map(|_| Arc::new(HttpCounters::new(&site::routes(false))))
+            .collect();
+        assert!(summary(&http, Instant::now()).starts_with("served 0 requests in 0."));
+    }
+}

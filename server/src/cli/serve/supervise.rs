@@ -1,0 +1,244 @@
+//! The life of a running server: signals in, phases out, and nobody dies unnoticed.
+//!
+//! ```text
+//!  SIGTERM, SIGINT ─▶ signals ──┐              ┌─▶ Lifecycle::advance ─▶ cores
+//!                               ├─▶ events ─▶ main
+//!  a core ended ───▶ watchers ──┘              └─▶ Ending, after the last core or a deadline
+//! ```
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use barewire_stack::lifecycle::{Lifecycle, Phase};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
+
+/// How long cores have to stop once they were told to stop at once.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How a server came to its end, unless a core broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Every connection was served to its end.
+    Drained,
+    /// The drain deadline passed; connections that were left were reset.
+    DrainTimeout,
+    /// A second signal came.
+    Forced {
+        /// The signal's number.
+        signal: i32,
+    },
+}
+
+/// SIGTERM and SIGINT, caught from here on.
+pub struct Supervisor {
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+}
+
+enum Event {
+    Signal(i32),
+    CoreEnded {
+        index: usize,
+        outcome: thread::Result<anyhow::Result<()>>,
+    },
+}
+
+impl Supervisor {
+    /// Takes over SIGTERM and SIGINT.
+    ///
+    /// # Errors
+    ///
+    /// If the process is out of descriptors or threads.
+    pub fn new() -> io::Result<Self> {
+        let (sender, events) = mpsc::channel();
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let to = sender.clone();
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                signals
+                    .forever()
+                    .map(Event::Signal)
+                    .try_for_each(|event| to.send(event))
+            })?;
+        Ok(Supervisor { events, sender })
+    }
+
+    /// Stays until all `cores` have ended: after a signal that is when they have drained, at most
+    /// `drain_timeout` later.
+    ///
+    /// # Errors
+    ///
+    /// What broke a core. The others are stopped at once then: half a server answers half of its
+    /// clients.
+    pub fn run(
+        self,
+        cores: Vec<JoinHandle<anyhow::Result<()>>>,
+        lifecycle: &Lifecycle,
+        drain_timeout: Duration,
+    ) -> anyhow::Result<Ending> {
+        let mut left = cores.len();
+        for (index, core) in cores.into_iter().enumerate() {
+            let to = self.sender.clone();
+            thread::Builder::new()
+                .name(format!("watch/{index}"))
+                .spawn(move || {
+                    // Nobody listens any more once the process is about to end.
+                    let _ = to.send(Event::CoreEnded {
+                        index,
+                        outcome: core.join(),
+                    });
+                })?;
+        }
+
+        let mut ending = Ending::Drained;
+        let mut deadline = None;
+        while left > 0 {
+            match self.next(deadline) {
+                Some(Event::Signal(signal)) if lifecycle.phase() == Phase::Serve => {
+                    tracing::info!(
+                        "{}: draining for at most {} ms; a second signal stops at once",
+                        signal_name(signal).unwrap_or("signal"),
+                        drain_timeout.as_millis()
+                    );
+                    lifecycle.advance(Phase::Drain);
+                    deadline = Some(Instant::now() + drain_timeout);
+                }
+                Some(Event::Signal(signal)) => {
+                    lifecycle.advance(Phase::Stop);
+                    ending = Ending::Forced { signal };
+                    deadline = Some(Instant::now() + STOP_TIMEOUT);
+                }
+                Some(Event::CoreEnded { index, outcome }) => {
+                    left -= 1;
+                    if let Err(error) = check(index, outcome, lifecycle.phase()) {
+                        lifecycle.advance(Phase::Stop);
+                        return Err(error);
+                    }
+                }
+                None if lifecycle.phase() < Phase::Stop => {
+                    tracing::warn!("drain deadline passed: resetting what is left");
+                    lifecycle.advance(Phase::Stop);
+                    ending = Ending::DrainTimeout;
+                    deadline = Some(Instant::now() + STOP_TIMEOUT);
+                }
+                None => anyhow::bail!(
+                    "{left} cores did not stop within {} ms",
+                    STOP_TIMEOUT.as_millis()
+                ),
+            }
+        }
+        Ok(ending)
+    }
+
+    /// The next event, or `None` if there is none until `deadline`.
+    fn next(&self, deadline: Option<Instant>) -> Option<Event> {
+        let event = match deadline {
+            Some(deadline) => self
+                .events
+                .recv_timeout(deadline.saturating_duration_since(Instant::now())),
+            None => self
+                .events
+                .recv()
+                .map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        event.ok()
+    }
+}
+
+/// A core may end without an error, but not while it should serve.
+fn check(
+    index: usize,
+    outcome: thread::Result<anyhow::Result<()>>,
+    phase: Phase,
+) -> anyhow::Result<()> {
+    match outcome {
+        Ok(Ok(())) if phase > Phase::Serve => Ok(()),
+        Ok(Ok(())) => {
+            anyhow::bail!("core {index} ended while it should serve; this is a bug in barewire")
+        }
+        Ok(Err(error)) => Err(error.context(format!("core {index} broke"))),
+        Err(_) => anyhow::bail!("core {index} panicked; this is a bug in barewire"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A core that follows the phases, or ignores draining.
+    fn core(lifecycle: &Lifecycle, until: Phase) -> JoinHandle<anyhow::Result<()>> {
+        let lifecycle = lifecycle.clone();
+        thread::spawn(move || {
+            while lifecycle.phase() < until {
+                thread::yield_now();
+            }
+            Ok(())
+        })
+    }
+
+    fn supervisor(signals: &[i32]) -> Supervisor {
+        let (sender, events) = mpsc::channel();
+        for &signal in signals {
+            sender.send(Event::Signal(signal)).unwrap();
+        }
+        Supervisor { events, sender }
+    }
+
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn one_signal_drains() {
+        let lifecycle = Lifecycle::new();
+        let cores = vec![
+            core(&lifecycle, Phase::Drain),
+            core(&lifecycle, Phase::Drain),
+        ];
+        let ending = supervisor(&[SIGTERM])
+            .run(cores, &lifecycle, NEVER)
+            .unwrap();
+        assert_eq!(ending, Ending::Drained);
+        assert_eq!(lifecycle.phase(), Phase::Drain);
+    }
+
+    #[test]
+    fn a_second_signal_stops() {
+        let lifecycle = Lifecycle::new();
+        let cores = vec![core(&lifecycle, Phase::Stop)];
+        let ending = supervisor(&[SIGTERM, SIGINT])
+            .run(cores, &lifecycle, NEVER)
+            .unwrap();
+        assert_eq!(ending, Ending::Forced { signal: SIGINT });
+    }
+
+    #[test]
+    fn the_drain_deadline_stops() {
+        let lifecycle = Lifecycle::new();
+        let cores = vec![core(&lifecycle, Phase::Stop)];
+        let ending = supervisor(&[SIGTERM])
+            .run(cores, &lifecycle, Duration::ZERO)
+            .unwrap();
+        assert_eq!(ending, Ending::DrainTimeout);
+    }
+
+    #[test]
+    fn a_broken_core_takes_the_others_down() {
+        for broken in [
+            thread::spawn(|| anyhow::bail!("the NIC is gone")),
+            thread::spawn(|| Ok(())),
+            thread::spawn(|| panic!("a bug")),
+        ] {
+            let lifecycle = Lifecycle::new();
+            let healthy = core(&lifecycle, Phase::Stop);
+            let error = supervisor(&[])
+                .run(vec![healthy, broken], &lifecycle, NEVER)
+                .unwrap_err();
+            assert!(error.to_string().starts_with("core 1"), "{error}");
+            assert_eq!(lifecycle.phase(), Phase::Stop);
+        }
+    }
+}

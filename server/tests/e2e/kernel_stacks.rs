@@ -1,0 +1,87 @@
+//! The kernel-stack twins, over the loopback interface.
+
+use rustix::process::Signal;
+
+use crate::http::{self, Client};
+use crate::server::Server;
+
+const STACKS: &[&str] = &[
+    #[cfg(feature = "epoll")]
+    "epoll",
+];
+
+#[test]
+fn every_stack_answers_alike() {
+    for stack in STACKS {
+        let server = Server::on_loopback(stack, &[]);
+        http::check_everything(server.addresses[0]);
+        let ended = server.terminate();
+        let accepted: u64 = ended.counters("connections", "accepted").iter().sum();
+        assert!(
+            accepted > 1 && ended.served() > accepted,
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn a_signal_lets_requests_in_flight_finish() {
+    for (stack, signal) in STACKS
+        .iter()
+        .flat_map(|stack| [(stack, Signal::TERM), (stack, Signal::INT)])
+    {
+        let server = Server::on_loopback(stack, &[]);
+        let mut busy = Client::connect(server.addresses[0]);
+        busy.get("/plaintext");
+        busy.send("GET /plaintext HTTP/1.1\r\nHost: te");
+        let mut idle = Client::connect(server.addresses[0]);
+        idle.get("/plaintext");
+        server.signal(signal);
+
+        // An idle connection ends at once; from then on the server drains.
+        assert_eq!(idle.rest(), b"", "{stack}");
+        busy.send("st\r\n\r\n");
+        let last = busy.receive(false);
+        assert_eq!(
+            (last.status, last.field("connection")),
+            (200, Some("close")),
+            "{stack}"
+        );
+        drop(busy);
+        assert_eq!(server.wait().served(), 3, "{stack}");
+    }
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    for stack in STACKS {
+        let server = Server::on_loopback(stack, &["--drain-timeout-ms", "3600000"]);
+        let mut busy = Client::connect(server.addresses[0]);
+        busy.send("GET /plaintext HTTP/1.1\r\n");
+        let mut idle = Client::connect(server.addresses[0]);
+        idle.get("/plaintext");
+        server.signal(Signal::TERM);
+        assert_eq!(idle.rest(), b"", "{stack}");
+        server.signal(Signal::INT);
+        assert_eq!(server.wait().code, Some(128 + 2), "{stack}");
+        busy.rest();
+    }
+}
+
+#[test]
+fn the_drain_deadline_ends_what_does_not_end_by_itself() {
+    for stack in STACKS {
+        let server = Server::on_loopback(stack, &["--drain-timeout-ms", "100"]);
+        let mut busy = Client::connect(server.addresses[0]);
+        busy.send("GET /plaintext HTTP/1.1\r\n");
+        Client::connect(server.addresses[0]).get("/plaintext");
+        let ended = server.terminate();
+        assert_eq!(ended.served(), 1, "{stack}");
+        assert!(
+            ended.stderr.contains("drain deadline passed"),
+            "{stack}: {}",
+            ended.stderr
+        );
+    }
+}

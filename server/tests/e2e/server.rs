@@ -1,0 +1,214 @@
+//! A `barewire serve` that runs: started, waited for, ended, and everything it said.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The binary under test.
+pub const BAREWIRE: &str = env!("CARGO_BIN_EXE_barewire");
+
+/// How long anything may take that a test waits for. Generous: what is tested is that it happens.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Server {
+    child: Child,
+    /// Where it serves, as its `ready` line says.
+    pub addresses: Vec<SocketAddr>,
+    /// What it said before it was ready.
+    pub report: Vec<String>,
+    stdout: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+/// A server that has ended.
+pub struct Ended {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it said after it was ready.
+    pub stdout: Vec<String>,
+    /// Its log and its error message.
+    pub stderr: String,
+}
+
+impl Server {
+    /// Starts `barewire serve` on a kernel stack, on a free port of the loopback interface.
+    pub fn on_loopback(stack: &str, arguments: &[&str]) -> Server {
+        let mut command = Command::new(BAREWIRE);
+        command.args([
+            "serve",
+            "--stack",
+            stack,
+            "--listen",
+            "127.0.0.1:0",
+            "--cores",
+            "0,1",
+        ]);
+        Server::start(command.args(arguments))
+    }
+
+    /// Runs `command` until it says that it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it ends before, or does not become ready.
+    pub fn start(command: &mut Command) -> Server {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (line_out, lines) = mpsc::channel();
+        thread::spawn(move || {
+            BufReader::new(stdout)
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| line_out.send(line))
+        });
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+
+        let mut server = Server {
+            child,
+            addresses: Vec::new(),
+            report: Vec::new(),
+            stdout: lines,
+            stderr: Some(stderr),
+        };
+        loop {
+            match server.stdout.recv_timeout(PATIENCE) {
+                Ok(line) => match line.strip_prefix("ready ") {
+                    Some(urls) => {
+                        let authority =
+                            |url: &str| url.strip_prefix("http://").unwrap().parse().unwrap();
+                        server.addresses = urls.split(' ').map(authority).collect();
+                        return server;
+                    }
+                    None => server.report.push(line),
+                },
+                Err(_) => {
+                    let report = server.report.join("\n");
+                    let ended = server.kill();
+                    panic!(
+                        "{command:?} did not become ready\n{report}\n{}",
+                        ended.stderr
+                    );
+                }
+            }
+        }
+    }
+
+    /// Runs a command that is expected to end by itself.
+    pub fn fail(command: &mut Command) -> Ended {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        let (done_out, done) = mpsc::channel();
+        thread::spawn(move || done_out.send(child.wait_with_output().unwrap()));
+        let output = done.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            let _ = kill_process(pid, Signal::KILL);
+            panic!("{command:?} did not end");
+        });
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        Ended {
+            code: output.status.code(),
+            stdout: stdout.lines().map(str::to_owned).collect(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// SIGTERM, and what came of it.
+    pub fn terminate(self) -> Ended {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// SIGKILL: no chance to tidy up.
+    pub fn kill(self) -> Ended {
+        self.signal(Signal::KILL);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end.
+    pub fn wait(mut self) -> Ended {
+        let started = Instant::now();
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if started.elapsed() > PATIENCE => panic!("the server does not end"),
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let stderr = self
+            .stderr
+            .take()
+            .map(|reader| reader.join().unwrap())
+            .unwrap_or_default();
+        Ended {
+            code: status.code(),
+            stdout: self.stdout.iter().collect(),
+            stderr,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Ended {
+    /// Asserts an orderly end and returns how many requests were served.
+    pub fn served(&self) -> u64 {
+        assert_eq!(
+            self.code,
+            Some(0),
+            "{}\n{}",
+            self.stdout.join("\n"),
+            self.stderr
+        );
+        let summary = self
+            .stdout
+            .iter()
+            .find_map(|line| line.strip_prefix("served "));
+        summary.unwrap().split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// The counter `name` of `part`, one value for each core or queue.
+    pub fn counters(&self, part: &str, name: &str) -> Vec<u64> {
+        let (of_part, name) = (format!("counted by {part}: "), format!("{name}="));
+        let groups = self
+            .stderr
+            .lines()
+            .filter_map(|line| Some(line.split_once(&of_part)?.1));
+        let value = |counters: &str| {
+            let found = counters
+                .split(' ')
+                .find_map(|counter| counter.strip_prefix(&name));
+            found.map_or(0, |value| value.parse().unwrap())
+        };
+        groups.map(value).collect()
+    }
+}
