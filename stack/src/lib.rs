@@ -18,6 +18,7 @@
 //! the `barewire` crate.
 
 pub mod arena;
+pub mod clock;
 pub mod config;
 mod connection;
 mod control;
@@ -37,6 +38,7 @@ pub mod shard;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod timer;
+pub mod worker;
 
 /// Points in time and spans of it, in microseconds, as the whole crate counts them.
 ///

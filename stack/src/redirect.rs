@@ -17,6 +17,7 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::{fmt, io, iter};
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -29,7 +30,7 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
-use crate::counters::Sample;
+use crate::counters::{Sample, Samples};
 use crate::interface::Interface;
 
 #[path = "../../xdp-prog/src/contract.rs"]
@@ -192,8 +193,11 @@ pub struct Redirect {
     link: Option<FdLink>,
     ebpf: Ebpf,
     sockets: XskMap<MapData>,
-    verdicts: PerCpuArray<MapData, u64>,
+    verdicts: Arc<Verdicts>,
 }
+
+/// How many frames met which fate since the program was loaded. Does not keep it attached.
+pub struct Verdicts(PerCpuArray<MapData, u64>);
 
 impl Redirect {
     /// Loads the program for `targets`, with room for sockets on queues `0..queues`.
@@ -223,7 +227,7 @@ impl Redirect {
         let mut redirect = Redirect {
             link: None,
             sockets: take_map(&mut ebpf, SOCKETS_MAP)?,
-            verdicts: take_map(&mut ebpf, VERDICTS_MAP)?,
+            verdicts: Arc::new(Verdicts(take_map(&mut ebpf, VERDICTS_MAP)?)),
             ebpf,
         };
         redirect
@@ -283,26 +287,9 @@ impl Redirect {
             .map_err(map_error(SOCKETS_MAP))
     }
 
-    /// How many frames met which fate since the program was loaded, summed over all CPUs.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel does not tell.
-    pub fn verdicts(&self) -> Result<Vec<Sample>, RedirectError> {
-        Verdict::ALL
-            .iter()
-            .map(|&verdict| {
-                let per_cpu = self
-                    .verdicts
-                    .get(&(verdict as u32), 0)
-                    .map_err(map_error(VERDICTS_MAP))?;
-                Ok(Sample {
-                    name: verdict.name(),
-                    help: verdict.help(),
-                    value: per_cpu.iter().sum(),
-                })
-            })
-            .collect()
+    /// How many frames met which fate; shared with whoever reports it.
+    pub fn verdicts(&self) -> &Arc<Verdicts> {
+        &self.verdicts
     }
 
     fn program(&mut self) -> Result<&mut Xdp, RedirectError> {
@@ -310,6 +297,27 @@ impl Redirect {
             .program_mut(PROGRAM)
             .and_then(|program| program.try_into().ok())
             .ok_or_else(|| RedirectError::Load(format!("the object has no XDP program {PROGRAM}")))
+    }
+}
+
+/// Summed over all CPUs; a counter that the kernel does not tell is left out.
+impl Samples for Verdicts {
+    fn samples(&self) -> Vec<Sample> {
+        let sample = |verdict: &Verdict| {
+            let per_cpu = self.0.get(&(*verdict as u32), 0).ok()?;
+            Some(Sample {
+                name: verdict.name(),
+                help: verdict.help(),
+                value: per_cpu.iter().sum(),
+            })
+        };
+        Verdict::ALL.iter().filter_map(sample).collect()
+    }
+}
+
+impl fmt::Debug for Verdicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.samples()).finish()
     }
 }
 

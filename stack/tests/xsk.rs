@@ -91,7 +91,7 @@ impl Receiver {
     }
 
     fn verdict(&self, name: &str) -> u64 {
-        let verdicts = self.redirect.verdicts().unwrap();
+        let verdicts = self.redirect.verdicts().samples();
         verdicts
             .iter()
             .find(|sample| sample.name == name)

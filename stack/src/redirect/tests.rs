@@ -39,7 +39,7 @@ fn load(targets: &Targets) -> Option<Redirect> {
 impl Redirect {
     /// Runs the program on `frame` and returns which counter it moved.
     fn verdict_on(&mut self, frame: &[u8]) -> Verdict {
-        let before = self.verdicts().unwrap();
+        let before = self.verdicts().samples();
         let options = TestRunOptions {
             data_in: Some(frame),
             ..Default::default()
@@ -51,7 +51,7 @@ impl Redirect {
             .unwrap()
             .return_value;
         assert_eq!(action, XDP_PASS, "no queue has a socket here");
-        let after = self.verdicts().unwrap();
+        let after = self.verdicts().samples();
         let moved: Vec<_> = (0..)
             .zip(before.iter().zip(&after))
             .filter(|(_, (b, a))| a.value != b.value)

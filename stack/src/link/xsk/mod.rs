@@ -183,6 +183,12 @@ pub enum XskError {
         /// What was asked for.
         frames: u32,
     },
+    /// The interface is down.
+    #[error("{interface} is down: `ip link set dev {interface} up`")]
+    Down {
+        /// The interface.
+        interface: String,
+    },
     /// The kernel has no AF_XDP.
     #[error("this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS)")]
     NoKernelSupport,

@@ -261,6 +261,7 @@ impl Refused<'_> {
         let (interface, queue) = (self.interface.name.clone(), self.queue);
         match Errno::from_io_error(&source) {
             Some(Errno::BUSY) => XskError::Busy { interface, queue },
+            Some(Errno::NETDOWN) => XskError::Down { interface },
             Some(_) if config.zero_copy == ZeroCopy::On => self.no_zero_copy(&source.to_string()),
             _ => self.by("bind an AF_XDP socket", source),
         }

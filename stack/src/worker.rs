@@ -1,0 +1,271 @@
+//! The thread around a shard: where it runs, when it sleeps, how it ends.
+//!
+//! ```text
+//!            ┌──────────────── frames, or something to send ────────────────┐
+//!            ▼                                                              │
+//!   clock ─▶ poll the shard ── nothing ──▶ spin ── long enough ──▶ sleep ───┘
+//!            ▲                               │     (adaptive)   until frames, a phase,
+//!            └───────────────────────────────┘                  or the next deadline
+//!
+//!   Serve ──▶ Drain: no new connections, until none is left or the deadline ──▶ Stop
+//! ```
+//!
+//! A shard knows neither time nor threads; this knows nothing else.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use thiserror::Error;
+
+use crate::clock::Clock;
+use crate::lifecycle::{Member, Phase};
+use crate::link::Link;
+use crate::service::Service;
+use crate::shard::Shard;
+use crate::time::{Duration, Instant};
+
+/// What a core does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Looks again, for ever: the lowest latency, and a core that is always at 100 %.
+    Spin,
+    /// Looks again for a while, then sleeps until frames arrive or a deadline passes.
+    Adaptive {
+        /// How long it looks, in microseconds. What a sleep costs twice over pays off.
+        spin_us: u32,
+    },
+}
+
+impl Default for Wait {
+    /// Spins for 50 µs: a little more than it takes to fall asleep and be woken.
+    fn default() -> Self {
+        Wait::Adaptive { spin_us: 50 }
+    }
+}
+
+/// How a core runs.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerConfig {
+    /// What it does when there is nothing to do.
+    pub wait: Wait,
+    /// How long connections may go on after [`Phase::Drain`], in milliseconds.
+    pub drain_ms: u32,
+}
+
+impl Default for WorkerConfig {
+    /// Adaptive waiting, and ten seconds to drain.
+    fn default() -> Self {
+        WorkerConfig {
+            wait: Wait::default(),
+            drain_ms: 10_000,
+        }
+    }
+}
+
+crate::counters! {
+    /// What one core did with its time.
+    pub struct WorkerCounters {
+        /// Times the shard was polled and had received frames.
+        busy_polls: Counter,
+        /// Times the shard was polled and had received nothing.
+        empty_polls: Counter,
+        /// Times the core went to sleep.
+        sleeps: Counter,
+        /// Nanoseconds in polls that had received frames, or had something to send.
+        busy_ns: Counter,
+        /// Nanoseconds in polls that found nothing to do.
+        idle_ns: Counter,
+        /// Nanoseconds asleep.
+        asleep_ns: Counter,
+        /// Connections that were cut because they had not drained in time.
+        drain_aborted: Counter,
+    }
+}
+
+/// A thread cannot run where it shall.
+#[derive(Debug, Error)]
+#[error("the process may not run on CPU {core}: choose among {allowed:?}, or widen its cpuset")]
+pub struct PinError {
+    /// The CPU that was asked for.
+    pub core: usize,
+    /// Those that the process may use.
+    pub allowed: Vec<usize>,
+}
+
+/// The CPUs that the process may use.
+pub fn allowed_cores() -> Vec<usize> {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    ids.into_iter().map(|core| core.id).collect()
+}
+
+/// Pins the current thread to a CPU. Do it before taking memory, which is then local to it.
+///
+/// # Errors
+///
+/// If the process may not use that CPU.
+pub fn pin_to(core: usize) -> Result<(), PinError> {
+    match core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+        true => Ok(()),
+        false => Err(PinError {
+            core,
+            allowed: allowed_cores(),
+        }),
+    }
+}
+
+/// Runs `shard` on the current thread until its lifecycle ends it.
+///
+/// # Errors
+///
+/// If the core cannot sleep, which no healthy system refuses.
+pub fn run<L: Link, S: Service>(
+    shard: Shard<'_, L, S>,
+    config: WorkerConfig,
+    member: Member,
+    counters: Arc<WorkerCounters>,
+) -> Result<(), Errno> {
+    Worker::new(shard, config, member, counters).run()
+}
+
+struct Worker<'a, L, S: Service> {
+    shard: Shard<'a, L, S>,
+    member: Member,
+    counters: Arc<WorkerCounters>,
+    clock: Clock,
+    /// What ends a sleep: the member first, then the links. Empty if the core must not sleep.
+    fds: Vec<PollFd<'static>>,
+    spin_ns: u64,
+    drain: Duration,
+    /// When the connections that are left are cut.
+    drain_until: Option<Instant>,
+}
+
+impl<'a, L: Link, S: Service> Worker<'a, L, S> {
+    fn new(
+        shard: Shard<'a, L, S>,
+        config: WorkerConfig,
+        member: Member,
+        counters: Arc<WorkerCounters>,
+    ) -> Self {
+        let (may_sleep, spin_us) = match config.wait {
+            Wait::Spin => (false, 0),
+            Wait::Adaptive { spin_us } => (true, spin_us),
+        };
+        let wake_fds = shard.wake_fds().filter(|_| may_sleep);
+        let fds = wake_fds.map_or(Vec::new(), |links| {
+            let all = std::iter::once(member.as_fd().as_raw_fd()).chain(links);
+            let readable = |fd| {
+                // SAFETY: the descriptors belong to `member` and to the links of `shard`, which are in
+                // the same struct as this list, and never replaced: as long as it lives they are open.
+                PollFd::from_borrowed_fd(unsafe { BorrowedFd::borrow_raw(fd) }, PollFlags::IN)
+            };
+            all.map(readable).collect()
+        });
+        Worker {
+            shard,
+            member,
+            counters,
+            clock: Clock::new(),
+            fds,
+            spin_ns: u64::from(spin_us) * 1_000,
+            drain: Duration::from_millis(config.drain_ms.into()),
+            drain_until: None,
+        }
+    }
+
+    fn run(mut self) -> Result<(), Errno> {
+        self.tick();
+        let mut busy_until_ns = self.clock.now_ns();
+        let mut is_sending = false;
+        while !self.has_ended(is_sending) {
+            let started_ns = self.clock.now_ns();
+            let activity = self.shard.poll(self.clock.now());
+            self.tick();
+            let spent_ns = self.clock.now_ns() - started_ns;
+            is_sending = activity.is_sending;
+            match activity.frames {
+                0 => self.counters.empty_polls.increment(),
+                _ => self.counters.busy_polls.increment(),
+            }
+            if activity.frames > 0 || is_sending {
+                self.counters.busy_ns.add(spent_ns);
+                busy_until_ns = self.clock.now_ns();
+                continue;
+            }
+            self.counters.idle_ns.add(spent_ns);
+            for link in self.shard.links_mut() {
+                link.kick();
+            }
+            if self.clock.now_ns() - busy_until_ns < self.spin_ns || self.fds.is_empty() {
+                std::hint::spin_loop();
+            } else {
+                self.sleep()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        if let Some(unix_time_s) = self.clock.tick() {
+            self.shard.set_unix_time(unix_time_s);
+        }
+    }
+
+    /// Follows the phase; true once there is nothing more to do.
+    fn has_ended(&mut self, is_sending: bool) -> bool {
+        match (self.member.phase(), self.drain_until) {
+            (Phase::Serve, _) => return false,
+            (Phase::Stop, _) => return true,
+            (Phase::Drain, None) => {
+                let now = self.clock.now();
+                self.drain_until = Some(now + self.drain);
+                self.shard.drain(now);
+            }
+            (Phase::Drain, Some(_)) => {}
+        }
+        let left = self.shard.connections();
+        let is_late = self
+            .drain_until
+            .is_some_and(|until| self.clock.now() >= until);
+        if is_late {
+            self.counters.drain_aborted.add(left as u64);
+        }
+        is_late || (left == 0 && !is_sending)
+    }
+
+    /// Sleeps until frames arrive, the phase changes, or something is due.
+    fn sleep(&mut self) -> Result<(), Errno> {
+        let now = self.clock.now();
+        let due = [self.shard.next_deadline(now), self.drain_until]
+            .into_iter()
+            .flatten()
+            .min();
+        if due.is_some_and(|due| due <= now) {
+            return Ok(());
+        }
+        let timeout = due.map(|due| timespec(due - now));
+        let started_ns = self.clock.now_ns();
+        self.counters.sleeps.increment();
+        match poll(&mut self.fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        if self.fds[0].revents().contains(PollFlags::IN) {
+            self.member.acknowledge();
+        }
+        self.tick();
+        self.counters
+            .asleep_ns
+            .add(self.clock.now_ns() - started_ns);
+        Ok(())
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.secs() as i64,
+        tv_nsec: duration.micros() as i64 * 1_000,
+    }
+}
