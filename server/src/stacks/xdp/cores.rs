@@ -1,0 +1,249 @@
+//! One core: its thread, its queues, its memory, its shard.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+
+use barewire_stack::arena::{Arena, Pages};
+use barewire_stack::clock::Clock;
+use barewire_stack::config::StackConfig;
+use barewire_stack::counters::Samples;
+use barewire_stack::guard::Secrets;
+use barewire_stack::interface::Interface;
+use barewire_stack::lifecycle::Member;
+use barewire_stack::link::xsk::{XskConfig, XskLink, ZeroCopy};
+use barewire_stack::packet::Local;
+use barewire_stack::redirect::{Mode, Redirect};
+use barewire_stack::service::Service;
+use barewire_stack::shard::Shard;
+use barewire_stack::worker::{self, WorkerConfig, WorkerCounters};
+
+use super::XdpError;
+use super::plan::CorePlan;
+use crate::stacks::CounterGroup;
+
+/// What all cores are told.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub interface: Interface,
+    pub mode: Mode,
+    pub xsk: XskConfig,
+    pub stack: StackConfig,
+    pub local: Local,
+    pub secrets: Secrets,
+    pub worker: WorkerConfig,
+}
+
+/// What a core has once it can serve.
+pub(super) struct Ready {
+    /// The socket of each queue.
+    pub sockets: Vec<(u32, OwnedFd)>,
+    pub report: Vec<String>,
+    pub counters: Vec<CounterGroup>,
+}
+
+/// A thread that prepares everything and then waits for the others. Dropped, it ends without serving.
+pub(super) struct Starting {
+    pub ready: Receiver<Result<Ready, XdpError>>,
+    go: Option<Sender<Arc<Redirect>>>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Starting {
+    /// Starts the thread of core `index`, which makes its service itself.
+    pub fn spawn<S, F>(
+        index: usize,
+        plan: CorePlan,
+        common: Common,
+        member: Member,
+        make_service: F,
+    ) -> io::Result<Self>
+    where
+        S: Service + 'static,
+        F: FnOnce() -> S + Send + 'static,
+    {
+        let (ready_out, ready) = channel();
+        let (go, go_in) = channel();
+        let thread =
+            Builder::new()
+                .name(format!("xdp/{}", plan.cpu))
+                .spawn(move || {
+                    match serve(
+                        index,
+                        &plan,
+                        &common,
+                        member,
+                        make_service,
+                        &ready_out,
+                        &go_in,
+                    ) {
+                        Ok(served) => served,
+                        Err(error) => {
+                            let _ = ready_out.send(Err(error));
+                            Ok(())
+                        }
+                    }
+                })?;
+        Ok(Starting {
+            ready,
+            go: Some(go),
+            thread: Some(thread),
+        })
+    }
+
+    /// Lets the thread serve. It keeps the program attached until it ends.
+    pub fn go(mut self, redirect: &Arc<Redirect>) -> Option<JoinHandle<anyhow::Result<()>>> {
+        // A thread that is gone reports why when it is joined.
+        let _ = self.go.take()?.send(Arc::clone(redirect));
+        self.thread.take()
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.go = None;
+        if let Some(thread) = self.thread.take() {
+            // It has told its error, if it had one, before it ended.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The life of a core. Its error is what kept it from starting; what ended it later is inside.
+fn serve<S: Service>(
+    index: usize,
+    plan: &CorePlan,
+    common: &Common,
+    member: Member,
+    make_service: impl FnOnce() -> S,
+    ready: &Sender<Result<Ready, XdpError>>,
+    go: &Receiver<Arc<Redirect>>,
+) -> Result<anyhow::Result<()>, XdpError> {
+    // First of all: what is allocated from here on is local to the core.
+    worker::pin_to(plan.cpu)?;
+    let open = |&queue| XskLink::open(&common.interface, queue, common.mode, &common.xsk);
+    let links = plan
+        .queues
+        .iter()
+        .map(open)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut arena = Arena::new(common.stack.arena_bytes())?;
+    let pages = arena.pages();
+    let counters = Arc::new(WorkerCounters::default());
+
+    let mut sockets = Vec::new();
+    for (&queue, link) in plan.queues.iter().zip(&links) {
+        let socket = link
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| XdpError::Core {
+                core: index,
+                source,
+            })?;
+        sockets.push((queue, socket));
+    }
+    let report = report::<S>(index, plan, common, &links, pages);
+    let mut groups = vec![group(index, None, "worker", counters.clone())];
+    for (&queue, link) in plan.queues.iter().zip(&links) {
+        groups.push(group(index, Some(queue), "link", link.shared_counters()));
+        groups.push(group(
+            index,
+            Some(queue),
+            "xsk",
+            Arc::new(link.kernel_statistics()),
+        ));
+    }
+    let now = Clock::new().now();
+    let shard = Shard::new(
+        common.stack.clone(),
+        common.local.clone(),
+        &common.secrets,
+        links,
+        make_service(),
+        &mut arena,
+        now,
+    )?;
+    groups.push(group(index, None, "tcp", shard.counters().clone()));
+    groups.push(group(index, None, "discards", shard.discards().clone()));
+
+    let _ = ready.send(Ok(Ready {
+        sockets,
+        report,
+        counters: groups,
+    }));
+    let Ok(_attached) = go.recv() else {
+        return Ok(Ok(()));
+    };
+    Ok(worker::run(shard, common.worker, member, counters).map_err(anyhow::Error::from))
+}
+
+fn group(
+    core: usize,
+    queue: Option<u32>,
+    part: &'static str,
+    counters: Arc<dyn Samples>,
+) -> CounterGroup {
+    CounterGroup {
+        core: Some(core),
+        queue,
+        part,
+        counters,
+    }
+}
+
+/// What the core got, a line for each queue, and what it took and why.
+fn report<S: Service>(
+    index: usize,
+    plan: &CorePlan,
+    common: &Common,
+    links: &[XskLink],
+    arena: Pages,
+) -> Vec<String> {
+    let core = format!("core {index} (CPU {})", plan.cpu);
+    let mut lines = Vec::new();
+    let mut frame_memory = 0;
+    for (queue, link) in plan.queues.iter().zip(links) {
+        let got = link.outcome();
+        let copying = match (got.zero_copy, common.mode, common.xsk.zero_copy) {
+            (true, ..) => "zero-copy".to_owned(),
+            (false, _, ZeroCopy::Off) => "copy (as asked)".to_owned(),
+            (false, Mode::Generic, _) => "copy (generic mode)".to_owned(),
+            (false, Mode::Native, _) => {
+                format!("copy (driver {} has no zero-copy)", common.interface.driver)
+            }
+        };
+        let pages = if got.huge_pages { "huge" } else { "normal" };
+        lines.push(format!(
+            "{core}: queue {queue}: {mode} mode, {copying}, {frames} frames of {bytes} bytes on {pages} pages",
+            mode = common.mode,
+            frames = got.frames,
+            bytes = got.frame_bytes,
+        ));
+        frame_memory += got.frames as usize * got.frame_bytes as usize;
+    }
+    let stack = &common.stack;
+    let pages = match arena {
+        Pages::Huge(_) => "huge",
+        Pages::Normal => "normal",
+    };
+    let buffers = stack.arena_bytes();
+    let tables = stack.memory_bytes(size_of::<S::Connection>()) - buffers;
+    lines.push(format!(
+        "{core}: {total} of memory: {buffers} on {pages} pages for the buffers of {connections} connections \
+         ({receive} + {send} bytes each), {tables} for connection tables, {frames} for frames",
+        total = mib(buffers + tables + frame_memory),
+        buffers = mib(buffers),
+        connections = stack.connections,
+        receive = stack.receive_buffer_bytes,
+        send = stack.send_buffer_bytes,
+        tables = mib(tables),
+        frames = mib(frame_memory),
+    ));
+    lines
+}
+
+fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

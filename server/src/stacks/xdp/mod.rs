@@ -1,0 +1,186 @@
+//! The stack that bypasses the kernel: one shard per core, over AF_XDP.
+//!
+//! ```text
+//!   interface ─▶ plan: queues ─▶ cores
+//!       │
+//!       ├─▶ XDP program attached (passes everything: no queue has a socket)
+//!       ├─▶ on each core's own thread: pin ─▶ open its queues ─▶ memory ─▶ shard ─▶ ready
+//!       └─▶ all ready: queues' sockets into the program ─▶ go
+//! ```
+//!
+//! Not a frame is taken from the kernel before every core can serve. If any step fails, the threads
+//! are told not to go, everything they opened is closed, and the program is detached.
+
+mod config;
+mod cores;
+mod plan;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use barewire_stack::arena::OutOfMemory;
+use barewire_stack::config::{ConfigError, StackConfig, UnknownFlow};
+use barewire_stack::guard::Secrets;
+use barewire_stack::interface::{Interface, InterfaceError};
+use barewire_stack::lifecycle::Lifecycle;
+use barewire_stack::link::xsk::XskError;
+use barewire_stack::packet::{Local, LocalError};
+use barewire_stack::redirect::{Redirect, RedirectError, Targets};
+use barewire_stack::service::Service;
+use barewire_stack::worker::{self, PinError, WorkerConfig};
+use thiserror::Error;
+
+use super::{CounterGroup, Running, Stack};
+
+pub use config::XdpConfig;
+pub use plan::PlanError;
+
+use cores::{Common, Starting};
+use plan::Plan;
+
+/// Why the stack cannot start.
+#[derive(Debug, Error)]
+pub enum XdpError {
+    /// The interface cannot be used.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The interface has no address, and none was named.
+    #[error(
+        "{0} has no address to serve: give it one (`ip address add ADDRESS/PREFIX dev {0}`), or name those to serve"
+    )]
+    NoAddress(String),
+    /// The addresses and ports cannot be served.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The queues and cores do not go together.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The traffic cannot be taken.
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
+    /// A queue cannot be opened.
+    #[error(transparent)]
+    Xsk(#[from] XskError),
+    /// A core cannot be used.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// A limit is out of bounds.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is not enough memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+    /// There is no source of secrets.
+    #[error("the system has no random source to make keys from: {0}")]
+    Random(getrandom::Error),
+    /// The kernel refused something that every kernel has.
+    #[error("cannot start core {core}: {source}")]
+    Core {
+        /// The core's index.
+        core: usize,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+impl Stack for XdpConfig {
+    type Error = XdpError;
+
+    fn start<S, F>(self, make_service: F, lifecycle: &Lifecycle) -> Result<Running, XdpError>
+    where
+        S: Service + 'static,
+        F: Fn(usize) -> S + Clone + Send + 'static,
+    {
+        let interface = Interface::named(&self.interface)?;
+        let addresses = self.addresses_of(&interface)?;
+        let plan = Plan::new(
+            &self.queues,
+            &self.cores,
+            &interface,
+            &worker::allowed_cores(),
+        )?;
+        let stack = StackConfig {
+            mtu: interface.mtu.min(StackConfig::MTU_MAX),
+            unknown_flow: UnknownFlow::for_shards(plan.cores.len()),
+            ..self.stack.clone()
+        };
+        stack.validate(S::REPLY_BYTES_MIN)?;
+        let local = Local::new(&addresses, &self.ports)?;
+        let secrets = Secrets::random().map_err(XdpError::Random)?;
+
+        let ports = self.ports.iter().map(|&port| port..=port).collect();
+        let targets = Targets {
+            addresses: addresses.clone(),
+            ports,
+        };
+        let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
+        let mode = redirect.attach(&interface, self.mode)?;
+
+        let common = Common {
+            interface: interface.clone(),
+            mode,
+            xsk: self.xsk.clone(),
+            stack,
+            local,
+            secrets,
+            worker: WorkerConfig {
+                wait: self.wait,
+                drain_ms: self.drain_ms,
+            },
+        };
+        let mut starting = Vec::with_capacity(plan.cores.len());
+        for (index, core) in plan.cores.iter().enumerate() {
+            let failure = |source| XdpError::Core {
+                core: index,
+                source,
+            };
+            let member = lifecycle.enrol().map_err(failure)?;
+            let make_service = make_service.clone();
+            let thread = Starting::spawn(index, core.clone(), common.clone(), member, move || {
+                make_service(index)
+            });
+            starting.push(thread.map_err(failure)?);
+        }
+        let mut ready = Vec::with_capacity(starting.len());
+        for (core, starting) in starting.iter().enumerate() {
+            let died = |_| XdpError::Core {
+                core,
+                source: io::Error::other("its thread ended early"),
+            };
+            ready.push(starting.ready.recv().map_err(died)??);
+        }
+
+        let mut report = vec![format!("{interface}: XDP program attached in {mode} mode")];
+        let mut counters = vec![CounterGroup {
+            core: None,
+            queue: None,
+            part: "redirect",
+            counters: redirect.verdicts().clone(),
+        }];
+        for ready in ready {
+            for (queue, socket) in ready.sockets {
+                redirect.set_socket(queue, socket.as_fd())?;
+            }
+            report.extend(ready.report);
+            counters.extend(ready.counters);
+        }
+        report.extend(plan.advice(&interface, &self.ports));
+        let redirect = Arc::new(redirect);
+        let served = addresses.iter().flat_map(|&address| {
+            self.ports
+                .iter()
+                .map(move |&port| SocketAddr::new(address, port))
+        });
+        Ok(Running {
+            addresses: served.collect(),
+            report,
+            counters,
+            cores: starting
+                .into_iter()
+                .filter_map(|starting| starting.go(&redirect))
+                .collect(),
+        })
+    }
+}
