@@ -93,7 +93,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// If it could not run: contradictory options, an unreachable target, one without `/stats`, too few
 /// descriptors or ports.
 pub fn measure(args: Args) -> anyhow::Result<Report> {
-    let plan = Plan::of(args)?;
+    let plan = Plan::of(args).map_err(wrong_use)?;
     limits::raise_descriptors(plan.connections, plan.threads)?;
     limits::check_ports(plan.connections)?;
     let address = plan.target.reach(plan.timeout)?;
@@ -110,6 +110,14 @@ pub fn measure(args: Args) -> anyhow::Result<Report> {
         Err(error) => Events::unverifiable(before, format!("{error:#}")),
     });
     Ok(Report::new(&plan, &tally, measured, events))
+}
+
+/// Says that the command line, not the machine, is to blame.
+fn wrong_use(error: anyhow::Error) -> clap::Error {
+    clap::Error::raw(
+        clap::error::ErrorKind::ValueValidation,
+        format!("{error:#}\n"),
+    )
 }
 
 /// Asks on all threads; their results together.
