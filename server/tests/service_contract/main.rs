@@ -67,3 +67,27 @@ keeps_the_contract!(epoll, |limits| {
     let config = super::on_loopback(limits);
     super::server::Server::start(barewire::stacks::epoll::Epoll { config })
 });
+
+#[cfg(feature = "uring")]
+keeps_the_contract!(uring, |limits| {
+    let config = super::on_loopback(limits);
+    super::server::Server::start(barewire::stacks::uring::Uring::new(config))
+});
+
+#[cfg(feature = "uring")]
+keeps_the_contract!(uring_without_copies, |limits| {
+    let config = super::on_loopback(limits);
+    super::server::Server::start(barewire::stacks::uring::Uring {
+        zero_copy_bytes_min: Some(1),
+        ..barewire::stacks::uring::Uring::new(config)
+    })
+});
+
+#[cfg(feature = "uring")]
+keeps_the_contract!(uring_with_a_submitting_thread, |limits| {
+    let config = super::on_loopback(limits);
+    super::server::Server::start(barewire::stacks::uring::Uring {
+        sqpoll_idle_ms: Some(1),
+        ..barewire::stacks::uring::Uring::new(config)
+    })
+});

@@ -15,7 +15,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
-use crate::stacks::kernel::{Buffer, Session, Workbench};
+use crate::stacks::kernel::{Buffer, Input, Session, Workbench};
 
 /// What a connection is registered for, once and for all.
 pub const EVENTS: EventFlags = EventFlags::IN
@@ -30,7 +30,7 @@ const STEPS_MAX: usize = 32;
 pub struct Connection<C> {
     socket: OwnedFd,
     session: Session<C>,
-    input: Option<Input>,
+    input: Input,
     unsent: Option<Unsent>,
     /// The socket may hold bytes, an end or an error.
     readable: bool,
@@ -55,12 +55,6 @@ enum State {
     Aborted,
     /// To be reset: the peer had its time.
     TimedOut,
-}
-
-/// Bytes that were received and not consumed: the first `len` of `buffer`.
-struct Input {
-    buffer: Buffer,
-    len: usize,
 }
 
 /// Bytes that were written and not sent.
@@ -88,7 +82,7 @@ impl<C: Default> Connection<C> {
         Connection {
             socket,
             session: Session::new(bench.clock.now(), &bench.config.deadlines),
-            input: None,
+            input: Input::default(),
             unsent: None,
             readable: false,
             writable: true,
@@ -130,7 +124,7 @@ impl<C: Default> Connection<C> {
                 Next::Receive(expect) => {
                     if self.readable {
                         self.receive(bench);
-                    } else if bench.draining && expect == Expect::Message && self.input.is_none() {
+                    } else if bench.draining && expect == Expect::Message && self.input.is_empty() {
                         self.finish(bench);
                     } else {
                         return Outcome::Wait;
@@ -161,7 +155,7 @@ impl<C: Default> Connection<C> {
         }
         // Input is waited for only when everything was sent.
         let buffer = bench.send.take();
-        let space = bench.send.bytes(&buffer);
+        let space = bench.send.bytes_mut(&buffer);
         let end = self.session.on_timeout(&mut bench.service, space);
         let start = 0;
         self.unsent = Some(Unsent { buffer, start, end });
@@ -180,7 +174,7 @@ impl<C: Default> Connection<C> {
     }
 
     /// Gives everything back.
-    pub fn close<S: Service<Connection = C>>(self, bench: &mut Workbench<S>) {
+    pub fn close<S: Service<Connection = C>>(mut self, bench: &mut Workbench<S>) {
         let counters = &bench.counters;
         match self.state {
             State::Broken => counters.broken.increment(),
@@ -192,31 +186,22 @@ impl<C: Default> Connection<C> {
             // Closing then sends a reset; if this fails, an orderly end is as good.
             let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
         }
-        if let Some(input) = self.input {
-            bench.receive.release(input.buffer);
-        }
+        self.input.clear(&mut bench.receive);
         if let Some(unsent) = self.unsent {
             bench.send.release(unsent.buffer);
         }
     }
 
     fn receive<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
-        let Input { buffer, len } = self.input.take().unwrap_or_else(|| Input {
-            buffer: bench.receive.take(),
-            len: 0,
-        });
         // There is room: a session does not ask for more when its input is full.
-        let received = self.read(&mut bench.receive.bytes(&buffer)[len..]);
-        let len = len + received.unwrap_or(0);
-        if len > 0 {
-            self.input = Some(Input { buffer, len });
-        } else {
-            bench.receive.release(buffer);
-        }
+        let mut input = std::mem::take(&mut self.input);
+        let received = self.read(input.space(&mut bench.receive));
+        input.grow(received.unwrap_or(0));
+        self.input = input;
         match received {
             Some(0) => self.session.on_end(),
             Some(count) => bench.counters.received_bytes.add(count as u64),
-            None => return,
+            None => return self.input.consume(0, &mut bench.receive),
         }
         self.serve(bench);
     }
@@ -243,24 +228,14 @@ impl<C: Default> Connection<C> {
     }
 
     fn serve<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
-        let input = self.input.take();
         let reply = bench.send.take();
-        let capacity = bench.config.receive_buffer_bytes;
-        let bytes = match &input {
-            Some(input) => &mut bench.receive.bytes(&input.buffer)[..input.len],
-            None => &mut [],
-        };
-        let space = bench.send.bytes(&reply);
-        let turn = (self.session).on_input(&mut bench.service, bytes, capacity, space);
-        if turn.consumed > 0 {
-            bytes.copy_within(turn.consumed.., 0);
-        }
-        if let Some(Input { buffer, len }) = input {
-            match len - turn.consumed {
-                0 => bench.receive.release(buffer),
-                len => self.input = Some(Input { buffer, len }),
-            }
-        }
+        let turn = self.session.on_input(
+            &mut bench.service,
+            self.input.bytes(&bench.receive),
+            bench.config.receive_buffer_bytes,
+            bench.send.bytes_mut(&reply),
+        );
+        self.input.consume(turn.consumed, &mut bench.receive);
         bench.counters.messages.add(u64::from(turn.messages));
         if self.session.next() == Next::Abort {
             self.state = State::Aborted;
@@ -314,9 +289,7 @@ impl<C: Default> Connection<C> {
 
     /// Everything was sent: ends our side of the stream.
     fn finish<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
-        if let Some(input) = self.input.take() {
-            bench.receive.release(input.buffer);
-        }
+        self.input.clear(&mut bench.receive);
         self.state = if self.session.has_ended() {
             State::Closed
         } else if shutdown(&self.socket, Shutdown::Write).is_err() {
@@ -331,7 +304,7 @@ impl<C: Default> Connection<C> {
     /// Reads for the peer's end of the stream, and for nothing else.
     fn discard<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
         let buffer = bench.receive.take();
-        if self.read(bench.receive.bytes(&buffer)) == Some(0) {
+        if self.read(bench.receive.bytes_mut(&buffer)) == Some(0) {
             self.state = State::Closed;
         }
         bench.receive.release(buffer);

@@ -100,7 +100,7 @@ impl<S: Service> EpollCore<S> {
             epoll::add(&epoll, fd, EventData::new_u64(data), EventFlags::IN)
                 .map_err(|error| failed("epoll_ctl")(error.into()))?;
         }
-        let bench = Workbench::new(service, config, core.counters);
+        let bench = Workbench::new(service, config, core.counters, 0)?;
         Ok(EpollCore {
             epoll,
             member: core.member,

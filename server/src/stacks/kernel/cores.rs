@@ -71,6 +71,19 @@ pub enum StartError {
         /// What it needs to be.
         least: usize,
     },
+    /// There is no room for the buffers.
+    #[error(
+        "no memory for {connections} buffers of {buffer_bytes} bytes: {source}; \
+         lower --connections, or make the buffers smaller"
+    )]
+    Memory {
+        /// Connections of each core.
+        connections: usize,
+        /// Length of a buffer of each connection.
+        buffer_bytes: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel refused something that every kernel has.
     #[error("core {core}: {call}: {source}")]
     Core {

@@ -17,8 +17,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, listen, socket_with,
-    sockopt as options,
+    AddressFamily, Shutdown, SocketFlags, SocketType, bind, getsockname, ipproto, listen, shutdown,
+    socket_with, sockopt as options,
 };
 
 use super::config::KernelConfig;
@@ -103,6 +103,15 @@ impl Listener {
         Ok(getsockname(&self.0)?.try_into()?)
     }
 
+    /// Makes accepting wait: an io_uring waits in our place, and would not if the socket refused to.
+    ///
+    /// # Errors
+    ///
+    /// None that is documented.
+    pub fn set_blocking(&self) -> io::Result<()> {
+        Ok(rustix::io::ioctl_fionbio(&self.0, false)?)
+    }
+
     /// Takes a connection from the queue, non-blocking; `None` when there is none.
     ///
     /// # Errors
@@ -136,6 +145,14 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Whoever else holds the socket for a moment, an io_uring say, nobody can connect any more.
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Fails only if it does not listen yet.
+        let _ = shutdown(&self.0, Shutdown::Both);
     }
 }
 

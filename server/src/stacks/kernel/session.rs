@@ -38,7 +38,7 @@ impl<C: Default> Session<C> {
         }
     }
 
-    /// Shows the service all unconsumed `bytes`, of which there can be `capacity` at most.
+    /// Shows the service all unconsumed `bytes`; none are added once there are `capacity` of them.
     ///
     /// `space` is where the reply goes; all of it is free, and it holds at least
     /// [`Service::REPLY_BYTES_MIN`].
@@ -52,7 +52,7 @@ impl<C: Default> Session<C> {
     ) -> Turn {
         let input = Input {
             bytes,
-            full: bytes.len() == capacity,
+            full: bytes.len() >= capacity,
             ended: self.ended,
         };
         let mut reply = Reply::new(space);

@@ -6,6 +6,7 @@ use barewire_stack::service::Service;
 
 use super::clock::Clock;
 use super::config::KernelConfig;
+use super::cores::StartError;
 use super::counters::KernelCounters;
 use super::pool::Pool;
 
@@ -30,16 +31,35 @@ pub struct Workbench<S> {
 
 impl<S: Service> Workbench<S> {
     /// Takes the buffers of all connections.
-    pub fn new(service: S, config: KernelConfig, counters: Arc<KernelCounters>) -> Self {
-        Workbench {
+    ///
+    /// `overshoot_bytes` is what a connection may receive beyond the configured limit before the
+    /// kernel stops.
+    ///
+    /// # Errors
+    ///
+    /// If there is not that much memory.
+    pub fn new(
+        service: S,
+        config: KernelConfig,
+        counters: Arc<KernelCounters>,
+        overshoot_bytes: usize,
+    ) -> Result<Self, StartError> {
+        let pool = |buffer_bytes| {
+            Pool::new(config.connections, buffer_bytes).map_err(|source| StartError::Memory {
+                connections: config.connections,
+                buffer_bytes,
+                source,
+            })
+        };
+        Ok(Workbench {
             service,
             clock: Clock::new(),
-            receive: Pool::new(config.connections, config.receive_buffer_bytes),
-            send: Pool::new(config.connections, config.send_buffer_bytes),
+            receive: pool(config.receive_buffer_bytes + overshoot_bytes)?,
+            send: pool(config.send_buffer_bytes)?,
             config,
             counters,
             draining: false,
-        }
+        })
     }
 
     /// A batch of events has arrived: reads the time.
@@ -56,8 +76,8 @@ impl<S: Service> Workbench<S> {
         format!(
             "{} connections; buffers {} MiB to receive and {} MiB to send, taken page by page when needed",
             self.config.connections,
-            self.receive.size_bytes().div_ceil(MIB),
-            self.send.size_bytes().div_ceil(MIB),
+            self.receive.memory().len().div_ceil(MIB),
+            self.send.memory().len().div_ceil(MIB),
         )
     }
 }
