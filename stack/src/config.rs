@@ -19,7 +19,7 @@ pub struct StackConfig {
     /// counted (`listen_overflows`); established connections do not notice.
     pub connections: u32,
     /// How many of them may be half-open (SYN-RECEIVED). Past it SYNs are answered with cookies, which
-    /// take no memory; zero means cookies for all.
+    /// take no memory; zero means cookies for all, [`StackConfig::connections`] or more for none.
     pub half_open: u32,
     /// Connections that can be in TIME-WAIT, besides [`StackConfig::connections`]. Past it the one that
     /// has waited longest gives way. Zero means that connections end without TIME-WAIT.
@@ -132,12 +132,6 @@ impl StackConfig {
             self.connections as usize,
             1,
             Self::FLOWS_MAX / 2,
-        )?;
-        check(
-            "half_open",
-            self.half_open as usize,
-            0,
-            self.connections as usize,
         )?;
         check("time_wait", self.time_wait as usize, 0, Self::FLOWS_MAX / 2)?;
         check("time_wait_ms", self.time_wait_ms as usize, 1, 1 << 30)?;

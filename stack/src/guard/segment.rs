@@ -194,6 +194,16 @@ impl Tcb {
         }
     }
 
+    /// The sequence number for a segment without data: SND.NXT, unless the peer has closed its window
+    /// over that, and would not accept it.
+    pub fn acceptable_seq(&self) -> u32 {
+        let window_end = self.snd_una.wrapping_add(self.snd_wnd_bytes());
+        match self.state != State::SynReceived && is_before(window_end, self.snd_nxt) {
+            true => window_end,
+            false => self.snd_nxt,
+        }
+    }
+
     /// The peer's window in bytes.
     pub fn snd_wnd_bytes(&self) -> u32 {
         u32::from(self.snd_wnd) << self.snd_scale

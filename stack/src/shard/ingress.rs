@@ -232,7 +232,7 @@ impl<S: Service> Core<'_, S> {
         let &mut Hot { flow, tcb, .. } = hot;
         let ack = Control {
             kind: Kind::Ack,
-            seq: tcb.snd_nxt,
+            seq: tcb.acceptable_seq(),
             ack: Some(tcb.rcv_nxt),
             window: tcb.rcv_wnd,
         };

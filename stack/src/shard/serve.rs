@@ -137,7 +137,7 @@ impl<S: Service> Core<'_, S> {
         let hot = &self.hot[index];
         let reset = Control {
             kind: Kind::Reset,
-            seq: hot.tcb.snd_nxt,
+            seq: hot.tcb.acceptable_seq(),
             ack: Some(hot.tcb.rcv_nxt),
             window: 0,
         };

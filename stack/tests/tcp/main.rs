@@ -5,7 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod close;
+mod cookies;
 mod data;
+mod deadlines;
+mod guards;
 mod handshake;
-#[expect(dead_code, reason = "for the traces to come")]
+mod limits;
+mod network;
+mod retransmission;
+mod reuse;
+mod time_wait;
 mod trace;
+mod window;

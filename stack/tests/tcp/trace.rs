@@ -72,6 +72,16 @@ impl Trace {
         Trace::new(mode, config)
     }
 
+    /// Begins at the time when the first port's connection gets the initial sequence number `isn`.
+    pub fn with_isn(self, isn: u32) -> Trace {
+        let mut probe = Trace::echo();
+        probe.run("> [S] seq 0\n< [S.] ack 1");
+        // RFC 6528: the clock ticks every 4 us.
+        let ticks = isn.wrapping_sub(probe.isn());
+        let now = self.now + Duration::from_micros(4 * u64::from(ticks));
+        Trace { now, ..self }
+    }
+
     fn new(mode: Mode, config: StackConfig) -> Trace {
         let config = StackConfig {
             connections: config.connections.min(64),
@@ -205,9 +215,9 @@ impl Trace {
     }
 
     fn send(&mut self, peer: u16, text: &str) {
-        let segment = Text::parse(text, self.peer_isn);
+        let segment = Text::parse(text);
         let our_isn = self.isns[usize::from(peer)].unwrap_or(0);
-        let options = segment.option_bytes(self.peer_isn, our_isn);
+        let options = segment.option_bytes(our_isn);
         let seq = segment.seq.expect("a segment sent needs a seq");
         let frame = TcpFrame {
             seq: self.peer_isn.wrapping_add(seq),
@@ -246,7 +256,7 @@ impl Trace {
             self.fail(line, "nothing");
         };
         let (to, actual) = self.read(&frame);
-        let expected = Text::parse(text, self.peer_isn);
+        let expected = Text::parse(text);
         if peer != to || !expected.matches(&actual) {
             self.fail(line, &actual.to_string());
         }
@@ -307,7 +317,7 @@ impl Trace {
                 .then(|| segment.ack.wrapping_sub(self.peer_isn)),
             window: Some(segment.window),
             options: Some(options.map(|option| option_text(&option)).collect()),
-            payload: Payload::Bytes(segment.payload(frame).to_vec()),
+            payload: (0, segment.payload(frame).to_vec()),
         };
         (peer, text)
     }
@@ -356,13 +366,8 @@ struct Text {
     ack: Option<u32>,
     window: Option<u16>,
     options: Option<Vec<String>>,
-    payload: Payload,
-}
-
-enum Payload {
-    Bytes(Vec<u8>),
-    /// So many bytes of the pattern.
-    Pattern(usize),
+    /// So many bytes of the pattern, and then these.
+    payload: (usize, Vec<u8>),
 }
 
 /// The byte at a relative sequence number of a stream that is nothing but pattern.
@@ -371,7 +376,7 @@ pub fn pattern(seq: u32) -> u8 {
 }
 
 impl Text {
-    fn parse(text: &str, peer_isn: u32) -> Text {
+    fn parse(text: &str) -> Text {
         let (text, options) = match text.split_once('<') {
             Some((front, rest)) => {
                 let (options, behind) = rest.split_once('>').expect("options end with >");
@@ -423,16 +428,15 @@ impl Text {
             ack: None,
             window: None,
             options,
-            payload: Payload::Bytes(quoted.unwrap_or_default()),
+            payload: (0, quoted.unwrap_or_default()),
         };
-        let _ = peer_isn;
         while let Some(word) = words.next() {
             let number: i64 = words.next().expect("a number").parse().expect("a number");
             match word {
                 "seq" => segment.seq = Some(number as u32),
                 "ack" => segment.ack = Some(number as u32),
                 "win" => segment.window = Some(number as u16),
-                "len" => segment.payload = Payload::Pattern(number as usize),
+                "len" => segment.payload.0 = number as usize,
                 _ => panic!("unknown word {word}"),
             }
         }
@@ -440,10 +444,9 @@ impl Text {
     }
 
     fn payload_at(&self, seq: u32) -> Vec<u8> {
-        match &self.payload {
-            Payload::Bytes(bytes) => bytes.clone(),
-            Payload::Pattern(len) => (seq..seq.wrapping_add(*len as u32)).map(pattern).collect(),
-        }
+        let (len, bytes) = &self.payload;
+        let pattern = (seq..seq.wrapping_add(*len as u32)).map(pattern);
+        pattern.chain(bytes.iter().copied()).collect()
     }
 
     fn matches(&self, actual: &Text) -> bool {
@@ -461,7 +464,7 @@ impl Text {
             && self.payload_at(seq) == actual.payload_at(seq)
     }
 
-    fn option_bytes(&self, peer_isn: u32, our_isn: u32) -> Vec<u8> {
+    fn option_bytes(&self, our_isn: u32) -> Vec<u8> {
         let mut bytes = vec![];
         for option in self.options.iter().flatten() {
             let (name, value) = option.split_once(' ').unwrap_or((option, ""));
@@ -495,7 +498,6 @@ impl Text {
                 _ => panic!("unknown option {option}"),
             }
         }
-        let _ = peer_isn;
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes
     }

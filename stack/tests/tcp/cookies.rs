@@ -1,0 +1,142 @@
+//! SYN cookies (RFC 4987, section 3.6).
+
+use crate::trace::Trace;
+
+fn always() -> Trace {
+    Trace::lines_with(|config| config.half_open = 0)
+}
+
+#[test]
+fn a_cookie_opens_a_connection_that_was_never_half_open() {
+    always().run(
+        "> [S] seq 0 <mss 1460,wscale 7,sackOK>
+         < [S.] seq 0 ack 1 win 8192 <mss 1460,wscale 0,sackOK>
+         ? syncookies_sent 1
+         ? connections 0
+         > [.] seq 1 ack 1
+         ? syncookies_recv 1
+         ? established 1
+         > [P.] seq 1 ack 1 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"",
+    );
+}
+
+#[test]
+fn data_and_a_fin_may_come_with_the_cookie() {
+    always().run(
+        "> [S] seq 0
+         < [S.] seq 0 ack 1 <mss 1460>
+         > [FP.] seq 1 ack 1 \"hello\\n\"
+         < [F.] seq 1 ack 8 \"hello\\n\"
+         > [.] seq 8 ack 8
+         ? connections 0",
+    );
+}
+
+#[test]
+fn segment_size_and_scale_survive() {
+    always().run(
+        "> [S] seq 0 win 10 <mss 1200,wscale 5>
+         < [S.] seq 0 ack 1
+         > [P.] seq 1 ack 1 win 100 \"send 1500\\n\"
+         < [.] seq 1 ack 11 len 1200
+         < [P.] seq 1201 ack 11 len 300",
+    );
+}
+
+#[test]
+fn selective_acknowledgment_survives() {
+    always().run(
+        "> [S] seq 0 <mss 1460,sackOK>
+         < [S.] seq 0 ack 1
+         > [.] seq 1 ack 1
+         > [P.] seq 7 ack 1 \"world\\n\"
+         < [.] seq 1 ack 1 <sack>
+         2> [S] seq 0 <mss 1460>
+         2< [S.] seq 0 ack 1 <mss 1460>
+         2> [.] seq 1 ack 1
+         2> [P.] seq 7 ack 1 \"world\\n\"
+         2< [.] seq 1 ack 1 <>",
+    );
+}
+
+#[test]
+fn cookies_begin_where_half_open_connections_end() {
+    Trace::lines_with(|config| config.half_open = 1).run(
+        "> [S] seq 0
+         < [S.] seq 0 ack 1
+         ? syncookies_sent 0
+         2> [S] seq 0
+         2< [S.] seq 0 ack 1
+         ? syncookies_sent 1
+         ? syn_received 1
+         > [.] seq 1 ack 1
+         2> [.] seq 1 ack 1
+         ? established 2
+         3> [S] seq 0
+         3< [S.] seq 0 ack 1
+         ? syncookies_sent 1",
+    );
+}
+
+#[test]
+fn a_made_up_cookie_is_refused() {
+    always().run(
+        "> [.] seq 1 ack 4711
+         < [R] seq 4711
+         ? syncookies_failed 1
+         # the right one, but for another sequence number
+         > [S] seq 0
+         < [S.] seq 0 ack 1
+         > [.] seq 2 ack 1
+         < [R] seq 1
+         # or another flow
+         2> [S] seq 0
+         2< [S.] seq 0 ack 1
+         2> [.] seq 1 ack 2
+         2< [R] seq 2
+         ? syncookies_failed 3
+         ? connections 0",
+    );
+}
+
+#[test]
+fn an_old_cookie_is_refused() {
+    always().run(
+        "> [S] seq 0
+         < [S.] seq 0 ack 1
+         +128s
+         > [.] seq 1 ack 1
+         < [R] seq 1
+         ? syncookies_failed 1",
+    );
+}
+
+#[test]
+fn acks_are_not_taken_for_cookies_while_none_are_in_use() {
+    Trace::lines().run(
+        "> [.] seq 1 ack 4711
+         < [R] seq 4711
+         ? syncookies_failed 0",
+    );
+}
+
+#[test]
+fn a_cookie_that_finds_no_connection_left_waits_for_one() {
+    Trace::lines_with(|config| {
+        config.half_open = 0;
+        config.connections = 1;
+    })
+    .run(
+        "> [S] seq 0
+         < [S.] seq 0 ack 1
+         2> [S] seq 0
+         2< [S.] seq 0 ack 1
+         > [.] seq 1 ack 1
+         2> [P.] seq 1 ack 1 \"hello\\n\"
+         ? syncookies_overflows 1
+         > [R] seq 1
+         2> [P.] seq 1 ack 1 \"hello\\n\"
+         2< [P.] seq 1 ack 7 \"hello\\n\"",
+    );
+}

@@ -1,0 +1,184 @@
+//! Peers that take too long.
+
+use crate::trace::Trace;
+
+fn with_deadlines() -> Trace {
+    Trace::lines_with(|config| {
+        config.deadlines.half_open_ms = 5_000;
+        config.deadlines.idle_ms = 20_000;
+        config.deadlines.head_ms = 3_000;
+        config.deadlines.body_ms = 6_000;
+        config.deadlines.send_ms = 8_000;
+        config.deadlines.close_ms = 4_000;
+        config.deadlines.user_timeout_ms = 30_000;
+    })
+}
+
+#[test]
+fn a_handshake_that_is_not_completed_is_forgotten_without_a_word() {
+    with_deadlines().run(
+        "> [S] seq 0
+         < [S.] seq 0 ack 1
+         +4990ms
+         < [S.] seq 0 ack 1
+         < [S.] seq 0 ack 1
+         ? syn_received 1
+         +20ms
+         ? half_open_timeouts 1
+         ? connections 0
+         +60s",
+    );
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_order() {
+    with_deadlines().established().run(
+        "+19990ms
+         +20ms
+         < [F.] seq 1 ack 1 \"late\\n\"
+         ? idle_timeouts 1
+         > [F.] seq 1 ack 7
+         < [.] seq 7 ack 2
+         ? time_wait 1",
+    );
+}
+
+#[test]
+fn a_message_starts_the_idle_deadline_again() {
+    with_deadlines().established().run(
+        "+15s
+         > [P.] seq 1 ack 1 \"a\\n\"
+         < [P.] seq 1 ack 3 \"a\\n\"
+         > [.] seq 3 ack 3
+         +15s
+         > [P.] seq 3 ack 3 \"b\\n\"
+         < [P.] seq 3 ack 5 \"b\\n\"
+         > [.] seq 5 ack 5
+         +19s
+         ? idle_timeouts 0",
+    );
+}
+
+#[test]
+fn dripping_a_head_does_not_help() {
+    with_deadlines().established().run(
+        "+10s
+         > [P.] seq 1 ack 1 \"a\"
+         < [.] seq 1 ack 2
+         +1s
+         > [P.] seq 2 ack 1 \"b\"
+         < [.] seq 1 ack 3
+         +1s
+         > [P.] seq 3 ack 1 \"c\"
+         < [.] seq 1 ack 4
+         +990ms
+         +20ms
+         < [F.] seq 1 ack 4 \"late\\n\"
+         ? head_timeouts 1",
+    );
+}
+
+#[test]
+fn a_body_has_its_own_deadline() {
+    with_deadlines().established().run(
+        "> [P.] seq 1 ack 1 \"body 100\\n\"
+         < [.] seq 1 ack 10
+         +5s
+         > [P.] seq 10 ack 1 len 99
+         < [.] seq 1 ack 109
+         +990ms
+         +20ms
+         < [F.] seq 1 ack 109 \"late\\n\"
+         ? body_timeouts 1",
+    );
+}
+
+#[test]
+fn a_peer_that_stops_reading_is_reset() {
+    // Its window stays closed; that it answers the probes does not help.
+    with_deadlines().established().run(
+        "> [P.] seq 1 ack 1 win 0 \"hello\\n\"
+         < [.] seq 1 ack 7 \"h\"
+         < [.] seq 1 ack 7
+         > [.] seq 7 ack 1 win 0
+         +2050ms
+         < [.] seq 1 ack 7 \"h\"
+         > [.] seq 7 ack 1 win 0
+         +4050ms
+         < [.] seq 1 ack 7 \"h\"
+         > [.] seq 7 ack 1 win 0
+         +1910ms
+         < [R.] seq 1 ack 7
+         ? send_timeouts 1
+         ? connections 0",
+    );
+}
+
+#[test]
+fn a_peer_that_does_not_close_is_forgotten() {
+    // FIN-WAIT-2 has no end of its own (RFC 9293, section 3.6).
+    with_deadlines().established().run(
+        "> [P.] seq 1 ack 1 \"close\\n\"
+         < [F.] seq 1 ack 7 \"bye\\n\"
+         +100ms
+         > [.] seq 7 ack 6
+         +3950ms
+         ? closing 1
+         +100ms
+         ? close_timeouts 1
+         ? connections 0
+         > [F.] seq 7 ack 6
+         < [R] seq 6",
+    );
+}
+
+#[test]
+fn data_after_our_close_does_not_prolong_it() {
+    with_deadlines().established().run(
+        "> [P.] seq 1 ack 1 \"close\\n\"
+         < [F.] seq 1 ack 7 \"bye\\n\"
+         > [.] seq 7 ack 6
+         +2s
+         > [P.] seq 7 ack 6 len 100
+         < [.] seq 6 ack 107
+         +2s
+         +10ms
+         ? close_timeouts 1",
+    );
+}
+
+#[test]
+fn a_fin_that_is_never_acknowledged_is_given_up() {
+    with_deadlines().established().run(
+        "> [F.] seq 1 ack 1
+         < [F.] seq 1 ack 2
+         +3990ms
+         < [F.] seq 1 ack 2
+         < [F.] seq 1 ack 2
+         +20ms
+         ? close_timeouts 1
+         ? connections 0",
+    );
+}
+
+#[test]
+fn no_timer_outlives_its_connection() {
+    let mut trace = with_deadlines().established();
+    trace.run(
+        "> [F.] seq 1 ack 1
+         < [F.] seq 1 ack 2
+         > [.] seq 2 ack 2
+         ? connections 0",
+    );
+    assert_eq!(trace.shard().timers(), 0);
+    assert_eq!(trace.shard().time_waits(), 0);
+    let now = trace.now;
+    assert_eq!(trace.shard().next_deadline(now), None);
+}
+
+#[test]
+fn the_service_is_told_the_time_of_day_when_it_changes() {
+    let mut trace = Trace::lines();
+    trace.shard().set_unix_time(1_700_000_000);
+    assert_eq!(trace.shard().service().unix_time_s, 1_700_000_000);
+}

@@ -1,0 +1,166 @@
+//! What lies below TCP: addresses, headers, tags, sizes.
+
+use crate::trace::Trace;
+
+const CONVERSATION: &str = "
+    > [P.] seq 1 ack 1 \"hello\"
+    < [P.] seq 1 ack 6 \"hello\"
+    > [F.] seq 6 ack 6
+    < [F.] seq 6 ack 7
+    > [.] seq 7 ack 7
+    ? connections 0";
+
+#[test]
+fn ipv6() {
+    Trace::echo().over_ipv6().established().run(CONVERSATION);
+}
+
+#[test]
+fn ipv6_leaves_20_bytes_less_for_a_segment() {
+    Trace::lines().over_ipv6().run(
+        "> [S] seq 0 <mss 8000>
+         < [S.] seq 0 ack 1 <mss 1440>
+         > [P.] seq 1 ack 1 \"send 1500\\n\"
+         < [.] seq 1 ack 11 len 1440
+         < [P.] seq 1441 ack 11 len 60",
+    );
+}
+
+#[test]
+fn ipv6_with_guards_and_cookies() {
+    Trace::lines_with(|config| config.half_open = 0)
+        .over_ipv6()
+        .run(
+            "> [.] seq 5 ack 77
+         < [R] seq 77
+         > [S] seq 0 <mss 1440,wscale 7,sackOK>
+         < [S.] seq 0 ack 1 <mss 1440,wscale 0,sackOK>
+         > [P.] seq 1 ack 1 \"close\\n\"
+         < [F.] seq 1 ack 7 \"bye\\n\"
+         > [R] seq 8
+         < [.] seq 6 ack 7
+         > [F.] seq 7 ack 6
+         < [.] seq 6 ack 8
+         > [F.] seq 7 ack 6
+         < [.] seq 6 ack 8",
+        );
+}
+
+#[test]
+fn a_vlan_tag_is_kept() {
+    let mut trace = Trace::echo();
+    trace.vlan = Some(0x2007);
+    let mut trace = trace.established();
+    trace.run(
+        "> [R] seq 5
+         < [.] seq 1 ack 1",
+    );
+    trace.run(CONVERSATION);
+}
+
+#[test]
+fn what_the_timer_sends_is_tagged_too() {
+    let mut trace = Trace::echo();
+    trace.vlan = Some(7);
+    trace.established().run(
+        "> [P.] seq 1 ack 1 \"hello\"
+         < [P.] seq 1 ack 6 \"hello\"
+         +1010ms
+         < [P.] seq 1 ack 6 \"hello\"",
+    );
+}
+
+#[test]
+fn ipv4_options_are_skipped() {
+    let mut trace = Trace::echo();
+    // router alert, and padding
+    trace.ip_options = &[0x94, 4, 0, 0, 1, 1, 1, 0];
+    trace.established().run(CONVERSATION);
+}
+
+#[test]
+fn the_segment_size_follows_the_mtu() {
+    let mut trace = Trace::lines_with(|config| config.mtu = 1_280);
+    trace.run(
+        "> [S] seq 0 <mss 1460>
+         < [S.] seq 0 ack 1 <mss 1240>
+         > [P.] seq 1 ack 1 \"send 1500\\n\"
+         < [.] seq 1 ack 11 len 1240
+         < [P.] seq 1241 ack 11 len 260",
+    );
+}
+
+#[test]
+fn the_segment_size_follows_the_peer() {
+    Trace::lines().run(
+        "> [S] seq 0 <mss 700>
+         < [S.] seq 0 ack 1 <mss 1460>
+         > [P.] seq 1 ack 1 \"send 1500\\n\"
+         < [.] seq 1 ack 11 len 700
+         < [.] seq 701 ack 11 len 700
+         < [P.] seq 1401 ack 11 len 100",
+    );
+}
+
+#[test]
+fn a_tiny_segment_size_is_not_obeyed_to_the_letter() {
+    Trace::lines().run(
+        "> [S] seq 0 <mss 1>
+         < [S.] seq 0 ack 1
+         > [P.] seq 1 ack 1 \"send 100\\n\"
+         < [.] seq 1 ack 10 len 48
+         < [.] seq 49 ack 10 len 48
+         < [P.] seq 97 ack 10 len 4",
+    );
+}
+
+#[test]
+fn a_segment_size_of_zero_is_none() {
+    Trace::lines().run(
+        "> [S] seq 0 <mss 0>
+         < [S.] seq 0 ack 1
+         > [P.] seq 1 ack 1 \"send 600\\n\"
+         < [.] seq 1 ack 10 len 536
+         < [P.] seq 537 ack 10 len 64",
+    );
+}
+
+#[test]
+fn padding_behind_a_short_packet_is_not_data() {
+    let mut trace = Trace::echo().established();
+    let hello = barewire_stack::testing::frame::TcpFrame {
+        seq: trace.peer_isn.wrapping_add(1),
+        ack: trace.isn().wrapping_add(1),
+        payload: b"hi",
+        ..trace.frame(1)
+    };
+    let mut frame = hello.to_vec();
+    frame.resize(60, 0xaa);
+    trace.push(&frame);
+    trace.run("< [P.] seq 1 ack 3 \"hi\"");
+}
+
+#[test]
+fn a_wrong_checksum_is_dropped() {
+    let mut trace = Trace::echo().established();
+    let mut frame = trace.frame(1).to_vec();
+    let last = frame.len() - 1;
+    frame[last] ^= 1;
+    trace.push(&frame);
+    trace.run("? discard_tcp_checksum 1");
+}
+
+#[test]
+fn the_answer_follows_the_peer_to_another_router() {
+    let mut trace = Trace::echo().established();
+    let moved = barewire_stack::testing::frame::TcpFrame {
+        source_mac: [0x02, 0, 0, 0, 0, 0x77],
+        seq: trace.peer_isn.wrapping_add(1),
+        ack: trace.isn().wrapping_add(1),
+        payload: b"hi",
+        ..trace.frame(1)
+    };
+    trace.push(&moved.to_vec());
+    let answer = trace.shard().links_mut()[0].take(<[u8]>::to_vec).unwrap();
+    assert_eq!(answer[..6], moved.source_mac);
+}
