@@ -26,6 +26,8 @@ pub struct Memory<S> {
     pub receive_bytes: usize,
     /// Room for a reply at each call, at least [`Service::REPLY_BYTES_MIN`].
     pub reply_bytes: usize,
+    /// Where replies are written.
+    space: Vec<u8>,
 }
 
 /// A connection to the service in a [`Memory`].
@@ -46,8 +48,9 @@ impl<S: Service> Memory<S> {
     pub fn new(service: S) -> Self {
         Memory {
             service,
-            receive_bytes: 32 * 1024,
+            receive_bytes: 24 * 1024,
             reply_bytes: 32 * 1024,
+            space: Vec::new(),
         }
     }
 
@@ -55,7 +58,7 @@ impl<S: Service> Memory<S> {
     pub fn connect(&self) -> Connection<S> {
         Connection {
             state: S::Connection::default(),
-            received: Vec::with_capacity(self.receive_bytes),
+            received: Vec::new(),
             sent: Vec::new(),
             next: None,
             messages: 0,
@@ -87,22 +90,22 @@ impl<S: Service> Memory<S> {
 
     /// Lets the deadline of `connection` pass.
     pub fn time_out(&mut self, connection: &mut Connection<S>) {
-        let mut space = vec![0; self.reply_bytes];
-        let mut reply = Reply::new(&mut space);
+        self.space.resize(self.reply_bytes, 0);
+        let mut reply = Reply::new(&mut self.space);
         self.service.on_timeout(&mut connection.state, &mut reply);
         connection.sent.extend_from_slice(reply.written());
         connection.next = Some(Next::Close);
     }
 
     fn turn(&mut self, connection: &mut Connection<S>, ended: bool) {
-        let mut space = vec![0; self.reply_bytes];
+        self.space.resize(self.reply_bytes, 0);
         loop {
             let input = Input {
                 bytes: &connection.received,
                 full: connection.received.len() == self.receive_bytes,
                 ended,
             };
-            let mut reply = Reply::new(&mut space);
+            let mut reply = Reply::new(&mut self.space);
             let progress = self
                 .service
                 .on_input(&mut connection.state, input, &mut reply);
