@@ -1,7 +1,7 @@
 //! The chunked transfer coding (RFC 9112, section 7.1), decoded as it arrives.
 
-use super::head::is_token_byte;
 use super::refusal::Refusal;
+use super::scan::{is_text_byte, is_token_byte};
 
 /// Where in a chunked body the next byte stands. Kept between calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,9 +160,4 @@ impl Chunked {
         self.remaining = self.remaining << 4 | u64::from(value);
         Ok(State::SizeDigits)
     }
-}
-
-/// What a field value and a quoted string may contain, quotes and backslashes aside.
-fn is_text_byte(byte: u8) -> bool {
-    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }

@@ -1,9 +1,11 @@
-//! What the header fields of a request mean: its body, its connection, its expectations.
+//! Parses the header fields of a request in one pass, and what they mean: its body, its connection, its
+//! expectations. They are not stored; a handler that wants one looks for it.
 
-use httparse::Header;
+use std::ops::Range;
 
 use super::refusal::Refusal;
 use super::response::Persistence;
+use super::scan::{text_end, token_end};
 use super::target::is_authority;
 
 /// The minor version of HTTP/1 that a request speaks.
@@ -50,37 +52,56 @@ pub(super) struct Meaning {
     pub(super) expectation: Expectation,
 }
 
-/// Reads the fields of one head.
+/// Parses the field lines from `from` on, and the empty line behind them. Returns where the head ends
+/// and what the fields mean.
+///
+/// A head that is incomplete is refused like one that is malformed: the caller knows which it is.
 #[inline]
-pub(super) fn interpret(fields: &[Header<'_>], version: Version) -> Result<Meaning, Refusal> {
+pub(super) fn parse(
+    bytes: &[u8],
+    from: usize,
+    version: Version,
+    headers_max: usize,
+) -> Result<(usize, Meaning), Refusal> {
     let mut seen = Seen::default();
-    for field in fields {
-        let name = field.name.as_bytes();
-        // Most fields are none of ours: their length says so before their name is looked at.
-        match name.len() {
-            4 if is(name, b"host") => seen.host(field.value)?,
-            6 if is(name, b"expect") => seen.expect(field.value),
-            10 if is(name, b"connection") => seen.connection(field.value),
-            14 if is(name, b"content-length") => seen.content_length(field.value)?,
-            17 if is(name, b"transfer-encoding") => seen.transfer_encoding(field.value)?,
-            _ => {}
+    let mut count = 0;
+    let mut at = from;
+    while bytes.get(at) != Some(&b'\r') {
+        let name_end = token_end(bytes, at);
+        if name_end == at || bytes.get(name_end) != Some(&b':') {
+            let bare_lf = bytes.get(at) == Some(&b'\n');
+            return Err(if bare_lf {
+                Refusal::BareLf
+            } else {
+                Refusal::Field
+            });
         }
+        let value_end = text_end(bytes, name_end + 1);
+        match bytes.get(value_end..) {
+            Some([b'\r', b'\n', ..]) => {}
+            Some([b'\n', ..]) => return Err(Refusal::BareLf),
+            _ => return Err(Refusal::Field),
+        }
+        seen.field(bytes, at..name_end, name_end + 1..value_end)?;
+        count += 1;
+        at = value_end + 2;
     }
-    Ok(Meaning {
-        framing: seen.framing(version)?,
-        persistence: seen.persistence(version),
-        expectation: match version {
-            // RFC 9110, section 10.1.1: from HTTP/1.0 it must be ignored.
-            Version::Http10 => Expectation::None,
-            Version::Http11 if !seen.host => return Err(Refusal::HostMissing),
-            Version::Http11 => seen.expectation,
-        },
-    })
+    if bytes.get(at + 1) != Some(&b'\n') {
+        return Err(Refusal::Field);
+    }
+    if count > headers_max {
+        return Err(Refusal::TooManyFields);
+    }
+    Ok((at + 2, seen.meaning(version)?))
 }
 
-#[inline]
-fn is(name: &[u8], lower: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(lower)
+/// Iterates over the lines of a valid field section: names and values without white space around them.
+pub(super) fn lines(section: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    section.split(|byte| *byte == b'\r').filter_map(|line| {
+        let line = line.strip_prefix(b"\n").unwrap_or(line);
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        Some((&line[..colon], trim(&line[colon + 1..])))
+    })
 }
 
 /// What was seen so far, field line by field line.
@@ -118,10 +139,44 @@ impl Default for Seen {
 }
 
 impl Seen {
+    /// Takes one field line. Most are none of ours: the length of the name says so.
+    #[inline]
+    fn field(
+        &mut self,
+        bytes: &[u8],
+        name: Range<usize>,
+        value: Range<usize>,
+    ) -> Result<(), Refusal> {
+        let is = |lower: &[u8]| bytes[name.clone()].eq_ignore_ascii_case(lower);
+        match name.len() {
+            4 if is(b"host") => self.host(bytes, value)?,
+            6 if is(b"expect") => self.expect(&bytes[value]),
+            10 if is(b"connection") => self.connection(&bytes[value]),
+            14 if is(b"content-length") => self.content_length(trim(&bytes[value]))?,
+            17 if is(b"transfer-encoding") => self.transfer_encoding(&bytes[value])?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn meaning(&self, version: Version) -> Result<Meaning, Refusal> {
+        Ok(Meaning {
+            framing: self.framing(version)?,
+            persistence: self.persistence(version),
+            expectation: match version {
+                // RFC 9110, section 10.1.1: from HTTP/1.0 it must be ignored.
+                Version::Http10 => Expectation::None,
+                Version::Http11 if !self.host => return Err(Refusal::HostMissing),
+                Version::Http11 => self.expectation,
+            },
+        })
+    }
+
     /// RFC 9112, section 3.2: exactly once, and valid.
     #[inline]
-    fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        if self.host || !is_authority(value) {
+    fn host(&mut self, bytes: &[u8], value: Range<usize>) -> Result<(), Refusal> {
+        if self.host || !is_authority(bytes, trimmed(bytes, value)) {
             return Err(Refusal::Host);
         }
         self.host = true;
@@ -219,9 +274,18 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Without optional white space, which is SP and HTAB only (RFC 9110, section 5.6.3).
-fn trim(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
+#[inline]
+fn trim(text: &[u8]) -> &[u8] {
+    &text[trimmed(text, 0..text.len())]
+}
+
+#[inline]
+fn trimmed(bytes: &[u8], mut range: Range<usize>) -> Range<usize> {
+    while !range.is_empty() && matches!(bytes[range.start], b' ' | b'\t') {
+        range.start += 1;
     }
-    text
+    while !range.is_empty() && matches!(bytes[range.end - 1], b' ' | b'\t') {
+        range.end -= 1;
+    }
+    range
 }

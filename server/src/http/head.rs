@@ -9,16 +9,12 @@
 //! 1. the first byte cannot begin a method: at once;
 //! 2. the request line is malformed: as soon as it is complete, or too long;
 //! 3. a field is malformed: as soon as the head is complete, or too large.
-//!
-//! httparse does the character-level work; what it forgives (bare LF, any number of empty lines before
-//! a request, any byte in a target) is refused here.
 
-use httparse::Header;
-
-use super::fields::Version;
+use super::fields::{self, Meaning, Version};
 use super::refusal::Refusal;
 use super::request::{Method, Request};
-use super::target::{Target, is_target_byte};
+use super::scan::{is_target_byte, is_token_byte, path_end, target_end};
+use super::target::Target;
 
 /// What a request may cost. Beyond these the request is refused, counted, and the connection closed.
 ///
@@ -29,15 +25,10 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// The request target: 414 beyond. RFC 9112, section 3, wants 8,000 octets for a request line.
     pub target_bytes_max: usize,
-    /// Header fields: 431 beyond. At most [`Limits::HEADERS_MAX`].
+    /// Header fields: 431 beyond.
     pub headers_max: usize,
     /// The body, decoded, where it is not streamed: 413 beyond.
     pub body_bytes_max: usize,
-}
-
-impl Limits {
-    /// The largest `headers_max`: the fields of a head are kept on the stack while it is handled.
-    pub const HEADERS_MAX: usize = 128;
 }
 
 impl Default for Limits {
@@ -71,22 +62,20 @@ impl Search {
 #[derive(Debug)]
 pub(super) struct Head<'a> {
     pub(super) request: Request<'a>,
-    pub(super) version: Version,
+    pub(super) meaning: Meaning,
     /// Bytes up to and with the empty line.
     pub(super) len: usize,
 }
 
 /// Looks for a head at the front of `bytes`; `full` says that no more bytes can come.
 ///
-/// `Ok(None)` means that more bytes are needed. `fields` is where the fields of the head are kept;
-/// [`Refusal::TooManyFields`] means that they do not fit there or are more than the limit.
+/// `Ok(None)` means that more bytes are needed.
 #[inline]
 pub(super) fn find<'a>(
     bytes: &'a [u8],
     full: bool,
     search: &mut Search,
     limits: &Limits,
-    fields: &'a mut [Header<'a>],
 ) -> Result<Option<Head<'a>>, Refusal> {
     // RFC 9112, section 2.2: at least one empty line before a request line should be ignored. One is.
     let skipped = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
@@ -97,33 +86,38 @@ pub(super) fn find<'a>(
     let Some(line) = parse_line(bytes, full, search, limits)? else {
         return Ok(None);
     };
-    match httparse::parse_headers(&bytes[line.len..], fields) {
-        Ok(httparse::Status::Complete((fields_len, fields))) => {
-            let len = line.len + fields_len;
-            check(&bytes[..len], fields, limits)?;
-            *search = Search::default();
+    match fields::parse(bytes, line.len, line.version, limits.headers_max) {
+        Ok((len, meaning)) if len <= limits.head_bytes_max => {
             let request = Request {
                 method: line.method,
                 target: line.target,
-                fields,
+                fields: &bytes[line.len..len],
             };
             Ok(Some(Head {
                 request,
-                version: line.version,
+                meaning,
                 len: skipped + len,
             }))
         }
-        incomplete => match find_end(bytes, 0) {
-            None => {
-                search.line_checked = true;
-                go_on_searching(bytes, full, search, limits)
-            }
-            Some(end) if end > limits.head_bytes_max => Err(Refusal::HeadTooLarge),
-            Some(_) => Err(match incomplete {
-                Err(httparse::Error::TooManyHeaders) => Refusal::TooManyFields,
-                _ => Refusal::Field,
-            }),
-        },
+        Ok(_) => Err(Refusal::HeadTooLarge),
+        Err(refusal) => refuse_or_wait(bytes, full, search, limits, refusal),
+    }
+}
+
+/// Fields could not be parsed: because they are malformed, or because they are incomplete.
+#[cold]
+fn refuse_or_wait<T>(
+    bytes: &[u8],
+    full: bool,
+    search: &mut Search,
+    limits: &Limits,
+    refusal: Refusal,
+) -> Result<Option<T>, Refusal> {
+    search.line_checked = true;
+    match find_end(bytes, 0) {
+        None => go_on_searching(bytes, full, search, limits),
+        Some(end) if end > limits.head_bytes_max => Err(Refusal::HeadTooLarge),
+        Some(_) => Err(refusal),
     }
 }
 
@@ -155,26 +149,6 @@ fn go_on_searching<T>(
     Ok(None)
 }
 
-/// What no single line of a head shows.
-#[inline]
-fn check(head: &[u8], fields: &[Header<'_>], limits: &Limits) -> Result<(), Refusal> {
-    if head.len() > limits.head_bytes_max {
-        return Err(Refusal::HeadTooLarge);
-    }
-    if fields.len() > limits.headers_max {
-        return Err(Refusal::TooManyFields);
-    }
-    // httparse takes LF for CR LF. Each name, and the end, must have CR LF in front.
-    let ends_line = |name: &str| {
-        let at = name.as_ptr() as usize - head.as_ptr() as usize;
-        head[at - 2] == b'\r'
-    };
-    if !head.ends_with(b"\r\n\r\n") || !fields.iter().all(|field| ends_line(field.name)) {
-        return Err(Refusal::BareLf);
-    }
-    Ok(())
-}
-
 /// The end of a head that does not end before `from`: behind the first empty line, even one that ends
 /// in a bare LF.
 fn find_end(bytes: &[u8], from: usize) -> Option<usize> {
@@ -188,6 +162,7 @@ fn find_end(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// A valid request line.
+#[derive(Debug)]
 struct Line<'a> {
     method: Method,
     target: Target<'a>,
@@ -213,24 +188,33 @@ fn parse_line<'a>(
 /// The line of nearly every request: an implemented method, an origin-form target, HTTP/1.1.
 #[inline]
 fn parse_usual_line<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Line<'a>> {
-    const VERSION: &[u8] = b" HTTP/1.1\r\n";
+    const VERSION: &[u8; 11] = b" HTTP/1.1\r\n";
     let (method, at) = match bytes {
         [b'G', b'E', b'T', b' ', b'/', ..] => (Method::Get, 4),
         [b'P', b'O', b'S', b'T', b' ', b'/', ..] => (Method::Post, 5),
         _ => return None,
     };
-    let rest = &bytes[at..];
-    let target_len = rest.iter().position(|byte| !is_target_byte(*byte))?;
-    let (target, rest) = rest.split_at(target_len);
-    if target.len() > limits.target_bytes_max || !rest.starts_with(VERSION) {
+    let path_end = path_end(bytes, at);
+    let (target_end, query) = match bytes.get(path_end) {
+        Some(b'?') => {
+            let target_end = target_end(bytes, path_end);
+            (target_end, Some(&bytes[path_end + 1..target_end]))
+        }
+        _ => (path_end, None),
+    };
+    let len = target_end + VERSION.len();
+    if bytes.get(target_end..len)? != VERSION || target_end - at > limits.target_bytes_max {
         return None;
     }
-    let target = Target::parse(target, method).ok()?;
+    let target = Target {
+        path: &bytes[at..path_end],
+        query,
+    };
     Some(Line {
         method,
         target,
         version: Version::Http11,
-        len: at + target_len + VERSION.len(),
+        len,
     })
 }
 
@@ -305,9 +289,4 @@ fn parse_version(version: &[u8]) -> Result<Version, Refusal> {
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::Version),
         _ => Err(Refusal::RequestLine),
     }
-}
-
-/// `tchar` (RFC 9110, section 5.6.2).
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -29,6 +29,7 @@ mod request;
 mod responder;
 mod response;
 mod routes;
+mod scan;
 mod status;
 mod target;
 

@@ -1,5 +1,6 @@
 //! What a handler sees of a request.
 
+use super::fields;
 use super::target::Target;
 
 /// A request's head, borrowed from the bytes that arrived.
@@ -7,7 +8,8 @@ use super::target::Target;
 pub struct Request<'a> {
     pub(super) method: Method,
     pub(super) target: Target<'a>,
-    pub(super) fields: &'a [httparse::Header<'a>],
+    /// The valid field lines and the empty line.
+    pub(super) fields: &'a [u8],
 }
 
 impl<'a> Request<'a> {
@@ -33,13 +35,16 @@ impl<'a> Request<'a> {
             .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
 
-    /// The value of the first field with this name, in any case, without surrounding white space.
+    /// All header fields, in order: name and value, without white space around them.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        fields::lines(self.fields)
+    }
+
+    /// The value of the first field with this name, in any case.
     pub fn field(&self, name: &str) -> Option<&'a [u8]> {
-        let field = self
-            .fields
-            .iter()
-            .find(|field| field.name.eq_ignore_ascii_case(name))?;
-        Some(field.value)
+        self.fields()
+            .find(|(each, _)| each.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
     }
 }
 

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
-use httparse::EMPTY_HEADER;
 
 use super::body::Body;
 use super::chunked::Found;
 use super::counters::HttpCounters;
 use super::date::ServerAndDate;
-use super::fields::{self, Expectation, Framing};
+use super::fields::{Expectation, Framing};
 use super::head::{self, Head, Limits, Search};
 use super::refusal::Refusal;
 use super::request::{Method, Request};
@@ -106,21 +105,12 @@ impl Turn {
 
 impl<S> Responder<S> {
     /// A responder for one core. `counters` must have been made for the same `routes`.
-    ///
-    /// # Panics
-    ///
-    /// If a limit is larger than what it can be.
     pub fn new(
         routes: &[&'static Route<S>],
         state: S,
         limits: Limits,
         counters: Arc<HttpCounters>,
     ) -> Self {
-        assert!(
-            limits.headers_max <= Limits::HEADERS_MAX,
-            "headers_max is limited to {}",
-            Limits::HEADERS_MAX
-        );
         let methods = [
             Method::Get,
             Method::Post,
@@ -215,68 +205,31 @@ impl<S> Responder<S> {
     fn head(
         &mut self,
         connection: &mut Connection,
-        search: Search,
+        mut search: Search,
         bytes: &[u8],
         full: bool,
         reply: &mut Reply<'_>,
     ) -> Turn {
-        // Enough for what browsers send; clearing more would cost every request.
-        const USUAL_HEADERS: usize = 16;
-
         if bytes.is_empty() {
             return Turn::wait(Next::Receive(Expect::Message));
         }
         if reply.remaining() < Self::REPLY_BYTES_MIN {
             return Turn::wait(Next::Send);
         }
-        let mut fields = [EMPTY_HEADER; USUAL_HEADERS];
-        match self.try_head(connection, search, bytes, full, &mut fields, reply) {
-            Err(Refusal::TooManyFields) if self.limits.headers_max > USUAL_HEADERS => {
-                self.large_head(connection, search, bytes, full, reply)
-            }
-            Err(refusal) => self.refuse_head(connection, refusal, bytes, reply),
-            Ok(turn) => turn,
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn large_head(
-        &mut self,
-        connection: &mut Connection,
-        search: Search,
-        bytes: &[u8],
-        full: bool,
-        reply: &mut Reply<'_>,
-    ) -> Turn {
-        let mut fields = [EMPTY_HEADER; Limits::HEADERS_MAX];
-        self.try_head(connection, search, bytes, full, &mut fields, reply)
-            .unwrap_or_else(|refusal| self.refuse_head(connection, refusal, bytes, reply))
-    }
-
-    /// As [`Responder::head`], within the space that `fields` has. Nothing happened if it fails.
-    #[inline]
-    fn try_head<'a>(
-        &mut self,
-        connection: &mut Connection,
-        mut search: Search,
-        bytes: &'a [u8],
-        full: bool,
-        fields: &'a mut [httparse::Header<'a>],
-        reply: &mut Reply<'_>,
-    ) -> Result<Turn, Refusal> {
-        match head::find(bytes, full, &mut search, &self.limits, fields)? {
-            Some(head) => self.serve(connection, &head, reply),
-            None => {
+        let served = match head::find(bytes, full, &mut search, &self.limits) {
+            Ok(Some(head)) => self.serve(connection, &head, reply),
+            Ok(None) => {
                 connection.phase = Phase::Head(search);
                 let expect = if search.has_begun() {
                     Expect::Head
                 } else {
                     Expect::Message
                 };
-                Ok(Turn::wait(Next::Receive(expect)))
+                return Turn::wait(Next::Receive(expect));
             }
-        }
+            Err(refusal) => Err(refusal),
+        };
+        served.unwrap_or_else(|refusal| self.refuse_head(connection, refusal, bytes, reply))
     }
 
     /// Answers the request with this head, or prepares for its body. Nothing happened if it fails.
@@ -287,8 +240,9 @@ impl<S> Responder<S> {
         head: &Head<'_>,
         reply: &mut Reply<'_>,
     ) -> Result<Turn, Refusal> {
-        let request = &head.request;
-        let meaning = fields::interpret(request.fields, head.version)?;
+        let Head {
+            request, meaning, ..
+        } = head;
         if meaning.expectation == Expectation::Unknown {
             return Err(Refusal::Expectation);
         }
@@ -411,6 +365,7 @@ impl<S> Responder<S> {
     }
 
     /// Reads a body that nobody wants.
+    #[inline(never)]
     fn discard(
         &mut self,
         connection: &mut Connection,
@@ -604,6 +559,7 @@ impl<S> Responder<S> {
     }
 
     /// Sends back what has arrived of a body, as far as there is room.
+    #[inline(never)]
     fn echo(
         &mut self,
         connection: &mut Connection,
@@ -783,6 +739,7 @@ fn end_message(connection: &mut Connection, consumed: usize) -> Turn {
 }
 
 /// Goes on with a generated body.
+#[inline(never)]
 fn stream_on(
     connection: &mut Connection,
     stream: Stream,

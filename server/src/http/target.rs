@@ -1,7 +1,10 @@
 //! The request target: which forms it may have, and which path it names (RFC 9112, section 3.2).
 
+use std::ops::Range;
+
 use super::refusal::Refusal;
 use super::request::Method;
+use super::scan::usual_host_end;
 
 /// A valid request target of an implemented method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +63,7 @@ impl<'a> Target<'a> {
             .unwrap_or(rest.len());
         let (authority, path_and_query) = rest.split_at(end);
         if !is_scheme(scheme)
-            || !is_authority(authority)
+            || !is_authority(authority, 0..authority.len())
             || authority.starts_with(b":")
             || authority.is_empty()
         {
@@ -123,50 +126,40 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What may stand in a request target.
-///
-/// In a query that is more than RFC 3986 allows: browsers send `{ } | \ ^ [ ]` and the backtick there
-/// unencoded. The query is opaque here, so nothing can be read in two ways.
+/// Whether `bytes[range]` is `uri-host [ ":" port ]` (RFC 9110, section 7.2); an empty one is, too.
 #[inline]
-pub(super) fn is_target_byte(byte: u8) -> bool {
-    CLASSES[byte as usize] & TARGET != 0
-}
-
-/// Whether `text` is `uri-host [ ":" port ]` (RFC 9110, section 7.2); an empty one is, too.
-#[inline]
-pub(super) fn is_authority(text: &[u8]) -> bool {
-    match text
-        .iter()
-        .position(|byte| CLASSES[*byte as usize] & HOST == 0)
-    {
-        None => true,
-        Some(at) => is_unusual_authority(text, at),
+pub(super) fn is_authority(bytes: &[u8], range: Range<usize>) -> bool {
+    // Letters, digits, hyphens and dots, then perhaps a port: nearly every one.
+    let host_end = usual_host_end(bytes, range.start);
+    if host_end >= range.end {
+        return true;
+    }
+    match &bytes[host_end..range.end] {
+        [b':', port @ ..] if port.iter().all(u8::is_ascii_digit) => true,
+        _ => is_unusual_authority(&bytes[range]),
     }
 }
 
-#[inline(never)]
-fn is_unusual_authority(text: &[u8], at: usize) -> bool {
-    let (host, port) = match text[at] {
-        b':' => text.split_at(at),
-        b'[' if at == 0 => match text.iter().position(|byte| *byte == b']') {
-            Some(end) if is_ip_literal(&text[1..end]) => text.split_at(end + 1),
-            _ => return false,
-        },
-        b'%' => {
-            let end = text
-                .iter()
-                .position(|byte| *byte == b':')
-                .unwrap_or(text.len());
-            text.split_at(end)
-        }
-        _ => return false,
+#[cold]
+fn is_unusual_authority(text: &[u8]) -> bool {
+    let host_len = match text.first() {
+        Some(b'[') => text
+            .iter()
+            .position(|byte| *byte == b']')
+            .map(|end| end + 1),
+        _ => text.iter().position(|byte| *byte == b':'),
+    };
+    let (host, port) = text.split_at(host_len.unwrap_or(text.len()));
+    let is_host = match host {
+        [b'[', address @ .., b']'] => is_ip_literal(address),
+        name => is_reg_name(name),
     };
     let is_port = match port {
         [] => true,
         [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    is_port && (host.starts_with(b"[") || is_reg_name(host))
+    is_host && is_port
 }
 
 /// `reg-name`: unreserved, sub-delims and percent-encoded bytes.
@@ -212,10 +205,9 @@ fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-const TARGET: u8 = 1;
-const PATH: u8 = 2;
-const HOST: u8 = 4;
-const UNRESERVED: u8 = 8;
+const PATH: u8 = 1;
+const HOST: u8 = 2;
+const UNRESERVED: u8 = 4;
 
 /// The character classes of RFC 3986 that a byte belongs to.
 static CLASSES: [u8; 256] = {
@@ -227,10 +219,6 @@ static CLASSES: [u8; 256] = {
             byte as u8,
             b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
         );
-        let visible = byte > 0x20 && byte < 0x7f;
-        if visible && !matches!(byte as u8, b'"' | b'#' | b'<' | b'>') {
-            classes[byte] |= TARGET;
-        }
         if unreserved || sub_delim || matches!(byte as u8, b':' | b'@' | b'/') {
             classes[byte] |= PATH;
         }
@@ -264,7 +252,7 @@ mod tests {
             "a%20b:1",
             "a,b;c=d!",
         ] {
-            assert!(is_authority(valid.as_bytes()), "{valid}");
+            assert!(is_authority(valid.as_bytes(), 0..valid.len()), "{valid}");
         }
         for invalid in [
             "a b",
@@ -284,7 +272,10 @@ mod tests {
             "a[::1]",
             "a\tb",
         ] {
-            assert!(!is_authority(invalid.as_bytes()), "{invalid}");
+            assert!(
+                !is_authority(invalid.as_bytes(), 0..invalid.len()),
+                "{invalid}"
+            );
         }
     }
 

@@ -1,0 +1,108 @@
+//! What a request costs the responder: parse, route, answer. Aims: 60 ns for a minimal request, 250 ns
+//! for one of a browser, with about 600 bytes of header fields.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use barewire::events::{Events, EventsConfig};
+use barewire::http::{Connection, HttpCounters, Limits, Responder};
+use barewire::site::{self, Site};
+use barewire_stack::service::{Input, Reply, Service};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+const MINIMAL: &str = "GET /plaintext HTTP/1.1\r\nHost: server\r\n\r\n";
+
+/// What wrk sends with TechEmpower's script.
+const TECHEMPOWER: &str = "GET /json HTTP/1.1\r\nHost: tfb-server:8080\r\nAccept: application/json,text/html;q=0.9,application/xhtml+xml;q=0.9,application/xml;q=0.8,*/*;q=0.7\r\nConnection: keep-alive\r\n\r\n";
+
+/// What a desktop browser sends: 13 fields.
+const BROWSER: &str = "GET /plaintext HTTP/1.1\r\n\
+    Host: www.example.org:8080\r\n\
+    Connection: keep-alive\r\n\
+    Cache-Control: max-age=0\r\n\
+    sec-ch-ua: \"Chromium\";v=\"130\", \"Not?A_Brand\";v=\"99\"\r\n\
+    sec-ch-ua-mobile: ?0\r\n\
+    sec-ch-ua-platform: \"Linux\"\r\n\
+    Upgrade-Insecure-Requests: 1\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
+    Sec-Fetch-Site: none\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
+    Cookie: session=0123456789abcdef0123456789abcdef\r\n\r\n";
+
+const EVENT: &str = "POST /event HTTP/1.1\r\nHost: server\r\nContent-Type: application/json\r\nContent-Length: 37\r\n\r\n{\"userId\":\"user_12345\",\"value\":123.5}";
+
+const CHUNKED_EVENT: &str = "POST /event HTTP/1.1\r\nHost: server\r\nTransfer-Encoding: chunked\r\n\r\n25\r\n{\"userId\":\"user_12345\",\"value\":123.5}\r\n0\r\n\r\n";
+
+const MALFORMED: &str = "GET /plaintext HTTP/1.1\r\nHost : server\r\n\r\n";
+
+fn responder() -> Responder<Site> {
+    let routes = site::routes(true);
+    let events = Events::new(EventsConfig::new(1)).expect("one core can count");
+    let counters = Arc::new(HttpCounters::new(&routes));
+    let mut responder = site::responder(
+        &routes,
+        Site {
+            events: events.shard(0),
+        },
+        Limits::default(),
+        counters,
+    );
+    responder.on_clock(784_111_777);
+    responder
+}
+
+fn requests(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("http");
+    let mut bench = |name: &str, request: &str, depth: usize| {
+        let bytes = request.repeat(depth).into_bytes();
+        let mut responder = responder();
+        let mut space = vec![0; 64 * 1024];
+        group.throughput(Throughput::Elements(depth as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut connection = Connection::default();
+                let mut reply = Reply::new(&mut space);
+                let input = Input {
+                    bytes: black_box(&bytes),
+                    full: false,
+                    ended: false,
+                };
+                let progress = responder.on_input(&mut connection, input, &mut reply);
+                black_box((progress, reply.len()))
+            });
+        });
+    };
+    bench("minimal", MINIMAL, 1);
+    bench("minimal/16", MINIMAL, 16);
+    bench("techempower_json", TECHEMPOWER, 1);
+    bench("browser", BROWSER, 1);
+    bench("browser/16", BROWSER, 16);
+    bench("event", EVENT, 1);
+    bench("event_chunked", CHUNKED_EVENT, 1);
+    bench("malformed", MALFORMED, 1);
+    group.finish();
+
+    // The floor under every request: what httparse alone takes for the same bytes.
+    let mut group = criterion.benchmark_group("httparse");
+    for (name, request) in [
+        ("minimal", MINIMAL),
+        ("techempower_json", TECHEMPOWER),
+        ("browser", BROWSER),
+    ] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut fields = [const { std::mem::MaybeUninit::uninit() }; 16];
+                let mut parsed = httparse::Request::new(&mut []);
+                let status =
+                    parsed.parse_with_uninit_headers(black_box(request.as_bytes()), &mut fields);
+                black_box((status, parsed.headers.len()))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, requests);
+criterion_main!(benches);

@@ -1,0 +1,183 @@
+//! Finds where a run of characters ends: names, values, targets, 16 bytes at a time.
+//!
+//! A head is little else than such runs, and strictness means that every byte of it is looked at.
+
+use wide::u8x16;
+
+/// The end of a field name: the first byte from `from` on that is not a `tchar`.
+#[inline]
+pub(super) fn token_end(bytes: &[u8], from: usize) -> usize {
+    let end = find(bytes, from, |block| alphanumeric(block) | is(block, b'-'));
+    match bytes.get(end) {
+        Some(b':') | None => end,
+        // A name with other characters than letters, digits and hyphens is rare.
+        Some(_) => find_bytewise(bytes, end, is_token_byte),
+    }
+}
+
+/// The end of a field value: the first byte that it cannot contain.
+#[inline]
+pub(super) fn text_end(bytes: &[u8], from: usize) -> usize {
+    find(bytes, from, |block| {
+        (at_least(block, b' ') | is(block, b'\t')) & !is(block, 0x7f)
+    })
+}
+
+/// The end of a path: the first byte that is `?` or cannot be in a target.
+#[inline]
+pub(super) fn path_end(bytes: &[u8], from: usize) -> usize {
+    find(bytes, from, |block| target(block) & !is(block, b'?'))
+}
+
+/// The end of a target: the first byte that cannot be in one.
+#[inline]
+pub(super) fn target_end(bytes: &[u8], from: usize) -> usize {
+    find(bytes, from, target)
+}
+
+/// The end of the letters, digits, hyphens and dots that most hosts consist of.
+#[inline]
+pub(super) fn usual_host_end(bytes: &[u8], from: usize) -> usize {
+    find(bytes, from, |block| {
+        alphanumeric(block) | within(block, b'-', b'.')
+    })
+}
+
+/// `tchar` (RFC 9110, section 5.6.2).
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What a field value may contain: HTAB, SP, visible characters and obs-text (RFC 9110, section 5.5).
+pub(super) fn is_text_byte(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+}
+
+/// What may stand in a request target.
+///
+/// In a query that is more than RFC 3986 allows: browsers send `{ } | \ ^ [ ]` and the backtick there
+/// unencoded. The query is opaque here, so nothing can be read in two ways.
+pub(super) fn is_target_byte(byte: u8) -> bool {
+    matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'#' | b'<' | b'>')
+}
+
+const BLOCK: usize = 16;
+
+/// The first byte from `from` on that is not in `class`, which sets all bits of those that are, or the
+/// end. NUL must not be in it.
+#[inline(always)]
+fn find(bytes: &[u8], from: usize, class: impl Fn(u8x16) -> u8x16) -> usize {
+    let outside = |block: &[u8; BLOCK]| class(u8x16::new(*block)).to_bitmask() ^ 0xffff;
+    let mut at = from;
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let outside = outside(block);
+        if outside != 0 {
+            return at + outside.trailing_zeros() as usize;
+        }
+        at += BLOCK;
+    }
+    // The last block overlaps with bytes that were looked at before; a short one is filled up with NUL.
+    let mut short = [0; BLOCK];
+    let (block, seen) = match bytes.last_chunk() {
+        Some(block) => (block, at - (bytes.len() - BLOCK)),
+        None => {
+            short[..bytes.len()].copy_from_slice(bytes);
+            (&short, at)
+        }
+    };
+    let outside = outside(block) >> seen;
+    if outside == 0 {
+        bytes.len()
+    } else {
+        at + outside.trailing_zeros() as usize
+    }
+}
+
+fn find_bytewise(bytes: &[u8], from: usize, class: impl Fn(u8) -> bool) -> usize {
+    let rest = &bytes[from..];
+    from + rest
+        .iter()
+        .position(|byte| !class(*byte))
+        .unwrap_or(rest.len())
+}
+
+// The same classes for 16 bytes: all bits of a byte that is in one, none of a byte that is not.
+
+#[inline(always)]
+fn target(block: u8x16) -> u8x16 {
+    // `"` and `#` are neighbours.
+    let others = within(block, b'"', b'#') | is(block, b'<') | is(block, b'>');
+    within(block, b'!', b'~') & !others
+}
+
+#[inline(always)]
+fn alphanumeric(block: u8x16) -> u8x16 {
+    within(block | u8x16::splat(0x20), b'a', b'z') | within(block, b'0', b'9')
+}
+
+#[inline(always)]
+fn within(block: u8x16, first: u8, last: u8) -> u8x16 {
+    let offset = block - u8x16::splat(first);
+    offset.simd_eq(offset.min(u8x16::splat(last - first)))
+}
+
+#[inline(always)]
+fn at_least(block: u8x16, least: u8) -> u8x16 {
+    block.simd_eq(block.max(u8x16::splat(least)))
+}
+
+#[inline(always)]
+fn is(block: u8x16, byte: u8) -> u8x16 {
+    block.simd_eq(u8x16::splat(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Checks every scan against the slow way.
+    fn check(bytes: &[u8], from: usize) {
+        let end = |class: fn(u8) -> bool| find_bytewise(bytes, from, class);
+        assert_eq!(token_end(bytes, from), end(is_token_byte));
+        assert_eq!(
+            text_end(bytes, from),
+            end(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
+        );
+        let in_target = |byte| matches!(byte, b'!'..=b'~') && !b"\"#<>".contains(&byte);
+        assert_eq!(
+            target_end(bytes, from),
+            find_bytewise(bytes, from, in_target)
+        );
+        assert_eq!(
+            path_end(bytes, from),
+            find_bytewise(bytes, from, |byte| in_target(byte) && byte != b'?')
+        );
+        assert_eq!(
+            usual_host_end(bytes, from),
+            end(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+        );
+    }
+
+    #[test]
+    fn every_byte_is_in_the_class_it_belongs_to() {
+        for byte in 0..=255 {
+            for len in [1, 15, 16, 17, 40] {
+                let mut bytes = vec![b'a'; len];
+                bytes[len - 1] = byte;
+                check(&bytes, 0);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn runs_end_where_they_end_byte_by_byte(
+            bytes in prop::collection::vec(prop_oneof![8 => b'a'..=b'z', 1 => any::<u8>()], 0..80),
+            from in 0usize..80,
+        ) {
+            check(&bytes, from.min(bytes.len()));
+        }
+    }
+}
