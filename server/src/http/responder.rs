@@ -105,12 +105,18 @@ impl Turn {
 
 impl<S> Responder<S> {
     /// A responder for one core. `counters` must have been made for the same `routes`.
+    ///
+    /// # Panics
+    ///
+    /// If a limit does not fit in 32 bits.
     pub fn new(
         routes: &[&'static Route<S>],
         state: S,
         limits: Limits,
         counters: Arc<HttpCounters>,
     ) -> Self {
+        let bytes_max = limits.head_bytes_max.max(limits.body_bytes_max);
+        assert!(u32::try_from(bytes_max).is_ok(), "{limits:?}");
         let methods = [
             Method::Get,
             Method::Post,
