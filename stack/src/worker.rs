@@ -29,7 +29,8 @@ use crate::time::{Duration, Instant};
 /// What a core does when there is nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Looks again, for ever: the lowest latency, and a core that is always at 100 %.
+    /// Looks again, for ever: the lowest latency, and a core that is always at 100 %. After a while it
+    /// lets others look in between (`sched_yield`), but never sleeps.
     Spin,
     /// Looks again for a while, then sleeps until frames arrive or a deadline passes.
     Adaptive {
@@ -41,9 +42,11 @@ pub enum Wait {
 impl Default for Wait {
     /// Spins for 50 µs: a little more than it takes to fall asleep and be woken.
     fn default() -> Self {
-        Wait::Adaptive { spin_us: 50 }
+        Wait::Adaptive { spin_us: SPIN_US }
     }
 }
+
+const SPIN_US: u32 = 50;
 
 /// How a core runs.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +153,7 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
         counters: Arc<WorkerCounters>,
     ) -> Self {
         let (may_sleep, spin_us) = match config.wait {
-            Wait::Spin => (false, 0),
+            Wait::Spin => (false, SPIN_US),
             Wait::Adaptive { spin_us } => (true, spin_us),
         };
         let wake_fds = shard.wake_fds().filter(|_| may_sleep);
@@ -198,8 +201,11 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
             for link in self.shard.links_mut() {
                 link.kick();
             }
-            if self.clock.now_ns() - busy_until_ns < self.spin_ns || self.fds.is_empty() {
+            if self.clock.now_ns() - busy_until_ns < self.spin_ns {
                 std::hint::spin_loop();
+            } else if self.fds.is_empty() {
+                // What brings the frames may be a thread of the kernel that waits for this very core.
+                rustix::thread::sched_yield();
             } else {
                 self.sleep()?;
             }

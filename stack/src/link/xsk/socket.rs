@@ -109,7 +109,7 @@ fn try_open(
         set_busy_poll(&socket, busy_poll)
             .map_err(|source| refused.by("set up busy polling", source))?;
     }
-    set_tx_budget(&socket, config.tx_ring_frames);
+    widen_copy_mode(&socket, config, frame_bytes);
 
     let outcome = Outcome {
         zero_copy: options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY),
@@ -204,12 +204,21 @@ fn set_busy_poll(socket: &OwnedFd, busy_poll: BusyPoll) -> io::Result<()> {
     )
 }
 
-/// Frames that copy mode sends for one wake-up; 32 unless told otherwise (`XDP_MAX_TX_SKB_BUDGET`,
-/// Linux 6.18). Kernels that do not know it are woken more often.
-fn set_tx_budget(socket: &OwnedFd, frames: u32) {
+/// Lets copy mode send the whole tx ring in one go, as far as the kernel can be told.
+fn widen_copy_mode(socket: &OwnedFd, config: &XskConfig, frame_bytes: u32) {
+    /// Frames sent for one wake-up, 32 by default (since Linux 6.17). Older kernels are woken more often.
     const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
-    if let Ok(frames) = frames.try_into() {
-        let _ = set_option(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, frames);
+    /// What the kernel counts for a frame beside its bytes: its descriptor, and rounding up.
+    const SKB_BYTES: u32 = 2048;
+    let frames = config.tx_ring_frames;
+    let send_buffer_bytes = frames * (frame_bytes + SKB_BYTES);
+    for (level, name, value) in [
+        (libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, frames),
+        (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, send_buffer_bytes),
+    ] {
+        if let Ok(value) = value.try_into() {
+            let _ = set_option(socket, level, name, value);
+        }
     }
 }
 
