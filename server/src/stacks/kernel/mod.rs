@@ -12,7 +12,6 @@
 //! compared with them: nothing shared between cores, connections served where their packets
 //! arrive, no allocation after start, and no system call that could be spared.
 
-mod clock;
 mod config;
 pub mod cores;
 mod counters;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use barewire_stack::clock::Clock;
 use barewire_stack::service::Service;
 
-use super::clock::Clock;
 use super::config::KernelConfig;
 use super::cores::StartError;
 use super::counters::KernelCounters;
