@@ -1,0 +1,368 @@
+//! wrk, on one or more machines: checked for being there, given its script, run, and read.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
+
+use crate::interrupt;
+use crate::matrix::Route;
+use crate::site::{LoadMachine, Site, output};
+
+const SCRIPT: &str = include_str!("wrk.lua");
+const SCRIPT_PATH: &str = "/tmp/barewire-report-wrk.lua";
+
+/// What all load machines saw in one run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Load {
+    /// Requests answered.
+    pub requests: u64,
+    /// Requests per second, added up over the load machines.
+    pub requests_per_s: f64,
+    /// Bytes received per second, added up over the load machines.
+    pub bytes_per_s: f64,
+    /// Latency; of several load machines, the worst of each figure.
+    pub latency_us: Latency,
+    /// Errors, added up.
+    pub errors: Errors,
+}
+
+/// Latency as wrk saw it, in microseconds. A pipelined request's counts from its batch's sending.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Latency {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p99_9: f64,
+    pub max: f64,
+}
+
+/// Errors by kind, as wrk counts them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errors {
+    /// Connections that could not be opened.
+    pub connect: u64,
+    /// Failed reads.
+    pub read: u64,
+    /// Failed writes.
+    pub write: u64,
+    /// Answers whose status was not 2xx or 3xx.
+    pub status: u64,
+    /// Requests that took longer than wrk waits.
+    pub timeout: u64,
+}
+
+/// What one wrk prints; see wrk.lua.
+#[derive(Debug, Deserialize)]
+struct Summary {
+    requests: u64,
+    duration_us: f64,
+    bytes: u64,
+    latency_us: Latency,
+    errors: Errors,
+}
+
+/// Fails unless every load machine has wrk and curl; leaves the script there.
+pub fn prepare(site: &Site) -> Result<()> {
+    for machine in &site.load_machines {
+        for tool in ["wrk", "curl"] {
+            let words = ["sh", "-c", &format!("command -v {tool}")].map(str::to_owned);
+            output(machine.command(&words)?).with_context(|| {
+                format!(
+                    "`{tool}` is not installed on {}, or it cannot be reached: apt-get install {tool}",
+                    machine.name()
+                )
+            })?;
+        }
+        let words = ["sh", "-c", &format!("cat > {SCRIPT_PATH}")].map(str::to_owned);
+        let mut child = machine
+            .command(&words)?
+            .stdin(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} cannot be reached", machine.name()))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(SCRIPT.as_bytes())?;
+        }
+        ensure!(
+            child.wait()?.success(),
+            "{SCRIPT_PATH} cannot be written on {}",
+            machine.name()
+        );
+    }
+    Ok(())
+}
+
+/// Asks for `route` once and looks at the whole answer.
+pub fn check(machine: &LoadMachine, route: &Route, url: &str) -> Result<()> {
+    const MARK: &str = "\nBAREWIRE ";
+    let mut words: Vec<String> = ["curl", "-sS", "--max-time", "2", "-X", &route.method]
+        .map(str::to_owned)
+        .into();
+    if let Some(body) = &route.body {
+        words.extend(["-H", "Content-Type: application/json", "--data-binary"].map(str::to_owned));
+        words.push(body.replace("{i}", "0"));
+    }
+    words.extend(["-w".to_owned(), format!("{MARK}%{{http_code}}")]);
+    words.push(format!("{url}{}", route.path));
+    let answer = output(machine.command(&words)?)?;
+    let (body, status) = answer
+        .rsplit_once(MARK)
+        .with_context(|| format!("curl printed {answer:?}"))?;
+    ensure!(status == "200", "it answered with status {status}");
+    if let Some(expected) = &route.expect_body {
+        ensure!(
+            body == expected,
+            "its body is {body:?} and should be {expected:?}"
+        );
+    }
+    Ok(())
+}
+
+/// The processes of one load that is running; dropping it kills them.
+pub struct Loading {
+    children: Vec<(String, Child)>,
+}
+
+/// Starts the load of one run on all machines.
+pub fn start(site: &Site, route: &Route, connections: u32, seconds: u32) -> Result<Loading> {
+    let mut loading = Loading {
+        children: Vec::new(),
+    };
+    for (machine, connections) in shares(site, connections) {
+        let mut command = machine.command(&words(site, route, machine, connections, seconds))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("wrk cannot be started on {}", machine.name()))?;
+        loading.children.push((machine.name(), child));
+    }
+    Ok(loading)
+}
+
+/// The command line of the load, for the record.
+pub fn command_line(site: &Site, route: &Route, connections: u32, seconds: u32) -> String {
+    shares(site, connections)
+        .map(|(machine, connections)| {
+            let words = words(site, route, machine, connections, seconds);
+            shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+        })
+        .collect::<Vec<_>>()
+        .join(" & ")
+}
+
+impl Loading {
+    /// Waits for the end and adds up what the machines saw. The raw output goes to `raw`.
+    pub fn finish(mut self, limit: Duration, raw: &Path) -> Result<Load> {
+        let deadline = Instant::now() + limit;
+        let mut total: Option<Load> = None;
+        let mut log = File::options()
+            .create(true)
+            .append(true)
+            .open(raw)
+            .with_context(|| format!("cannot write {}", raw.display()))?;
+        for (machine, child) in &mut self.children {
+            let status = loop {
+                if let Some(status) = child.try_wait()? {
+                    break status;
+                }
+                interrupt::check()?;
+                ensure!(
+                    Instant::now() < deadline,
+                    "wrk on {machine} did not end in time"
+                );
+                sleep(Duration::from_millis(5));
+            };
+            let (stdout, stderr) = (read(child.stdout.take())?, read(child.stderr.take())?);
+            log.write_all(stdout.as_bytes())
+                .and_then(|()| log.write_all(stderr.as_bytes()))
+                .with_context(|| format!("cannot write {}", raw.display()))?;
+            ensure!(
+                status.success(),
+                "wrk on {machine} ended with {status}: {}",
+                stderr.trim()
+            );
+            let load = parse(&stdout).with_context(|| format!("wrk on {machine}"))?;
+            total = Some(match total {
+                None => load,
+                Some(total) => total.merge(&load),
+            });
+        }
+        total.context("there is no load machine")
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.children {
+            if !matches!(child.try_wait(), Ok(None)) {
+                continue;
+            }
+            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Load {
+    /// Fails if anything went wrong: a figure beside errors is no figure.
+    pub fn ensure_clean(&self) -> Result<()> {
+        let Errors {
+            connect,
+            read,
+            write,
+            status,
+            timeout,
+        } = self.errors;
+        if self.errors != Errors::default() {
+            bail!(
+                "the load had errors, so its figures mean nothing: {connect} connect, {read} read, {write} write, \
+                 {status} wrong status, {timeout} timed out"
+            );
+        }
+        ensure!(self.requests > 0, "not one request was answered");
+        Ok(())
+    }
+
+    fn merge(&self, other: &Load) -> Load {
+        let (a, b) = (&self.latency_us, &other.latency_us);
+        Load {
+            requests: self.requests + other.requests,
+            requests_per_s: self.requests_per_s + other.requests_per_s,
+            bytes_per_s: self.bytes_per_s + other.bytes_per_s,
+            latency_us: Latency {
+                p50: a.p50.max(b.p50),
+                p90: a.p90.max(b.p90),
+                p99: a.p99.max(b.p99),
+                p99_9: a.p99_9.max(b.p99_9),
+                max: a.max.max(b.max),
+            },
+            errors: Errors {
+                connect: self.errors.connect + other.errors.connect,
+                read: self.errors.read + other.errors.read,
+                write: self.errors.write + other.errors.write,
+                status: self.errors.status + other.errors.status,
+                timeout: self.errors.timeout + other.errors.timeout,
+            },
+        }
+    }
+}
+
+/// Each machine with its share of the connections; machines without a share are left out.
+fn shares(site: &Site, connections: u32) -> impl Iterator<Item = (&LoadMachine, u32)> {
+    let machines = site.load_machines.len() as u32;
+    site.load_machines
+        .iter()
+        .enumerate()
+        .map(move |(index, machine)| {
+            let extra = u32::from((index as u32) < connections % machines);
+            (machine, connections / machines + extra)
+        })
+        .filter(|&(_, share)| share > 0)
+}
+
+fn words(
+    site: &Site,
+    route: &Route,
+    machine: &LoadMachine,
+    connections: u32,
+    seconds: u32,
+) -> Vec<String> {
+    let mut words = vec![
+        "wrk".to_owned(),
+        format!("-t{}", machine.threads.min(connections)),
+        format!("-c{connections}"),
+        format!("-d{seconds}s"),
+        "--timeout".to_owned(),
+        "5s".to_owned(),
+        "-s".to_owned(),
+        SCRIPT_PATH.to_owned(),
+        format!("{}{}", site.url(), route.path),
+        "--".to_owned(),
+        route.method.clone(),
+        route.pipeline.to_string(),
+    ];
+    words.extend(route.body.clone());
+    words
+}
+
+fn parse(stdout: &str) -> Result<Load> {
+    let json = stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("BAREWIRE "))
+        .with_context(|| format!("it printed no summary: {:?}", stdout.trim()))?;
+    let summary: Summary = serde_json::from_str(json).context("its summary is malformed")?;
+    let seconds = summary.duration_us / 1e6;
+    ensure!(seconds > 0.0, "it ran for no time at all");
+    Ok(Load {
+        requests: summary.requests,
+        requests_per_s: summary.requests as f64 / seconds,
+        bytes_per_s: summary.bytes as f64 / seconds,
+        latency_us: summary.latency_us,
+        errors: summary.errors,
+    })
+}
+
+fn read(pipe: Option<impl Read>) -> Result<String> {
+    let mut text = String::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_string(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// The version that a load machine's wrk calls itself.
+pub fn version(machine: &LoadMachine) -> String {
+    let words = ["sh", "-c", "wrk -v 2>&1 | head -1"].map(str::to_owned);
+    let version = machine.command(&words).and_then(output);
+    version.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRINTED: &str = r#"Running 1s test @ http://10.77.0.2:8080/plaintext
+  1 threads and 64 connections
+Requests/sec: 100000.00
+BAREWIRE {"requests":200000,"duration_us":2000000,"bytes":26000000,"latency_us":{"p50":400,"p90":500,"p99":900,"p99_9":1200,"max":3000},"errors":{"connect":0,"read":0,"write":0,"status":0,"timeout":0}}
+"#;
+
+    #[test]
+    fn a_summary_becomes_rates() {
+        let load = parse(PRINTED).unwrap();
+        assert_eq!(load.requests_per_s, 100_000.0);
+        assert_eq!(load.latency_us.p99_9, 1200.0);
+        load.ensure_clean().unwrap();
+    }
+
+    #[test]
+    fn any_error_spoils_the_figures() {
+        let load = parse(&PRINTED.replace("\"status\":0", "\"status\":7")).unwrap();
+        let complaint = load.ensure_clean().unwrap_err().to_string();
+        assert!(complaint.contains("7 wrong status"), "{complaint}");
+        assert!(parse("Running 1s test\n").is_err());
+    }
+
+    #[test]
+    fn several_machines_add_up_and_the_worst_latency_stands() {
+        let one = parse(PRINTED).unwrap();
+        let other = parse(&PRINTED.replace("\"p99\":900", "\"p99\":1000")).unwrap();
+        let both = one.merge(&other);
+        assert_eq!(both.requests, 400_000);
+        assert_eq!(both.requests_per_s, 200_000.0);
+        assert_eq!(both.latency_us.p99, 1000.0);
+    }
+}

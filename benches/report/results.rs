@@ -1,0 +1,251 @@
+//! What a report is made of, and what follows from it: `results.json` and its summaries.
+//!
+//! The file holds every round as it was measured. Whatever is shown (medians, ratios, what bounds
+//! a figure) is computed from the rounds, here and nowhere else, so that anybody can recompute it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::load::Load;
+use crate::machine::Machine;
+use crate::matrix::Matrix;
+use crate::site::SiteRecord;
+use crate::usage::{Side, Usage};
+
+/// The version of this schema; it grows when a field changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// The whole of `results.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Results {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// When the first round began, RFC 3339, UTC.
+    pub started: String,
+    /// The server's host name.
+    pub host: String,
+    /// Whether somebody stopped it before all rounds were measured.
+    pub interrupted: bool,
+    /// What was asked for.
+    pub matrix: Matrix,
+    /// Where it was measured.
+    pub site: SiteRecord,
+    /// What the machine was.
+    pub machine: Machine,
+    /// The command line of each server, by name.
+    pub commands: Vec<(String, String)>,
+    /// The command line of one load, as an example.
+    pub load_command: String,
+    /// What was not tuned, a sentence each.
+    pub not_tuned: Vec<String>,
+    /// Every round that counts, in the order of measuring.
+    pub rounds: Vec<Round>,
+    /// Rounds that were thrown away and repeated, and why.
+    pub repeated: Vec<String>,
+}
+
+/// One measurement of one server on one route with one number of connections.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Round {
+    /// The server's name.
+    pub server: String,
+    /// The route's name.
+    pub route: String,
+    /// Open connections.
+    pub connections: u32,
+    /// Its number, from 1; rounds of the same number were measured one after the other.
+    pub round: u32,
+    /// What the load saw.
+    pub load: Load,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// Median, least and greatest of a figure over the rounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+/// What kept a figure from being higher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The server's cores were full and the load's were not: the figure is the server's limit.
+    Server,
+    /// The load's cores were full: the server could have done more.
+    Client,
+    /// Neither was full, or it cannot be told.
+    Unknown,
+}
+
+impl Results {
+    /// Reads `results.json` from a report's directory.
+    pub fn read(directory: &Path) -> Result<Results> {
+        let path = directory.join("results.json");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let results: Results = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no report", path.display()))?;
+        ensure!(
+            results.schema == SCHEMA,
+            "{} has schema {}, and this program reads {SCHEMA}",
+            path.display(),
+            results.schema
+        );
+        Ok(results)
+    }
+
+    /// The rounds of one cell.
+    pub fn cell<'a>(&'a self, server: &str, route: &str, connections: u32) -> Vec<&'a Round> {
+        self.rounds
+            .iter()
+            .filter(|round| {
+                round.server == server && round.route == route && round.connections == connections
+            })
+            .collect()
+    }
+
+    /// A figure of one cell over its rounds; `None` if it was not measured.
+    pub fn spread(
+        &self,
+        server: &str,
+        route: &str,
+        connections: u32,
+        figure: impl Fn(&Round) -> f64,
+    ) -> Option<Spread> {
+        Spread::of(
+            self.cell(server, route, connections)
+                .into_iter()
+                .map(figure),
+        )
+    }
+
+    /// How `server` compares with the baseline in a figure: the quotient of each pair of rounds.
+    pub fn ratio(
+        &self,
+        server: &str,
+        route: &str,
+        connections: u32,
+        figure: impl Fn(&Round) -> f64,
+    ) -> Option<Spread> {
+        let ours = self.cell(server, route, connections);
+        let baseline = self.cell(&self.matrix.baseline, route, connections);
+        Spread::of(ours.iter().filter_map(|round| {
+            let pair = baseline.iter().find(|pair| pair.round == round.round)?;
+            let ratio = figure(round) / figure(pair);
+            ratio.is_finite().then_some(ratio)
+        }))
+    }
+
+    /// What kept a cell from being faster, by most of its rounds.
+    pub fn bound(&self, server: &str, route: &str, connections: u32) -> Bound {
+        let polls = self
+            .matrix
+            .servers
+            .iter()
+            .any(|described| described.name == server && described.polls);
+        let rounds = self.cell(server, route, connections);
+        let share = |bound| {
+            let same = rounds.iter().filter(|round| round.bound(polls) == bound);
+            same.count() * 2 > rounds.len()
+        };
+        [Bound::Client, Bound::Server]
+            .into_iter()
+            .find(|&bound| share(bound))
+            .unwrap_or(Bound::Unknown)
+    }
+
+    /// The connections of the matrix, ascending.
+    pub fn connections(&self) -> Vec<u32> {
+        let mut connections = self.matrix.connections.clone();
+        connections.sort_unstable();
+        connections.dedup();
+        connections
+    }
+}
+
+impl Round {
+    /// Requests per second.
+    pub fn rate(&self) -> f64 {
+        self.load.requests_per_s
+    }
+
+    /// Busy time of all of the server's cores per request, in microseconds.
+    pub fn server_core_us(&self) -> f64 {
+        self.usage.busy_s(Side::Server) * 1e6 / self.load.requests as f64
+    }
+
+    /// Busy time of the cores of both sides per request, in microseconds: it cannot be shifted
+    /// from one side to the other.
+    pub fn both_cores_us(&self) -> f64 {
+        (self.usage.busy_s(Side::Server) + self.usage.busy_s(Side::Client)) * 1e6
+            / self.load.requests as f64
+    }
+
+    /// What kept it from being faster. A core that polls is always busy and proves nothing.
+    pub fn bound(&self, polls: bool) -> Bound {
+        const FULL: f64 = 0.97;
+        const NOT_FULL: f64 = 0.95;
+        let client = self.usage.busy_share(Side::Client);
+        let server = self.usage.busy_share(Side::Server);
+        match (server, client) {
+            (_, Some(client)) if client >= NOT_FULL => Bound::Client,
+            (Some(server), Some(_)) if server >= FULL && !polls => Bound::Server,
+            _ => Bound::Unknown,
+        }
+    }
+}
+
+impl Spread {
+    /// The spread of some figures; `None` if there are none.
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut figures: Vec<f64> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        let (&min, &max) = (figures.first()?, figures.last()?);
+        let middle = figures.len() / 2;
+        let median = if figures.len() % 2 == 1 {
+            figures[middle]
+        } else {
+            (figures[middle - 1] + figures[middle]) / 2.0
+        };
+        Some(Spread { median, min, max })
+    }
+
+    /// Whether two spreads do not overlap, so that their difference is more than noise.
+    pub fn is_apart_from(&self, other: &Spread) -> bool {
+        self.min > other.max || other.min > self.max
+    }
+}
+
+impl Bound {
+    /// How a reader is told.
+    pub fn words(self) -> &'static str {
+        match self {
+            Bound::Server => "the server's limit",
+            Bound::Client => "bound by the client",
+            Bound::Unknown => "limit not proven",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spreads() {
+        assert_eq!(Spread::of([]), None);
+        let odd = Spread::of([3.0, 1.0, 2.0]).unwrap();
+        assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
+        let even = Spread::of([4.0, 5.0, 9.0, 6.0]).unwrap();
+        assert_eq!(even.median, 5.5);
+        assert!(odd.is_apart_from(&even));
+        assert!(!even.is_apart_from(&Spread::of([9.0]).unwrap()));
+    }
+}
