@@ -21,6 +21,9 @@ pub struct Matrix {
     pub measure_s: u32,
     /// Numbers of open connections, over all load machines together.
     pub connections: Vec<u32>,
+    /// Share of one core that may belong to processes of neither side before a round is repeated.
+    #[serde(default = "five_percent")]
+    pub foreign_share_max: f64,
     /// The server that the others are compared with, round by round.
     pub baseline: String,
     /// The servers.
@@ -82,6 +85,10 @@ fn get() -> String {
 
 fn one() -> u32 {
     1
+}
+
+fn five_percent() -> f64 {
+    0.05
 }
 
 impl Matrix {

@@ -14,8 +14,6 @@ use crate::server::Running;
 use crate::site::Site;
 use crate::usage::Look;
 
-/// Share of one core that may belong to neither side before a round is repeated.
-const FOREIGN_SHARE_MAX: f64 = 0.05;
 /// How often a round is repeated for that reason before the report gives up.
 const REPEATS_MAX: u32 = 5;
 
@@ -88,7 +86,7 @@ impl Turn<'_> {
     ) -> Result<Round> {
         for _ in 0..REPEATS_MAX {
             let round = self.attempt(matrix, site, logs)?;
-            let allowed = FOREIGN_SHARE_MAX * f64::from(matrix.measure_s);
+            let allowed = matrix.foreign_share_max * f64::from(matrix.measure_s);
             if round.usage.foreign_s <= allowed {
                 return Ok(round);
             }
@@ -101,7 +99,7 @@ impl Turn<'_> {
         bail!(
             "other processes use the cores of this measurement: {REPEATS_MAX} rounds in a row had more than {:.0} % of \
              a core of foreign work; end them, or choose other cores",
-            FOREIGN_SHARE_MAX * 100.0
+            matrix.foreign_share_max * 100.0
         );
     }
 

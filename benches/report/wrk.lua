@@ -16,7 +16,6 @@ function init(args)
       wrk.headers["Content-Type"] = "application/json"
       wrk.body = body
    end
-   wrk.init(args)
 
    -- `request` is defined only where one constant request is not enough: a script that defines it
    -- costs the load generator a call into Lua for every request.

@@ -142,10 +142,15 @@ fn section(results: &Results, route: &Route) -> Result<Markup> {
                 @if let Some(body) = &route.body { ", body " code { (body) } }
             }
             div.figures {
-                @for (title, caption, svg) in figures {
+                @for (title, caption, plot) in figures {
                     figure {
                         figcaption { b { (title) } " " (caption) }
-                        (PreEscaped(svg))
+                        (PreEscaped(plot.svg))
+                        ul.legend {
+                            @for (i, name) in plot.legend.iter().enumerate() {
+                                li style=(format!("--series: var(--s{})", i % plot::SERIES_COUNT)) { (name) }
+                            }
+                        }
                     }
                 }
             }

@@ -4,7 +4,6 @@
 //! at the end, so that one picture is right in a dark and in a light page.
 
 use anyhow::{Result, anyhow};
-use plotters::coord::ranged1d::{IntoSegmentedCoord, SegmentValue};
 use plotters::prelude::*;
 
 use crate::results::{Results, Round, Spread};
@@ -12,8 +11,10 @@ use crate::usage::{Core, Side};
 
 const INK: RGBColor = RGBColor(1, 1, 1);
 const FAINT: RGBColor = RGBColor(2, 2, 2);
+/// How many series have a colour of their own.
+pub const SERIES_COUNT: usize = 8;
 /// One colour a series, told apart also by people who see few colours.
-const SERIES: [RGBColor; 8] = [
+const SERIES: [RGBColor; SERIES_COUNT] = [
     RGBColor(3, 0, 0),
     RGBColor(3, 0, 1),
     RGBColor(3, 0, 2),
@@ -24,8 +25,8 @@ const SERIES: [RGBColor; 8] = [
     RGBColor(3, 0, 7),
 ];
 
-const WIDTH: u32 = 720;
-const HEIGHT: u32 = 320;
+const WIDTH: u32 = 600;
+const HEIGHT: u32 = 300;
 
 /// The CSS that gives the variables their colours.
 pub const CSS: &str = "
@@ -36,8 +37,16 @@ pub const CSS: &str = "
 @media print { :root { --ink: #000; --faint: #ccc; } }
 ";
 
+/// A picture and what its colours mean.
+pub struct Plot {
+    /// The SVG element.
+    pub svg: String,
+    /// The name of each series, in the order of the CSS variables `--s0`, `--s1`, …
+    pub legend: Vec<String>,
+}
+
 /// Requests per second against connections, a line each server, bars from least to greatest.
-pub fn throughput(results: &Results, route: &str) -> Result<String> {
+pub fn throughput(results: &Results, route: &str) -> Result<Plot> {
     let connections = results.connections();
     let lines: Vec<(String, Vec<(f64, Spread)>)> = servers(results, route)
         .into_iter()
@@ -57,7 +66,7 @@ pub fn throughput(results: &Results, route: &str) -> Result<String> {
         .iter()
         .flat_map(|(_, points)| points)
         .fold(1.0, |top, (_, spread)| f64::max(top, spread.max));
-    draw(|root| {
+    let svg = draw(|root| {
         let last = (connections.len() - 1) as f64;
         let mut chart = ChartBuilder::on(root)
             .margin(10)
@@ -72,42 +81,29 @@ pub fn throughput(results: &Results, route: &str) -> Result<String> {
             .axis_style(INK)
             .label_style(text())
             .x_labels(connections.len() * 2 + 1)
-            .x_label_formatter(&|x: &f64| {
-                let whole = (x - x.round()).abs() < 1e-6 && *x >= 0.0;
-                let at = whole.then(|| connections.get(x.round() as usize)).flatten();
-                at.map_or(String::new(), u32::to_string)
-            })
+            .x_label_formatter(&|x: &f64| label_at(*x, &connections))
             .y_label_formatter(&|y: &f64| thousands(*y))
             .x_desc("connections")
             .y_desc("requests/s")
             .draw()?;
-        for (i, (name, points)) in lines.iter().enumerate() {
+        for (i, (_, points)) in lines.iter().enumerate() {
             let color = SERIES[i % SERIES.len()];
-            chart
-                .draw_series(LineSeries::new(
-                    points.iter().map(|(x, spread)| (*x, spread.median)),
-                    color.stroke_width(3),
-                ))?
-                .label(name)
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 18, y)], color.stroke_width(3))
-                });
+            chart.draw_series(LineSeries::new(
+                points.iter().map(|(x, spread)| (*x, spread.median)),
+                color.stroke_width(3),
+            ))?;
             chart.draw_series(points.iter().map(|(x, spread)| {
                 ErrorBar::new_vertical(*x, spread.min, spread.median, spread.max, color.filled(), 9)
             }))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .label_font(text())
-            .border_style(TRANSPARENT)
-            .draw()?;
         Ok(())
-    })
+    })?;
+    let legend = lines.into_iter().map(|(name, _)| name).collect();
+    Ok(Plot { svg, legend })
 }
 
 /// Latency percentiles, on a logarithmic scale, a line each server.
-pub fn latency(results: &Results, route: &str, connections: u32) -> Result<String> {
+pub fn latency(results: &Results, route: &str, connections: u32) -> Result<Plot> {
     let lines: Vec<(String, Vec<f64>)> = servers(results, route)
         .into_iter()
         .filter_map(|server| {
@@ -121,12 +117,13 @@ pub fn latency(results: &Results, route: &str, connections: u32) -> Result<Strin
             Some((server, values))
         })
         .collect();
+    let percentiles = super::LATENCIES.map(|figure| figure.name);
     let values = || lines.iter().flat_map(|(_, values)| values.iter().copied());
     let (bottom, top) = (
         values().fold(f64::MAX, f64::min) * 0.7,
         values().fold(1.0, f64::max) * 1.4,
     );
-    draw(|root| {
+    let svg = draw(|root| {
         let mut chart = ChartBuilder::on(root)
             .margin(10)
             .x_label_area_size(30)
@@ -140,38 +137,24 @@ pub fn latency(results: &Results, route: &str, connections: u32) -> Result<Strin
             .axis_style(INK)
             .label_style(text())
             .x_labels(10)
-            .x_label_formatter(&|x: &f64| {
-                let whole = (x - x.round()).abs() < 1e-6 && *x >= 0.0;
-                let at = whole.then(|| super::LATENCIES.get(x.round() as usize));
-                at.flatten()
-                    .map_or(String::new(), |figure| figure.name.to_owned())
-            })
+            .x_label_formatter(&|x: &f64| label_at(*x, &percentiles))
             .y_label_formatter(&|y: &f64| microseconds(*y))
             .y_desc("latency")
             .draw()?;
-        for (i, (name, values)) in lines.iter().enumerate() {
+        for (i, (_, values)) in lines.iter().enumerate() {
             let color = SERIES[i % SERIES.len()];
             let points = || values.iter().enumerate().map(|(x, &y)| (x as f64, y));
-            chart
-                .draw_series(LineSeries::new(points(), color.stroke_width(3)))?
-                .label(name)
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 18, y)], color.stroke_width(3))
-                });
+            chart.draw_series(LineSeries::new(points(), color.stroke_width(3)))?;
             chart.draw_series(points().map(|point| Circle::new(point, 4, color.filled())))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .label_font(text())
-            .border_style(TRANSPARENT)
-            .draw()?;
         Ok(())
-    })
+    })?;
+    let legend = lines.into_iter().map(|(name, _)| name).collect();
+    Ok(Plot { svg, legend })
 }
 
 /// Where the time of the server's cores and of the load's cores went, per request, stacked.
-pub fn cpu(results: &Results, route: &str, connections: u32) -> Result<String> {
+pub fn cpu(results: &Results, route: &str, connections: u32) -> Result<Plot> {
     type Part = (&'static str, fn(&Core) -> f64, Side);
     const PARTS: [Part; 6] = [
         ("server user", |core| core.user_s, Side::Server),
@@ -203,7 +186,7 @@ pub fn cpu(results: &Results, route: &str, connections: u32) -> Result<String> {
 }
 
 /// How busy each core of the server was.
-pub fn balance(results: &Results, route: &str, connections: u32) -> Result<String> {
+pub fn balance(results: &Results, route: &str, connections: u32) -> Result<Plot> {
     let servers = servers(results, route);
     let cores = &results.site.server_cores;
     let names: Vec<String> = cores.iter().map(|core| format!("core {core}")).collect();
@@ -227,20 +210,18 @@ pub fn balance(results: &Results, route: &str, connections: u32) -> Result<Strin
     stacked(&servers, &names, &shares, "busy, % of one core")
 }
 
-fn stacked(servers: &[String], parts: &[&str], stacks: &[Vec<f64>], unit: &str) -> Result<String> {
+fn stacked(servers: &[String], parts: &[&str], stacks: &[Vec<f64>], unit: &str) -> Result<Plot> {
+    const HALF_BAR: f64 = 0.3;
     let top = stacks
         .iter()
         .map(|stack| stack.iter().sum())
         .fold(0.01, f64::max);
-    draw(|root| {
+    let svg = draw(|root| {
         let mut chart = ChartBuilder::on(root)
             .margin(10)
             .x_label_area_size(30)
             .y_label_area_size(78)
-            .build_cartesian_2d(
-                (0..servers.len().saturating_sub(1)).into_segmented(),
-                0.0..top * 1.35,
-            )?;
+            .build_cartesian_2d(-0.5..servers.len() as f64 - 0.5, 0.0..top * 1.08)?;
         chart
             .configure_mesh()
             .disable_x_mesh()
@@ -248,42 +229,23 @@ fn stacked(servers: &[String], parts: &[&str], stacks: &[Vec<f64>], unit: &str) 
             .bold_line_style(FAINT)
             .axis_style(INK)
             .label_style(text())
-            .x_labels(servers.len())
-            .x_label_formatter(&|x| match x {
-                SegmentValue::CenterOf(i) | SegmentValue::Exact(i) => {
-                    servers.get(*i).cloned().unwrap_or_default()
-                }
-                SegmentValue::Last => String::new(),
-            })
+            .x_labels(servers.len() * 2 + 1)
+            .x_label_formatter(&|x: &f64| label_at(*x, servers))
             .y_label_formatter(&|y: &f64| super::number(*y, usize::from(top < 10.0)))
             .y_desc(unit)
             .draw()?;
-        for (part, name) in parts.iter().enumerate() {
+        for part in 0..parts.len() {
             let color = SERIES[part % SERIES.len()];
-            let bars = stacks.iter().enumerate().map(|(server, stack)| {
-                let below: f64 = stack[..part].iter().sum();
-                let mut bar = Rectangle::new(
-                    [
-                        (SegmentValue::Exact(server), below),
-                        (SegmentValue::Exact(server + 1), below + stack[part]),
-                    ],
-                    color.filled(),
-                );
-                bar.set_margin(0, 0, 26, 26);
-                bar
-            });
-            chart.draw_series(bars)?.label(*name).legend(move |(x, y)| {
-                Rectangle::new([(x, y - 5), (x + 14, y + 5)], color.filled())
-            });
+            chart.draw_series(stacks.iter().enumerate().map(|(server, stack)| {
+                let (x, below) = (server as f64, stack[..part].iter().sum::<f64>());
+                let corners = [(x - HALF_BAR, below), (x + HALF_BAR, below + stack[part])];
+                Rectangle::new(corners, color.filled())
+            }))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .label_font(text())
-            .border_style(TRANSPARENT)
-            .draw()?;
         Ok(())
-    })
+    })?;
+    let legend = parts.iter().map(|&part| part.to_owned()).collect();
+    Ok(Plot { svg, legend })
 }
 
 /// The servers that were measured on a route, in the order of the matrix.
@@ -337,6 +299,13 @@ fn text() -> TextStyle<'static> {
     ("sans-serif", 15).into_font().color(&INK)
 }
 
+/// The category that stands at `x`, if one does.
+fn label_at<T: ToString>(x: f64, categories: &[T]) -> String {
+    let is_whole = (x - x.round()).abs() < 1e-6 && x > -0.5;
+    let category = is_whole.then(|| categories.get(x.round() as usize));
+    category.flatten().map_or(String::new(), T::to_string)
+}
+
 fn thousands(value: f64) -> String {
     if value >= 1e6 {
         format!("{:.1} M", value / 1e6)
@@ -347,7 +316,15 @@ fn thousands(value: f64) -> String {
     }
 }
 
+/// Of each decade of a logarithmic axis only 1, 2 and 5 are named.
 fn microseconds(value: f64) -> String {
+    let leading = value / 10f64.powf(value.log10().floor());
+    if ![1.0, 2.0, 5.0]
+        .iter()
+        .any(|named| (leading - named).abs() < 1e-6)
+    {
+        return String::new();
+    }
     if value >= 1e3 {
         format!("{} ms", value / 1e3)
     } else {
