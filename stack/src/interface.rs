@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use thiserror::Error;
@@ -23,6 +24,8 @@ pub struct Interface {
     pub index: u32,
     /// Hardware address; zeros where there is none (loopback).
     pub mac: [u8; 6],
+    /// Whether it is administratively up.
+    pub is_up: bool,
     /// Largest IP packet, in bytes.
     pub mtu: usize,
     /// Addresses the kernel has for it, link-local ones included.
@@ -70,7 +73,8 @@ impl Interface {
                 source,
             }
         };
-        let (mut mac, mut addresses, mut existing) = ([0; 6], Vec::new(), Vec::new());
+        let (mut mac, mut is_up) = ([0; 6], false);
+        let (mut addresses, mut existing) = (Vec::new(), Vec::new());
         for entry in getifaddrs().map_err(|errno| unreadable("the addresses")(errno.into()))? {
             if !existing.contains(&entry.interface_name) {
                 existing.push(entry.interface_name.clone());
@@ -78,6 +82,7 @@ impl Interface {
             let Some(address) = entry.address.filter(|_| entry.interface_name == name) else {
                 continue;
             };
+            is_up = entry.flags.contains(InterfaceFlags::IFF_UP);
             if let Some(link) = address.as_link_addr() {
                 mac = link.addr().unwrap_or_default();
             } else if let Some(v4) = address.as_sockaddr_in() {
@@ -103,6 +108,7 @@ impl Interface {
             driver: device.driver().unwrap_or_default(),
             name: name.to_owned(),
             mac,
+            is_up,
             addresses,
         })
     }
@@ -253,6 +259,7 @@ mod tests {
     fn the_loopback_interface_is_what_everybody_knows() {
         let lo = Interface::named("lo").unwrap();
         assert_eq!(lo.index, 1);
+        assert!(lo.is_up);
         assert_eq!(lo.mac, [0; 6]);
         assert_eq!(lo.rx_queues, 1);
         assert!(lo.addresses.contains(&Ipv4Addr::LOCALHOST.into()));

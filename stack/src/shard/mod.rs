@@ -485,8 +485,7 @@ impl<'a, S: Service> Core<'a, S> {
             let socket = cold.slot.socket();
             let is_idle = self.hot[index].tcb.state == State::Open
                 && cold.watch.wait() == Wait::Message
-                && socket.recv_queue() == 0
-                && socket.send_queue() == 0;
+                && socket.recv_queue() == 0;
             if is_idle {
                 self.close(index);
                 let link = self.hot[index].link;

@@ -119,6 +119,12 @@ impl Plan {
     /// What the operator should know about the plan, a line each.
     pub fn advice(&self, interface: &Interface, ports: &[u16]) -> Vec<String> {
         let mut lines = Vec::new();
+        if !interface.is_up {
+            let name = &interface.name;
+            lines.push(format!(
+                "warning: {name} is down: `ip link set dev {name} up`"
+            ));
+        }
         if !self.idle_cores.is_empty() {
             lines.push(format!(
                 "warning: no queue is left for core {}",
@@ -179,6 +185,7 @@ mod tests {
             name: "eth9".into(),
             index: 9,
             mac: [2, 0, 0, 0, 0, 9],
+            is_up: true,
             mtu: 1500,
             addresses: vec![],
             rx_queues,
