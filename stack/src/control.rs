@@ -71,22 +71,44 @@ impl L2Header {
     /// If `received` is not the header of a parsed frame: 14 or 18 bytes long.
     #[inline]
     pub fn reflect(received: &[u8]) -> L2Header {
-        let mut bytes = [0; Self::BYTES_MAX];
-        bytes[..6].copy_from_slice(&received[6..12]);
-        bytes[6..12].copy_from_slice(&received[..6]);
-        bytes[12..received.len()].copy_from_slice(&received[12..]);
-        L2Header {
-            bytes,
-            len: received.len() as u8,
-        }
+        let mut header = L2Header::default();
+        header.set_reflected(received);
+        header
     }
 
-    /// The bytes to write in front of an IP packet.
+    /// Becomes what [`L2Header::reflect`] returns, in place.
+    ///
+    /// # Panics
+    ///
+    /// As [`L2Header::reflect`].
     #[inline]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+    pub fn set_reflected(&mut self, received: &[u8]) {
+        self.bytes[..6].copy_from_slice(&received[6..12]);
+        self.bytes[6..12].copy_from_slice(&received[..6]);
+        self.bytes[12..14].copy_from_slice(&received[12..14]);
+        if received.len() > UNTAGGED_BYTES {
+            self.bytes[14..].copy_from_slice(&received[14..]);
+        }
+        self.len = received.len() as u8;
+    }
+
+    /// Writes the header to the front of `slot`, and returns the space for the IP packet behind it;
+    /// `None` if there is none.
+    #[inline]
+    pub fn write<'s>(&self, slot: &'s mut [u8]) -> Option<&'s mut [u8]> {
+        // A copy of known length is two instructions; the packet overwrites what was too much.
+        *slot.first_chunk_mut()? = self.bytes;
+        slot.get_mut(self.len()..)
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
     }
 }
+
+const UNTAGGED_BYTES: usize = 14;
 
 /// A segment without payload.
 #[derive(Debug, Clone, Copy)]
@@ -244,7 +266,14 @@ mod tests {
     fn a_header_is_reflected_with_its_tag() {
         let received = [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 0x81, 0, 0x20, 7, 8, 0];
         let expected = [2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 0x81, 0, 0x20, 7, 8, 0];
-        assert_eq!(L2Header::reflect(&received).bytes(), expected);
-        assert_eq!(L2Header::reflect(&received[..14]).bytes(), &expected[..14]);
+        for len in [14, 18] {
+            let header = L2Header::reflect(&received[..len]);
+            let mut slot = [0; 100];
+            assert_eq!(
+                header.write(&mut slot).map(|packet| packet.len()),
+                Some(100 - len)
+            );
+            assert_eq!(slot[..len], expected[..len]);
+        }
     }
 }

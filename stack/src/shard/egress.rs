@@ -169,15 +169,11 @@ impl<S: Service> Core<'_, S> {
         control: &Control,
         port: &mut Port<'_, T>,
     ) {
-        let l2 = l2.bytes();
-        let Some(slot) = port.transmit.slot() else {
-            return;
-        };
-        let Some((header, packet)) = slot.split_at_mut_checked(l2.len()) else {
-            return;
-        };
-        header.copy_from_slice(l2);
-        let len = control::write_packet(packet, &self.local, flow, Direction::ToPeer, control);
+        let slot = port.transmit.slot();
+        let len = slot.and_then(|slot| {
+            let packet = l2.write(slot)?;
+            control::write_packet(packet, &self.local, flow, Direction::ToPeer, control)
+        });
         if let Some(len) = len {
             port.transmit.commit(l2.len() + len);
         }

@@ -24,16 +24,17 @@ impl<S: Service> Core<'_, S> {
         let frames = received.len();
         for start in (0..frames).step_by(BATCH_FRAMES) {
             self.look_up(received, start..frames.min(start + BATCH_FRAMES));
-            for at in 0..self.batch.len() {
-                let arrival = self.batch[at];
-                let left = self.batch.len() - at - 1;
+            let batch = std::mem::take(&mut self.batch);
+            for (at, arrival) in batch.iter().enumerate() {
+                let left = batch.len() - at - 1;
                 let mut port = Port {
                     link,
                     transmit,
                     reserve: left,
                 };
-                self.segment_arrives(&arrival, received.frame(arrival.frame as usize), &mut port);
+                self.segment_arrives(arrival, received.frame(arrival.frame as usize), &mut port);
             }
+            self.batch = batch;
         }
     }
 
@@ -158,7 +159,7 @@ impl<S: Service> Core<'_, S> {
     ) {
         let is_acceptable = self.hot[index].tcb.is_acceptable(segment);
         self.hot[index].link = port.link;
-        self.cold[index].l2 = L2Header::reflect(segment.l2(frame));
+        self.cold[index].l2.set_reflected(segment.l2(frame));
         let state = self.ingress(index, packet, port.transmit);
 
         let hot = &mut self.hot[index];

@@ -135,20 +135,14 @@ impl RxToken for Arrival<'_> {
 impl<T: Transmit> TxToken for Departure<'_, T> {
     #[inline]
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
-        let l2 = self.l2.bytes();
-        let frame_len = l2.len() + len;
-        let Some(frame) = self
-            .transmit
-            .slot()
-            .and_then(|slot| slot.get_mut(..frame_len))
-        else {
+        let slot = self.transmit.slot();
+        let packet = slot.and_then(|slot| self.l2.write(slot)?.get_mut(..len));
+        let Some(packet) = packet else {
             return write(&mut self.spare[..len]);
         };
-        let (header, packet) = frame.split_at_mut(l2.len());
-        header.copy_from_slice(l2);
         let result = write(packet);
         *self.sent = Some(Sent::of_packet(packet));
-        self.transmit.commit(frame_len);
+        self.transmit.commit(self.l2.len() + len);
         result
     }
 }
