@@ -18,7 +18,7 @@ use std::array;
 use std::cmp::Ordering as Order;
 
 use super::sum::{CARRY_PERIOD, ExactSum, LIMBS, Pieces};
-use super::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
+use super::sync::{AtomicU64, Ordering, fence, load_own, spin_loop, yield_now};
 
 const LINE_LIMBS: usize = 8;
 const LINES: usize = LIMBS / LINE_LIMBS;
@@ -84,7 +84,7 @@ impl Ledger {
     /// Begins a change, which ends when the guard is dropped. Only the owner may call this.
     #[inline]
     pub fn change(&self) -> Change<'_> {
-        let version = self.version.load(Ordering::Relaxed);
+        let version = load_own(&self.version);
         self.version.store(version + 1, Ordering::Relaxed);
         // Nobody sees what follows without seeing the odd version.
         fence(Ordering::Release);
@@ -94,10 +94,10 @@ impl Ledger {
         }
     }
 
-    /// The generation whose events are counted here. Exact for the owner.
+    /// The generation whose events are counted here. Only the owner may call this.
     #[inline]
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
+        load_own(&self.generation)
     }
 
     /// Adds what was counted at one moment to `totals`, if it belongs to `generation`.
@@ -179,11 +179,7 @@ impl Change<'_> {
 
         add(&ledger.users, u64::from(new_user));
         add(&ledger.events, 1);
-        if ledger
-            .events
-            .load(Ordering::Relaxed)
-            .is_multiple_of(CARRY_PERIOD)
-        {
+        if load_own(&ledger.events).is_multiple_of(CARRY_PERIOD) {
             self.carry();
         }
     }
@@ -191,7 +187,7 @@ impl Change<'_> {
     /// Forgets everything and counts for `generation` from here on.
     pub fn adopt(&mut self, generation: u64) {
         let ledger = self.ledger;
-        for line in bits(ledger.touched.load(Ordering::Relaxed)) {
+        for line in bits(load_own(&ledger.touched)) {
             for limb in &ledger.lines[line].0 {
                 limb.store(0, Ordering::Relaxed);
             }
@@ -204,7 +200,7 @@ impl Change<'_> {
 
     #[inline]
     fn touch(&mut self, lines: u64) {
-        let touched = self.ledger.touched.load(Ordering::Relaxed);
+        let touched = load_own(&self.ledger.touched);
         if touched | lines != touched {
             self.ledger
                 .touched
@@ -216,9 +212,7 @@ impl Change<'_> {
     #[cold]
     fn carry(&mut self) {
         let limb = |index: usize| &self.ledger.lines[index / LINE_LIMBS].0[index % LINE_LIMBS];
-        let mut sum = ExactSum::from_limbs(array::from_fn(|index| {
-            limb(index).load(Ordering::Relaxed) as i64
-        }));
+        let mut sum = ExactSum::from_limbs(array::from_fn(|index| load_own(limb(index)) as i64));
         sum.carry();
         let mut lines = 0;
         for (index, &amount) in sum.limbs().iter().enumerate() {
@@ -242,7 +236,7 @@ impl Drop for Change<'_> {
 /// `counter += amount`, by its only writer; wraps like the two's complement of a negative amount.
 #[inline]
 fn add(counter: &AtomicU64, amount: u64) {
-    let value = counter.load(Ordering::Relaxed).wrapping_add(amount);
+    let value = load_own(counter).wrapping_add(amount);
     counter.store(value, Ordering::Relaxed);
 }
 

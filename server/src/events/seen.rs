@@ -75,29 +75,3 @@ impl SeenUsers {
         (user.low & self.mask) as usize
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn user(n: u64) -> UserHash {
-        UserHash { high: 1, low: n }
-    }
-
-    #[test]
-    fn remembers_and_forgets() {
-        let mut seen = SeenUsers::new(1);
-        assert!(!seen.contains(user(1)));
-        for n in 1..=4 {
-            seen.insert(user(n));
-        }
-        assert!((1..=4).all(|n| seen.contains(user(n))));
-
-        seen.insert(user(5));
-        assert!(seen.contains(user(5)));
-        assert_eq!((1..=4).filter(|&n| seen.contains(user(n))).count(), 3);
-
-        seen.clear();
-        assert!(!(1..=5).any(|n| seen.contains(user(n))));
-    }
-}

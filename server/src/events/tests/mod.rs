@@ -1,0 +1,4 @@
+mod concurrent;
+mod counting;
+mod parse;
+mod sum;
