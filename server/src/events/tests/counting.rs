@@ -168,9 +168,9 @@ fn begins_anew_on_all_cores() {
     };
     let (events, mut shards) = events(config);
     for round in 0..5 {
-        for core in 0..2 {
-            record(&mut shards[core], round, 1e300).unwrap();
-            record(&mut shards[core], round + 1, 0.5).unwrap();
+        for shard in &mut shards[..2] {
+            record(shard, round, 1e300).unwrap();
+            record(shard, round + 1, 0.5).unwrap();
         }
         assert_eq!(record(&mut shards[1], 99, 1.0), Err(Refusal::UsersFull));
         assert_eq!(events.stats().total_requests, 4);
