@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use barewire_stack::config::StackConfig;
 use barewire_stack::deadline::Deadlines;
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
@@ -20,7 +21,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]
-    pub bypass: BypassArgs,
+    pub link: LinkArgs,
+    #[command(flatten)]
+    pub tcp: TcpArgs,
     #[command(flatten)]
     pub kernel: KernelArgs,
     #[command(flatten)]
@@ -63,6 +66,10 @@ pub struct PlaceArgs {
     #[arg(long, value_name = "auto|LIST", default_value_t)]
     pub cores: List,
 
+    /// Poll the NIC's queue for so long before sleeping (SO_BUSY_POLL); helps with NICs, costs a core
+    #[arg(long, value_name = "US", value_parser = value_parser!(u32).range(1..))]
+    pub busy_poll_us: Option<u32>,
+
     /// Serve the routes that tests and fuzzers use as well: streams and echoes of any length
     #[arg(long)]
     pub test_routes: bool,
@@ -79,13 +86,115 @@ pub enum StackName {
     Uring,
 }
 
-/// What only the bypass has.
+/// What only the bypass has: its queues.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "AF_XDP (--stack xdp)")]
-pub struct BypassArgs {
-    /// Receive queues to take; what arrives by others goes to the kernel, which refuses it
+pub struct LinkArgs {
+    /// Receive queues to take, spread over the cores; what arrives by others the kernel refuses
     #[arg(long, value_name = "auto|LIST", default_value_t)]
     pub queues: List,
+
+    /// Where the XDP program runs: in the driver (native), or in the kernel's stack (generic, slower)
+    #[arg(long, value_enum, default_value_t = ModeName::Auto)]
+    pub mode: ModeName,
+
+    /// Whether the NIC reads and writes our memory itself, or the kernel copies every frame
+    #[arg(long, value_enum, default_value_t = ZeroCopyName::Auto)]
+    pub zero_copy: ZeroCopyName,
+
+    /// What an idle core does: never sleep (spin), or spin for --spin-us and then sleep (adaptive)
+    #[arg(long, value_enum, default_value_t = WaitName::Adaptive)]
+    pub wait: WaitName,
+
+    /// How long an idle core spins before it sleeps, with --wait adaptive
+    #[arg(long, value_name = "US", default_value_t = 50)]
+    pub spin_us: u32,
+
+    /// Frames to receive into, per queue, a power of two; what arrives when all are in use is lost
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    pub rx_ring_frames: u32,
+
+    /// Frames to send from, per queue, a power of two
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    pub tx_ring_frames: u32,
+
+    /// Run the driver's receive loop on our core (SO_PREFER_BUSY_POLL), so many frames at a time
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    pub busy_poll_budget_frames: Option<u16>,
+}
+
+/// Where the XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeName {
+    /// In the driver if it can, else generic
+    Auto,
+    /// In the driver, or not at all
+    Native,
+    /// In the kernel's stack
+    Generic,
+}
+
+/// Whether frames are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ZeroCopyName {
+    /// Zero-copy if the driver can
+    Auto,
+    /// Zero-copy, or not at all
+    On,
+    /// Copy
+    Off,
+}
+
+/// What a core does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WaitName {
+    /// Looks again, for ever
+    Spin,
+    /// Spins for a while, then sleeps
+    Adaptive,
+}
+
+/// What only the bypass has: its TCP.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TCP (--stack xdp)")]
+pub struct TcpArgs {
+    /// Half-open connections per core; SYNs beyond are answered with cookies, 0: all of them
+    /// [default: 1024, at most --connections]
+    #[arg(long, value_name = "N")]
+    pub half_open_max: Option<u32>,
+
+    /// Connections in TIME-WAIT per core, beside --connections; beyond, the oldest gives way
+    #[arg(long, value_name = "N", default_value_t = StackConfig::default().time_wait)]
+    pub time_wait_max: u32,
+
+    /// How long TIME-WAIT lasts
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = StackConfig::default().time_wait_ms)]
+    pub time_wait_ms: u32,
+
+    /// What to do with received checksums; trust them only if the NIC verifies them
+    #[arg(long, value_enum, default_value_t = ChecksumsName::Verify)]
+    pub checksums: ChecksumsName,
+
+    /// RSTs per second and core for segments that belong to no connection
+    #[arg(long, value_name = "N", default_value_t = StackConfig::default().resets_per_second)]
+    pub resets_per_second: u32,
+
+    /// Challenge ACKs (RFC 5961) per second and core
+    #[arg(long, value_name = "N", default_value_t = StackConfig::default().challenge_acks_per_second)]
+    pub challenge_acks_per_second: u32,
+
+    /// ACKs in TIME-WAIT per second and core
+    #[arg(long, value_name = "N", default_value_t = StackConfig::default().time_wait_acks_per_second)]
+    pub time_wait_acks_per_second: u32,
+}
+
+/// What to do with received checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ChecksumsName {
+    /// Verify them
+    Verify,
+    /// Trust them
+    Trust,
 }
 
 /// What only the kernel stacks have.
@@ -100,10 +209,6 @@ pub struct KernelArgs {
     #[arg(long, value_name = "S", value_parser = value_parser!(u32).range(1..))]
     pub defer_accept_s: Option<u32>,
 
-    /// Poll the NIC's queue for so long before sleeping (SO_BUSY_POLL); keeps the core busy
-    #[arg(long, value_name = "US", value_parser = value_parser!(u32).range(1..))]
-    pub busy_poll_us: Option<u32>,
-
     /// Keep the NIC's interrupts off while we poll (SO_PREFER_BUSY_POLL)
     #[arg(long, requires = "busy_poll_us")]
     pub prefer_busy_poll: bool,
@@ -113,15 +218,17 @@ pub struct KernelArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connections")]
 pub struct ConnectionArgs {
-    /// Connections that each core holds at most; further ones are dropped and counted
+    /// Connections that each core holds at most; further ones wait or are dropped, and counted
+    /// [default: 8192 on xdp, 4096 on epoll and uring]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub connections: Option<u32>,
 
-    /// Receive buffer of a connection; limits what a request may have of head and body
+    /// Receive buffer of a connection; what a route reads as a whole has to fit
+    /// [default: 8192 on xdp, 16384 on epoll and uring]
     #[arg(long, value_name = "N", value_parser = bytes())]
     pub receive_buffer_bytes: Option<usize>,
 
-    /// Send buffer of a connection
+    /// Send buffer of a connection [default: 16384 on xdp, 32768 on epoll and uring]
     #[arg(long, value_name = "N", value_parser = bytes())]
     pub send_buffer_bytes: Option<usize>,
 }
@@ -231,7 +338,7 @@ impl ServeArgs {
         let foreign = if is_bypass {
             &["KernelArgs"][..]
         } else {
-            &["BypassArgs"]
+            &["LinkArgs", "TcpArgs"]
         };
         let mut given = foreign
             .iter()

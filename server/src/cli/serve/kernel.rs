@@ -1,23 +1,34 @@
 //! From arguments to the configuration of a kernel stack.
 #![cfg(any(feature = "epoll", feature = "uring"))]
 
-use super::args::ServeArgs;
-use crate::stacks::kernel::KernelConfig;
+use barewire_stack::service::Service as _;
 
+use super::args::ServeArgs;
+use crate::http::Responder;
+use crate::site::Site;
 #[cfg(feature = "epoll")]
-pub fn epoll(args: &ServeArgs) -> crate::stacks::epoll::Epoll {
-    crate::stacks::epoll::Epoll {
-        config: config(args),
-    }
+use crate::stacks::epoll::Epoll;
+use crate::stacks::kernel::{KernelConfig, StartError};
+
+/// The epoll stack as `args` ask for it.
+///
+/// # Errors
+///
+/// If a limit is out of its bounds.
+#[cfg(feature = "epoll")]
+pub fn epoll(args: &ServeArgs) -> Result<Epoll, StartError> {
+    Ok(Epoll {
+        config: config(args)?,
+    })
 }
 
-fn config(args: &ServeArgs) -> KernelConfig {
+fn config(args: &ServeArgs) -> Result<KernelConfig, StartError> {
     let mut config = KernelConfig::new(args.listen());
     config.cores = args.place.cores.numbers().to_vec();
     config.deadlines = args.deadlines();
     config.backlog = args.kernel.backlog;
     config.defer_accept_s = args.kernel.defer_accept_s;
-    config.busy_poll_us = args.kernel.busy_poll_us;
+    config.busy_poll_us = args.place.busy_poll_us;
     config.prefer_busy_poll = args.kernel.prefer_busy_poll;
     let limits = &args.connection;
     config.connections = limits
@@ -27,5 +38,6 @@ fn config(args: &ServeArgs) -> KernelConfig {
         .receive_buffer_bytes
         .unwrap_or(config.receive_buffer_bytes);
     config.send_buffer_bytes = limits.send_buffer_bytes.unwrap_or(config.send_buffer_bytes);
-    config
+    config.check(Responder::<Site>::REPLY_BYTES_MIN)?;
+    Ok(config)
 }

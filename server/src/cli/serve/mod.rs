@@ -3,6 +3,8 @@
 mod args;
 mod kernel;
 mod supervise;
+#[cfg(feature = "xdp")]
+mod xdp;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -34,12 +36,24 @@ pub fn run(
 ) -> anyhow::Result<ExitCode> {
     args.check(matches, command)?;
     args.log.install(command)?;
-    match args.stack() {
+    match (args.stack(), &args.place.interface) {
+        #[cfg(feature = "xdp")]
+        (StackName::Xdp, Some(interface)) => {
+            serve(args, usage(xdp::stack(args, interface), command)?)
+        }
         #[cfg(feature = "epoll")]
-        StackName::Epoll => serve(args, kernel::epoll(args)),
+        (StackName::Epoll, _) => serve(args, usage(kernel::epoll(args), command)?),
         #[allow(unreachable_patterns, reason = "reachable where a stack was left out")]
-        missing => Err(not_built_in(missing, command).into()),
+        (missing, _) => Err(not_built_in(missing, command).into()),
     }
+}
+
+/// What a stack's configuration refuses is wrong use.
+fn usage<T, E: fmt::Display>(
+    result: Result<T, E>,
+    command: &mut Command,
+) -> Result<T, clap::Error> {
+    result.map_err(|error| command.error(ErrorKind::InvalidValue, error))
 }
 
 /// Starts `stack`, tells what it got, and stays until it has ended.

@@ -1,0 +1,98 @@
+//! From arguments to the configuration of the bypass.
+
+use barewire_stack::config::{ConfigError, StackConfig};
+use barewire_stack::link::xsk::{BusyPoll, XskConfig, ZeroCopy};
+use barewire_stack::packet::ChecksumPolicy;
+use barewire_stack::redirect::ModeChoice;
+use barewire_stack::service::Service;
+use barewire_stack::worker::Wait;
+
+use super::args::{ChecksumsName, ModeName, ServeArgs, WaitName, ZeroCopyName};
+use crate::http::Responder;
+use crate::site::Site;
+use crate::stacks::xdp::XdpConfig;
+
+/// The stack on `interface` as `args` ask for it.
+///
+/// # Errors
+///
+/// If a limit is out of its bounds.
+pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError> {
+    let defaults = XdpConfig::new(interface, args.place.port);
+    let link = &args.link;
+    let config = XdpConfig {
+        addresses: args.place.address.clone(),
+        queues: link
+            .queues
+            .numbers()
+            .iter()
+            .map(|&queue| queue as u32)
+            .collect(),
+        cores: args.place.cores.numbers().to_vec(),
+        mode: match link.mode {
+            ModeName::Auto => ModeChoice::Auto,
+            ModeName::Native => ModeChoice::Native,
+            ModeName::Generic => ModeChoice::Generic,
+        },
+        xsk: XskConfig {
+            rx_ring_frames: link.rx_ring_frames,
+            tx_ring_frames: link.tx_ring_frames,
+            zero_copy: match link.zero_copy {
+                ZeroCopyName::Auto => ZeroCopy::Auto,
+                ZeroCopyName::On => ZeroCopy::On,
+                ZeroCopyName::Off => ZeroCopy::Off,
+            },
+            busy_poll: busy_poll(args),
+        },
+        wait: match link.wait {
+            WaitName::Spin => Wait::Spin,
+            WaitName::Adaptive => Wait::Adaptive {
+                spin_us: link.spin_us,
+            },
+        },
+        // The supervisor keeps the deadline, for all stacks alike.
+        drain_ms: u32::MAX,
+        stack: limits(args, defaults.stack.clone()),
+        ..defaults
+    };
+    config.stack.validate(Responder::<Site>::REPLY_BYTES_MIN)?;
+    Ok(config)
+}
+
+fn limits(args: &ServeArgs, defaults: StackConfig) -> StackConfig {
+    let (tcp, connection) = (&args.tcp, &args.connection);
+    let connections = connection.connections.unwrap_or(defaults.connections);
+    StackConfig {
+        connections,
+        half_open: tcp
+            .half_open_max
+            .unwrap_or(defaults.half_open.min(connections)),
+        time_wait: tcp.time_wait_max,
+        time_wait_ms: tcp.time_wait_ms,
+        receive_buffer_bytes: connection
+            .receive_buffer_bytes
+            .unwrap_or(defaults.receive_buffer_bytes),
+        send_buffer_bytes: connection
+            .send_buffer_bytes
+            .unwrap_or(defaults.send_buffer_bytes),
+        checksums: match tcp.checksums {
+            ChecksumsName::Verify => ChecksumPolicy::Verify,
+            ChecksumsName::Trust => ChecksumPolicy::Trust,
+        },
+        deadlines: args.deadlines(),
+        resets_per_second: tcp.resets_per_second,
+        challenge_acks_per_second: tcp.challenge_acks_per_second,
+        time_wait_acks_per_second: tcp.time_wait_acks_per_second,
+        ..defaults
+    }
+}
+
+/// Either option asks for it; the other one then has its default.
+fn busy_poll(args: &ServeArgs) -> Option<BusyPoll> {
+    let (timeout_us, budget_frames) = (args.place.busy_poll_us, args.link.busy_poll_budget_frames);
+    let defaults = BusyPoll::default();
+    (timeout_us.is_some() || budget_frames.is_some()).then_some(BusyPoll {
+        timeout_us: timeout_us.unwrap_or(defaults.timeout_us),
+        budget_frames: budget_frames.unwrap_or(defaults.budget_frames),
+    })
+}
