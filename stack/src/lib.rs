@@ -31,6 +31,7 @@ pub mod lifecycle;
 pub mod link;
 pub mod packet;
 pub mod prefetch;
+pub mod random;
 #[cfg(feature = "xdp")]
 pub mod redirect;
 pub mod service;

@@ -101,6 +101,16 @@ impl Segment {
         }
     }
 
+    /// What is left of the segment if only its acknowledgment counts, as if it had come with `seq`.
+    pub fn as_bare_ack(&self, seq: u32) -> Segment {
+        Segment {
+            seq,
+            flags: Flags::ACK,
+            end: u32::from(self.payload),
+            ..*self
+        }
+    }
+
     /// Number of bytes the segment carries.
     #[inline]
     pub fn payload_len(&self) -> usize {

@@ -5,11 +5,16 @@
 //! make. The ACK that completes the handshake brings it back:
 //!
 //! ```text
-//!   31                                8 7      5 4  3      0
-//!  ┌───────────────────────────────────┬────────┬───┬───────┐
-//!  │ MAC over flow, IRS, time, options │  MSS   │ S │ scale │
-//!  └───────────────────────────────────┴────────┴───┴───────┘
+//!   31               16 15                   8 7      5 4  3      0
+//!  ┌───────────────────┬──────────────────────┬────────┬───┬───────┐
+//!  │ MAC also over IRS │ MAC over flow, time, │  MSS   │ S │ scale │
+//!  │                   │ options              │        │   │       │
+//!  └───────────────────┴──────────────────────┴────────┴───┴───────┘
 //! ```
+//!
+//! Only the first segment after the SYN says what the peer's initial sequence number was. Those behind
+//! it acknowledge the cookie as well; if one of them arrives first, the MAC that leaves that number out
+//! still tells it from a stranger's.
 //!
 //! The low byte is not secret: it says what the peer just told us. A cookie is good for one to two
 //! [`PERIOD`]s. Blind guessing succeeds once in 2^23 tries, only while cookies are in use, and gains a
@@ -41,33 +46,72 @@ impl SynCookies {
     /// The sequence number for the SYN|ACK that answers a SYN with `options` and sequence number `irs`.
     pub fn issue(&self, flow: &FlowKey, irs: u32, options: &SynOptions, now: Instant) -> u32 {
         let encoded = encode(options);
-        self.mac(flow, irs, period(now), encoded) << 8 | u32::from(encoded)
+        let message = Message::new(flow, period(now), encoded);
+        u32::from(self.mac_with_irs(&message, irs)) << 16
+            | u32::from(self.mac_of_flow(&message)) << 8
+            | u32::from(encoded)
     }
 
-    /// The options of the SYN that `cookie` answered, if it is one of ours and not too old.
-    pub fn redeem(
-        &self,
-        flow: &FlowKey,
-        irs: u32,
-        cookie: u32,
-        now: Instant,
-    ) -> Option<SynOptions> {
+    /// Looks at a segment that acknowledges `cookie`, and would be the first one of a connection whose
+    /// SYN had the sequence number `irs`.
+    pub fn redeem(&self, flow: &FlowKey, irs: u32, cookie: u32, now: Instant) -> Redeemed {
         let encoded = cookie as u8;
         let period = period(now);
-        let is_ours = [period, period.wrapping_sub(1)]
-            .into_iter()
-            .any(|period| self.mac(flow, irs, period, encoded) == cookie >> 8);
-        is_ours.then(|| decode(encoded))
+        for period in [period, period.wrapping_sub(1)] {
+            let message = Message::new(flow, period, encoded);
+            if self.mac_of_flow(&message) == (cookie >> 8) as u8 {
+                return match self.mac_with_irs(&message, irs) == (cookie >> 16) as u16 {
+                    true => Redeemed::First(decode(encoded)),
+                    false => Redeemed::Later,
+                };
+            }
+        }
+        Redeemed::Foreign
     }
 
-    /// 24 bits.
-    fn mac(&self, flow: &FlowKey, irs: u32, period: u32, encoded: u8) -> u32 {
-        let mut message = [0; 33];
+    fn mac_of_flow(&self, message: &Message) -> u8 {
+        (self.hasher.hash(message.of_flow()) >> 56) as u8
+    }
+
+    fn mac_with_irs(&self, message: &Message, irs: u32) -> u16 {
+        (self.hasher.hash(&message.with_irs(irs)) >> 48) as u16
+    }
+}
+
+/// What a segment has to do with a cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redeemed {
+    /// It is the first one after a SYN with these options, which a cookie of ours has answered.
+    First(SynOptions),
+    /// It acknowledges a cookie of ours, or happens to look so (1 in 128), but is not the first one.
+    Later,
+    /// It acknowledges something else.
+    Foreign,
+}
+
+/// What the MACs cover.
+struct Message([u8; Message::BYTES]);
+
+impl Message {
+    const BYTES: usize = 33;
+    const IRS_BYTES: usize = 4;
+
+    fn new(flow: &FlowKey, period: u32, encoded: u8) -> Message {
+        let mut message = [0; Self::BYTES];
         message[..24].copy_from_slice(&flow.to_bytes());
-        message[24..28].copy_from_slice(&irs.to_be_bytes());
-        message[28..32].copy_from_slice(&period.to_be_bytes());
-        message[32] = encoded;
-        (self.hasher.hash(&message) >> 40) as u32
+        message[24..28].copy_from_slice(&period.to_be_bytes());
+        message[28] = encoded;
+        Message(message)
+    }
+
+    fn of_flow(&self) -> &[u8] {
+        &self.0[..Self::BYTES - Self::IRS_BYTES]
+    }
+
+    fn with_irs(&self, irs: u32) -> [u8; Self::BYTES] {
+        let mut message = self.0;
+        message[Self::BYTES - Self::IRS_BYTES..].copy_from_slice(&irs.to_be_bytes());
+        message
     }
 }
 
@@ -116,11 +160,15 @@ mod tests {
             let options = SynOptions { mss, window_scale: scale, sack_permitted: sack };
             let cookie = cookies.issue(&flow(), irs, &options, NOW);
             let redeemed = cookies.redeem(&flow(), irs, cookie, NOW + PERIOD);
-            let Some(redeemed) = redeemed else { panic!("not recognised") };
+            let Redeemed::First(redeemed) = redeemed else { panic!("not recognised") };
             prop_assert!(redeemed.mss <= mss && MSS.contains(&redeemed.mss));
             prop_assert_eq!(redeemed.window_scale, scale);
             prop_assert_eq!(redeemed.sack_permitted, sack);
         }
+    }
+
+    fn is_first(redeemed: Redeemed) -> bool {
+        matches!(redeemed, Redeemed::First(_))
     }
 
     #[test]
@@ -132,26 +180,38 @@ mod tests {
             sack_permitted: true,
         };
         let cookie = cookies.issue(&flow(), 1, &options, NOW);
-        assert!(cookies.redeem(&flow(), 1, cookie, NOW).is_some());
+        assert!(is_first(cookies.redeem(&flow(), 1, cookie, NOW)));
 
         let other = FlowKey::new([192, 0, 2, 1].into(), 5001, 0, 80);
-        assert_eq!(cookies.redeem(&other, 1, cookie, NOW), None);
+        assert!(!is_first(cookies.redeem(&other, 1, cookie, NOW)));
         for bit in 0..32 {
             let change = 1 << bit;
-            assert_eq!(cookies.redeem(&flow(), 1 ^ change, cookie, NOW), None);
-            assert_eq!(cookies.redeem(&flow(), 1, cookie ^ change, NOW), None);
+            assert!(!is_first(cookies.redeem(&flow(), 1, cookie ^ change, NOW)));
+            let later = cookies.redeem(&flow(), 1 ^ change, cookie, NOW);
+            assert_eq!(later, Redeemed::Later);
         }
+    }
+
+    #[test]
+    fn most_segments_of_strangers_are_told_from_those_of_a_first_flight() {
+        let cookies = SynCookies::new(&[3; 16]);
+        let strangers = (0..1000u32).filter(|&number| {
+            let ack = number.wrapping_mul(0x9e37_79b1);
+            cookies.redeem(&flow(), number, ack, NOW) == Redeemed::Foreign
+        });
+        assert!(strangers.count() > 980);
     }
 
     #[test]
     fn a_cookie_ends_after_two_periods() {
         let cookies = SynCookies::new(&[3; 16]);
         let cookie = cookies.issue(&flow(), 1, &SynOptions::default(), NOW);
-        assert!(cookies.redeem(&flow(), 1, cookie, NOW + PERIOD).is_some());
-        assert!(
-            cookies
-                .redeem(&flow(), 1, cookie, NOW + PERIOD * 2)
-                .is_none()
-        );
+        assert!(is_first(cookies.redeem(&flow(), 1, cookie, NOW + PERIOD)));
+        assert!(!is_first(cookies.redeem(
+            &flow(),
+            1,
+            cookie,
+            NOW + PERIOD * 2
+        )));
     }
 }

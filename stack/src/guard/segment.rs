@@ -49,6 +49,9 @@ pub(crate) enum Verdict {
     /// Give it to smoltcp with SND.UNA for its acknowledgment and our last known window: it was
     /// overtaken by a newer one.
     PassOvertaken,
+    /// The window is closed to what it carries, but not to what it acknowledges: give smoltcp a bare
+    /// ACK of it, and tell the peer where we are.
+    PassAckOnly,
     /// A valid RST: forget the connection.
     Reset,
     /// The first SYN again: send the SYN|ACK again.
@@ -80,28 +83,29 @@ pub(crate) enum Reason {
     FinBeyondWindow,
     /// Carries data behind the peer's FIN.
     DataAfterFin,
-    /// An ACK that repeats what is known while only our FIN is unacknowledged.
+    /// An ACK that repeats what is known, and that smoltcp must not count.
     NothingNew,
 }
 
 impl Tcb {
-    /// What to do with `segment`.
+    /// What to do with `segment`, on a path whose packets have at most `mtu` bytes.
     #[inline]
-    pub fn judge(&self, segment: &Segment) -> Verdict {
+    pub fn judge(&self, segment: &Segment, mtu: usize) -> Verdict {
         const UNUSUAL: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0);
         let is_expected = self.state == State::Open
             && !segment.flags.intersects(UNUSUAL)
             && segment.seq == self.rcv_nxt
             && segment.payload_len() <= usize::from(self.rcv_wnd)
             && segment.ack.wrapping_sub(self.snd_una) <= self.snd_nxt.wrapping_sub(self.snd_una)
-            && !self.fin_received;
+            && !self.fin_received
+            && !self.would_overrun(segment, mtu);
         if is_expected {
             return Verdict::Pass;
         }
-        self.judge_unexpected(segment)
+        self.judge_unexpected(segment, mtu)
     }
 
-    fn judge_unexpected(&self, segment: &Segment) -> Verdict {
+    fn judge_unexpected(&self, segment: &Segment, mtu: usize) -> Verdict {
         if segment.flags.contains(Flags::RST) {
             return self.judge_rst(segment);
         }
@@ -114,8 +118,40 @@ impl Tcb {
                 false => Verdict::Challenge(Reason::Syn),
             };
         }
+        if self.is_closed_to(segment) {
+            return match self.judge_ack(&segment.as_bare_ack(self.rcv_nxt), mtu) {
+                Verdict::Pass => Verdict::PassAckOnly,
+                Verdict::Drop(Reason::NothingNew) => Verdict::Challenge(Reason::BeyondWindow),
+                other => other,
+            };
+        }
         self.judge_sequence(segment)
-            .unwrap_or_else(|| self.judge_ack(segment))
+            .unwrap_or_else(|| self.judge_ack(segment, mtu))
+    }
+
+    /// Whether `segment` is a duplicate ACK of a peer with little room.
+    ///
+    /// smoltcp answers the third one with a whole segment whatever the window is, and never sends again
+    /// what then lies behind it. The retransmission timer keeps to the window, and it is still there.
+    #[inline]
+    fn would_overrun(&self, segment: &Segment, mtu: usize) -> bool {
+        segment.sequence_len() == 0
+            && segment.ack == self.snd_una
+            && self.snd_una != self.snd_nxt
+            && segment.window == self.snd_wnd
+            && (self.snd_wnd_bytes() as usize) < mtu
+    }
+
+    /// Whether our window is closed and `segment` lies where the window would be, a probe for example.
+    ///
+    /// RFC 9293, section 3.10.7.4, makes an exception for the acknowledgment of such segments. smoltcp
+    /// does not, and two sides that are both out of room would wait for each other for ever.
+    fn is_closed_to(&self, segment: &Segment) -> bool {
+        let start = segment.seq.wrapping_sub(self.rcv_nxt) as i32;
+        self.rcv_wnd == 0
+            && self.state != State::SynReceived
+            && start >= 0
+            && (start > 0 || segment.sequence_len() > 0)
     }
 
     /// RFC 5961, section 3.2.
@@ -150,7 +186,7 @@ impl Tcb {
     }
 
     /// RFC 5961, section 5.2.
-    fn judge_ack(&self, segment: &Segment) -> Verdict {
+    fn judge_ack(&self, segment: &Segment, mtu: usize) -> Verdict {
         if self.state == State::SynReceived {
             return match segment.ack == self.snd_nxt {
                 true => Verdict::Pass,
@@ -176,6 +212,9 @@ impl Tcb {
             && segment.seq == self.rcv_nxt
             && segment.sequence_len() == 0
         {
+            return Verdict::Drop(Reason::NothingNew);
+        }
+        if self.would_overrun(segment, mtu) {
             return Verdict::Drop(Reason::NothingNew);
         }
         Verdict::Pass

@@ -17,6 +17,7 @@ use std::os::fd::RawFd;
 
 use super::{Link, Received, Transmit};
 use crate::counters::LinkCounters;
+use crate::random::Random;
 use crate::time::{Duration, Instant};
 
 /// How bad the wire is, in each direction. The default is a good one.
@@ -247,7 +248,7 @@ impl Wire {
     fn new(faults: Faults, seed: u64) -> Wire {
         Wire {
             faults,
-            random: Random(seed),
+            random: Random::new(seed),
             burst_left: 0,
             last_at: Instant::ZERO,
             carried: 0,
@@ -272,7 +273,7 @@ impl Wire {
         let mut frame = frame.to_vec();
         if self.random.hits(faults.corrupt_permille) {
             counters.corrupted.increment();
-            self.random.damage(&mut frame);
+            damage(&mut frame, &mut self.random);
         }
         self.hold(now, frame, counters);
     }
@@ -283,11 +284,12 @@ impl Wire {
             return;
         }
         let faults = self.faults;
-        let delay_us = u64::from(faults.delay_us) + self.random.up_to(faults.jitter_us);
+        let delay_us =
+            u64::from(faults.delay_us) + self.random.below(u64::from(faults.jitter_us) + 1);
         let mut at = (now + Duration::from_micros(delay_us)).max(self.last_at);
         if self.random.hits(faults.reorder_permille) {
             counters.reordered.increment();
-            at += Duration::from_micros(self.random.up_to(faults.reorder_delay_us));
+            at += Duration::from_micros(self.random.below(u64::from(faults.reorder_delay_us) + 1));
         } else {
             self.last_at = at;
         }
@@ -307,39 +309,14 @@ impl Wire {
     }
 }
 
-/// SplitMix64: small, and the same on every machine for ever.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn hits(&mut self, permille: u32) -> bool {
-        self.next() % 1000 < u64::from(permille)
-    }
-
-    fn up_to(&mut self, max: u32) -> u64 {
-        self.next() % (u64::from(max) + 1)
-    }
-
-    /// Flips one bit, or in one case of four cuts the tail off: damage that lengths and checksums
-    /// always reveal, as they would not with more of it.
-    fn damage(&mut self, frame: &mut Vec<u8>) {
-        let Some(last) = frame.len().checked_sub(1) else {
-            return;
-        };
-        let at = (self.next() % frame.len() as u64) as usize;
-        if self.next().is_multiple_of(4) {
-            frame.truncate(at.min(last));
-        } else {
-            frame[at] ^= 1 << (self.next() % 8);
-        }
+/// Flips one bit, or in one case of four cuts the tail off: damage that lengths and checksums always
+/// reveal, as they would not with more of it.
+fn damage(frame: &mut Vec<u8>, random: &mut Random) {
+    let at = random.below(frame.len() as u64) as usize;
+    if random.hits(250) {
+        frame.truncate(at);
+    } else if let Some(byte) = frame.get_mut(at) {
+        *byte ^= 1 << random.below(8);
     }
 }
 

@@ -4,6 +4,7 @@ use crate::config::UnknownFlow;
 use crate::connection::Hot;
 use crate::control::{self, Control, Direction, Kind, L2Header, SynOptions};
 use crate::deadline::Watch;
+use crate::guard::cookie::Redeemed;
 use crate::guard::segment::{State, Tcb};
 use crate::guard::{cookie, is_before, isn};
 use crate::link::Transmit;
@@ -208,9 +209,17 @@ impl<S: Service> Core<'_, S> {
         let segment = &arrival.segment;
         let irs = segment.seq.wrapping_sub(1);
         let isn = segment.ack.wrapping_sub(1);
-        let Some(options) = self.cookies.redeem(&segment.flow, irs, isn, self.now) else {
-            self.counters.syncookies_failed.increment();
-            return false;
+        let options = match self.cookies.redeem(&segment.flow, irs, isn, self.now) {
+            Redeemed::First(options) => options,
+            // It has overtaken the segment that brings the cookie back, and comes again.
+            Redeemed::Later => {
+                self.counters.syncookies_early.increment();
+                return true;
+            }
+            Redeemed::Foreign => {
+                self.counters.syncookies_failed.increment();
+                return false;
+            }
         };
         if self.is_draining {
             self.counters.listen_drops_draining.increment();

@@ -35,6 +35,8 @@ crate::counters! {
         syncookies_sent: Counter,
         /// Connections opened by a SYN cookie.
         syncookies_recv: Counter,
+        /// Segments dropped because they had overtaken the one that brings a SYN cookie back.
+        syncookies_early: Counter,
         /// ACKs for no connection that held no valid SYN cookie while cookies were in use.
         syncookies_failed: Counter,
         /// Valid SYN cookies dropped because all connections were in use.
@@ -67,13 +69,15 @@ crate::counters! {
         ack_too_old: Counter,
         /// Segments whose acknowledgment a newer one had overtaken; their data was taken.
         ack_overtaken: Counter,
+        /// Segments of which only the acknowledgment was taken, because our window was closed.
+        ack_only: Counter,
         /// Segments dropped because they began behind the receive window.
         beyond_window: Counter,
         /// Segments dropped because their FIN lay behind the receive window.
         fin_beyond_window: Counter,
         /// Segments dropped because they carried data behind the peer's FIN.
         data_after_fin: Counter,
-        /// ACKs dropped because they repeated what was known while only a FIN was unacknowledged.
+        /// ACKs dropped because they repeated what was known, while only a FIN was unacknowledged or the peer had little room.
         ack_nothing_new: Counter,
 
         /// Connections that went to TIME-WAIT.

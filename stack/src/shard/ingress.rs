@@ -1,7 +1,7 @@
 //! From a batch of frames to the connections they belong to.
 
 use crate::connection::Hot;
-use crate::control::{Control, Kind, L2Header};
+use crate::control::{self, Control, Direction, Kind, L2Header};
 use crate::guard::is_before;
 use crate::guard::segment::{Reason, State, Verdict};
 use crate::guard::time_wait;
@@ -102,7 +102,7 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) {
         let hot = &self.hot[index];
-        match hot.tcb.judge(segment) {
+        match hot.tcb.judge(segment, self.config.mtu) {
             Verdict::Pass => {
                 let packet = segment.ip_packet(frame);
                 self.advance(index, segment, frame, packet, port);
@@ -122,6 +122,10 @@ impl<S: Service> Core<'_, S> {
                     self.advance(index, &segment, frame, copy, port);
                 }
                 self.scratch.packet = copy;
+            }
+            Verdict::PassAckOnly => {
+                self.counters.ack_only.increment();
+                self.take_ack_only(index, segment, frame, port);
             }
             Verdict::Reset => {
                 match hot.tcb.state {
@@ -157,8 +161,14 @@ impl<S: Service> Core<'_, S> {
         packet: &[u8],
         port: &mut Port<'_, T>,
     ) {
-        let is_acceptable = self.hot[index].tcb.is_acceptable(segment);
-        self.hot[index].link = port.link;
+        let hot = &mut self.hot[index];
+        let is_acceptable = hot.tcb.is_acceptable(segment);
+        let is_next = segment.seq == hot.tcb.rcv_nxt && !hot.flags.is_waiting_to_send;
+        let fresh = match is_next && self.cold[index].slot.socket().recv_queue() == 0 {
+            true => segment.payload(frame),
+            false => &[],
+        };
+        hot.link = port.link;
         self.cold[index].l2.set_reflected(segment.l2(frame));
         let state = self.ingress(index, packet, port.transmit);
 
@@ -185,9 +195,36 @@ impl<S: Service> Core<'_, S> {
         match says_nothing_new {
             true => self.note_progress(index, acknowledged, 0),
             false => {
-                self.serve_turn(index, segment.payload(frame), port);
+                self.serve_turn(index, fresh, port);
                 self.finish_turn(index, acknowledged, port);
             }
+        }
+    }
+
+    /// Lets a connection take nothing of a segment but what it acknowledges.
+    fn take_ack_only<T: Transmit>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        let Hot { flow, tcb, .. } = self.hot[index];
+        let segment = segment.as_bare_ack(tcb.rcv_nxt);
+        let ack = Control {
+            kind: Kind::Ack,
+            seq: segment.seq,
+            ack: Some(segment.ack),
+            window: segment.window,
+        };
+        let mut packet = std::mem::take(&mut self.scratch.packet);
+        let len = control::write_packet(&mut packet, &self.local, &flow, Direction::FromPeer, &ack);
+        if let Some(len) = len {
+            self.advance(index, &segment, frame, &packet[..len], port);
+        }
+        self.scratch.packet = packet;
+        if self.hot[index].tcb.state != State::Free {
+            self.challenge(index, segment.l2(frame), port);
         }
     }
 

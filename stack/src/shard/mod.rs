@@ -165,6 +165,11 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         self.core.time_waits.len()
     }
 
+    /// Number of flows in the flow table: one for each connection and each TIME-WAIT.
+    pub fn flows(&self) -> usize {
+        self.core.flows.len()
+    }
+
     /// Number of connections with a timer.
     pub fn timers(&self) -> usize {
         self.core.timers.len()

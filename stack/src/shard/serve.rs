@@ -58,7 +58,11 @@ impl<S: Service> Core<'_, S> {
             let queued = socket.recv_queue();
             let is_news = queued != *seen || has_ended != *end_seen || *wants_room;
             let room = socket.send_capacity() - socket.send_queue();
-            if !is_news || room < S::REPLY_BYTES_MIN {
+            if !is_news {
+                return Outcome::Continue;
+            }
+            if room < S::REPLY_BYTES_MIN {
+                *wants_room = true;
                 return Outcome::Continue;
             }
             // In order, and into an empty ring: the frame still holds all there is, in one piece.

@@ -4,4 +4,6 @@
 
 pub mod client;
 pub mod frame;
+pub mod peer;
 pub mod service;
+pub mod simulation;
