@@ -20,6 +20,11 @@ impl<S> Route<S> {
     pub const fn new(path: &'static str, methods: &'static [(Method, Handler<S>)]) -> Self {
         Route { path, methods }
     }
+
+    /// The decoded path.
+    pub const fn path(&self) -> &'static str {
+        self.path
+    }
 }
 
 /// How a request is answered.

@@ -1,0 +1,119 @@
+//! The responder allocates nothing once it exists: every case of the conformance table, whole, in pieces
+//! and timed out, costs not one allocation.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use barewire::events::{Events, EventsConfig};
+use barewire::http::{Connection, HttpCounters, Limits};
+use barewire::site::{self, Site};
+use barewire_conformance::cases;
+use barewire_stack::service::{Input, Next, Reply, Service};
+
+/// The system's allocator, counting the calls of each thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    // Without a value while a thread ends, when nothing is measured.
+    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: every call is passed on unchanged to the system's allocator, whose promises are kept. Counting
+// touches a thread-local without a destructor, which does not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn the_counter_counts() {
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(vec![0u8; 100]));
+    assert!(ALLOCATIONS.get() > before);
+}
+
+#[test]
+fn no_request_allocates_whatever_it_is() {
+    let routes = site::routes(true);
+    let events = Events::new(EventsConfig {
+        users_max: 100,
+        ..EventsConfig::new(1)
+    });
+    let site = Site {
+        events: events.expect("one core can count").shard(0),
+    };
+    let counters = Arc::new(HttpCounters::new(&routes));
+    let mut responder = site::responder(&routes, site, Limits::default(), counters);
+    let mut space = vec![0; 32 * 1024];
+    let mut requests: Vec<_> = cases().into_iter().map(|case| case.requests).collect();
+    for (body, length) in [
+        (r#"{"userId":"\u0061","value":1e3}"#, 31),
+        ("[", 1),
+        (r#"{"userId":1}"#, 12),
+    ] {
+        let event =
+            format!("POST /event HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
+        requests.push((event + "GET /stats HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes());
+    }
+    requests.push(b"GET /test/stream?bytes=100000 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec());
+
+    let before = ALLOCATIONS.get();
+    let mut replies = 0;
+    for requests in &requests {
+        for segment_bytes in [usize::MAX, 100, 1] {
+            responder.on_clock(replies as u64);
+            let mut connection = Connection::default();
+            let (mut from, mut to) = (0, 0);
+            'connection: while to < requests.len() {
+                to = requests
+                    .len()
+                    .min(to.saturating_add(segment_bytes))
+                    .min(from + 24 * 1024);
+                loop {
+                    let input = Input {
+                        bytes: &requests[from..to],
+                        full: to - from == 24 * 1024,
+                        ended: to == requests.len(),
+                    };
+                    let mut reply = Reply::new(&mut space);
+                    let progress = responder.on_input(&mut connection, input, &mut reply);
+                    replies += reply.len();
+                    from += progress.consumed;
+                    match progress.next {
+                        Next::Receive(_) => break,
+                        Next::Send => {}
+                        Next::Close | Next::Abort => break 'connection,
+                    }
+                }
+            }
+            let mut reply = Reply::new(&mut space);
+            responder.on_timeout(&mut connection, &mut reply);
+            replies += reply.len();
+        }
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(replies > 100_000, "{replies} bytes of replies");
+}
