@@ -235,28 +235,29 @@ fn chosen_cpus(cores: &[usize]) -> Result<Vec<usize>, StartError> {
     }
 }
 
-/// Raises the soft limit of open files as far as needed, so that connections cannot run into it.
+/// Raises the limit of open files as far as it goes, and refuses one that connections could run into.
 fn allow_open_files(cores: usize, connections: usize) -> Result<(), StartError> {
     /// Standard streams, listeners, event queues, and what a library may open.
     const OTHERS: u64 = 64;
-    let needed = (cores * (connections + 4)) as u64 + OTHERS;
     let limits = getrlimit(Resource::Nofile);
-    let hard = limits.maximum.unwrap_or(u64::MAX);
-    if needed > hard {
-        return Err(StartError::TooFewFiles {
-            needed,
-            limit: hard,
-        });
+    let raised = Rlimit {
+        current: limits.maximum,
+        maximum: limits.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).map_err(|error| failure(0, "setrlimit")(error.into()))?;
+    let needed = (cores * (connections + 4)) as u64 + OTHERS;
+    match limits.maximum {
+        Some(limit) if limit < needed => Err(StartError::TooFewFiles { needed, limit }),
+        _ => Ok(()),
     }
-    if limits.current.is_some_and(|soft| soft < needed) {
-        let raised = Rlimit {
-            current: Some(needed),
-            maximum: limits.maximum,
-        };
-        setrlimit(Resource::Nofile, raised)
-            .map_err(|error| failure(0, "setrlimit")(error.into()))?;
-    }
-    Ok(())
+}
+
+/// How many files the process may have open.
+pub fn open_files_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
 }
 
 /// An error of `call` on `core`.

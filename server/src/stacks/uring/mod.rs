@@ -16,6 +16,7 @@
 mod connection;
 mod ring;
 
+use std::collections::VecDeque;
 use std::io;
 
 use barewire_stack::lifecycle::{Lifecycle, Member, Phase};
@@ -145,6 +146,9 @@ struct UringCore<S: Service> {
     /// A connection's index is that of its direct descriptor.
     connections: Vec<Option<Connection<S::Connection>>>,
     open: usize,
+    /// Accepted, in that order, when every connection was in use: their descriptors wait here
+    /// instead of in the kernel's queue.
+    parked: VecDeque<u32>,
     timers: TimerWheel,
     bench: Workbench<S>,
 }
@@ -162,11 +166,9 @@ struct Door {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Accepting {
     Nothing,
-    /// Nothing, because every connection is in use.
-    Full,
-    One,
+    /// All that come.
     Many,
-    /// Many, and then to stop that.
+    /// All that come, and then to stop that.
     Stopping,
 }
 
@@ -175,8 +177,11 @@ impl<S: Service> UringCore<S> {
         let overshoot_bytes = config.ring_buffer_bytes;
         let limits = config.config.clone();
         let bench = Workbench::new(service, limits, core.counters, overshoot_bytes)?;
-        let connections = bench.config.connections;
-        let mut ring = Ring::new(config, connections, &bench.send).map_err(Unsupported::from)?;
+        // When the kernel accepts all that wait at once, they have to find descriptors.
+        let backlog = usize::try_from(config.config.backlog).unwrap_or(0);
+        let descriptors = config.config.connections.saturating_add(backlog);
+        let descriptors = descriptors.min(cores::open_files_max());
+        let mut ring = Ring::new(config, descriptors, &bench.send).map_err(Unsupported::from)?;
         core.listener
             .set_blocking()
             .map_err(failure(core.index, "FIONBIO"))?;
@@ -189,9 +194,10 @@ impl<S: Service> UringCore<S> {
                 accepting: Accepting::Nothing,
                 retry_at: None,
             },
-            connections: Vec::with_capacity(connections),
+            connections: Vec::with_capacity(descriptors),
             open: 0,
-            timers: TimerWheel::new(connections, bench.clock.now()),
+            parked: VecDeque::with_capacity(descriptors),
+            timers: TimerWheel::new(descriptors, bench.clock.now()),
             bench,
         })
     }
@@ -233,6 +239,9 @@ impl<S: Service> UringCore<S> {
             self.open -= 1;
             self.bench.counters.open.set(self.open as u64);
             self.door.retry_at = None;
+            if let Some(index) = self.parked.pop_front() {
+                self.admit(index);
+            }
         }
     }
 
@@ -241,15 +250,12 @@ impl<S: Service> UringCore<S> {
             self.door.accepting = Accepting::Nothing;
         }
         match result {
-            Ok(index) => self.admit(index),
+            Ok(index) if self.open < self.bench.config.connections => self.admit(index),
+            Ok(index) => self.parked.push_back(index),
             // The listener was closed.
             Err(_) if self.door.listener.is_none() => {}
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) => {}
-                // No index was free: more were waiting than the queue was said to hold.
-                Some(libc::ENFILE) if self.open == self.bench.config.connections => {
-                    self.bench.counters.accept_failed.increment();
-                }
                 _ => {
                     tracing::warn!("accept: {error}; trying again in {ACCEPT_RETRY}");
                     self.bench.counters.accept_failed.increment();
@@ -270,33 +276,23 @@ impl<S: Service> UringCore<S> {
         self.work_on(index, Connection::advance);
     }
 
-    /// Asks for connections: for all that come as long as all that may be waiting would find room,
-    /// then one by one, then none.
+    /// Asks for connections as long as there is room for one.
     fn accept(&mut self) {
         let Some(listener) = &self.door.listener else {
             return;
         };
-        let free = self.bench.config.connections - self.open;
-        let room_for_all = free > usize::try_from(self.bench.config.backlog).unwrap_or(0);
+        let full = self.open >= self.bench.config.connections;
         match self.door.accepting {
-            Accepting::Full if free == 0 => {}
-            Accepting::Nothing if free == 0 => {
+            Accepting::Many if full => {
                 self.bench.counters.accept_paused.increment();
-                self.door.accepting = Accepting::Full;
-            }
-            Accepting::Nothing | Accepting::Full if self.door.retry_at.is_some() => {}
-            Accepting::Nothing | Accepting::Full => {
-                self.ring.accept(listener, room_for_all);
-                self.door.accepting = match room_for_all {
-                    true => Accepting::Many,
-                    false => Accepting::One,
-                };
-            }
-            Accepting::Many if !room_for_all => {
                 self.ring.cancel_accept();
                 self.door.accepting = Accepting::Stopping;
             }
-            Accepting::Many | Accepting::One | Accepting::Stopping => {}
+            Accepting::Nothing if !full && self.door.retry_at.is_none() => {
+                self.ring.accept(listener);
+                self.door.accepting = Accepting::Many;
+            }
+            Accepting::Many | Accepting::Stopping | Accepting::Nothing => {}
         }
     }
 
@@ -304,6 +300,9 @@ impl<S: Service> UringCore<S> {
     fn drain(&mut self) {
         self.door.listener = None;
         self.ring.cancel_accept();
+        while let Some(index) = self.parked.pop_front() {
+            self.ring.close(index);
+        }
         for index in 0..self.connections.len() {
             self.work_on(index as u32, Connection::advance);
         }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use barewire_stack::time::Duration;
-use io_uring::types::{BufRingEntry, CancelBuilder, DestinationSlot, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{BufRingEntry, CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use libc::{EAGAIN, EBUSY, EINTR, EINVAL, ENOBUFS, ETIME};
@@ -147,14 +147,14 @@ impl Purpose {
 }
 
 impl Ring {
-    /// Sets up the calling thread's ring, with room for the descriptors of `connections`.
+    /// Sets up the calling thread's ring, with room for so many `descriptors`.
     ///
     /// What is sent through it has to lie in `replies`.
     ///
     /// # Errors
     ///
     /// What the kernel said; see [`super::Unsupported`].
-    pub fn new(config: &Uring, connections: usize, replies: &Pool) -> io::Result<Ring> {
+    pub fn new(config: &Uring, descriptors: usize, replies: &Pool) -> io::Result<Ring> {
         let mut builder = IoUring::builder();
         builder
             .setup_single_issuer()
@@ -165,7 +165,7 @@ impl Ring {
             None => builder.setup_coop_taskrun().setup_defer_taskrun(),
         };
         let ring = builder.build(SUBMISSIONS)?;
-        let count = u32::try_from(connections).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let count = u32::try_from(descriptors).map_err(|_| io::ErrorKind::InvalidInput)?;
         ring.submitter().register_files_sparse(count)?;
         if let Some(us) = config.config.busy_poll_us {
             let mut napi = types::Napi::new()
@@ -181,7 +181,7 @@ impl Ring {
         Ok(Ring {
             ring,
             provided,
-            sending: Vec::with_capacity(connections),
+            sending: Vec::with_capacity(descriptors),
             replies: Arc::clone(replies.memory()),
             completions: Vec::with_capacity(COMPLETIONS_MAX),
             receive_mode: ReceiveMode::Capped,
@@ -308,19 +308,11 @@ impl Ring {
         }
     }
 
-    /// Accepts connections: one, or as many as come.
-    pub fn accept(&mut self, listener: impl AsFd, many: bool) {
+    /// Accepts all connections that come.
+    pub fn accept(&mut self, listener: impl AsFd) {
         let listener = types::Fd(listener.as_fd().as_raw_fd());
-        let entry = if many {
-            opcode::AcceptMulti::new(listener)
-                .allocate_file_index(true)
-                .build()
-        } else {
-            opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut())
-                .file_index(Some(DestinationSlot::auto_target()))
-                .build()
-        };
-        self.push(entry, Purpose::Accept, 0);
+        let entry = opcode::AcceptMulti::new(listener).allocate_file_index(true);
+        self.push(entry.build(), Purpose::Accept, 0);
     }
 
     /// Stops accepting; a last [`Completion::Accepted`] follows.
