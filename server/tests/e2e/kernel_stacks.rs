@@ -8,6 +8,8 @@ use crate::server::Server;
 const STACKS: &[&str] = &[
     #[cfg(feature = "epoll")]
     "epoll",
+    #[cfg(feature = "uring")]
+    "uring",
 ];
 
 #[test]

@@ -212,6 +212,14 @@ pub struct KernelArgs {
     /// Keep the NIC's interrupts off while we poll (SO_PREFER_BUSY_POLL)
     #[arg(long, requires = "busy_poll_us")]
     pub prefer_busy_poll: bool,
+
+    /// uring: let a kernel thread submit, which sleeps after so long without work; costs a core
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..))]
+    pub sqpoll_idle_ms: Option<u32>,
+
+    /// uring: send replies from this length on without copying them
+    #[arg(long, value_name = "N", value_parser = bytes())]
+    pub zero_copy_bytes_min: Option<usize>,
 }
 
 /// What connections may take.

@@ -9,6 +9,8 @@ use crate::site::Site;
 #[cfg(feature = "epoll")]
 use crate::stacks::epoll::Epoll;
 use crate::stacks::kernel::{KernelConfig, StartError};
+#[cfg(feature = "uring")]
+use crate::stacks::uring::Uring;
 
 /// The epoll stack as `args` ask for it.
 ///
@@ -19,6 +21,20 @@ use crate::stacks::kernel::{KernelConfig, StartError};
 pub fn epoll(args: &ServeArgs) -> Result<Epoll, StartError> {
     Ok(Epoll {
         config: config(args)?,
+    })
+}
+
+/// The io_uring stack as `args` ask for it.
+///
+/// # Errors
+///
+/// If a limit is out of its bounds.
+#[cfg(feature = "uring")]
+pub fn uring(args: &ServeArgs) -> Result<Uring, StartError> {
+    Ok(Uring {
+        sqpoll_idle_ms: args.kernel.sqpoll_idle_ms,
+        zero_copy_bytes_min: args.kernel.zero_copy_bytes_min,
+        ..Uring::new(config(args)?)
     })
 }
 

@@ -43,6 +43,8 @@ pub fn run(
         }
         #[cfg(feature = "epoll")]
         (StackName::Epoll, _) => serve(args, usage(kernel::epoll(args), command)?),
+        #[cfg(feature = "uring")]
+        (StackName::Uring, _) => serve_uring(args, command),
         #[allow(unreachable_patterns, reason = "reachable where a stack was left out")]
         (missing, _) => Err(not_built_in(missing, command).into()),
     }
@@ -54,6 +56,22 @@ fn usage<T, E: fmt::Display>(
     command: &mut Command,
 ) -> Result<T, clap::Error> {
     result.map_err(|error| command.error(ErrorKind::InvalidValue, error))
+}
+
+/// Serves with io_uring, or with epoll where the kernel does not let us.
+#[cfg(feature = "uring")]
+fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCode> {
+    let stack = usage(kernel::uring(args), command)?;
+    match crate::stacks::uring::supported(&stack) {
+        Ok(()) => serve(args, stack),
+        #[cfg(feature = "epoll")]
+        Err(missing) => {
+            say(&format!("{missing}. Serving with epoll instead"));
+            serve(args, usage(kernel::epoll(args), command)?)
+        }
+        #[cfg(not(feature = "epoll"))]
+        Err(missing) => Err(missing.into()),
+    }
 }
 
 /// Starts `stack`, tells what it got, and stays until it has ended.

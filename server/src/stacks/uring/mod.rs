@@ -11,7 +11,7 @@
 //! ```
 //!
 //! It needs Linux 6.1, and uses what came later where it is there. [`supported`] says beforehand
-//! whether it can run; epoll is always there to fall back to.
+//! whether it can run, so that a caller can fall back to epoll, which every kernel has.
 
 mod connection;
 mod ring;
@@ -76,16 +76,16 @@ pub enum UringError {
 #[derive(Debug, thiserror::Error)]
 pub enum Unsupported {
     /// The system call is missing.
-    #[error("this kernel has no io_uring: use the epoll stack")]
+    #[error("this kernel has no io_uring: run Linux 6.1 or newer, built with CONFIG_IO_URING")]
     Missing,
     /// The system call is forbidden.
     #[error(
-        "io_uring is forbidden (by kernel.io_uring_disabled, or the container's seccomp profile): \
-         allow it, or use the epoll stack"
+        "io_uring is forbidden: allow it with `sysctl kernel.io_uring_disabled=0`, or in the \
+         container's seccomp profile"
     )]
     Forbidden,
     /// Something that is needed came later than this kernel.
-    #[error("this kernel's io_uring is too old: run Linux 6.1 or newer, or use the epoll stack")]
+    #[error("this kernel's io_uring is too old: run Linux 6.1 or newer")]
     TooOld,
     /// The ring's memory is locked, and there is a limit to that.
     #[error("no memory for io_uring: raise the limit of locked memory (`ulimit -l`)")]
