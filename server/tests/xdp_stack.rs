@@ -15,7 +15,7 @@ use barewire_lab::{Lab, SERVER_DEVICE};
 use barewire_stack::config::StackConfig;
 use barewire_stack::interface::Interface;
 use barewire_stack::lifecycle::{Lifecycle, Phase};
-use barewire_stack::link::xsk::{XskConfig, XskError, XskLink};
+use barewire_stack::link::xsk::{BusyPoll, XskConfig, XskError, XskLink};
 use barewire_stack::redirect::{Mode, ModeChoice, RedirectError};
 use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
 use barewire_stack::worker::Wait;
@@ -216,15 +216,21 @@ fn a_core_that_may_sleep_does_and_one_that_may_not_does_not() {
     let Some(lab) = Lab::up(&["--queues", "1"]) else {
         return;
     };
-    for wait in [
-        Wait::Spin,
-        Wait::Adaptive { spin_us: 0 },
-        Wait::Adaptive { spin_us: 100 },
+    for (wait, busy_poll) in [
+        (Wait::Spin, None),
+        (Wait::Spin, Some(BusyPoll::default())),
+        (Wait::Adaptive { spin_us: 0 }, None),
+        (Wait::Adaptive { spin_us: 100 }, Some(BusyPoll::default())),
     ] {
+        let xsk = XskConfig {
+            busy_poll,
+            ..XskConfig::default()
+        };
         let server = Server::start(
             &lab,
             XdpConfig {
                 wait,
+                xsk,
                 ..config(&[0])
             },
         );

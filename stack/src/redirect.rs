@@ -96,7 +96,7 @@ pub enum RedirectError {
     /// The process may not do what it must.
     #[error(
         "not enough privileges: {missing} missing; run as root, \
-         or give the program file what it needs: sudo setcap cap_net_admin,cap_net_raw,cap_bpf+ep FILE"
+         or give the program file what it needs: sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep FILE"
     )]
     Privileges {
         /// The capabilities, separated by commas.
@@ -376,7 +376,8 @@ fn slots<T: Copy + Default>(
 // bytes, each part aligned where the one before it ends. Any bytes are a valid value.
 unsafe impl aya::Pod for Served {}
 
-/// What the XDP program and the AF_XDP sockets need.
+/// What the XDP program and the AF_XDP sockets need. CAP_PERFMON, because IPv4 options put the TCP
+/// header at a place that varies, which the verifier otherwise does not let a program look at.
 fn check_privileges() -> Result<(), RedirectError> {
     // Should even this be refused, the kernel decides at the first real call.
     let Ok(sets) = rustix::thread::capabilities(None) else {
@@ -387,6 +388,10 @@ fn check_privileges() -> Result<(), RedirectError> {
         ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
         ("CAP_NET_RAW", CapabilitySet::NET_RAW),
         ("CAP_BPF", CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
+        (
+            "CAP_PERFMON",
+            CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN,
+        ),
     ];
     let missing: Vec<&str> = needed
         .iter()

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use barewire_lab::{CLIENT_DEVICE, Lab, SERVER_DEVICE};
 use barewire_stack::counters::Samples;
 use barewire_stack::interface::Interface;
-use barewire_stack::link::xsk::{XskConfig, XskError, XskLink, ZeroCopy};
+use barewire_stack::link::xsk::{BusyPoll, XskConfig, XskError, XskLink, ZeroCopy};
 use barewire_stack::link::{Link, Received, Transmit};
 use barewire_stack::packet::{ChecksumPolicy, Flags, Local, parse};
 use barewire_stack::redirect::{Mode, ModeChoice, Redirect, RedirectError, Targets};
@@ -41,6 +41,15 @@ fn targets() -> Targets {
     Targets {
         addresses: addresses(),
         ports: vec![PORT..=PORT],
+    }
+}
+
+/// Rings as small as they get.
+fn small() -> XskConfig {
+    XskConfig {
+        rx_ring_frames: 64,
+        tx_ring_frames: 64,
+        ..XskConfig::default()
     }
 }
 
@@ -305,11 +314,7 @@ fn more_frames_than_fit_are_counted_and_the_link_recovers() {
     let Some(lab) = Lab::up(&["--queues", "1"]) else {
         return;
     };
-    let config = XskConfig {
-        rx_ring_frames: 64,
-        tx_ring_frames: 64,
-        ..XskConfig::default()
-    };
+    let config = small();
     lab.server(|| {
         let mut receiver = Receiver::on(0..1, ModeChoice::Native, &config);
         let statistics = receiver.links[0].kernel_statistics();
@@ -574,10 +579,17 @@ fn missing_privileges_are_named() {
     };
     // Capabilities belong to the thread; each `server` is a new one.
     lab.server(|| {
-        drop_capabilities(CapabilitySet::NET_ADMIN | CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
+        drop_capabilities(
+            CapabilitySet::NET_ADMIN
+                | CapabilitySet::BPF
+                | CapabilitySet::PERFMON
+                | CapabilitySet::SYS_ADMIN,
+        );
         let error = Redirect::load(&targets(), 1).err().unwrap();
         assert!(
-            error.to_string().contains("CAP_NET_ADMIN, CAP_BPF missing"),
+            error
+                .to_string()
+                .contains("CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON missing"),
             "{error}"
         );
     });
@@ -606,6 +618,26 @@ fn missing_privileges_are_named() {
             .err()
             .unwrap();
         assert!(matches!(error, XskError::MemoryLimit { .. }), "{error}");
+    });
+}
+
+#[test]
+fn the_capabilities_that_are_asked_for_are_enough() {
+    let Some(lab) = Lab::up(&["--queues", "1"]) else {
+        return;
+    };
+    lab.server(|| {
+        let enough = CapabilitySet::NET_ADMIN
+            | CapabilitySet::NET_RAW
+            | CapabilitySet::BPF
+            | CapabilitySet::PERFMON
+            | CapabilitySet::IPC_LOCK;
+        drop_capabilities(!enough);
+        let config = XskConfig {
+            busy_poll: Some(BusyPoll::default()),
+            ..small()
+        };
+        Receiver::on(0..1, ModeChoice::Native, &config);
     });
 }
 

@@ -33,8 +33,8 @@ use crate::time::Instant;
 
 pub use queue::{BATCH_FRAMES, Received, Transmit};
 
-/// How a queue is opened. Memory: (`rx_ring_frames` + `tx_ring_frames`) × frame size, see
-/// [`XskConfig::memory_bytes`].
+/// How a queue is opened. Its memory is (`rx_ring_frames` + `tx_ring_frames`) frames of 2,048 bytes, or
+/// of 4,096 if the MTU is beyond 1,774, and 48 bytes of rings for each pair of frames.
 #[derive(Debug, Clone)]
 pub struct XskConfig {
     /// Frames for reception, and entries of the rx and fill rings. A power of two.
@@ -60,19 +60,6 @@ impl Default for XskConfig {
             zero_copy: ZeroCopy::Auto,
             busy_poll: None,
         }
-    }
-}
-
-impl XskConfig {
-    /// Bytes of frame memory that a queue of an interface with this MTU takes. The four rings add
-    /// 48 bytes for each pair of frames.
-    ///
-    /// # Errors
-    ///
-    /// If the MTU is too large for a frame.
-    pub fn memory_bytes(&self, interface: &Interface) -> Result<usize, XskError> {
-        let frames = self.rx_ring_frames as usize + self.tx_ring_frames as usize;
-        Ok(frames * socket::frame_bytes(interface)? as usize)
     }
 }
 
