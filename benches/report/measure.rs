@@ -125,7 +125,6 @@ impl Turn<'_> {
             load::check(machine, self.route, &site.url()).context("after the load")?;
         }
         let usage = after.since(&before, server.pid());
-        server.stop()?;
         Ok(Round {
             server: self.server.name.clone(),
             route: self.route.name.clone(),
@@ -133,6 +132,7 @@ impl Turn<'_> {
             round: self.round,
             load,
             usage,
+            counted: server.stop()?,
         })
     }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::load::Load;
 use crate::machine::Machine;
 use crate::matrix::Matrix;
+use crate::server::Counted;
 use crate::site::SiteRecord;
 use crate::usage::{Side, Usage};
 
@@ -62,6 +63,8 @@ pub struct Round {
     pub load: Load,
     /// What it cost.
     pub usage: Usage,
+    /// What the server counted of itself.
+    pub counted: Counted,
 }
 
 /// Median, least and greatest of a figure over the rounds.
@@ -181,6 +184,28 @@ impl Round {
         self.usage.busy_s(Side::Server) * 1e6 / self.load.requests as f64
     }
 
+    /// System calls that a bypass made to start transmission or reception, per 1,000 requests; not a
+    /// number for others.
+    pub fn wakeups_per_1000(&self) -> f64 {
+        let counters = ["tx_wakeups", "rx_wakeups", "sleeps"];
+        let calls = counters.iter().filter_map(|name| self.counted.sum(name));
+        let frames = self.counted.sum("rx_frames");
+        match (frames, self.counted.served) {
+            (Some(_), Some(served)) => calls.sum::<u64>() as f64 * 1e3 / served as f64,
+            _ => f64::NAN,
+        }
+    }
+
+    /// Frames that a bypass lost for want of space, in its rings or in the kernel's.
+    pub fn link_drops(&self) -> f64 {
+        let counters = ["rx_dropped", "rx_ring_full", "tx_no_slot"];
+        let frames = self.counted.sum("rx_frames");
+        frames.map_or(f64::NAN, |_| {
+            let drops = counters.iter().filter_map(|name| self.counted.sum(name));
+            drops.sum::<u64>() as f64
+        })
+    }
+
     /// Busy time of the cores of both sides per request, in microseconds: it cannot be shifted
     /// from one side to the other.
     pub fn both_cores_us(&self) -> f64 {
@@ -188,15 +213,18 @@ impl Round {
             / self.load.requests as f64
     }
 
-    /// What kept it from being faster. A core that polls is always busy and proves nothing.
+    /// What kept it from being faster. A core that polls is always busy, so a server that does must
+    /// also have found something to do in nearly all of its polls.
     pub fn bound(&self, polls: bool) -> Bound {
         const FULL: f64 = 0.97;
         const NOT_FULL: f64 = 0.95;
+        const IDLE_MAX: f64 = 0.10;
+        let polled_in_vain = polls && self.counted.idle_share().is_none_or(|idle| idle > IDLE_MAX);
         let client = self.usage.busy_share(Side::Client);
         let server = self.usage.busy_share(Side::Server);
         match (server, client) {
             (_, Some(client)) if client >= NOT_FULL => Bound::Client,
-            (Some(server), Some(_)) if server >= FULL && !polls => Bound::Server,
+            (Some(server), Some(_)) if server >= FULL && !polled_in_vain => Bound::Server,
             _ => Bound::Unknown,
         }
     }

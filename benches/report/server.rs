@@ -1,5 +1,6 @@
 //! One server under test: started, found correct, measured, stopped, and gone.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
 
 use crate::interrupt;
 use crate::load;
@@ -80,13 +82,13 @@ impl Running {
         }
     }
 
-    /// Asks the server to end, and makes it end if it does not.
-    pub fn stop(mut self) -> Result<()> {
+    /// Asks the server to end, and makes it end if it does not; returns what it counted of itself.
+    pub fn stop(mut self) -> Result<Counted> {
         self.signal(Signal::TERM);
         let deadline = Instant::now() + STOP_MAX;
         while Instant::now() < deadline {
             if self.child.try_wait()?.is_some() {
-                return Ok(());
+                return Ok(Counted::read(&self.logged()));
             }
             sleep(Duration::from_millis(10));
         }
@@ -131,17 +133,23 @@ impl Running {
 
     /// The end of what it logged since it was started.
     fn last_words(&self) -> String {
-        let mut text = String::new();
-        let read = File::open(&self.log).and_then(|mut log| {
-            log.seek(SeekFrom::Start(self.log_start))?;
-            log.read_to_string(&mut text)
-        });
-        if read.is_err() || text.trim().is_empty() {
+        let text = self.logged();
+        if text.trim().is_empty() {
             return format!("; it logged nothing to {}", self.log.display());
         }
         let lines: Vec<&str> = text.trim_end().lines().collect();
         let last = lines[lines.len().saturating_sub(5)..].join("\n  ");
         format!("; the end of its log:\n  {last}")
+    }
+
+    /// What it logged since it was started; empty if that cannot be read.
+    fn logged(&self) -> String {
+        let mut text = String::new();
+        let read = File::open(&self.log).and_then(|mut log| {
+            log.seek(SeekFrom::Start(self.log_start))?;
+            log.read_to_string(&mut text)
+        });
+        read.map_or_else(|_| String::new(), |_| text)
     }
 
     fn signal(&self, signal: Signal) {
@@ -158,6 +166,60 @@ impl Drop for Running {
             self.signal(Signal::KILL);
             let _ = self.child.wait();
         }
+    }
+}
+
+/// What a barewire says of itself when it ends: its counters, added up over cores and queues, from
+/// its start to its end, the warm-up included. Empty for other servers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Requests answered.
+    pub served: Option<u64>,
+    /// Counters as `part.name`.
+    pub counters: BTreeMap<String, u64>,
+}
+
+impl Counted {
+    /// Reads the lines `… counted by PART: NAME=VALUE …` and `served N requests …` of a log.
+    fn read(log: &str) -> Counted {
+        let mut counters = BTreeMap::new();
+        let lines = log.lines().filter_map(|line| {
+            let (_, rest) = line.split_once("counted by ")?;
+            rest.split_once(": ")
+        });
+        for (part, list) in lines {
+            for counter in list.split(' ') {
+                let Some((name, value)) = counter.split_once('=') else {
+                    continue;
+                };
+                if let Ok(value) = value.parse::<u64>() {
+                    *counters.entry(format!("{part}.{name}")).or_default() += value;
+                }
+            }
+        }
+        let served = log.lines().find_map(|line| {
+            let count = line.strip_prefix("served ")?.split(' ').next()?;
+            count.parse().ok()
+        });
+        Counted { served, counters }
+    }
+
+    /// The sum of all counters called `name`, of whatever part; `None` if there is none.
+    pub fn sum(&self, name: &str) -> Option<u64> {
+        let mut values = self
+            .counters
+            .iter()
+            .filter(|(key, _)| key.rsplit('.').next() == Some(name))
+            .map(|(_, value)| *value)
+            .peekable();
+        values.peek()?;
+        Some(values.sum())
+    }
+
+    /// The share of a polling server's polls, by time, that found nothing to do.
+    pub fn idle_share(&self) -> Option<f64> {
+        let (busy, idle) = (self.sum("busy_ns")?, self.sum("idle_ns").unwrap_or(0));
+        Some(idle as f64 / (busy + idle).max(1) as f64)
     }
 }
 
@@ -190,5 +252,24 @@ pub fn barewire() -> PathBuf {
     match beside {
         Some(path) if path.exists() => path,
         _ => PathBuf::from("barewire"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_add_up_over_cores_and_queues() {
+        let log = "10:00 INFO counted by link: tx_wakeups=3 rx_frames=10 core=0 queue=0\n\
+                   10:00 INFO counted by link: tx_wakeups=4 core=0 queue=1\n\
+                   10:00 INFO counted by worker: busy_ns=900 idle_ns=100 core=0\n\
+                   served 5 requests\n";
+        let counted = Counted::read(log);
+        assert_eq!(counted.sum("tx_wakeups"), Some(7));
+        assert_eq!(counted.sum("tx_no_slot"), None);
+        assert_eq!(counted.idle_share(), Some(0.1));
+        assert_eq!(counted.served, Some(5));
+        assert_eq!(Counted::read("").idle_share(), None);
     }
 }

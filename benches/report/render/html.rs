@@ -175,6 +175,7 @@ fn details(results: &Results, route: &Route) -> Markup {
                     th.number { "server busy" } th.number { "client busy" }
                     th { "bound" }
                     th.number { "switches/s" } th.number { "memory, MB" }
+                    th.number { "polls in vain" } th.number { "wake-ups" br; "/1000 requests" } th.number { "link drops" }
                 } }
                 tbody {
                     @for server in &results.matrix.servers {
@@ -200,6 +201,11 @@ fn details(results: &Results, route: &Route) -> Markup {
                                         switches as f64 / f64::from(results.matrix.measure_s)
                                     }))) }
                                     td.number { (median(at(&|round| round.usage.server.resident_bytes as f64 / 1e6))) }
+                                    td.number { (percent(at(&|round| {
+                                        round.counted.idle_share().unwrap_or(f64::NAN)
+                                    }).map(|spread| spread.median))) }
+                                    td.number { (median(at(&crate::results::Round::wakeups_per_1000))) }
+                                    td.number { (median(at(&crate::results::Round::link_drops))) }
                                 }
                             }
                         }
@@ -294,5 +300,8 @@ fn percent(share: Option<f64>) -> String {
 }
 
 fn median(spread: Option<crate::results::Spread>) -> String {
-    spread.map_or("–".to_owned(), |spread| number(spread.median, 0))
+    match spread {
+        Some(spread) if spread.median.is_finite() => number(spread.median, 0),
+        _ => "–".to_owned(),
+    }
 }
