@@ -51,7 +51,10 @@ struct Lab {
     script: PathBuf,
 }
 
-const LAB_NAME: &str = "report";
+/// The lab's name: `report`, or what `LAB` says.
+fn lab_name() -> String {
+    std::env::var("LAB").unwrap_or_else(|_| "report".to_owned())
+}
 
 impl Site {
     /// Makes a threaded lab: `server_cores` and `client_cores` share nothing.
@@ -195,7 +198,7 @@ impl Site {
 
     fn environment(&self, mut command: Command) -> Command {
         if self.lab.is_some() {
-            command.env("LAB", LAB_NAME);
+            command.env("LAB", lab_name());
         }
         command
     }
@@ -213,7 +216,7 @@ impl LoadMachine {
             all.extend_from_slice(words);
         }
         let mut command = command(&all);
-        command.env("LAB", LAB_NAME);
+        command.env("LAB", lab_name());
         Ok(command)
     }
 
@@ -234,7 +237,7 @@ impl Lab {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.script);
-        command.args(arguments).env("LAB", LAB_NAME);
+        command.args(arguments).env("LAB", lab_name());
         command
     }
 }
