@@ -219,12 +219,14 @@ impl<S: Service> Core<'_, S> {
         };
         let mut packet = std::mem::take(&mut self.scratch.packet);
         let len = control::write_packet(&mut packet, &self.local, &flow, Direction::FromPeer, &ack);
+        let free_slots = port.transmit.free_slots();
         if let Some(len) = len {
             self.advance(index, &segment, frame, &packet[..len], port);
         }
         self.scratch.packet = packet;
-        if self.hot[index].tcb.state != State::Free {
-            self.challenge(index, segment.l2(frame), port);
+        let was_told = port.transmit.free_slots() != free_slots;
+        if !was_told && self.hot[index].tcb.state != State::Free && self.is_due_an_ack(index) {
+            self.send_ack(index, segment.l2(frame), port);
         }
     }
 
@@ -256,17 +258,28 @@ impl<S: Service> Core<'_, S> {
 
     /// Sends a challenge ACK (RFC 5961), unless there were too many.
     fn challenge<T: Transmit>(&mut self, index: usize, l2: &[u8], port: &mut Port<'_, T>) {
+        match self.is_due_an_ack(index) && self.challenge_acks.permit(self.now) {
+            true => {
+                self.counters.challenge_acks.increment();
+                self.send_ack(index, l2, port);
+            }
+            false => self.counters.challenge_acks_skipped.increment(),
+        }
+    }
+
+    /// Whether a connection has been sent no ACK of ours for a while.
+    fn is_due_an_ack(&self, index: usize) -> bool {
+        let hot = &self.hot[index];
+        let age_ms = self.now_ms().wrapping_sub(hot.challenge_at_ms);
+        !hot.flags.was_challenged || age_ms >= CHALLENGE_INTERVAL_MS
+    }
+
+    /// Tells the peer what has been received, and how much there is room for.
+    fn send_ack<T: Transmit>(&mut self, index: usize, l2: &[u8], port: &mut Port<'_, T>) {
         let now_ms = self.now_ms();
         let hot = &mut self.hot[index];
-        let is_too_soon = hot.flags.was_challenged
-            && now_ms.wrapping_sub(hot.challenge_at_ms) < CHALLENGE_INTERVAL_MS;
-        if is_too_soon || !self.challenge_acks.permit(self.now) {
-            self.counters.challenge_acks_skipped.increment();
-            return;
-        }
         hot.flags.was_challenged = true;
         hot.challenge_at_ms = now_ms;
-        self.counters.challenge_acks.increment();
         let &mut Hot { flow, tcb, .. } = hot;
         let ack = Control {
             kind: Kind::Ack,

@@ -85,18 +85,29 @@ fn a_made_up_cookie_is_refused() {
         "> [.] seq 1 ack 4711
          < [R] seq 4711
          ? syncookies_failed 1
-         # the right one, but for another sequence number
-         > [S] seq 0
-         < [S.] seq 0 ack 1
-         > [.] seq 2 ack 1
-         < [R] seq 1
-         # or another flow
+         # off by one
          2> [S] seq 0
          2< [S.] seq 0 ack 1
          2> [.] seq 1 ack 2
          2< [R] seq 2
-         ? syncookies_failed 3
+         ? syncookies_failed 2
          ? connections 0",
+    );
+}
+
+#[test]
+fn what_overtakes_the_cookie_waits_for_it() {
+    // It acknowledges the cookie as well, but does not say what the peer's first number was.
+    always().run(
+        "> [S] seq 0
+         < [S.] seq 0 ack 1
+         > [P.] seq 7 ack 1 \"world\\n\"
+         ? syncookies_early 1
+         ? out_rsts 0
+         > [P.] seq 1 ack 1 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         > [P.] seq 7 ack 1 \"world\\n\"
+         < [P.] seq 7 ack 13 \"world\\n\"",
     );
 }
 

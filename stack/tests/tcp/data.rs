@@ -97,6 +97,21 @@ fn data_whose_acknowledgment_was_overtaken_is_taken() {
 }
 
 #[test]
+fn a_duplicate_is_not_taken_for_what_is_queued() {
+    // Both are six bytes long.
+    Trace::lines().established().run(
+        "> [P.] seq 1 ack 1 \"alpha\\n\"
+         < [P.] seq 1 ack 7 \"alpha\\n\"
+         > [P.] seq 7 ack 7 \"beta  \"
+         < [.] seq 7 ack 13
+         > [P.] seq 1 ack 7 \"alpha\\n\"
+         < [.] seq 7 ack 13
+         > [P.] seq 13 ack 7 \"\\n\"
+         < [P.] seq 7 ack 14 \"beta  \\n\"",
+    );
+}
+
+#[test]
 fn an_urgent_pointer_changes_nothing() {
     Trace::echo().established().run(
         "> [PU.] seq 1 ack 1 \"hello\"

@@ -127,6 +127,7 @@ fn our_window_closes_while_the_service_is_blocked_and_its_opening_is_announced()
          # the peer probes a closed window
          > [P.] seq 1513 ack 1 win 0 len 1
          < [.] seq 1 ack 1513 win 0
+         +500ms
          > [P.] seq 1513 ack 1 win 0 len 1
          < [.] seq 1 ack 1513 win 0
          # and begins to read
@@ -136,6 +137,44 @@ fn our_window_closes_while_the_service_is_blocked_and_its_opening_is_announced()
          < [P.] seq 513 ack 1513 win 512 len 512
          > [.] seq 1513 ack 1025 win 64000
          < [P.] seq 1025 ack 1513 win 1000 len 488",
+    );
+}
+
+#[test]
+fn two_sides_without_room_do_not_wait_for_each_other() {
+    // RFC 9293, section 3.10.7.4: the acknowledgment counts also on a segment that finds our window
+    // closed. smoltcp drops both.
+    let mut trace = Trace::echo_with(|config| {
+        config.receive_buffer_bytes = 512;
+        config.send_buffer_bytes = 512;
+    });
+    trace.run(
+        "> [S] seq 0 win 512
+         < [S.] seq 0 ack 1 win 512
+         > [P.] seq 1 ack 1 win 512 len 512
+         < [P.] seq 1 ack 513 win 512 len 512
+         > [P.] seq 513 ack 1 win 512 len 512
+         < [.] seq 513 ack 1025 win 0
+         # the peer's probe says that it has read
+         > [.] seq 1025 ack 513 win 512 len 1
+         < [P.] seq 513 ack 1025 win 512 len 512
+         ? ack_only 1",
+    );
+}
+
+#[test]
+fn duplicate_acks_of_a_peer_with_little_room_are_left_to_the_timer() {
+    // smoltcp would answer the third with a whole segment, and forget what lies behind it.
+    Trace::lines().established().run(
+        "> [P.] seq 1 ack 1 win 10 \"send 2000\\n\"
+         < [.] seq 1 ack 11 len 1280
+         > [.] seq 11 ack 1 win 2
+         > [.] seq 11 ack 1 win 2
+         > [.] seq 11 ack 1 win 2
+         > [.] seq 11 ack 1 win 2
+         ? ack_nothing_new 3
+         +1100ms
+         < [.] seq 1 ack 11 len 256",
     );
 }
 
