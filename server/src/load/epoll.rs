@@ -25,7 +25,7 @@ use barewire_stack::service::{Expect, Input, Next, Reply, Service};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use rustix::thread::set_current_timer_slack;
 use rustix::time::{ClockId, clock_gettime};
@@ -119,14 +119,9 @@ pub fn run(
     });
     // Also on an error, or the other threads would wait for ever.
     run.barrier.wait();
-    let mut transport = connected.inspect_err(|_| run.stop.store(true, Relaxed))?;
-    let part = transport
-        .ask_all(answered)
-        .inspect_err(|_| run.stop.store(true, Relaxed))?;
-    Ok(Part {
-        tally: transport.client.into_tally(),
-        ..part
-    })
+    connected
+        .and_then(|transport| transport.ask_all(answered))
+        .inspect_err(|_| run.stop.store(true, Relaxed))
 }
 
 struct Transport<'a> {
@@ -137,7 +132,7 @@ struct Transport<'a> {
     events: Vec<epoll::Event>,
     received: Box<[u8]>,
     to_send: Box<[u8]>,
-    /// Connections with nothing asked, in an open loop. May name some that are no longer idle.
+    /// Connections with nothing asked, in an open loop; some may no longer be idle.
     idle: VecDeque<usize>,
     /// To be opened as soon as may be.
     to_open: VecDeque<usize>,
@@ -162,6 +157,8 @@ struct Slot {
     is_connected: bool,
     /// Nothing is awaited from the server.
     is_idle: bool,
+    /// It is in the queue of idle connections, rightly or no longer.
+    is_queued: bool,
     /// The client has more to write than there was room for.
     wants_room: bool,
     /// Since when the next answer, or the connection, is awaited.
@@ -209,7 +206,7 @@ impl<'a> Transport<'a> {
     }
 
     /// Asks all there is to ask, and waits for the answers.
-    fn ask_all(&mut self, answered: &Gauge) -> Result<Part, TransportError> {
+    fn ask_all(mut self, answered: &Gauge) -> Result<Part, TransportError> {
         if self.client.has_schedule() {
             // Sleeping until a request is due shall not take 50 us longer than asked for.
             set_current_timer_slack(NonZeroU64::new(1)).map_err(|e| system("prctl", e))?;
@@ -242,6 +239,7 @@ impl<'a> Transport<'a> {
             if self.now_ns >= self.end_ns || is_stalled || self.run.stop.load(Relaxed) {
                 gave_up |= is_stalled && !self.client.is_finished();
                 self.client.on_drain();
+                self.end_ns = u64::MAX;
             }
             if self.client.is_finished() {
                 self.close_unneeded();
@@ -250,11 +248,11 @@ impl<'a> Transport<'a> {
             }
         }
         Ok(Part {
-            tally: Tally::new(None),
             started_ns,
-            ended_ns: self.client.answered_last_ns().max(started_ns),
+            ended_ns: self.client.answered_last_ns().max(self.now_ns),
             cpu_ns: thread_cpu_ns() - cpu_before_ns,
             gave_up,
+            tally: self.client.into_tally(),
         })
     }
 
@@ -310,6 +308,7 @@ impl<'a> Transport<'a> {
             let Some(index) = self.idle.pop_front() else {
                 return;
             };
+            self.slots[index].is_queued = false;
             if self.slots[index].is_idle && self.slots[index].is_connected {
                 self.drive(index, 0, false);
             }
@@ -357,7 +356,7 @@ impl<'a> Transport<'a> {
             self.received[..held].copy_from_slice(&slot.unread);
             let room = &mut self.received[held..];
             let room_len = room.len();
-            match net::recv(socket, room, RecvFlags::empty()) {
+            match retry_on_intr(|| net::recv(socket, &mut *room, RecvFlags::empty())) {
                 Ok((count, _)) => {
                     self.client.tally().bytes_read += count as u64;
                     self.drive(index, held + count, count == 0);
@@ -365,7 +364,6 @@ impl<'a> Transport<'a> {
                         return;
                     }
                 }
-                Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Err(error) => {
                     return self.lose(index, Failure::Reset, || io::Error::from(error).to_string());
@@ -401,7 +399,10 @@ impl<'a> Transport<'a> {
             match progress.next {
                 Next::Receive(Expect::Message) => {
                     slot.is_idle = true;
-                    self.idle.push_back(index);
+                    if !slot.is_queued {
+                        slot.is_queued = true;
+                        self.idle.push_back(index);
+                    }
                 }
                 Next::Receive(_) => {}
                 Next::Send if slot.unsent.is_empty() => continue,
@@ -427,9 +428,8 @@ impl<'a> Transport<'a> {
         let mut bytes = &self.to_send[..len];
         self.client.tally().bytes_written += len as u64;
         while slot.unsent.is_empty() && !bytes.is_empty() {
-            match net::send(socket, bytes, SendFlags::NOSIGNAL) {
+            match retry_on_intr(|| net::send(socket, bytes, SendFlags::NOSIGNAL)) {
                 Ok(count) => bytes = &bytes[count..],
-                Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 Err(error) => {
                     self.lose(index, Failure::Reset, || io::Error::from(error).to_string());
@@ -447,9 +447,9 @@ impl<'a> Transport<'a> {
         let Some(socket) = &slot.socket else {
             return;
         };
-        match net::send(socket, &slot.unsent, SendFlags::NOSIGNAL) {
+        match retry_on_intr(|| net::send(socket, &slot.unsent, SendFlags::NOSIGNAL)) {
             Ok(count) => drop(slot.unsent.drain(..count)),
-            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(Errno::AGAIN) => {}
             Err(error) => {
                 return self.lose(index, Failure::Reset, || io::Error::from(error).to_string());
             }
