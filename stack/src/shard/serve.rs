@@ -66,7 +66,8 @@ impl<S: Service> Core<'_, S> {
                 return Outcome::Continue;
             }
             // In order, and into an empty ring: the frame still holds all there is, in one piece.
-            let bytes = match fresh.len() == queued {
+            let is_all_fresh = fresh.len() == queued;
+            let bytes = match is_all_fresh {
                 true => fresh,
                 false => linearise(socket, &mut self.scratch.input),
             };
@@ -82,9 +83,11 @@ impl<S: Service> Core<'_, S> {
                 "a service consumed more than there was"
             );
             consume(socket, progress.consumed);
-            if fresh.len() == queued {
-                fresh = &fresh[progress.consumed..];
-            }
+            fresh = match is_all_fresh {
+                true => &fresh[progress.consumed..],
+                // What is left may be as long by chance.
+                false => &[],
+            };
             *seen = queued - progress.consumed;
             *end_seen = has_ended;
             *wants_room = progress.next == Next::Send;

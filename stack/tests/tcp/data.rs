@@ -184,3 +184,26 @@ fn messages_that_wait_for_room_are_answered_when_there_is_some() {
          < [P.] seq 513 ack 15 win 8192 len 88 \"next\\n\"",
     );
 }
+
+#[test]
+fn what_is_left_is_not_taken_for_the_segment_of_the_same_length() {
+    // 1,024 bytes arrive at once, the second half first, and the send ring has 512 in one piece: the
+    // service is called twice, with as many bytes left as the last segment had.
+    let trace = Trace::echo_with(|config| {
+        config.receive_buffer_bytes = 2_048;
+        config.send_buffer_bytes = 2_048;
+    });
+    trace.established().run(
+        "> [P.] seq 1 ack 1 len 1024
+         < [P.] seq 1 ack 1025 len 1024
+         > [P.] seq 1025 ack 1 len 512
+         < [P.] seq 1025 ack 1537 len 512
+         > [.] seq 1537 ack 1025
+         > [.] seq 2049 ack 1025 len 512
+         < [.] seq 1537 ack 1537
+         > [.] seq 1537 ack 1025 len 512
+         < [.] seq 1537 ack 2561
+         < [.] seq 1537 ack 2561 len 512
+         < [P.] seq 2049 ack 2561 len 512",
+    );
+}
