@@ -3,7 +3,13 @@
 //! What needs the lab needs root; without it those tests say so and do nothing. `scripts/test` runs all.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "xdp")]
+mod bypass;
+#[cfg(feature = "xdp")]
+mod hostile;
 mod http;
 mod kernel_stacks;
+#[cfg(feature = "xdp")]
+mod raw;
 mod server;
 mod wrong_use;

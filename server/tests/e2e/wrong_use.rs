@@ -53,6 +53,14 @@ fn a_wrong_command_line_is_a_usage_error() {
         ("--stack xdp", &["--interface"]),
         ("--stack epoll --interface lo", &["--interface", "epoll"]),
         ("--queues 0", &["--queues", "epoll"]),
+        ("--mode fast", &["--mode", "native, generic"]),
+        ("--zero-copy on --stack uring", &["--zero-copy", "uring"]),
+        ("--sqpoll-idle-ms 5", &["--sqpoll-idle-ms", "epoll"]),
+        (
+            "--stack uring --ring-buffers 500",
+            &["--ring-buffers", "power of two"],
+        ),
+        ("--send-buffer-bytes 1", &["send_buffer_bytes"]),
         ("--interface lo --backlog 10", &["--backlog", "xdp"]),
         (
             "--interface lo --listen 127.0.0.1:80",
@@ -60,7 +68,7 @@ fn a_wrong_command_line_is_a_usage_error() {
         ),
         ("--address 127.0.0.1", &["--interface"]),
         ("--listen localhost", &["--listen"]),
-        ("--headers-max 1000", &["--headers-max", "1..=128"]),
+        ("--headers-max 0", &["--headers-max", "1.."]),
         ("--idle-timeout-ms 0", &["--idle-timeout-ms", "1.."]),
         ("--log-filter =", &["--log-filter"]),
         ("now", &["now"]),
@@ -105,4 +113,121 @@ fn a_stack_that_was_left_out_says_how_to_get_it() {
         USAGE,
         &["left out", "--features xdp"],
     );
+}
+
+#[cfg(feature = "xdp")]
+mod in_the_lab {
+    use barewire_lab::{Lab, SERVER_DEVICE};
+
+    use super::{BAREWIRE, FAILURE, Server, expect_refusal};
+
+    /// `barewire serve` on the lab's interface, behind a command that takes something away from it.
+    fn expect(lab: &Lab, wrapper: &[&str], arguments: &[&str], parts: &[&str]) {
+        let mut command = lab.server_command();
+        command
+            .args(wrapper)
+            .args([BAREWIRE, "serve"])
+            .args(arguments);
+        expect_refusal(&mut command, FAILURE, parts);
+    }
+
+    const HERE: &[&str] = &["--interface", SERVER_DEVICE];
+
+    #[test]
+    fn what_an_interface_does_not_have_is_a_failure() {
+        let Some(lab) = Lab::up(&["--queues", "2"]) else {
+            return;
+        };
+        let with = |more: &[&'static str]| [HERE, more].concat();
+        expect(
+            &lab,
+            &[],
+            &["--interface", "eth77"],
+            &["eth77", SERVER_DEVICE],
+        );
+        expect(
+            &lab,
+            &[],
+            &with(&["--queues", "0,7"]),
+            &["no receive queue 7", "it has 2"],
+        );
+        expect(
+            &lab,
+            &[],
+            &with(&["--cores", "4000"]),
+            &["CPU 4000", "choose among"],
+        );
+        expect(
+            &lab,
+            &[],
+            &with(&["--zero-copy", "on"]),
+            &["zero-copy", "another NIC"],
+        );
+        expect(
+            &lab,
+            &[],
+            &["--interface", "lo", "--mode", "native"],
+            &["lo"],
+        );
+        expect(&lab, &[], &["--interface", "lo"], &["no address to serve"]);
+        expect(
+            &lab,
+            &[],
+            &with(&["--rx-ring-frames", "1000"]),
+            &["rx_ring_frames", "power of two"],
+        );
+    }
+
+    #[test]
+    fn missing_privileges_are_named() {
+        let Some(lab) = Lab::up(&["--queues", "1"]) else {
+            return;
+        };
+        expect(
+            &lab,
+            &["setpriv", "--bounding-set=-all"],
+            HERE,
+            &["privileges", "cap_net_admin", "root"],
+        );
+        let bounded = [
+            "setpriv",
+            "--bounding-set=-ipc_lock",
+            "prlimit",
+            "--memlock=65536",
+        ];
+        expect(&lab, &bounded, HERE, &["RLIMIT_MEMLOCK", "ulimit -l"]);
+    }
+
+    #[test]
+    fn a_second_server_on_the_same_interface_is_refused_and_harms_nobody() {
+        let Some(lab) = Lab::up(&["--queues", "1"]) else {
+            return;
+        };
+        let first = Server::start(lab.server_command().args([BAREWIRE, "serve"]).args(HERE));
+        expect(&lab, &[], HERE, &["already has an XDP program", "bpftool"]);
+        assert_eq!(
+            lab.client_runs(&[
+                "curl",
+                "--silent",
+                "--max-time",
+                "10",
+                "http://10.77.0.2:8080/plaintext"
+            ]),
+            "Hello, World!"
+        );
+        assert_eq!(first.terminate().served(), 1);
+    }
+
+    #[test]
+    fn an_mtu_that_does_not_fit_is_a_failure() {
+        let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9000"]) else {
+            return;
+        };
+        expect(
+            &lab,
+            &[],
+            &[HERE, &["--mode", "native"]].concat(),
+            &["MTU 9000", "mtu 1500"],
+        );
+    }
 }

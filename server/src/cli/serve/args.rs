@@ -27,6 +27,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub kernel: KernelArgs,
     #[command(flatten)]
+    pub uring: UringArgs,
+    #[command(flatten)]
     pub connection: ConnectionArgs,
     #[command(flatten)]
     pub deadline: DeadlineArgs,
@@ -212,14 +214,27 @@ pub struct KernelArgs {
     /// Keep the NIC's interrupts off while we poll (SO_PREFER_BUSY_POLL)
     #[arg(long, requires = "busy_poll_us")]
     pub prefer_busy_poll: bool,
+}
 
-    /// uring: let a kernel thread submit, which sleeps after so long without work; costs a core
-    #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..))]
+/// What only io_uring has.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "io_uring (--stack uring)")]
+pub struct UringArgs {
+    /// Let a kernel thread look for submissions, which sleeps after so long without any (SQPOLL)
+    #[arg(long, value_name = "MS", value_parser = ms())]
     pub sqpoll_idle_ms: Option<u32>,
 
-    /// uring: send replies from this length on without copying them
+    /// Send replies of at least so many bytes without copying them
     #[arg(long, value_name = "N", value_parser = bytes())]
     pub zero_copy_bytes_min: Option<usize>,
+
+    /// Buffers per core into which the kernel receives, a power of two
+    #[arg(long, value_name = "N", value_parser = power_of_two, default_value_t = 512)]
+    pub ring_buffers: u16,
+
+    /// Length of each of them
+    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = 4096)]
+    pub ring_buffer_bytes: usize,
 }
 
 /// What connections may take.
@@ -343,10 +358,10 @@ impl ServeArgs {
             let missing = "--stack xdp needs an interface to take over: add --interface IFACE";
             return Err(command.error(ErrorKind::MissingRequiredArgument, missing));
         }
-        let foreign = if is_bypass {
-            &["KernelArgs"][..]
-        } else {
-            &["LinkArgs", "TcpArgs"]
+        let foreign: &[&str] = match stack {
+            StackName::Xdp => &["KernelArgs", "UringArgs"],
+            StackName::Epoll => &["LinkArgs", "TcpArgs", "UringArgs"],
+            StackName::Uring => &["LinkArgs", "TcpArgs"],
         };
         let mut given = foreign
             .iter()
@@ -432,6 +447,13 @@ fn given_in(group: &str, matches: &ArgMatches, command: &Command) -> Vec<String>
     ids.filter(is_given)
         .map(|id| id.as_str().replace('_', "-"))
         .collect()
+}
+
+fn power_of_two(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(number) if number.is_power_of_two() => Ok(number),
+        _ => Err("has to be a power of two, at most 32768".into()),
+    }
 }
 
 fn ms() -> RangedI64ValueParser<u32> {

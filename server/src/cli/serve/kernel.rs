@@ -31,10 +31,13 @@ pub fn epoll(args: &ServeArgs) -> Result<Epoll, StartError> {
 /// If a limit is out of its bounds.
 #[cfg(feature = "uring")]
 pub fn uring(args: &ServeArgs) -> Result<Uring, StartError> {
+    let ring = &args.uring;
     Ok(Uring {
-        sqpoll_idle_ms: args.kernel.sqpoll_idle_ms,
-        zero_copy_bytes_min: args.kernel.zero_copy_bytes_min,
-        ..Uring::new(config(args)?)
+        config: config(args)?,
+        sqpoll_idle_ms: ring.sqpoll_idle_ms,
+        zero_copy_bytes_min: ring.zero_copy_bytes_min,
+        ring_buffers: ring.ring_buffers,
+        ring_buffer_bytes: ring.ring_buffer_bytes,
     })
 }
 

@@ -66,7 +66,7 @@ fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCo
         Ok(()) => serve(args, stack),
         #[cfg(feature = "epoll")]
         Err(missing) => {
-            say(&format!("{missing}. Serving with epoll instead"));
+            tracing::warn!("{missing}; falling back to epoll");
             serve(args, usage(kernel::epoll(args), command)?)
         }
         #[cfg(not(feature = "epoll"))]

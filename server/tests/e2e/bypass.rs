@@ -1,0 +1,256 @@
+//! The bypass from end to end: curl and wrk on the other end of a cable.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use barewire_lab::{Lab, SERVER_DEVICE, SERVER_V4, SERVER_V6};
+use rustix::process::Signal;
+
+use crate::http::Client;
+use crate::server::{BAREWIRE, PATIENCE, Server};
+
+const V4: &str = "http://10.77.0.2:8080";
+const V6: &str = "http://[fd77::2]:8080";
+const QUEUES: usize = 2;
+
+fn lab() -> Option<Lab> {
+    Lab::up(&["--queues", &QUEUES.to_string()])
+}
+
+fn serve(lab: &Lab, arguments: &[&str]) -> Server {
+    let mut command = lab.server_command();
+    command.args([BAREWIRE, "serve", "--interface", SERVER_DEVICE]);
+    Server::start(command.args(arguments))
+}
+
+fn curl(lab: &Lab, url: &str) -> String {
+    lab.client_runs(&[
+        "curl",
+        "--silent",
+        "--show-error",
+        "--globoff",
+        "--fail",
+        "--max-time",
+        "10",
+        url,
+    ])
+}
+
+/// Whether a program is attached to the server's interface.
+fn is_attached(lab: &Lab) -> bool {
+    lab.server_runs(&["ip", "link", "show", "dev", SERVER_DEVICE])
+        .contains("xdp")
+}
+
+/// A number from `/proc/net/snmp` of the server's kernel.
+fn kernel_tcp(lab: &Lab, name: &str) -> u64 {
+    let text = lab.server_runs(&["cat", "/proc/net/snmp"]);
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names
+        .split(' ')
+        .position(|candidate| candidate == name)
+        .unwrap();
+    values.split(' ').nth(at).unwrap().parse().unwrap()
+}
+
+#[test]
+fn curl_gets_both_routes_over_ipv4_and_ipv6() {
+    let Some(lab) = lab() else { return };
+    let server = serve(&lab, &[]);
+    let mut addresses: Vec<_> = server.addresses.iter().map(SocketAddr::to_string).collect();
+    addresses.sort();
+    assert_eq!(
+        addresses,
+        [format!("{SERVER_V4}:8080"), format!("[{SERVER_V6}]:8080")]
+    );
+    for base in [V4, V6] {
+        assert_eq!(curl(&lab, &format!("{base}/plaintext")), "Hello, World!");
+        assert_eq!(
+            curl(&lab, &format!("{base}/json")),
+            r#"{"message":"Hello, World!"}"#
+        );
+    }
+    assert_eq!(
+        kernel_tcp(&lab, "PassiveOpens"),
+        0,
+        "the kernel's TCP saw a connection"
+    );
+    assert_eq!(server.terminate().served(), 4);
+}
+
+#[test]
+fn the_bypass_answers_like_every_other_stack() {
+    let Some(lab) = lab() else { return };
+    let server = serve(&lab, &["--test-routes"]);
+    for &address in &server.addresses {
+        lab.client(|| barewire_conformance::check_over_tcp(address))
+            .unwrap_or_else(|differences| panic!("{address}:\n{}", differences.join("\n")));
+    }
+    server.terminate().served();
+}
+
+/// wrk with many connections and deep pipelines, while the kernel goes on doing the rest.
+#[test]
+fn wrk_sees_no_error_and_the_kernel_keeps_everything_else() {
+    let Some(lab) = lab() else { return };
+    let server = serve(&lab, &[]);
+    let kernel_server = lab.server(|| TcpListener::bind((SERVER_V4, 9000))).unwrap();
+    let neighbour = kernel_server.local_addr().unwrap();
+    thread::spawn(move || {
+        for connection in kernel_server.incoming().map_while(Result::ok) {
+            let mut buffer = [0; 16];
+            while let Ok(received @ 1..) = (&connection).read(&mut buffer) {
+                let _ = (&connection).write_all(&buffer[..received]);
+            }
+        }
+    });
+
+    let mut asked = 0;
+    let pipelined = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/pipeline.lua");
+    for (connections, base, script) in [
+        ("64", V4, &[][..]),
+        ("64", V6, &[]),
+        ("512", V4, &[]),
+        ("4096", V4, &[]),
+        ("64", V4, &["--script", pipelined]),
+    ] {
+        let url = format!("{base}/plaintext");
+        let mut wrk = lab.client_command();
+        wrk.args([
+            "wrk",
+            "--threads",
+            "2",
+            "--duration",
+            "2s",
+            "--timeout",
+            "20s",
+            "--connections",
+            connections,
+        ]);
+        let wrk = wrk
+            .args(script)
+            .arg(&url)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+
+        lab.client_runs(&["ping", "-c", "2", "-i", "0.2", "-W", "5", SERVER_V4]);
+        lab.client_runs(&["ping", "-c", "2", "-i", "0.2", "-W", "5", SERVER_V6]);
+        let mut echo = lab.client(|| Client::connect(neighbour));
+        echo.send("still here");
+        echo.finish();
+        assert_eq!(echo.rest(), b"still here");
+        let listeners =
+            lab.server_runs(&["ss", "--no-header", "--listening", "--tcp", "--numeric"]);
+        assert!(
+            listeners.contains(":9000") && !listeners.contains(":8080"),
+            "{listeners}"
+        );
+
+        let output = wrk.wait_with_output().unwrap();
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{report}");
+        assert!(
+            !report.contains("Socket errors") && !report.contains("Non-2xx"),
+            "{report}"
+        );
+        let requests = report
+            .lines()
+            .find_map(|line| line.trim().split_once(" requests in"));
+        asked += requests.unwrap().0.parse::<u64>().unwrap();
+    }
+    assert_eq!(
+        kernel_tcp(&lab, "PassiveOpens"),
+        5,
+        "only the neighbour's connections"
+    );
+    let ended = server.terminate();
+    // wrk does not count what was on its way when it stopped.
+    assert!(
+        ended.served() >= asked,
+        "{asked}: {}",
+        ended.stdout.join("\n")
+    );
+    let received = ended.counters("link", "rx_frames");
+    assert!(
+        received.len() == QUEUES && received.iter().all(|&frames| frames > 1000),
+        "{received:?}"
+    );
+    let opened = ended.counters("tcp", "passive_opens");
+    assert!(
+        opened.len() == QUEUES && opened.iter().all(|&connections| connections > 100),
+        "{opened:?}"
+    );
+    let refused = ended.counters("redirect", "passed_other_port");
+    assert!(
+        refused.iter().sum::<u64>() > 5,
+        "the neighbour's segments: {refused:?}"
+    );
+}
+
+#[test]
+fn signals_drain_and_nothing_stays_attached() {
+    let Some(lab) = lab() else { return };
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = serve(&lab, &[]);
+        assert!(is_attached(&lab));
+        let address = server.addresses[0];
+        let (mut idle, mut busy) =
+            lab.client(|| (Client::connect(address), Client::connect(address)));
+        idle.get("/plaintext");
+        busy.get("/plaintext");
+        busy.send("GET /plaintext HTTP/1.1\r\nHost: te");
+        // Until this is acknowledged the server may not know of the request; then it finishes it.
+        thread::sleep(Duration::from_millis(50));
+        server.signal(signal);
+
+        assert_eq!(idle.rest(), b"");
+        busy.send("st\r\n\r\n");
+        let last = busy.receive(false);
+        assert_eq!(
+            (last.status, last.field("connection")),
+            (200, Some("close"))
+        );
+        drop(busy);
+        assert_eq!(server.wait().served(), 3);
+        assert!(!is_attached(&lab));
+    }
+}
+
+#[test]
+fn after_a_kill_the_interface_is_the_kernels_and_a_new_server_starts_at_once() {
+    let Some(lab) = lab() else { return };
+    for _ in 0..3 {
+        let server = serve(&lab, &[]);
+        assert_eq!(curl(&lab, &format!("{V4}/plaintext")), "Hello, World!");
+        server.kill();
+    }
+    let started = Instant::now();
+    while is_attached(&lab) {
+        assert!(started.elapsed() < PATIENCE, "the program stays attached");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let kernel_server = lab.server(|| TcpListener::bind((SERVER_V4, 8080))).unwrap();
+    let _client = lab.client(|| Client::connect(kernel_server.local_addr().unwrap()));
+    kernel_server.accept().unwrap();
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let Some(lab) = lab() else { return };
+    let server = serve(&lab, &["--drain-timeout-ms", "3600000"]);
+    let address = server.addresses[0];
+    let (mut idle, mut busy) = lab.client(|| (Client::connect(address), Client::connect(address)));
+    idle.get("/plaintext");
+    busy.send("GET /plaintext HTTP/1.1\r\n");
+    thread::sleep(Duration::from_millis(50));
+    server.signal(Signal::INT);
+    assert_eq!(idle.rest(), b"");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code, Some(128 + 15));
+    assert!(!is_attached(&lab));
+}
