@@ -11,15 +11,18 @@ use http::{HeaderName, HeaderValue, Method};
 use super::request::{Request, Values, parse_field};
 use super::target::Target;
 
-/// Asks a server, and measures and verifies its answers.
-///
-/// Without a path it is the client of the 1-million-request challenge: it sends events to
-/// `POST /event`, reads `GET /stats` before and after, and verifies that every event was counted
-/// exactly once. With a path it asks the same request again and again.
-///
-/// It ends with exit code 0 when every request was answered with a success and, for events, all
-/// totals are right; otherwise with 1.
+/// What the options together amount to, for `--help`.
+const ABOUT: &str = "\
+Without a path it is the client of the 1-million-request challenge: it sends events to POST /event, \
+reads GET /stats before and after, and verifies that every event was counted exactly once. With a path \
+it asks the same request again and again.
+
+Exit codes: 0, every request was answered with a success and all totals are right; 1, something was \
+not, or it could not run; 2, wrong use.";
+
+/// The options of `barewire load`.
 #[derive(Debug, Clone, Parser)]
+#[command(after_long_help = ABOUT)]
 pub struct Args {
     /// The server: http://HOST:PORT, with a path behind it instead of --path if you like
     #[arg(long, value_name = "URL")]

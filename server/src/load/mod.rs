@@ -33,7 +33,7 @@ mod tests;
 use std::io::{Write, stdout};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -165,11 +165,12 @@ fn ask(plan: &Plan, address: SocketAddr) -> anyhow::Result<(Tally, Measured)> {
         });
         parts.collect::<anyhow::Result<_>>()
     })?;
-    Ok(sum_up(parts))
+    let was_interrupted = run.stop.load(Relaxed);
+    Ok(sum_up(parts, was_interrupted))
 }
 
 /// Results of all threads as one.
-fn sum_up(parts: Vec<Part>) -> (Tally, Measured) {
+fn sum_up(parts: Vec<Part>, was_interrupted: bool) -> (Tally, Measured) {
     let started_ns = parts
         .iter()
         .map(|part| part.started_ns)
@@ -186,6 +187,7 @@ fn sum_up(parts: Vec<Part>) -> (Tally, Measured) {
         cpu_s: parts.iter().map(|part| part.cpu_ns).sum::<u64>() as f64 / 1e9,
         busiest_thread: parts.iter().map(busy).fold(0.0, f64::max).min(1.0),
         gave_up: parts.iter().any(|part| part.gave_up),
+        was_interrupted,
     };
     let mut tally = Tally::new(None);
     for part in parts {

@@ -57,6 +57,8 @@ pub struct Report {
     pub reconnects: u64,
     /// The run ended before all was asked, because no answers came any more.
     pub gave_up: bool,
+    /// A signal ended the run before all was asked.
+    pub was_interrupted: bool,
     /// What the client itself took.
     pub cpu: Cpu,
     /// The challenge's totals.
@@ -147,6 +149,8 @@ pub struct Measured {
     pub busiest_thread: f64,
     /// Some thread gave up.
     pub gave_up: bool,
+    /// A signal came.
+    pub was_interrupted: bool,
 }
 
 impl Report {
@@ -174,6 +178,7 @@ impl Report {
             unanswered: tally.unanswered,
             reconnects: tally.reconnects,
             gave_up: measured.gave_up,
+            was_interrupted: measured.was_interrupted,
             cpu: Cpu {
                 us_per_response: per(measured.cpu_s * 1e6, responses as f64),
                 busiest_thread: measured.busiest_thread,
@@ -186,6 +191,7 @@ impl Report {
     pub fn is_good(&self) -> bool {
         self.responses > 0
             && !self.gave_up
+            && !self.was_interrupted
             && self.failures == Failures::default()
             && self.unanswered == 0
             && self.unsuccessful().next().is_none()
@@ -354,6 +360,9 @@ impl Report {
         }
         if self.gave_up {
             writeln!(f, "  Gave up: no answer came any more")?;
+        }
+        if self.was_interrupted {
+            writeln!(f, "  Interrupted: not everything was asked")?;
         }
         Ok(())
     }
