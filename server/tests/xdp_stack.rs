@@ -142,7 +142,7 @@ fn echo(client: &mut TcpStream) {
 
 fn is_attached(lab: &Lab) -> bool {
     lab.server_runs(&["ip", "link", "show", "dev", SERVER_DEVICE])
-        .contains("xdp")
+        .contains("prog/xdp")
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {

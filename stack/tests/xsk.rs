@@ -430,7 +430,7 @@ fn a_closed_queue_can_be_opened_again_at_once() {
 
 fn is_attached(lab: &Lab) -> bool {
     lab.server_runs(&["ip", "link", "show", "dev", SERVER_DEVICE])
-        .contains("xdp")
+        .contains("prog/xdp")
 }
 
 #[test]
