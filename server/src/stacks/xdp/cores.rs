@@ -12,7 +12,7 @@ use barewire_stack::config::StackConfig;
 use barewire_stack::counters::Samples;
 use barewire_stack::guard::Secrets;
 use barewire_stack::interface::Interface;
-use barewire_stack::lifecycle::Member;
+use barewire_stack::lifecycle::{Lifecycle, Member};
 use barewire_stack::link::xsk::{XskConfig, XskLink, ZeroCopy};
 use barewire_stack::packet::Local;
 use barewire_stack::redirect::{Mode, Redirect};
@@ -46,14 +46,33 @@ pub(super) struct Ready {
 
 /// A thread that prepares everything and then waits for the others. Dropped, it ends without serving.
 pub(super) struct Starting {
-    pub ready: Receiver<Result<Ready, XdpError>>,
+    ready: Receiver<Result<Ready, XdpError>>,
     go: Option<Sender<Arc<Redirect>>>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Starting {
-    /// Starts the thread of core `index`, which makes its service itself.
-    pub fn spawn<S, F>(
+    /// Starts a thread for each of `plans`; each makes its service itself.
+    pub fn spawn_all<S, F>(
+        plans: &[CorePlan],
+        common: &Common,
+        make_service: &F,
+        lifecycle: &Lifecycle,
+    ) -> Result<Vec<Self>, XdpError>
+    where
+        S: Service + 'static,
+        F: Fn(usize) -> S + Clone + Send + 'static,
+    {
+        let spawn = |(index, plan): (usize, &CorePlan)| {
+            let member = lifecycle.enrol().map_err(failure(index))?;
+            let (plan, common, make_service) = (plan.clone(), common.clone(), make_service.clone());
+            Self::spawn(index, plan, common, member, move || make_service(index))
+                .map_err(failure(index))
+        };
+        plans.iter().enumerate().map(spawn).collect()
+    }
+
+    fn spawn<S, F>(
         index: usize,
         plan: CorePlan,
         common: Common,
@@ -91,6 +110,15 @@ impl Starting {
             go: Some(go),
             thread: Some(thread),
         })
+    }
+
+    /// Waits until all of them are ready, or one of them cannot be.
+    pub fn wait_for_all(starting: &[Self]) -> Result<Vec<Ready>, XdpError> {
+        let ready = |(index, starting): (usize, &Self)| {
+            let died = |_| failure(index)(io::Error::other("its thread ended early"));
+            starting.ready.recv().map_err(died)?
+        };
+        starting.iter().enumerate().map(ready).collect()
     }
 
     /// Lets the thread serve. It keeps the program attached until it ends.
@@ -135,13 +163,7 @@ fn serve<S: Service>(
 
     let mut sockets = Vec::new();
     for (&queue, link) in plan.queues.iter().zip(&links) {
-        let socket = link
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|source| XdpError::Core {
-                core: index,
-                source,
-            })?;
+        let socket = link.as_fd().try_clone_to_owned().map_err(failure(index))?;
         sockets.push((queue, socket));
     }
     let report = report::<S>(index, plan, common, &links, pages);
@@ -177,6 +199,11 @@ fn serve<S: Service>(
         return Ok(Ok(()));
     };
     Ok(worker::run(shard, common.worker, member, counters).map_err(anyhow::Error::from))
+}
+
+/// An error of the kernel's on core `core`.
+fn failure(core: usize) -> impl FnOnce(io::Error) -> XdpError {
+    move |source| XdpError::Core { core, source }
 }
 
 fn group(

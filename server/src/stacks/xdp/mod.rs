@@ -27,7 +27,7 @@ use barewire_stack::interface::{Interface, InterfaceError};
 use barewire_stack::lifecycle::Lifecycle;
 use barewire_stack::link::xsk::XskError;
 use barewire_stack::packet::{Local, LocalError};
-use barewire_stack::redirect::{Redirect, RedirectError, Targets};
+use barewire_stack::redirect::{Mode, Redirect, RedirectError, Targets};
 use barewire_stack::service::Service;
 use barewire_stack::worker::{self, PinError, WorkerConfig};
 use thiserror::Error;
@@ -130,27 +130,9 @@ impl Stack for XdpConfig {
                 drain_ms: self.drain_ms,
             },
         };
-        let mut starting = Vec::with_capacity(plan.cores.len());
-        for (index, core) in plan.cores.iter().enumerate() {
-            let failure = |source| XdpError::Core {
-                core: index,
-                source,
-            };
-            let member = lifecycle.enrol().map_err(failure)?;
-            let make_service = make_service.clone();
-            let thread = Starting::spawn(index, core.clone(), common.clone(), member, move || {
-                make_service(index)
-            });
-            starting.push(thread.map_err(failure)?);
-        }
-        let mut ready = Vec::with_capacity(starting.len());
-        for (core, starting) in starting.iter().enumerate() {
-            let died = |_| XdpError::Core {
-                core,
-                source: io::Error::other("its thread ended early"),
-            };
-            ready.push(starting.ready.recv().map_err(died)??);
-        }
+        // Declared after the program, so dropped before it: the threads have ended when it is detached.
+        let starting = Starting::spawn_all(&plan.cores, &common, &make_service, lifecycle)?;
+        let ready = Starting::wait_for_all(&starting)?;
 
         let mut report = vec![format!("{interface}: XDP program attached in {mode} mode")];
         let mut counters = vec![CounterGroup {
@@ -167,6 +149,13 @@ impl Stack for XdpConfig {
             counters.extend(ready.counters);
         }
         report.extend(plan.advice(&interface, &self.ports));
+        if mode == Mode::Generic {
+            report.push(format!(
+                "warning: what GRO merges does not fit into a frame and is lost in generic mode: \
+                 `ethtool -K {} gro off`",
+                interface.name
+            ));
+        }
         let redirect = Arc::new(redirect);
         let served = addresses.iter().flat_map(|&address| {
             self.ports
