@@ -19,6 +19,8 @@ pub struct Connection<C> {
     unseen: bool,
     /// The kernel receives for us.
     receiving: bool,
+    /// The kernel is ending our side of the stream.
+    shutting_down: bool,
     /// Messages that the reply on its way answers.
     messages: u32,
     state: State,
@@ -69,6 +71,7 @@ impl<C: Default> Connection<C> {
             input: Input::default(),
             unseen: false,
             receiving: false,
+            shutting_down: false,
             messages: 0,
             state: State::Open,
         }
@@ -125,6 +128,16 @@ impl<C: Default> Connection<C> {
         self.advance(bench, ring)
     }
 
+    /// Our side of the stream was ended.
+    pub fn on_shut_down<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        self.shutting_down = false;
+        self.advance(bench, ring)
+    }
+
     /// Its deadline may have passed.
     pub fn on_timer<S: Service<Connection = C>>(
         &mut self,
@@ -171,7 +184,7 @@ impl<C: Default> Connection<C> {
         }
         match &mut self.state {
             State::Ending { how, begun } => {
-                let busy = self.receiving || ring.is_sending(self.index);
+                let busy = self.receiving || self.shutting_down || ring.is_sending(self.index);
                 if !std::mem::replace(begun, true) {
                     if *how != End::Orderly {
                         ring.reset(self.index);
@@ -317,6 +330,7 @@ impl<C: Default> Connection<C> {
             self.end(End::Orderly);
         } else {
             ring.shut_down(self.index);
+            self.shutting_down = true;
             let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
             self.session.on_close(now, deadlines);
             self.state = State::Lingering;

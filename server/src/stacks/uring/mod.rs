@@ -335,6 +335,9 @@ impl<S: Service> Worker for UringCore<S> {
                             connection.on_sent(result, bench, ring)
                         });
                     }
+                    Completion::ShutDown { index } => {
+                        self.work_on(index, Connection::on_shut_down);
+                    }
                     Completion::Accepted { result, more } => self.on_accepted(result, more),
                     Completion::Phase => {
                         self.member.acknowledge();

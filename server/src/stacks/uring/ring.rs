@@ -83,6 +83,11 @@ pub enum Completion {
         /// Bytes taken.
         result: io::Result<usize>,
     },
+    /// Our side of a connection was ended.
+    ShutDown {
+        /// The connection.
+        index: u32,
+    },
     /// The phase may have changed.
     Phase,
 }
@@ -125,6 +130,7 @@ enum Purpose {
     Receive,
     Send,
     Phase,
+    ShutDown,
     /// Nobody waits for its completion, which is only seen when it fails.
     Ignored,
 }
@@ -140,6 +146,7 @@ impl Purpose {
             1 => Purpose::Receive,
             2 => Purpose::Send,
             3 => Purpose::Phase,
+            4 => Purpose::ShutDown,
             _ => Purpose::Ignored,
         };
         (purpose, user_data as u32)
@@ -289,6 +296,7 @@ impl Ring {
                 more,
             },
             Purpose::Phase => Completion::Phase,
+            Purpose::ShutDown => Completion::ShutDown { index },
             Purpose::Ignored => return None,
         })
     }
@@ -433,14 +441,13 @@ impl Ring {
         Some(sending.buffer)
     }
 
-    /// Ends our side of a connection.
+    /// Ends our side of a connection, and reports [`Completion::ShutDown`].
+    ///
+    /// Until then it must not be closed: a worker thread of the kernel looks the descriptor up when it
+    /// gets to it, and would find the next connection there.
     pub fn shut_down(&mut self, index: u32) {
         let entry = opcode::Shutdown::new(Fixed(index), libc::SHUT_WR).build();
-        self.push(
-            entry.flags(squeue::Flags::SKIP_SUCCESS),
-            Purpose::Ignored,
-            index,
-        );
+        self.push(entry, Purpose::ShutDown, index);
     }
 
     /// Stops all that the kernel does for a connection; what was begun completes.
