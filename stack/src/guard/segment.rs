@@ -118,7 +118,7 @@ impl Tcb {
                 false => Verdict::Challenge(Reason::Syn),
             };
         }
-        if self.is_closed_to(segment) {
+        if self.is_closed_to(segment) || self.is_old_with_news(segment) {
             return match self.judge_ack(&segment.as_bare_ack(self.rcv_nxt), mtu) {
                 Verdict::Pass => Verdict::PassAckOnly,
                 Verdict::Drop(Reason::NothingNew) => Verdict::Challenge(Reason::BeyondWindow),
@@ -152,6 +152,19 @@ impl Tcb {
             && self.state != State::SynReceived
             && start >= 0
             && (start > 0 || segment.sequence_len() > 0)
+    }
+
+    /// Whether `segment` lies behind us but acknowledges something new.
+    ///
+    /// A peer that goes back to what it has sent before, as smoltcp does, puts those old numbers on its
+    /// ACKs as well. If we do so too, each side would refuse the acknowledgment that the other needs.
+    fn is_old_with_news(&self, segment: &Segment) -> bool {
+        let start = segment.seq.wrapping_sub(self.rcv_nxt) as i32;
+        let end = start.wrapping_add_unsigned(segment.sequence_len());
+        matches!(self.state, State::Open | State::Closing)
+            && (-i32::from(u16::MAX)..0).contains(&start)
+            && end <= 0
+            && is_before(self.snd_una, segment.ack)
     }
 
     /// RFC 5961, section 3.2.

@@ -62,7 +62,11 @@ impl<S: Service> Core<'_, S> {
             self.send_cookie(segment, frame, &options, port);
             return;
         }
-        let isn = self.choose_isn(&segment.flow, old_snd_nxt);
+        // A copy of this SYN may have been answered with a cookie. Both answers must be the same.
+        let isn = match old_snd_nxt {
+            None if self.uses_cookies() => self.issue_cookie(segment, &options),
+            _ => self.choose_isn(&segment.flow, old_snd_nxt),
+        };
         let l2 = L2Header::reflect(segment.l2(frame));
         if let Some(index) = self.open(arrival, isn, &options, l2, port.link) {
             self.ingress(index, segment.ip_packet(frame), port.transmit);
@@ -161,9 +165,7 @@ impl<S: Service> Core<'_, S> {
     ) {
         self.counters.syncookies_sent.increment();
         self.cookie_sent_at = Some(self.now);
-        let isn = self
-            .cookies
-            .issue(&segment.flow, segment.seq, options, self.now);
+        let isn = self.issue_cookie(segment, options);
         self.send_syn_ack(segment, frame, options, isn, port);
     }
 
@@ -199,11 +201,7 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
         port: &mut Port<'_, T>,
     ) -> bool {
-        let cookies_are_in_use = self.config.half_open == 0
-            || self
-                .cookie_sent_at
-                .is_some_and(|sent_at| self.now < sent_at + cookie::PERIOD * 2);
-        if !cookies_are_in_use {
+        if !self.uses_cookies() {
             return false;
         }
         let segment = &arrival.segment;
@@ -234,6 +232,19 @@ impl<S: Service> Core<'_, S> {
         self.replay_handshake(index, irs, options);
         self.connection_receives(index, segment, frame, port);
         true
+    }
+
+    /// Whether there may be peers that hold a cookie of ours.
+    fn uses_cookies(&self) -> bool {
+        self.config.half_open == 0
+            || self
+                .cookie_sent_at
+                .is_some_and(|sent_at| self.now < sent_at + cookie::PERIOD * 2)
+    }
+
+    fn issue_cookie(&self, segment: &Segment, options: &SynOptions) -> u32 {
+        self.cookies
+            .issue(&segment.flow, segment.seq, options, self.now)
     }
 
     /// Brings a new socket to where it would be if it had seen the SYN and sent the SYN|ACK.

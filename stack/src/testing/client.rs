@@ -124,7 +124,12 @@ impl Client {
     pub fn receive(&mut self, now: Instant, segment: &TcpView<'_>) -> Result<(), Offence> {
         match self.state {
             State::SynSent => self.receive_syn_ack(segment),
-            State::Open | State::Done => self.receive_open(now, segment),
+            State::Open => self.receive_open(now, segment),
+            State::Done => {
+                // TIME-WAIT: the server may not know yet.
+                self.owes_ack |= segment.sequence_len() > 0 && !segment.flags.contains(Flags::RST);
+                Ok(())
+            }
         }
     }
 
@@ -207,9 +212,6 @@ impl Client {
     }
 
     fn receive_reset(&mut self, segment: &TcpView<'_>) -> Result<(), Offence> {
-        if self.state == State::Done {
-            return Ok(());
-        }
         // RFC 5961, section 3.2: anything else is a guess, or behind something that was lost.
         let offset = segment.seq.wrapping_sub(self.rcv_nxt());
         if offset != 0 {
