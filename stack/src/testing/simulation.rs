@@ -36,9 +36,11 @@ use crate::time::{Duration, Instant};
 /// What a simulation went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Connections that ended as they should.
+    /// Connections that were opened, and are all at their end.
     pub connections: usize,
-    /// Bytes that clients received and found right.
+    /// Peers among them that were not served to the end; see [`peer`](super::peer) for why.
+    pub given_up: usize,
+    /// Bytes that clients expected and, but for those that gave up, received.
     pub bytes: usize,
     /// Segments that the shard sent again.
     pub retransmissions: u64,
@@ -112,6 +114,11 @@ pub fn run_observed(
     match result {
         Ok(()) => Ok(Outcome {
             connections: world.members.len(),
+            given_up: world
+                .members
+                .iter()
+                .filter(|member| member.has_given_up())
+                .count(),
             bytes: world
                 .members
                 .iter()
@@ -457,6 +464,10 @@ impl Member {
         }
     }
 
+    fn has_given_up(&self) -> bool {
+        matches!(&self.kind, Kind::Peer(peer) if peer.has_given_up())
+    }
+
     fn is_gone(&self, now: Instant) -> bool {
         self.vanishes_at.is_some_and(|at| at <= now)
     }
@@ -465,7 +476,7 @@ impl Member {
         self.is_gone(now)
             || match &self.kind {
                 Kind::Client(client) => client.is_done(),
-                Kind::Peer(peer) => peer.is_done(),
+                Kind::Peer(peer) => peer.is_done() || peer.has_given_up(),
             }
     }
 
@@ -574,8 +585,9 @@ mod tests {
     #[test]
     fn all_bytes_arrive_and_nothing_is_left() {
         for seed in 0..24 {
-            if let Err(failure) = run(seed) {
-                panic!("{failure}");
+            match run(seed) {
+                Ok(outcome) => assert_eq!(outcome.given_up, 0, "seed {seed}"),
+                Err(failure) => panic!("{failure}"),
             }
         }
     }
