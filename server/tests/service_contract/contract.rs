@@ -179,7 +179,7 @@ pub fn what_was_asked_before_a_half_close_is_answered(start: Start) {
     expect(&client, "last\n");
     expect_end(&client);
     server.wait_for("closed", 1);
-    server.wait_for("open", 0);
+    server.wait_for_nobody();
 }
 
 pub fn half_a_message_and_a_half_close_end_the_connection(start: Start) {
@@ -196,7 +196,7 @@ pub fn a_connection_without_a_word_ends_with_its_peer(start: Start) {
         drop(server.connect());
     }
     server.wait_for("accepted", 200);
-    server.wait_for("open", 0);
+    server.wait_for_nobody();
 }
 
 pub fn a_reset_in_the_middle_of_a_message_frees_the_connection(start: Start) {
@@ -209,7 +209,7 @@ pub fn a_reset_in_the_middle_of_a_message_frees_the_connection(start: Start) {
         reset(client);
     }
     server.wait_for("broken", 2);
-    server.wait_for("open", 0);
+    server.wait_for_nobody();
 }
 
 /// Closes with a reset instead of a FIN.
@@ -238,7 +238,7 @@ pub fn the_service_can_reset(start: Start) {
     send(&client, "echo lost or not\nabort\n");
     expect_reset(&client);
     server.wait_for("aborted", 1);
-    server.wait_for("open", 0);
+    server.wait_for_nobody();
 }
 
 pub fn connections_beyond_the_limit_wait_for_their_turn(start: Start) {
@@ -316,7 +316,7 @@ pub fn a_peer_that_does_not_read_is_reset(start: Start) {
     let client = server.connect();
     send(&client, "fill 50000000\n");
     server.wait_for("send_timeouts", 1);
-    server.wait_for("open", 0);
+    server.wait_for_nobody();
     expect_reset(&client);
 }
 
@@ -325,7 +325,7 @@ pub fn a_peer_that_does_not_close_is_reset(start: Start) {
     let client = server.connect();
     send(&client, "close\n");
     server.wait_for("close_timeouts", 1);
-    server.wait_for("open", 0);
+    server.wait_for_nobody();
 }
 
 pub fn drain_finishes_what_has_begun_and_accepts_nothing_new(start: Start) {

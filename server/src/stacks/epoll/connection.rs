@@ -57,11 +57,12 @@ enum State {
     TimedOut,
 }
 
-/// Bytes that were written and not sent.
+/// Bytes that were written and not sent, the reply to `messages`.
 struct Unsent {
     buffer: Buffer,
     start: usize,
     end: usize,
+    messages: u32,
 }
 
 /// What a connection needs from its core after being worked on.
@@ -70,6 +71,8 @@ struct Unsent {
 pub enum Outcome {
     /// The next event, or its deadline.
     Wait,
+    /// To go on when the other connections of the batch have their replies as well.
+    Reply,
     /// Another turn, after the others.
     Yield,
     /// To be removed and [closed](Connection::close).
@@ -100,9 +103,27 @@ impl<C: Default> Connection<C> {
         self.writable |= flags.intersects(EventFlags::OUT) || self.hangup;
     }
 
+    /// Receives and serves until there is something to send, or the connection has to wait.
+    #[inline]
+    pub fn advance_to_reply<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+    ) -> Outcome {
+        self.step(bench, true)
+    }
+
     /// Receives, serves and sends until the connection has to wait.
     #[inline]
     pub fn advance<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) -> Outcome {
+        self.step(bench, false)
+    }
+
+    #[inline]
+    fn step<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        stop_at_reply: bool,
+    ) -> Outcome {
         for _ in 0..STEPS_MAX {
             match self.state {
                 State::Open => {}
@@ -117,7 +138,10 @@ impl<C: Default> Connection<C> {
                 if !self.writable {
                     return Outcome::Wait;
                 }
-                self.send(0, bench);
+                if stop_at_reply {
+                    return Outcome::Reply;
+                }
+                self.send(bench);
                 continue;
             }
             match self.session.next() {
@@ -157,8 +181,12 @@ impl<C: Default> Connection<C> {
         let buffer = bench.send.take();
         let space = bench.send.bytes_mut(&buffer);
         let end = self.session.on_timeout(&mut bench.service, space);
-        let start = 0;
-        self.unsent = Some(Unsent { buffer, start, end });
+        self.unsent = Some(Unsent {
+            buffer,
+            start: 0,
+            end,
+            messages: 0,
+        });
         self.advance(bench)
     }
 
@@ -249,16 +277,22 @@ impl<C: Default> Connection<C> {
                 buffer: reply,
                 start: 0,
                 end: turn.written,
+                messages: turn.messages,
             });
-            self.send(turn.messages, bench);
         }
     }
 
-    /// Sends what is unsent, the reply of a turn that completed `messages`.
-    fn send<S: Service<Connection = C>>(&mut self, messages: u32, bench: &mut Workbench<S>) {
-        let Some(Unsent { buffer, start, end }) = self.unsent.take() else {
+    /// Sends what is unsent.
+    fn send<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
+        let Some(unsent) = self.unsent.take() else {
             return;
         };
+        let Unsent {
+            buffer,
+            start,
+            end,
+            messages,
+        } = unsent;
         // More bytes, or the FIN, follow at once and shall share the last segment.
         let flags = match self.session.next() {
             Next::Send | Next::Close => SendFlags::NOSIGNAL | SendFlags::MORE,
@@ -283,7 +317,12 @@ impl<C: Default> Connection<C> {
             bench.counters.send_blocked.increment();
             self.writable = sent == Err(Errno::INTR);
             self.session.on_blocked(count, end - start, now, deadlines);
-            self.unsent = Some(Unsent { buffer, start, end });
+            self.unsent = Some(Unsent {
+                buffer,
+                start,
+                end,
+                messages,
+            });
         }
     }
 

@@ -1,14 +1,14 @@
 //! The kernel's TCP, driven by edge-triggered epoll.
 //!
-//! Each core waits for a batch of events and works on every connection that has one until it has to
-//! wait again: receive, let the service answer, send. In the common case that is one `recv` and one
-//! `send` per batch of requests, into and out of buffers that are warm in the cache; whatever is
-//! left over stays with the connection.
+//! Each core waits for a batch of events, lets every connection that has one receive and be served,
+//! and then sends all the replies. In the common case that is one `recv` and one `send` for all
+//! requests of a connection, and both buffers go back to their pools; whatever is left over stays
+//! with the connection.
 //!
 //! ```text
-//!   epoll_wait ─▶ [events] ─▶ recv ─▶ Session ─▶ send ─┬─▶ all taken: both buffers go back
-//!       ▲                                              └─▶ some left: wait for EPOLLOUT, and
-//!       └── timers, accept, phase ◀────────────────────    read nothing more until then
+//!   epoll_wait ─▶ [events] ─▶ recv ─▶ Session ─▶ [replies] ─▶ send ─┬─▶ all taken: wait for more
+//!       ▲                                                           └─▶ some left: wait for room,
+//!       └── timers, accept, phase ◀─────────────────────────────────    and read nothing until then
 //! ```
 
 mod connection;
@@ -70,6 +70,8 @@ struct EpollCore<S: Service> {
     member: Member,
     door: Door,
     connections: Slab<Connection<S::Connection>>,
+    /// Connections of the batch that have something to send; each has one event at most.
+    replying: Vec<usize>,
     timers: TimerWheel,
     bench: Workbench<S>,
 }
@@ -110,6 +112,7 @@ impl<S: Service> EpollCore<S> {
                 retry_at: None,
             },
             connections: Slab::with_capacity(bench.config.connections),
+            replying: Vec::with_capacity(EVENTS_MAX),
             timers: TimerWheel::new(bench.config.connections, bench.clock.now()),
             bench,
         })
@@ -131,8 +134,17 @@ impl<S: Service> EpollCore<S> {
         // A connection that was closed earlier in the same batch has no entry any more.
         if let Some(connection) = self.connections.get_mut(index) {
             connection.on_event(flags);
-            self.work_on(index, Connection::advance);
+            self.work_on(index, Connection::advance_to_reply);
         }
+    }
+
+    /// Sends all replies of a batch in one go: the packets reach the device closer together, and the
+    /// peer is woken up less often, than if each were sent between two receives.
+    fn send_replies(&mut self) {
+        for at in 0..self.replying.len() {
+            self.work_on(self.replying[at], Connection::advance);
+        }
+        self.replying.clear();
     }
 
     fn expire_timers(&mut self) {
@@ -158,6 +170,9 @@ impl<S: Service> EpollCore<S> {
         }
         if let Some(at) = connection.next_at() {
             self.timers.schedule(index as u32, at);
+        }
+        if outcome == Outcome::Reply {
+            self.replying.push(index);
         }
         if outcome == Outcome::Yield {
             // Modifying an entry looks at the socket again, and queues it behind the others.
@@ -281,6 +296,7 @@ impl<S: Service> Worker for EpollCore<S> {
                     index => self.on_event(index as usize, event.flags),
                 }
             }
+            self.send_replies();
             self.expire_timers();
             // Accepted last: no event of this batch can mean a connection that takes a freed index.
             if knock {

@@ -11,6 +11,14 @@
 //! Both are meant to be as good as a server on the kernel's stack can be, because the bypass is
 //! compared with them: nothing shared between cores, connections served where their packets
 //! arrive, no allocation after start, and no system call that could be spared.
+#![cfg_attr(
+    not(all(feature = "epoll", feature = "uring")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "not all of it is needed by each of them"
+    )
+)]
 
 mod config;
 pub mod cores;
