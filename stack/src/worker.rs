@@ -48,6 +48,9 @@ impl Default for Wait {
 
 const SPIN_US: u32 = 50;
 
+/// How long a sleeping core leaves frames that cannot be sent.
+const SEND_RETRY: Duration = Duration::from_millis(1);
+
 /// How a core runs.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerConfig {
@@ -192,12 +195,14 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
                 0 => self.counters.empty_polls.increment(),
                 _ => self.counters.busy_polls.increment(),
             }
-            if activity.frames > 0 || is_sending {
-                self.counters.busy_ns.add(spent_ns);
+            match activity.frames > 0 || is_sending {
+                true => self.counters.busy_ns.add(spent_ns),
+                false => self.counters.idle_ns.add(spent_ns),
+            }
+            if activity.frames > 0 {
                 busy_until_ns = self.clock.now_ns();
                 continue;
             }
-            self.counters.idle_ns.add(spent_ns);
             for link in self.shard.links_mut() {
                 link.kick();
             }
@@ -207,7 +212,7 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
                 // What brings the frames may be a thread of the kernel that waits for this very core.
                 rustix::thread::sched_yield();
             } else {
-                self.sleep()?;
+                self.sleep(is_sending)?;
             }
         }
         Ok(())
@@ -241,13 +246,13 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
         is_late || (left == 0 && !is_sending)
     }
 
-    /// Sleeps until frames arrive, the phase changes, or something is due.
-    fn sleep(&mut self) -> Result<(), Errno> {
+    /// Sleeps until frames arrive, the phase changes, or something is due. What the links could not
+    /// send in all the time spent spinning (the interface is down, say) is tried again now and then.
+    fn sleep(&mut self, is_sending: bool) -> Result<(), Errno> {
         let now = self.clock.now();
-        let due = [self.shard.next_deadline(now), self.drain_until]
-            .into_iter()
-            .flatten()
-            .min();
+        let retry = is_sending.then_some(now + SEND_RETRY);
+        let due = [self.shard.next_deadline(now), self.drain_until, retry];
+        let due = due.into_iter().flatten().min();
         if due.is_some_and(|due| due <= now) {
             return Ok(());
         }
