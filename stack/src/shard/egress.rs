@@ -25,6 +25,9 @@ impl<S: Service> Core<'_, S> {
         if self.hot[index].tcb.state == State::Free {
             return;
         }
+        if self.is_draining && self.is_idle(index) {
+            self.close(index);
+        }
         if self.hot[index].tcb.state == State::Closing {
             self.discard_input(index);
         }
@@ -96,9 +99,14 @@ impl<S: Service> Core<'_, S> {
     /// Remembers what a segment told the peer.
     #[inline]
     pub(super) fn note_sent(&mut self, index: usize, sent: &Sent) {
-        let tcb = &mut self.hot[index].tcb;
+        let now_ms = self.now_ms();
+        let hot = &mut self.hot[index];
+        let tcb = &mut hot.tcb;
         let end = sent.end();
         if is_before(tcb.snd_nxt, end) {
+            if tcb.snd_una == tcb.snd_nxt {
+                hot.progress_at_ms = now_ms;
+            }
             tcb.snd_nxt = end;
         } else if end != sent.seq {
             self.counters.retrans_segs.increment();
@@ -141,7 +149,7 @@ impl<S: Service> Core<'_, S> {
             &self.config.deadlines,
         );
         let is_in_flight = hot.tcb.snd_una != hot.tcb.snd_nxt;
-        if acknowledged > 0 || !is_in_flight {
+        if acknowledged > 0 {
             hot.progress_at_ms = now_ms;
         }
         let mut at = cold.watch.next_at().unwrap_or(NEVER);

@@ -191,6 +191,7 @@ impl<S: Service> Core<'_, S> {
         let says_nothing_new = segment.sequence_len() == 0
             && state == Established
             && !self.cold[index].wants_room
+            && !self.is_draining
             && self.cold[index].slot.socket().send_queue() == 0;
         match says_nothing_new {
             true => self.note_progress(index, acknowledged, 0),

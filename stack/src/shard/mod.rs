@@ -486,13 +486,7 @@ impl<'a, S: Service> Core<'a, S> {
         self.is_draining = true;
         self.service.on_drain();
         for index in 0..self.hot.len() {
-            let cold = &mut self.cold[index];
-            let socket = cold.slot.socket();
-            let is_idle = self.hot[index].tcb.state == State::Open
-                && cold.watch.wait() == Wait::Message
-                && socket.recv_queue() == 0;
-            if is_idle {
-                self.close(index);
+            if self.is_idle(index) {
                 let link = self.hot[index].link;
                 let transmit = links[usize::from(link)].transmit();
                 let mut port = Port {
@@ -503,6 +497,14 @@ impl<'a, S: Service> Core<'a, S> {
                 self.finish_turn(index, 0, &mut port);
             }
         }
+    }
+
+    /// Whether a connection waits for nothing but the first byte of a message.
+    fn is_idle(&mut self, index: usize) -> bool {
+        let cold = &mut self.cold[index];
+        self.hot[index].tcb.state == State::Open
+            && cold.watch.wait() == Wait::Message
+            && cold.slot.socket().recv_queue() == 0
     }
 }
 

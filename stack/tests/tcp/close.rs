@@ -212,7 +212,10 @@ fn draining_closes_the_idle_and_lets_the_others_finish() {
         "2> [S] seq 0
          2< [S.] seq 0 ack 1
          2> [P.] seq 1 ack 1 \"hel\"
-         2< [.] seq 1 ack 4",
+         2< [.] seq 1 ack 4
+         # a handshake that is not complete yet
+         4> [S] seq 0
+         4< [S.] seq 0 ack 1",
     );
     trace.drain();
     trace.run(
@@ -224,6 +227,10 @@ fn draining_closes_the_idle_and_lets_the_others_finish() {
          2< [F.] seq 1 ack 7 \"hello\\n\"
          2> [F.] seq 7 ack 8
          2< [.] seq 8 ack 8
+         4> [.] seq 1 ack 1
+         4< [F.] seq 1 ack 1
+         4> [F.] seq 1 ack 2
+         4< [.] seq 2 ack 2
          3> [S] seq 0
          ? listen_drops_draining 1
          ? connections 0",

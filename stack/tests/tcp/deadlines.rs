@@ -177,6 +177,21 @@ fn no_timer_outlives_its_connection() {
 }
 
 #[test]
+fn the_time_before_an_answer_does_not_count_as_the_peers_silence() {
+    Trace::lines_with(|config| config.deadlines.user_timeout_ms = 5_000)
+        .established()
+        .run(
+            "+60s
+             > [P.] seq 1 ack 1 \"hello\\n\"
+             < [P.] seq 1 ack 7 \"hello\\n\"
+             +1500ms
+             < [P.] seq 1 ack 7 \"hello\\n\"
+             > [.] seq 7 ack 7
+             ? connections 1",
+        );
+}
+
+#[test]
 fn the_service_is_told_the_time_of_day_when_it_changes() {
     let mut trace = Trace::lines();
     trace.shard().set_unix_time(1_700_000_000);

@@ -128,39 +128,29 @@ fn a_segment_size_of_zero_is_none() {
 #[test]
 fn padding_behind_a_short_packet_is_not_data() {
     let mut trace = Trace::echo().established();
-    let hello = barewire_stack::testing::frame::TcpFrame {
-        seq: trace.peer_isn.wrapping_add(1),
-        ack: trace.isn().wrapping_add(1),
-        payload: b"hi",
-        ..trace.frame(1)
-    };
-    let mut frame = hello.to_vec();
+    let mut frame = trace.segment(1, 1, 1, b"hi");
     frame.resize(60, 0xaa);
-    trace.push(&frame);
+    trace.push([&frame[..]]);
     trace.run("< [P.] seq 1 ack 3 \"hi\"");
 }
 
 #[test]
 fn a_wrong_checksum_is_dropped() {
     let mut trace = Trace::echo().established();
-    let mut frame = trace.frame(1).to_vec();
+    let mut frame = trace.segment(1, 1, 1, b"hi");
     let last = frame.len() - 1;
     frame[last] ^= 1;
-    trace.push(&frame);
+    trace.push([&frame[..]]);
     trace.run("? discard_tcp_checksum 1");
 }
 
 #[test]
 fn the_answer_follows_the_peer_to_another_router() {
     let mut trace = Trace::echo().established();
-    let moved = barewire_stack::testing::frame::TcpFrame {
-        source_mac: [0x02, 0, 0, 0, 0, 0x77],
-        seq: trace.peer_isn.wrapping_add(1),
-        ack: trace.isn().wrapping_add(1),
-        payload: b"hi",
-        ..trace.frame(1)
-    };
-    trace.push(&moved.to_vec());
+    let mut frame = trace.segment(1, 1, 1, b"hi");
+    let router = [0x02, 0, 0, 0, 0, 0x77];
+    frame[6..12].copy_from_slice(&router);
+    trace.push([&frame[..]]);
     let answer = trace.shard().links_mut()[0].take(<[u8]>::to_vec).unwrap();
-    assert_eq!(answer[..6], moved.source_mac);
+    assert_eq!(answer[..6], router);
 }

@@ -50,12 +50,12 @@ const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0c];
 impl Trace {
     /// A peer of a service that sends back what it receives.
     pub fn echo() -> Trace {
-        Trace::new(Mode::Echo, StackConfig::default())
+        Trace::with(Mode::Echo, |_| {})
     }
 
     /// A peer of a service that answers lines; see [`TestService`].
     pub fn lines() -> Trace {
-        Trace::new(Mode::Lines, StackConfig::default())
+        Trace::with(Mode::Lines, |_| {})
     }
 
     pub fn echo_with(change: impl FnOnce(&mut StackConfig)) -> Trace {
@@ -66,10 +66,15 @@ impl Trace {
         Trace::with(Mode::Lines, change)
     }
 
+    /// As [`Trace::lines`], over a wire that holds only so many frames in each direction.
+    pub fn lines_over(wire_frames: usize) -> Trace {
+        Trace::new(Mode::Lines, StackConfig::default(), wire_frames)
+    }
+
     fn with(mode: Mode, change: impl FnOnce(&mut StackConfig)) -> Trace {
         let mut config = StackConfig::default();
         change(&mut config);
-        Trace::new(mode, config)
+        Trace::new(mode, config, MemoryLinkConfig::default().frames)
     }
 
     /// Begins at the time when the first port's connection gets the initial sequence number `isn`.
@@ -82,22 +87,20 @@ impl Trace {
         Trace { now, ..self }
     }
 
-    fn new(mode: Mode, config: StackConfig) -> Trace {
+    fn new(mode: Mode, config: StackConfig, wire_frames: usize) -> Trace {
         let config = StackConfig {
             connections: config.connections.min(64),
             half_open: config.half_open.min(32),
             time_wait: config.time_wait.min(64),
             ..config
         };
-        Trace::at(mode, config, Instant::from_secs(1_000))
-    }
-
-    fn at(mode: Mode, config: StackConfig, now: Instant) -> Trace {
+        let now = Instant::from_secs(1_000);
         let server: IpAddr = [10, 0, 0, 2].into();
         let server6: IpAddr = "fd00::2".parse().unwrap();
         let local = Local::new(&[server, server6], &[SERVER_PORT]).unwrap();
         let buffers = vec![0xee; config.arena_bytes()].leak();
         let link = MemoryLink::new(MemoryLinkConfig {
+            frames: wire_frames,
             frame_bytes: config.mtu + 18,
             ..MemoryLinkConfig::default()
         });
@@ -152,10 +155,25 @@ impl Trace {
         self.shard.drain(self.now);
     }
 
-    /// Lets the peer send a frame that the notation has no words for.
-    pub fn push(&mut self, frame: &[u8]) {
-        assert!(self.shard.links_mut()[0].push(frame));
+    /// Lets the peer send frames at once, in one batch.
+    pub fn push<'f>(&mut self, frames: impl IntoIterator<Item = &'f [u8]>) {
+        for frame in frames {
+            assert!(self.shard.links_mut()[0].push(frame));
+        }
         self.shard.poll(self.now);
+    }
+
+    /// A segment of an established connection of the peer's port number `peer`.
+    pub fn segment(&self, peer: u16, seq: u32, ack: u32, payload: &'static [u8]) -> Vec<u8> {
+        let isn = self.isns[usize::from(peer)].unwrap();
+        let segment = TcpFrame {
+            seq: self.peer_isn.wrapping_add(seq),
+            ack: isn.wrapping_add(ack),
+            flags: Flags::ACK | Flags::PSH,
+            payload,
+            ..self.frame(peer)
+        };
+        segment.to_vec()
     }
 
     /// A frame from the peer's port number `peer`, to be changed.
@@ -235,7 +253,7 @@ impl Trace {
         self.shard.poll(self.now);
     }
 
-    /// The shard may take several polls until all has left.
+    /// The shard may take several polls until all that fits has left.
     fn settle(&mut self) {
         while self
             .shard
