@@ -142,7 +142,17 @@ impl<S: Service> Core<'_, S> {
                 self.counters.count(reason);
                 self.challenge(index, segment.l2(frame), port);
             }
-            Verdict::Refuse => self.reset_sender(segment, frame, port),
+            Verdict::Refuse => {
+                let arrival = Arrival {
+                    segment: *segment,
+                    hash: self.flows.hash(&segment.flow),
+                    frame: 0,
+                    connection: NO_CONNECTION,
+                };
+                if !self.cookie_returns(&arrival, frame, port) {
+                    self.reset_sender(segment, frame, port);
+                }
+            }
             Verdict::Drop(reason) => {
                 debug_assert!(!matches!(reason, Reason::Syn));
                 self.counters.count(reason);
