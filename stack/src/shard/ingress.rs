@@ -253,6 +253,7 @@ impl<S: Service> Core<'_, S> {
             received: Some(packet),
             transmit,
             l2: &cold.l2,
+            ack_seq: self.hot[index].tcb.acceptable_seq(),
             spare: &mut self.scratch.spare,
             mtu: self.config.mtu,
             sent: None,

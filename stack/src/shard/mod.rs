@@ -515,6 +515,7 @@ fn new_interface(seed: u64, mtu: usize, now: Instant) -> Interface {
         received: None,
         transmit: &mut Nowhere(&mut []),
         l2: &L2Header::default(),
+        ack_seq: 0,
         spare: &mut [],
         mtu,
         sent: None,

@@ -1,8 +1,10 @@
 //! The device that smoltcp sees: one received packet, and the link's free slots.
 
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::wire::checksum;
 
 use crate::control::L2Header;
+use crate::guard::is_before;
 use crate::link::Transmit;
 use crate::packet::Flags;
 use crate::time::Instant;
@@ -14,6 +16,11 @@ pub(super) struct Wire<'w, T> {
     pub transmit: &'w mut T,
     /// What goes in front of every packet sent.
     pub l2: &'w L2Header,
+    /// The sequence number of bare ACKs.
+    ///
+    /// RFC 9293, section 3.10.7.4, has SND.NXT there. smoltcp has where its retransmission has got to,
+    /// which a peer that has received more must drop; two such ends acknowledge each other in vain.
+    pub ack_seq: u32,
     /// Where a packet is written that has no slot, to be lost.
     pub spare: &'w mut [u8],
     /// Largest IP packet, in bytes.
@@ -33,11 +40,9 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// Reads the headers that smoltcp wrote, which have no IP options.
     #[inline]
     fn of_packet(packet: &[u8]) -> Sent {
-        let ip_header_len = if packet[0] >> 4 == 6 { 40 } else { 20 };
-        let tcp = &packet[ip_header_len..];
+        let tcp = &packet[ip_header_len(packet)..];
         let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
         let tcp_header_len = usize::from(tcp[12] >> 4) * 4;
         Sent {
@@ -58,6 +63,11 @@ impl Sent {
             .wrapping_add(u32::from(self.flags.contains(Flags::FIN)))
     }
 
+    #[inline]
+    fn is_bare_ack(&self) -> bool {
+        self.flags == Flags::ACK && self.payload_len == 0
+    }
+
     /// Whether smoltcp may have more to send at once. It pushes or finishes with the last byte it
     /// has, and sends a bare ACK only when there is nothing else.
     #[inline]
@@ -66,11 +76,30 @@ impl Sent {
     }
 }
 
+/// Length of an IP header that smoltcp wrote, which has no options.
+#[inline]
+fn ip_header_len(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 6 { 40 } else { 20 }
+}
+
+/// Writes another sequence number into a finished packet (RFC 1624).
+#[cold]
+fn change_seq(packet: &mut [u8], seq: u32) {
+    let (_, tcp) = packet.split_at_mut(ip_header_len(packet));
+    let half = |tcp: &[u8], at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+    let old = [!half(tcp, 16), !half(tcp, 4), !half(tcp, 6)];
+    tcp[4..8].copy_from_slice(&seq.to_be_bytes());
+    let new = [half(tcp, 4), half(tcp, 6)];
+    let sum = !checksum::combine(&[old[0], old[1], old[2], new[0], new[1]]);
+    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+}
+
 pub(super) struct Arrival<'t>(&'t [u8]);
 
 pub(super) struct Departure<'t, T> {
     transmit: &'t mut T,
     l2: &'t L2Header,
+    ack_seq: u32,
     spare: &'t mut [u8],
     sent: &'t mut Option<Sent>,
 }
@@ -91,6 +120,7 @@ impl<T: Transmit> Device for Wire<'_, T> {
         let departure = Departure {
             transmit: self.transmit,
             l2: self.l2,
+            ack_seq: self.ack_seq,
             spare: self.spare,
             sent: &mut self.sent,
         };
@@ -102,6 +132,7 @@ impl<T: Transmit> Device for Wire<'_, T> {
         Some(Departure {
             transmit: self.transmit,
             l2: self.l2,
+            ack_seq: self.ack_seq,
             spare: self.spare,
             sent: &mut self.sent,
         })
@@ -141,7 +172,12 @@ impl<T: Transmit> TxToken for Departure<'_, T> {
             return write(&mut self.spare[..len]);
         };
         let result = write(packet);
-        *self.sent = Some(Sent::of_packet(packet));
+        let mut sent = Sent::of_packet(packet);
+        if sent.is_bare_ack() && is_before(sent.seq, self.ack_seq) {
+            change_seq(packet, self.ack_seq);
+            sent.seq = self.ack_seq;
+        }
+        *self.sent = Some(sent);
         self.transmit.commit(self.l2.len() + len);
         result
     }
