@@ -77,6 +77,8 @@ pub(crate) struct Cold<'a, C> {
     pub end_seen: bool,
     /// The service asked for more room.
     pub wants_room: bool,
+    /// Our FIN waits until the peer has room for all that is before it.
+    pub close_pending: bool,
     pub service: C,
 }
 
@@ -91,6 +93,7 @@ impl<'a, C: Default> Cold<'a, C> {
             seen: 0,
             end_seen: false,
             wants_room: false,
+            close_pending: false,
             service: C::default(),
         }
     }
@@ -104,6 +107,7 @@ impl<'a, C: Default> Cold<'a, C> {
         self.seen = 0;
         self.end_seen = false;
         self.wants_room = false;
+        self.close_pending = false;
         self.service = C::default();
     }
 

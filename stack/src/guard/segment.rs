@@ -18,6 +18,8 @@ pub(crate) struct Tcb {
     pub rcv_wnd: u16,
     /// The last window field of the peer, as on the wire.
     pub snd_wnd: u16,
+    /// SEG.SEQ of the segment that it came with (SND.WL1).
+    pub snd_wl1: u32,
     /// The largest window the peer has offered, in bytes (MAX.SND.WND).
     pub snd_wnd_max: u32,
     /// The shift of the peer's window fields.
@@ -25,6 +27,8 @@ pub(crate) struct Tcb {
     pub state: State,
     /// The peer has sent its FIN, and all before it has arrived.
     pub fin_received: bool,
+    /// We have sent ours, which is then the last before SND.NXT.
+    pub fin_sent: bool,
 }
 
 /// Which rules hold for a connection.
@@ -46,8 +50,8 @@ pub(crate) enum State {
 pub(crate) enum Verdict {
     /// Give it to smoltcp.
     Pass,
-    /// Give it to smoltcp with SND.UNA for its acknowledgment and our last known window: it was
-    /// overtaken by a newer one.
+    /// Give it to smoltcp with SND.UNA for its acknowledgment and our last known window: both were
+    /// overtaken by newer ones.
     PassOvertaken,
     /// The window is closed to what it carries, but not to what it acknowledges: give smoltcp a bare
     /// ACK of it, and tell the peer where we are.
@@ -98,7 +102,8 @@ impl Tcb {
             && segment.payload_len() <= usize::from(self.rcv_wnd)
             && segment.ack.wrapping_sub(self.snd_una) <= self.snd_nxt.wrapping_sub(self.snd_una)
             && !self.fin_received
-            && !self.would_overrun(segment, mtu);
+            && !self.would_overrun(segment, mtu)
+            && !self.has_stale_window(segment);
         if is_expected {
             return Verdict::Pass;
         }
@@ -140,6 +145,28 @@ impl Tcb {
             && self.snd_una != self.snd_nxt
             && segment.window == self.snd_wnd
             && (self.snd_wnd_bytes() as usize) < mtu
+    }
+
+    /// Whether the window of `segment` is from before the last one, though its acknowledgment is not
+    /// (RFC 9293, section 3.10.7.4: SND.WL1).
+    ///
+    /// smoltcp takes any. A closed window that was delayed on its way would then undo the ACK that has
+    /// opened it, and nobody would say so again.
+    #[inline]
+    fn has_stale_window(&self, segment: &Segment) -> bool {
+        segment.ack == self.snd_una
+            && segment.window != self.snd_wnd
+            && is_before(segment.seq, self.snd_wl1)
+    }
+
+    /// Remembers the window of a segment that was taken, unless a newer one is known.
+    #[inline]
+    pub fn take_window(&mut self, segment: &Segment) {
+        if is_before(self.snd_una, segment.ack) || !is_before(segment.seq, self.snd_wl1) {
+            self.snd_wl1 = segment.seq;
+        }
+        self.snd_wnd = segment.window;
+        self.snd_wnd_max = self.snd_wnd_max.max(self.snd_wnd_bytes());
     }
 
     /// Whether our window is closed and `segment` lies where the window would be, a probe for example.
@@ -219,7 +246,7 @@ impl Tcb {
         // smoltcp takes the third of these for a loss of data, finds no data to send again, and stops
         // the timer that would have sent the FIN again.
         let only_fin_is_unacknowledged =
-            self.state == State::Closing && self.snd_una.wrapping_add(1) == self.snd_nxt;
+            self.fin_sent && self.snd_una.wrapping_add(1) == self.snd_nxt;
         if only_fin_is_unacknowledged
             && segment.ack == self.snd_una
             && segment.seq == self.rcv_nxt
@@ -230,7 +257,10 @@ impl Tcb {
         if self.would_overrun(segment, mtu) {
             return Verdict::Drop(Reason::NothingNew);
         }
-        Verdict::Pass
+        match self.has_stale_window(segment) {
+            true => Verdict::PassOvertaken,
+            false => Verdict::Pass,
+        }
     }
 
     /// Whether smoltcp will look at the acknowledgment of a segment that passed: RFC 9293's test of

@@ -112,6 +112,7 @@ impl<S: Service> Core<'_, S> {
                 snd_nxt: isn,
                 rcv_nxt: irs.wrapping_add(1),
                 rcv_wnd: 0,
+                snd_wl1: irs,
                 snd_scale: options.window_scale.unwrap_or(0),
                 ..Tcb::default()
             },

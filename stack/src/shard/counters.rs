@@ -67,7 +67,7 @@ crate::counters! {
         ack_unsent: Counter,
         /// Segments challenged because they acknowledged what had been acknowledged long ago.
         ack_too_old: Counter,
-        /// Segments whose acknowledgment a newer one had overtaken; their data was taken.
+        /// Segments whose acknowledgment or window a newer one had overtaken; only their data was taken.
         ack_overtaken: Counter,
         /// Segments of which only the acknowledgment was taken, because our window was closed.
         ack_only: Counter,

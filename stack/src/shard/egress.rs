@@ -7,7 +7,7 @@ use crate::control::{self, Control, Direction, L2Header};
 use crate::guard::is_before;
 use crate::guard::segment::State;
 use crate::link::{Link, Transmit};
-use crate::packet::FlowKey;
+use crate::packet::{Flags, FlowKey};
 use crate::service::Service;
 use crate::time::Instant;
 
@@ -29,6 +29,7 @@ impl<S: Service> Core<'_, S> {
             self.close(index);
         }
         if self.hot[index].tcb.state == State::Closing {
+            self.close_if_there_is_room(index);
             self.discard_input(index);
         }
         self.egress(index, port.transmit, port.reserve);
@@ -112,6 +113,7 @@ impl<S: Service> Core<'_, S> {
         } else if end != sent.seq {
             self.counters.retrans_segs.increment();
         }
+        tcb.fin_sent |= sent.flags.contains(Flags::FIN);
         tcb.rcv_nxt = sent.ack;
         tcb.rcv_wnd = sent.window;
     }

@@ -186,12 +186,11 @@ impl<S: Service> Core<'_, S> {
         let mut acknowledged = 0;
         if is_acceptable {
             let tcb = &mut hot.tcb;
+            tcb.take_window(segment);
             if is_before(tcb.snd_una, segment.ack) {
                 acknowledged = segment.ack.wrapping_sub(tcb.snd_una);
                 tcb.snd_una = segment.ack;
             }
-            tcb.snd_wnd = segment.window;
-            tcb.snd_wnd_max = tcb.snd_wnd_max.max(tcb.snd_wnd_bytes());
         }
         use tcp::State::{CloseWait, Closed, Closing, Established, LastAck, TimeWait};
         hot.tcb.fin_received = matches!(state, CloseWait | Closing | LastAck | TimeWait | Closed);

@@ -128,7 +128,7 @@ impl<S: Service> Core<'_, S> {
     /// closed door.
     pub(super) fn close(&mut self, index: usize) {
         let cold = &mut self.cold[index];
-        cold.slot.socket().close();
+        cold.close_pending = true;
         let nothing_more = Progress {
             consumed: 0,
             messages: 0,
@@ -137,6 +137,24 @@ impl<S: Service> Core<'_, S> {
         cold.watch
             .on_progress(self.now, &nothing_more, &self.config.deadlines);
         self.change_state(index, State::Closing);
+        self.close_if_there_is_room(index);
+    }
+
+    /// Ends our side, if that was to be done, as soon as the peer can take all that is before the FIN.
+    ///
+    /// In LAST-ACK smoltcp hears nothing but acknowledgments of something new: an ACK that only opens
+    /// a closed window would be lost on it, and the rest never be sent.
+    pub(super) fn close_if_there_is_room(&mut self, index: usize) {
+        let cold = &mut self.cold[index];
+        if !cold.close_pending {
+            return;
+        }
+        let window = self.hot[index].tcb.snd_wnd_bytes() as usize;
+        let socket = cold.slot.socket();
+        if socket.state() != tcp::State::CloseWait || socket.send_queue() <= window {
+            socket.close();
+            cold.close_pending = false;
+        }
     }
 
     /// Ends both sides at once with an RST.

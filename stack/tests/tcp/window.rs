@@ -141,6 +141,38 @@ fn our_window_closes_while_the_service_is_blocked_and_its_opening_is_announced()
 }
 
 #[test]
+fn a_window_that_was_overtaken_does_not_count() {
+    Trace::lines().established().run(
+        "> [P.] seq 1 ack 1 \"send 1000\\n\"
+         < [P.] seq 1 ack 11 len 1000
+         > [.] seq 12 ack 1001
+         # sent before that
+         > [P.] seq 11 ack 1001 win 0 \"\\n\"
+         < [P.] seq 1001 ack 12 \"\\n\"
+         ? ack_overtaken 1
+         > [P.] seq 12 ack 1002 win 0 \"x\\n\"
+         < [.] seq 1002 ack 14 \"x\"
+         < [.] seq 1002 ack 14",
+    );
+}
+
+#[test]
+fn a_half_closed_peer_that_is_out_of_room_can_say_when_it_has_some() {
+    // In LAST-ACK, smoltcp would not listen.
+    Trace::lines().established().run(
+        "> [FP.] seq 1 ack 1 win 1 \"send 1000\\n\"
+         < [.] seq 1 ack 12 len 128
+         > [.] seq 12 ack 129 win 0
+         +1100ms
+         < [.] seq 129 ack 12 len 1
+         > [.] seq 12 ack 129 win 500
+         < [F.] seq 129 ack 12 len 872
+         > [.] seq 12 ack 1002
+         ? connections 0",
+    );
+}
+
+#[test]
 fn two_sides_without_room_do_not_wait_for_each_other() {
     // RFC 9293, section 3.10.7.4: the acknowledgment counts also on a segment that finds our window
     // closed. smoltcp drops both.
