@@ -12,7 +12,7 @@ use crate::packet::{Flags, FlowKey, Segment};
 use crate::service::Service;
 
 use super::wire::Nowhere;
-use super::{Arrival, Core, Found, Port, new_interface};
+use super::{Arrival, Core, Port, new_interface};
 
 impl<S: Service> Core<'_, S> {
     /// A segment for which there is neither a connection nor a TIME-WAIT record.
@@ -194,11 +194,9 @@ impl<S: Service> Core<'_, S> {
         self.send_control(&segment.flow, &l2, &syn_ack, port);
     }
 
-    /// Whether a segment completes a handshake that a cookie began; if so it was dealt with.
-    ///
-    /// Its flow is unknown, or half-open: two copies of a SYN can arrive when cookies are in use and
-    /// when they are not, and the peer has made its choice.
-    pub(super) fn cookie_returns<T: Transmit>(
+    /// Whether a segment of an unknown flow completes a handshake that a cookie began; if so it was
+    /// dealt with.
+    fn cookie_returns<T: Transmit>(
         &mut self,
         arrival: &Arrival,
         frame: &[u8],
@@ -225,9 +223,6 @@ impl<S: Service> Core<'_, S> {
         if self.is_draining {
             self.counters.listen_drops_draining.increment();
             return true;
-        }
-        if let Found::Connection(half_open) = self.find(&segment.flow, arrival.hash) {
-            self.release(half_open);
         }
         let l2 = L2Header::reflect(segment.l2(frame));
         let Some(index) = self.open(arrival, isn, &options, l2, port.link) else {

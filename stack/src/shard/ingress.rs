@@ -3,7 +3,7 @@
 use crate::connection::Hot;
 use crate::control::{self, Control, Direction, Kind, L2Header};
 use crate::guard::is_before;
-use crate::guard::segment::{Reason, State, Verdict};
+use crate::guard::segment::{State, Verdict};
 use crate::guard::time_wait;
 use crate::link::{Received, Transmit};
 use crate::packet::{self, Flags, Segment};
@@ -142,21 +142,8 @@ impl<S: Service> Core<'_, S> {
                 self.counters.count(reason);
                 self.challenge(index, segment.l2(frame), port);
             }
-            Verdict::Refuse => {
-                let arrival = Arrival {
-                    segment: *segment,
-                    hash: self.flows.hash(&segment.flow),
-                    frame: 0,
-                    connection: NO_CONNECTION,
-                };
-                if !self.cookie_returns(&arrival, frame, port) {
-                    self.reset_sender(segment, frame, port);
-                }
-            }
-            Verdict::Drop(reason) => {
-                debug_assert!(!matches!(reason, Reason::Syn));
-                self.counters.count(reason);
-            }
+            Verdict::Refuse => self.reset_sender(segment, frame, port),
+            Verdict::Drop(reason) => self.counters.count(reason),
         }
     }
 
