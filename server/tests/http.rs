@@ -10,6 +10,7 @@ use barewire_conformance::driver::{Connection, Driver, Memory};
 use barewire_conformance::{cases, property};
 use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// The example of RFC 9110, section 5.6.7.
 const UNIX_TIME_S: u64 = 784_111_777;
@@ -450,8 +451,18 @@ fn events_are_counted_and_summed() {
     );
 }
 
+/// The same requests in every run.
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(9112),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(config(512))]
 
     #[test]
     fn pipelines_are_answered_alike_however_they_are_split(

@@ -139,6 +139,11 @@ impl<S> Responder<S> {
             decoded: Vec::with_capacity(limits.body_bytes_max),
         }
     }
+
+    /// Ends the responder and returns what its handlers shared.
+    pub fn into_state(self) -> S {
+        self.state
+    }
 }
 
 impl<S> Service for Responder<S> {
