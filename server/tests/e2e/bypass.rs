@@ -16,11 +16,11 @@ const V4: &str = "http://10.77.0.2:8080";
 const V6: &str = "http://[fd77::2]:8080";
 const QUEUES: usize = 2;
 
-fn lab() -> Option<Lab> {
+pub fn lab() -> Option<Lab> {
     Lab::up(&["--queues", &QUEUES.to_string()])
 }
 
-fn serve(lab: &Lab, arguments: &[&str]) -> Server {
+pub fn serve(lab: &Lab, arguments: &[&str]) -> Server {
     let mut command = lab.server_command();
     command.args([BAREWIRE, "serve", "--interface", SERVER_DEVICE]);
     Server::start(command.args(arguments))

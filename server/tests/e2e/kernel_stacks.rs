@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use crate::http::Client;
 use crate::server::Server;
 
-const STACKS: &[&str] = &[
+pub const STACKS: &[&str] = &[
     #[cfg(feature = "epoll")]
     "epoll",
     #[cfg(feature = "uring")]

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "xdp")]
 mod bypass;
+mod clients;
 #[cfg(feature = "xdp")]
 mod hostile;
 mod http;
