@@ -36,7 +36,7 @@ pub mod random;
 pub mod redirect;
 pub mod service;
 pub mod shard;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(feature = "testing")]
 pub mod testing;
 pub mod timer;
 pub mod worker;

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod frame;
+pub mod fuzzing;
 pub mod peer;
 pub mod service;
 pub mod simulation;
