@@ -128,21 +128,16 @@ fn report(running: &Running, events: &Events) {
 
 /// Logs what was counted at all, a line for each part of each core and queue.
 fn log_counters(groups: &[CounterGroup]) {
-    for CounterGroup {
-        core,
-        queue,
-        part,
-        counters,
-    } in groups
-    {
-        let counted = counters
-            .samples()
-            .into_iter()
-            .filter(|sample| sample.value > 0);
+    for group in groups {
+        let samples = group.counters.samples();
+        let counted = samples.iter().filter(|sample| sample.value > 0);
         let counted: Vec<_> = counted
             .map(|sample| format!("{}={}", sample.name, sample.value))
             .collect();
-        tracing::info!(core, queue, "counted by {part}: {}", counted.join(" "));
+        if !counted.is_empty() {
+            let (core, queue, part) = (group.core, group.queue, group.part);
+            tracing::info!(core, queue, "counted by {part}: {}", counted.join(" "));
+        }
     }
 }
 
