@@ -1,11 +1,12 @@
-//! Parses the header fields of a request in one pass, and what they mean: its body, its connection, its
+//! Parses the header fields of a request, and what they mean: its body, its connection, its
 //! expectations. They are not stored; a handler that wants one looks for it.
 
 use std::ops::Range;
 
+use httparse::{EMPTY_HEADER, Header, Status};
+
 use super::refusal::Refusal;
 use super::response::Persistence;
-use super::scan::{text_end, token_end};
 use super::target::is_authority;
 
 /// The minor version of HTTP/1 that a request speaks.
@@ -52,6 +53,11 @@ pub(super) struct Meaning {
     pub(super) expectation: Expectation,
 }
 
+/// The most field lines that a head can have, whatever the configured limit.
+pub(super) const FIELDS_MAX: usize = 128;
+/// What nearly every head has at most. Making room for more costs more than parsing these.
+const FIELDS_USUAL: usize = 24;
+
 /// Parses the field lines from `from` on, and the empty line behind them. Returns where the head ends
 /// and what the fields mean.
 ///
@@ -63,36 +69,56 @@ pub(super) fn parse(
     version: Version,
     headers_max: usize,
 ) -> Result<(usize, Meaning), Refusal> {
+    match parse_into(&mut [EMPTY_HEADER; FIELDS_USUAL], bytes, from, version) {
+        Err(Refusal::TooManyFields) if headers_max > FIELDS_USUAL => {
+            parse_many(bytes, from, version, headers_max)
+        }
+        Ok((_, _, count)) if count > headers_max => Err(Refusal::TooManyFields),
+        parsed => parsed.map(|(len, meaning, _)| (len, meaning)),
+    }
+}
+
+#[cold]
+fn parse_many(
+    bytes: &[u8],
+    from: usize,
+    version: Version,
+    headers_max: usize,
+) -> Result<(usize, Meaning), Refusal> {
+    let mut fields = [EMPTY_HEADER; FIELDS_MAX];
+    let fields = &mut fields[..headers_max.min(FIELDS_MAX)];
+    parse_into(fields, bytes, from, version).map(|(len, meaning, _)| (len, meaning))
+}
+
+/// Returns where the head ends, what its fields mean, and how many there are.
+///
+/// httparse finds names and values; what it forgives, a bare LF, is refused here.
+#[inline]
+fn parse_into<'a>(
+    fields: &mut [Header<'a>],
+    bytes: &'a [u8],
+    from: usize,
+    version: Version,
+) -> Result<(usize, Meaning, usize), Refusal> {
+    let (len, fields) = match httparse::parse_headers(&bytes[from..], fields) {
+        Ok(Status::Complete((len, fields))) => (from + len, fields),
+        Ok(Status::Partial) => return Err(Refusal::Field),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyFields),
+        Err(_) => return Err(Refusal::Field),
+    };
     let mut seen = Seen::default();
-    let mut count = 0;
-    let mut at = from;
-    while bytes.get(at) != Some(&b'\r') {
-        let name_end = token_end(bytes, at);
-        if name_end == at || bytes.get(name_end) != Some(&b':') {
-            let bare_lf = bytes.get(at) == Some(&b'\n');
-            return Err(if bare_lf {
-                Refusal::BareLf
-            } else {
-                Refusal::Field
-            });
+    for field in fields {
+        // The line before must have ended in CR LF.
+        let at = field.name.as_ptr() as usize - bytes.as_ptr() as usize;
+        if bytes[at - 2] != b'\r' {
+            return Err(Refusal::BareLf);
         }
-        let value_end = text_end(bytes, name_end + 1);
-        match bytes.get(value_end..) {
-            Some([b'\r', b'\n', ..]) => {}
-            Some([b'\n', ..]) => return Err(Refusal::BareLf),
-            _ => return Err(Refusal::Field),
-        }
-        seen.field(bytes, at..name_end, name_end + 1..value_end)?;
-        count += 1;
-        at = value_end + 2;
+        seen.field(field.name.as_bytes(), field.value)?;
     }
-    if bytes.get(at + 1) != Some(&b'\n') {
-        return Err(Refusal::Field);
+    if !bytes[..len].ends_with(b"\r\n\r\n") {
+        return Err(Refusal::BareLf);
     }
-    if count > headers_max {
-        return Err(Refusal::TooManyFields);
-    }
-    Ok((at + 2, seen.meaning(version)?))
+    Ok((len, seen.meaning(version)?, fields.len()))
 }
 
 /// Iterates over the lines of a valid field section: names and values without white space around them.
@@ -141,19 +167,14 @@ impl Default for Seen {
 impl Seen {
     /// Takes one field line. Most are none of ours: the length of the name says so.
     #[inline]
-    fn field(
-        &mut self,
-        bytes: &[u8],
-        name: Range<usize>,
-        value: Range<usize>,
-    ) -> Result<(), Refusal> {
-        let is = |lower: &[u8]| bytes[name.clone()].eq_ignore_ascii_case(lower);
+    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+        let is = |lower: &[u8]| name.eq_ignore_ascii_case(lower);
         match name.len() {
-            4 if is(b"host") => self.host(bytes, value)?,
-            6 if is(b"expect") => self.expect(&bytes[value]),
-            10 if is(b"connection") => self.connection(&bytes[value]),
-            14 if is(b"content-length") => self.content_length(trim(&bytes[value]))?,
-            17 if is(b"transfer-encoding") => self.transfer_encoding(&bytes[value])?,
+            4 if is(b"host") => self.host(value)?,
+            6 if is(b"expect") => self.expect(value),
+            10 if is(b"connection") => self.connection(value),
+            14 if is(b"content-length") => self.content_length(trim(value))?,
+            17 if is(b"transfer-encoding") => self.transfer_encoding(value)?,
             _ => {}
         }
         Ok(())
@@ -175,8 +196,8 @@ impl Seen {
 
     /// RFC 9112, section 3.2: exactly once, and valid.
     #[inline]
-    fn host(&mut self, bytes: &[u8], value: Range<usize>) -> Result<(), Refusal> {
-        if self.host || !is_authority(bytes, trimmed(bytes, value)) {
+    fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.host || !is_authority(value, trimmed(value, 0..value.len())) {
             return Err(Refusal::Host);
         }
         self.host = true;

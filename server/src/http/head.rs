@@ -10,7 +10,7 @@
 //! 2. the request line is malformed: as soon as it is complete, or too long;
 //! 3. a field is malformed: as soon as the head is complete, or too large.
 
-use super::fields::{self, Meaning, Version};
+use super::fields::{self, FIELDS_MAX, Meaning, Version};
 use super::refusal::Refusal;
 use super::request::{Method, Request};
 use super::scan::{is_target_byte, is_token_byte, path_end, target_end};
@@ -25,10 +25,15 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// The request target: 414 beyond. RFC 9112, section 3, wants 8,000 octets for a request line.
     pub target_bytes_max: usize,
-    /// Header fields: 431 beyond.
+    /// Header fields: 431 beyond. At most [`Limits::HEADERS_MAX`].
     pub headers_max: usize,
     /// The body, decoded, where it is not streamed: 413 beyond.
     pub body_bytes_max: usize,
+}
+
+impl Limits {
+    /// The largest `headers_max`: the fields of a head are kept on the stack while it is parsed.
+    pub const HEADERS_MAX: usize = FIELDS_MAX;
 }
 
 impl Default for Limits {

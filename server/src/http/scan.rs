@@ -1,27 +1,6 @@
-//! Finds where a run of characters ends: names, values, targets, 16 bytes at a time.
-//!
-//! A head is little else than such runs, and strictness means that every byte of it is looked at.
+//! Finds where a run of characters of a target ends, 16 bytes at a time.
 
 use wide::u8x16;
-
-/// The end of a field name: the first byte from `from` on that is not a `tchar`.
-#[inline]
-pub(super) fn token_end(bytes: &[u8], from: usize) -> usize {
-    let end = find(bytes, from, |block| alphanumeric(block) | is(block, b'-'));
-    match bytes.get(end) {
-        Some(b':') | None => end,
-        // A name with other characters than letters, digits and hyphens is rare.
-        Some(_) => find_bytewise(bytes, end, is_token_byte),
-    }
-}
-
-/// The end of a field value: the first byte that it cannot contain.
-#[inline]
-pub(super) fn text_end(bytes: &[u8], from: usize) -> usize {
-    find(bytes, from, |block| {
-        (at_least(block, b' ') | is(block, b'\t')) & !is(block, 0x7f)
-    })
-}
 
 /// The end of a path: the first byte that is `?` or cannot be in a target.
 #[inline]
@@ -93,14 +72,6 @@ fn find(bytes: &[u8], from: usize, class: impl Fn(u8x16) -> u8x16) -> usize {
     }
 }
 
-fn find_bytewise(bytes: &[u8], from: usize, class: impl Fn(u8) -> bool) -> usize {
-    let rest = &bytes[from..];
-    from + rest
-        .iter()
-        .position(|byte| !class(*byte))
-        .unwrap_or(rest.len())
-}
-
 // The same classes for 16 bytes: all bits of a byte that is in one, none of a byte that is not.
 
 #[inline(always)]
@@ -122,11 +93,6 @@ fn within(block: u8x16, first: u8, last: u8) -> u8x16 {
 }
 
 #[inline(always)]
-fn at_least(block: u8x16, least: u8) -> u8x16 {
-    block.simd_eq(block.max(u8x16::splat(least)))
-}
-
-#[inline(always)]
 fn is(block: u8x16, byte: u8) -> u8x16 {
     block.simd_eq(u8x16::splat(byte))
 }
@@ -138,14 +104,17 @@ mod tests {
 
     use super::*;
 
+    fn find_bytewise(bytes: &[u8], from: usize, class: impl Fn(u8) -> bool) -> usize {
+        let rest = &bytes[from..];
+        from + rest
+            .iter()
+            .position(|byte| !class(*byte))
+            .unwrap_or(rest.len())
+    }
+
     /// Checks every scan against the slow way.
     fn check(bytes: &[u8], from: usize) {
         let end = |class: fn(u8) -> bool| find_bytewise(bytes, from, class);
-        assert_eq!(token_end(bytes, from), end(is_token_byte));
-        assert_eq!(
-            text_end(bytes, from),
-            end(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
-        );
         let in_target = |byte| matches!(byte, b'!'..=b'~') && !b"\"#<>".contains(&byte);
         assert_eq!(
             target_end(bytes, from),
