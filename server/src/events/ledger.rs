@@ -177,7 +177,9 @@ impl Change<'_> {
         let last = pieces.first + pieces.limbs.len() - 1;
         self.touch(1 << (pieces.first / LINE_LIMBS) | 1 << (last / LINE_LIMBS));
 
-        add(&ledger.users, u64::from(new_user));
+        if new_user {
+            add(&ledger.users, 1);
+        }
         add(&ledger.events, 1);
         if load_own(&ledger.events).is_multiple_of(CARRY_PERIOD) {
             self.carry();

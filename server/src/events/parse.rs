@@ -34,7 +34,6 @@ pub struct Event<'a> {
 /// The first [`Refusal`] on the way through the body.
 #[inline]
 pub fn parse<'a>(body: &'a [u8], scratch: &'a mut [u8]) -> Result<Event<'a>, Refusal> {
-    str::from_utf8(body).map_err(|_| Refusal::Utf8)?;
     let mut cursor = Cursor { bytes: body, at: 0 };
     let mut user_id = None;
     let mut value = None;
@@ -74,7 +73,7 @@ pub fn parse<'a>(body: &'a [u8], scratch: &'a mut [u8]) -> Result<Event<'a>, Ref
     Ok(Event { user_id, value })
 }
 
-/// The part of the body that was not read yet. The body is known to be UTF-8.
+/// The part of the body that was not read yet.
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -86,6 +85,10 @@ struct Text<'a> {
     raw: &'a [u8],
     escaped: bool,
 }
+
+/// The names of the fields as they are mostly spelled.
+const USER_ID: &[u8] = b"\"userId\"";
+const VALUE: &[u8] = b"\"value\"";
 
 enum Name {
     UserId,
@@ -156,18 +159,20 @@ impl<'a> Cursor<'a> {
         if self.token()? != b'"' {
             return Err(Refusal::Syntax);
         }
-        let text = self.string()?;
+        let rest = &self.bytes[self.at..];
+        let name = if rest.starts_with(USER_ID) {
+            self.at += USER_ID.len();
+            Name::UserId
+        } else if rest.starts_with(VALUE) {
+            self.at += VALUE.len();
+            Name::Value
+        } else {
+            self.string()?.name()
+        };
         if !self.eat_token(b':')? {
             return Err(Refusal::Syntax);
         }
-        if !text.escaped {
-            return Ok(Name::of(text.raw));
-        }
-        let mut name = [0; 8];
-        Ok(match unescape(text.raw, &mut name) {
-            Ok(len) => Name::of(&name[..len]),
-            Err(Unescape::Full | Unescape::Surrogate) => Name::Other,
-        })
+        Ok(name)
     }
 
     #[inline]
@@ -207,11 +212,15 @@ impl<'a> Cursor<'a> {
     fn string(&mut self) -> Result<Text<'a>, Refusal> {
         self.at += 1;
         let start = self.at;
-        let mut escaped = false;
+        let (mut escaped, mut ascii) = (false, true);
         loop {
+            self.skip_plain();
             match self.peek() {
                 Some(b'"') => {
                     let raw = &self.bytes[start..self.at];
+                    if !ascii && str::from_utf8(raw).is_err() {
+                        return Err(Refusal::Utf8);
+                    }
                     self.at += 1;
                     return Ok(Text { raw, escaped });
                 }
@@ -219,10 +228,35 @@ impl<'a> Cursor<'a> {
                     escaped = true;
                     self.escape()?;
                 }
+                Some(0x80..) => {
+                    ascii = false;
+                    self.at += 1;
+                }
                 Some(0x20..) => self.at += 1,
                 // Control characters have to be escaped.
                 Some(_) | None => return Err(Refusal::Syntax),
             }
+        }
+    }
+
+    /// Skips eight bytes at a time as long as they are ASCII and mean only themselves, and then up
+    /// to the first that does not. Stops earlier where less than eight are left.
+    #[inline]
+    fn skip_plain(&mut self) {
+        const ONES: u64 = u64::from_ne_bytes([1; 8]);
+        const HIGH: u64 = ONES << 7;
+        while let Some(chunk) = self.bytes[self.at..].first_chunk() {
+            let word = u64::from_le_bytes(*chunk);
+            // Bytes smaller than `bound` borrow into their highest bit; the lowest that is marked is
+            // marked rightly, and those behind it are looked at again.
+            let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
+            let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+            let marked = (word | below(word, 0x20) | equal(b'"') | equal(b'\\')) & HIGH;
+            if marked != 0 {
+                self.at += marked.trailing_zeros() as usize / 8;
+                return;
+            }
+            self.at += 8;
         }
     }
 
@@ -341,9 +375,14 @@ impl<'a> Cursor<'a> {
     }
 }
 
-impl Name {
-    #[inline]
-    fn of(name: &[u8]) -> Self {
+impl Text<'_> {
+    /// Which field has this name.
+    fn name(self) -> Name {
+        let mut space = [0; 8];
+        let name = match unescape(self.raw, &mut space) {
+            Ok(len) => &space[..len],
+            Err(Unescape::Full | Unescape::Surrogate) => return Name::Other,
+        };
         match name {
             b"userId" => Name::UserId,
             b"value" => Name::Value,

@@ -5,6 +5,8 @@
 //! It holds full hashes, so a hit is as exact as one in the shared table, and it may forget: a user
 //! who was pushed out is found in the shared table again.
 
+use barewire_stack::arena::prefer_huge_pages;
+
 use super::users::UserHash;
 
 const WAYS: usize = 4;
@@ -30,10 +32,13 @@ impl SeenUsers {
     /// A cache that keeps practically all of `users` users: twice as many places, so that few sets
     /// are chosen by more users than they have ways.
     pub fn new(users: usize) -> Self {
-        let sets = Self::sets(users);
+        let count = Self::sets(users);
+        let mut sets = Vec::with_capacity(count);
+        prefer_huge_pages(sets.spare_capacity_mut());
+        sets.resize(count, Set([FREE; WAYS]));
         SeenUsers {
-            sets: vec![Set([FREE; WAYS]); sets].into(),
-            mask: sets as u64 - 1,
+            sets: sets.into(),
+            mask: count as u64 - 1,
             victim: 0,
         }
     }

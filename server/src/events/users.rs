@@ -20,6 +20,7 @@
 
 use std::collections::TryReserveError;
 
+use barewire_stack::arena::prefer_huge_pages;
 use siphasher::sip128::SipHasher24;
 
 use super::sync::{AtomicU64, Ordering};
@@ -103,6 +104,7 @@ impl UserTable {
         let count = Self::slots(users_max);
         let mut slots = Vec::new();
         slots.try_reserve_exact(count)?;
+        prefer_huge_pages(slots.spare_capacity_mut());
         slots.extend(std::iter::repeat_with(free).take(count));
         Ok(UserTable {
             slots: slots.into(),
