@@ -94,7 +94,7 @@ pub struct Events {
     config: EventsConfig,
     key: UserKey,
     counts: Counts,
-    counters: Box<[EventCounters]>,
+    counters: Box<[Arc<EventCounters>]>,
     /// Which cores have their [`EventShard`].
     owned: Box<[AtomicBool]>,
 }
@@ -140,9 +140,7 @@ impl Events {
             config,
             key: UserKey::new([key as u64, (key >> 64) as u64]),
             counts,
-            counters: (0..config.cores)
-                .map(|_| EventCounters::default())
-                .collect(),
+            counters: (0..config.cores).map(|_| Arc::default()).collect(),
             owned: (0..config.cores).map(|_| AtomicBool::new(false)).collect(),
         }))
     }
@@ -178,7 +176,7 @@ impl Events {
     }
 
     /// What each core did with the events it got.
-    pub fn counters(&self) -> &[EventCounters] {
+    pub fn counters(&self) -> &[Arc<EventCounters>] {
         &self.counters
     }
 

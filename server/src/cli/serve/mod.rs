@@ -100,6 +100,7 @@ fn serve<S: Stack>(args: &ServeArgs, stack: S) -> anyhow::Result<ExitCode> {
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);
+    log_counters(&event_counters(&events));
     say(&summary(&http, started));
     let ending = outcome?;
     Ok(match ending {
@@ -139,6 +140,19 @@ fn log_counters(groups: &[CounterGroup]) {
             tracing::info!(core, queue, "counted by {part}: {}", counted.join(" "));
         }
     }
+}
+
+/// What each core counted and refused of events.
+fn event_counters(events: &Events) -> Vec<CounterGroup> {
+    let cores = events.counters().iter().enumerate();
+    cores
+        .map(|(core, counters)| CounterGroup {
+            core: Some(core),
+            queue: None,
+            part: "events",
+            counters: counters.clone(),
+        })
+        .collect()
 }
 
 /// Writes a line to stdout. That nobody listens there does not end a server.
