@@ -115,7 +115,7 @@ impl Lab {
     }
 
     fn script(&self, verb: &str) -> Command {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/lab");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab");
         let mut command = Command::new(script);
         command
             .env("LAB", &self.name)
