@@ -1,0 +1,357 @@
+//! What a request costs one core, without a NIC: frames in, HTTP, frames out, with checksums verified
+//! and made, by number of connections and pipelining depth. Aims: 220 ns for a request, and at 10,000
+//! connections at most 1.5 times what it is at 100.
+//!
+//! Only [`Shard::poll`] is timed; the client's side is done between polls. `floor` is the same work
+//! with nothing of TCP in it but arithmetic: the parser, the flow table, a prepared reply, checksums.
+
+#![allow(clippy::unwrap_used, reason = "a bench may panic")]
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant as Clock;
+
+use barewire::events::{Events, EventsConfig};
+use barewire::http::{HttpCounters, Limits, Responder};
+use barewire::site::{self, Site};
+use barewire_stack::arena::Arena;
+use barewire_stack::config::StackConfig;
+use barewire_stack::flow::FlowTable;
+use barewire_stack::guard::Secrets;
+use barewire_stack::link::memory::{MemoryLink, MemoryLinkConfig};
+use barewire_stack::link::{Link, Received, Transmit};
+use barewire_stack::packet::{self, ChecksumPolicy, Flags, FlowKey, Local, Segment};
+use barewire_stack::service::Service;
+use barewire_stack::shard::Shard;
+use barewire_stack::testing::frame::{TcpFrame, TcpView};
+use barewire_stack::time::{Duration, Instant};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+const REQUEST: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: server\r\n\r\n";
+const CONNECTIONS: [usize; 4] = [1, 100, 1_000, 10_000];
+const DEPTHS: [usize; 2] = [1, 16];
+/// Frames received at once.
+const BATCH: usize = 64;
+const START: Instant = Instant::from_micros_const(1_000_000_000);
+
+fn requests(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("shard/request");
+    for depth in DEPTHS {
+        for connections in CONNECTIONS {
+            group.throughput(Throughput::Elements(depth as u64));
+            let id = format!("{connections} connections/depth {depth}");
+            let payload = REQUEST.repeat(depth);
+
+            let config = config(connections);
+            let mut arena = Arena::new(config.arena_bytes()).unwrap();
+            let mut shard = ShardUnderTest::new(config, &mut arena);
+            let mut clients = Clients::connected(connections, &mut shard);
+            group.bench_function(BenchmarkId::new("barewire", &id), |bencher| {
+                bencher.iter_custom(|iterations| clients.ask(&mut shard, &payload, iterations));
+            });
+
+            let mut floor = Floor::new(connections, depth);
+            let mut clients = Clients::connected(connections, &mut floor);
+            group.bench_function(BenchmarkId::new("floor", &id), |bencher| {
+                bencher.iter_custom(|iterations| clients.ask(&mut floor, &payload, iterations));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// Whole connections: handshake, one request, close by the client.
+fn churn(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("shard/connection");
+    for connections in [100, 10_000] {
+        let config = config(connections);
+        let mut arena = Arena::new(config.arena_bytes()).unwrap();
+        let mut shard = ShardUnderTest::new(config, &mut arena);
+        let mut clients = Clients::new(connections);
+        group.bench_function(BenchmarkId::from_parameter(connections), |bencher| {
+            bencher.iter_custom(|iterations| clients.come_and_go(&mut shard, iterations));
+        });
+    }
+    group.finish();
+}
+
+fn config(connections: usize) -> StackConfig {
+    StackConfig {
+        connections: connections as u32 + 1,
+        half_open: connections as u32 + 1,
+        ..StackConfig::default()
+    }
+}
+
+fn server() -> SocketAddr {
+    (Ipv4Addr::new(10, 77, 0, 2), 8080).into()
+}
+
+fn local() -> Local {
+    Local::new(&[server().ip()], &[server().port()]).unwrap()
+}
+
+fn responder() -> Responder<Site> {
+    let routes = site::routes(false);
+    let events = Events::new(EventsConfig::new(1)).unwrap();
+    let counters = Arc::new(HttpCounters::new(&routes));
+    let site = Site {
+        events: events.shard(0),
+    };
+    let mut responder = site::responder(&routes, site, Limits::default(), counters);
+    responder.on_clock(784_111_777);
+    responder
+}
+
+/// What is timed.
+trait Server {
+    fn link(&mut self) -> &mut MemoryLink;
+    fn poll(&mut self, now: Instant);
+}
+
+struct ShardUnderTest<'a>(Shard<'a, MemoryLink, Responder<Site>>);
+
+impl<'a> ShardUnderTest<'a> {
+    fn new(config: StackConfig, arena: &'a mut Arena) -> Self {
+        let (secrets, links) = (Secrets::from_seed(1), vec![link()]);
+        let shard = Shard::new(config, local(), &secrets, links, responder(), arena, START);
+        ShardUnderTest(shard.unwrap())
+    }
+}
+
+impl Server for ShardUnderTest<'_> {
+    fn link(&mut self) -> &mut MemoryLink {
+        &mut self.0.links_mut()[0]
+    }
+
+    fn poll(&mut self, now: Instant) {
+        black_box(self.0.poll(now));
+    }
+}
+
+fn link() -> MemoryLink {
+    MemoryLink::new(MemoryLinkConfig {
+        batch_frames: BATCH,
+        ..MemoryLinkConfig::default()
+    })
+}
+
+/// Replies to whatever comes with a prepared response for each request.
+struct Floor {
+    link: MemoryLink,
+    local: Local,
+    flows: FlowTable,
+    connections: Vec<(FlowKey, u32)>,
+    replies: Vec<u8>,
+}
+
+impl Floor {
+    const MSS: usize = 1460;
+
+    fn new(connections: usize, depth: usize) -> Floor {
+        let response =
+            b"HTTP/1.1 200 OK\r\nServer: barewire\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+            Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, World!";
+        Floor {
+            link: link(),
+            local: local(),
+            flows: FlowTable::new(connections, [1, 2]),
+            connections: Vec::with_capacity(connections),
+            replies: response.repeat(depth),
+        }
+    }
+}
+
+impl Server for Floor {
+    fn link(&mut self) -> &mut MemoryLink {
+        &mut self.link
+    }
+
+    fn poll(&mut self, now: Instant) {
+        let Floor {
+            link,
+            local,
+            flows,
+            connections,
+            replies,
+        } = self;
+        let (received, transmit) = link.receive(now);
+        for index in 0..received.len() {
+            let frame = received.frame(index);
+            let Ok(segment) = packet::parse(frame, local, ChecksumPolicy::Verify) else {
+                continue;
+            };
+            let hash = flows.hash(&segment.flow);
+            let found = flows.get(hash, |index| connections[index as usize].0 == segment.flow);
+            let Some(index) = found else {
+                flows.insert(hash, connections.len() as u32).unwrap();
+                connections.push((segment.flow, 1));
+                reply(&segment, transmit, 0, Flags::SYN | Flags::ACK, &[]);
+                continue;
+            };
+            if segment.payload_len() > 0 {
+                let seq = &mut connections[index as usize].1;
+                for payload in replies.chunks(Self::MSS) {
+                    reply(&segment, transmit, *seq, Flags::ACK | Flags::PSH, payload);
+                    *seq = seq.wrapping_add(payload.len() as u32);
+                }
+            }
+        }
+        link.flush(now);
+    }
+}
+
+fn reply(to: &Segment, transmit: &mut impl Transmit, seq: u32, flags: Flags, payload: &[u8]) {
+    let peer = SocketAddr::new(to.flow.remote_address(), to.flow.remote_port());
+    let frame = TcpFrame {
+        seq,
+        ack: to.seq.wrapping_add(to.sequence_len()),
+        flags,
+        payload,
+        ..TcpFrame::new(server(), peer)
+    };
+    let len = frame.write(transmit.slot().unwrap());
+    transmit.commit(len);
+}
+
+/// The clients of one server, each with one connection.
+struct Clients {
+    clients: Vec<Client>,
+    next: usize,
+    now: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Client {
+    source: SocketAddr,
+    snd_nxt: u32,
+    rcv_nxt: u32,
+}
+
+/// Clients behind one address.
+const PORTS: usize = 1_000;
+
+impl Clients {
+    fn new(count: usize) -> Clients {
+        let source = |index: usize| {
+            let address = Ipv4Addr::from_bits(0x0a4d_0100 + (index / PORTS) as u32);
+            SocketAddr::from((address, 10_000 + (index % PORTS) as u16))
+        };
+        let client = |index| Client {
+            source: source(index),
+            snd_nxt: 0,
+            rcv_nxt: 0,
+        };
+        Clients {
+            clients: (0..count).map(client).collect(),
+            next: 0,
+            now: START,
+        }
+    }
+
+    fn connected(count: usize, server: &mut impl Server) -> Clients {
+        let mut clients = Clients::new(count);
+        for _ in (0..count).step_by(BATCH) {
+            let batch = clients.next_batch();
+            clients.exchange(server, &batch, Flags::SYN, &[]);
+            clients.exchange(server, &batch, Flags::ACK, &[]);
+        }
+        clients
+    }
+
+    /// Sends at least `segments` segments with `payload`, in batches, and returns the server's time
+    /// for `segments` of them.
+    fn ask(
+        &mut self,
+        server: &mut impl Server,
+        payload: &[u8],
+        segments: u64,
+    ) -> std::time::Duration {
+        let mut time = std::time::Duration::ZERO;
+        let mut sent = 0;
+        while sent < segments {
+            let batch = self.next_batch();
+            time += self.exchange(server, &batch, Flags::ACK | Flags::PSH, payload);
+            sent += batch.len() as u64;
+        }
+        time.mul_f64(segments as f64 / sent as f64)
+    }
+
+    /// Opens, uses and closes at least `connections` connections, in batches.
+    fn come_and_go(&mut self, server: &mut impl Server, connections: u64) -> std::time::Duration {
+        let mut time = std::time::Duration::ZERO;
+        let mut opened = 0;
+        while opened < connections {
+            let batch = self.next_batch();
+            for (flags, payload) in [
+                (Flags::SYN, &[][..]),
+                (Flags::ACK, &[]),
+                (Flags::ACK | Flags::PSH, REQUEST),
+                (Flags::ACK | Flags::FIN, &[]),
+                (Flags::ACK, &[]),
+            ] {
+                time += self.exchange(server, &batch, flags, payload);
+            }
+            opened += batch.len() as u64;
+        }
+        time.mul_f64(connections as f64 / opened as f64)
+    }
+
+    fn next_batch(&mut self) -> Vec<usize> {
+        let count = self.clients.len();
+        let batch = BATCH.min(count);
+        let first = self.next;
+        self.next = (first + batch) % count;
+        (first..first + batch).map(|index| index % count).collect()
+    }
+
+    /// Lets each client of the batch send a segment, times what the server does with all of them, and
+    /// reads what it answers.
+    fn exchange(
+        &mut self,
+        server: &mut impl Server,
+        batch: &[usize],
+        flags: Flags,
+        payload: &[u8],
+    ) -> std::time::Duration {
+        for &index in batch {
+            let client = &mut self.clients[index];
+            let frame = TcpFrame {
+                seq: client.snd_nxt,
+                ack: client.rcv_nxt,
+                flags,
+                payload,
+                ..TcpFrame::new(client.source, crate::server())
+            };
+            frame.write(server.link().inject(frame.len()).unwrap());
+            let occupied = payload.len() + usize::from(flags.intersects(Flags::SYN | Flags::FIN));
+            client.snd_nxt = client.snd_nxt.wrapping_add(occupied as u32);
+        }
+        self.now += Duration::from_micros(7);
+        let started_at = Clock::now();
+        server.poll(self.now);
+        let time = started_at.elapsed();
+        while server.link().take(|frame| self.read(frame)).is_some() {}
+        time
+    }
+
+    fn read(&mut self, frame: &[u8]) {
+        let segment = TcpView::read(frame).unwrap();
+        let SocketAddr::V4(to) = segment.destination else {
+            panic!("an IPv6 reply")
+        };
+        let address = (to.ip().to_bits() - 0x0a4d_0100) as usize;
+        let client = &mut self.clients[address * PORTS + usize::from(to.port() - 10_000)];
+        assert!(!segment.flags.contains(Flags::RST));
+        assert!(segment.flags.contains(Flags::SYN) || segment.seq == client.rcv_nxt);
+        client.rcv_nxt = segment.seq.wrapping_add(segment.sequence_len());
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20);
+    targets = requests, churn
+}
+criterion_main!(benches);
