@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn the_matrices_of_the_repository_are_sound() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("report");
-        for name in ["default.toml", "quick.toml"] {
+        for name in ["default.toml", "kernel.toml", "quick.toml"] {
             Matrix::read(&directory.join(name)).unwrap();
         }
     }
