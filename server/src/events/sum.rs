@@ -19,7 +19,7 @@
 //! must read them while their owner adds, and sums must merge.
 
 /// Number of limbs. The highest bit a value can have is 2^(2045 + 53) in units of 2^-1074; 2^64 such
-/// values reach limb 67, and [`LIMB_OFFSET`] shifts that to 69. The rest fills the last cache line.
+/// values reach limb 67, and `LIMB_OFFSET` shifts that to 69. The rest fills the last cache line.
 pub const LIMBS: usize = 72;
 
 /// Values that may be added before [`ExactSum::carry`] has to run.

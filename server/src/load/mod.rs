@@ -10,7 +10,7 @@
 //!                    └──▶ verify ◀── receipts ◀──────────────────────── tally ──▶ report
 //! ```
 //!
-//! [`client::Client`] is a [`barewire_stack::service::Service`], as the server's responder is: it
+//! `client::Client` is a [`barewire_stack::service::Service`], as the server's responder is: it
 //! never sees a socket, so another transport can drive it as well.
 
 pub mod args;
