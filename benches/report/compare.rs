@@ -13,7 +13,11 @@ type Figure = (&'static str, fn(&Round) -> f64, bool);
 const FIGURES: [Figure; 3] = [
     ("requests/s", Round::rate, true),
     ("server cores, µs/request", Round::server_core_us, false),
-    ("p99, µs", |round| round.load.latency_us.p99, false),
+    (
+        "p99, µs",
+        |round| round.latency(|latency| latency.p99),
+        false,
+    ),
 ];
 
 /// The table that `--compare A B` prints.

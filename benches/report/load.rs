@@ -28,13 +28,14 @@ pub struct Load {
     pub requests_per_s: f64,
     /// Bytes received per second, added up over the load machines.
     pub bytes_per_s: f64,
-    /// Latency; of several load machines, the worst of each figure.
-    pub latency_us: Latency,
+    /// Latency; of several load machines, the worst of each figure. `None` where the load cannot say: wrk
+    /// spreads its "corrected" samples over the time of one request, which is wrong by the depth of a pipeline.
+    pub latency_us: Option<Latency>,
     /// Errors, added up.
     pub errors: Errors,
 }
 
-/// Latency as wrk saw it, in microseconds. A pipelined request's counts from its batch's sending.
+/// Latency as the load saw it, in microseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Latency {
@@ -129,12 +130,14 @@ pub fn check(machine: &LoadMachine, route: &Route, url: &str) -> Result<()> {
 /// The processes of one load that is running; dropping it kills them.
 pub struct Loading {
     children: Vec<(String, Child)>,
+    pipeline: u32,
 }
 
 /// Starts the load of one run on all machines.
 pub fn start(site: &Site, route: &Route, connections: u32, seconds: u32) -> Result<Loading> {
     let mut loading = Loading {
         children: Vec::new(),
+        pipeline: route.pipeline,
     };
     for (machine, connections) in shares(site, connections) {
         let mut command = machine.command(&words(site, route, machine, connections, seconds))?;
@@ -192,7 +195,8 @@ impl Loading {
                 "wrk on {machine} ended with {status}: {}",
                 stderr.trim()
             );
-            let load = parse(&stdout).with_context(|| format!("wrk on {machine}"))?;
+            let load =
+                parse(&stdout, self.pipeline).with_context(|| format!("wrk on {machine}"))?;
             total = Some(match total {
                 None => load,
                 Some(total) => total.merge(&load),
@@ -237,18 +241,17 @@ impl Load {
     }
 
     fn merge(&self, other: &Load) -> Load {
-        let (a, b) = (&self.latency_us, &other.latency_us);
         Load {
             requests: self.requests + other.requests,
             requests_per_s: self.requests_per_s + other.requests_per_s,
             bytes_per_s: self.bytes_per_s + other.bytes_per_s,
-            latency_us: Latency {
+            latency_us: self.latency_us.zip(other.latency_us).map(|(a, b)| Latency {
                 p50: a.p50.max(b.p50),
                 p90: a.p90.max(b.p90),
                 p99: a.p99.max(b.p99),
                 p99_9: a.p99_9.max(b.p99_9),
                 max: a.max.max(b.max),
-            },
+            }),
             errors: Errors {
                 connect: self.errors.connect + other.errors.connect,
                 read: self.errors.read + other.errors.read,
@@ -298,7 +301,7 @@ fn words(
     words
 }
 
-fn parse(stdout: &str) -> Result<Load> {
+fn parse(stdout: &str, pipeline: u32) -> Result<Load> {
     let json = stdout
         .lines()
         .find_map(|line| line.strip_prefix("BAREWIRE "))
@@ -310,7 +313,7 @@ fn parse(stdout: &str) -> Result<Load> {
         requests: summary.requests,
         requests_per_s: summary.requests as f64 / seconds,
         bytes_per_s: summary.bytes as f64 / seconds,
-        latency_us: summary.latency_us,
+        latency_us: (pipeline == 1).then_some(summary.latency_us),
         errors: summary.errors,
     })
 }
@@ -342,27 +345,27 @@ BAREWIRE {"requests":200000,"duration_us":2000000,"bytes":26000000,"latency_us":
 
     #[test]
     fn a_summary_becomes_rates() {
-        let load = parse(PRINTED).unwrap();
+        let load = parse(PRINTED, 1).unwrap();
         assert_eq!(load.requests_per_s, 100_000.0);
-        assert_eq!(load.latency_us.p99_9, 1200.0);
+        assert_eq!(load.latency_us.unwrap().p99_9, 1200.0);
         load.ensure_clean().unwrap();
     }
 
     #[test]
     fn any_error_spoils_the_figures() {
-        let load = parse(&PRINTED.replace("\"status\":0", "\"status\":7")).unwrap();
+        let load = parse(&PRINTED.replace("\"status\":0", "\"status\":7"), 1).unwrap();
         let complaint = load.ensure_clean().unwrap_err().to_string();
         assert!(complaint.contains("7 wrong status"), "{complaint}");
-        assert!(parse("Running 1s test\n").is_err());
+        assert!(parse("Running 1s test\n", 1).is_err());
     }
 
     #[test]
     fn several_machines_add_up_and_the_worst_latency_stands() {
-        let one = parse(PRINTED).unwrap();
-        let other = parse(&PRINTED.replace("\"p99\":900", "\"p99\":1000")).unwrap();
+        let one = parse(PRINTED, 1).unwrap();
+        let other = parse(&PRINTED.replace("\"p99\":900", "\"p99\":1000"), 1).unwrap();
         let both = one.merge(&other);
         assert_eq!(both.requests, 400_000);
         assert_eq!(both.requests_per_s, 200_000.0);
-        assert_eq!(both.latency_us.p99, 1000.0);
+        assert_eq!(both.latency_us.unwrap().p99, 1000.0);
     }
 }

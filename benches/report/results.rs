@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::load::Load;
+use crate::load::{Latency, Load};
 use crate::machine::Machine;
 use crate::matrix::Matrix;
 use crate::server::Counted;
@@ -179,6 +179,11 @@ impl Round {
         self.load.requests_per_s
     }
 
+    /// One figure of the latency, in microseconds; not a number where the load could not say.
+    pub fn latency(&self, of: impl Fn(&Latency) -> f64) -> f64 {
+        self.load.latency_us.as_ref().map_or(f64::NAN, of)
+    }
+
     /// Busy time of all of the server's cores per request, in microseconds.
     pub fn server_core_us(&self) -> f64 {
         self.usage.busy_s(Side::Server) * 1e6 / self.load.requests as f64
@@ -231,9 +236,9 @@ impl Round {
 }
 
 impl Spread {
-    /// The spread of some figures; `None` if there are none.
+    /// The spread of those figures that are numbers; `None` if there are none.
     pub fn of(figures: impl IntoIterator<Item = f64>) -> Option<Spread> {
-        let mut figures: Vec<f64> = figures.into_iter().collect();
+        let mut figures: Vec<f64> = figures.into_iter().filter(|it| it.is_finite()).collect();
         figures.sort_by(f64::total_cmp);
         let (&min, &max) = (figures.first()?, figures.last()?);
         let middle = figures.len() / 2;
@@ -269,6 +274,7 @@ mod tests {
     #[test]
     fn spreads() {
         assert_eq!(Spread::of([]), None);
+        assert_eq!(Spread::of([f64::NAN]), None);
         let odd = Spread::of([3.0, 1.0, 2.0]).unwrap();
         assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
         let even = Spread::of([4.0, 5.0, 9.0, 6.0]).unwrap();

@@ -118,7 +118,8 @@ fn section(results: &Results, route: &Route) -> Result<Markup> {
         ),
         (
             "Latency",
-            "Median of the rounds, as the load saw it while it asked as fast as it could.",
+            "Median of the rounds, as the load saw it while it asked as fast as it could. wrk \"corrects\" its \
+             percentiles by its own mean.",
             plot::latency(results, &route.name, connections)?,
         ),
         (
@@ -142,10 +143,10 @@ fn section(results: &Results, route: &Route) -> Result<Markup> {
                 @if let Some(body) = &route.body { ", body " code { (body) } }
             }
             div.figures {
-                @for (title, caption, plot) in figures {
+                @for (title, caption, plot) in figures.iter().filter(|(_, _, plot)| !plot.legend.is_empty()) {
                     figure {
                         figcaption { b { (title) } " " (caption) }
-                        (PreEscaped(plot.svg))
+                        (PreEscaped(&plot.svg))
                         ul.legend {
                             @for (i, name) in plot.legend.iter().enumerate() {
                                 li style=(format!("--series: var(--s{})", i % plot::SERIES_COUNT)) { (name) }

@@ -65,11 +65,11 @@ const BOTH_CORES: Figure = Figure {
 
 /// Percentiles in the order of a table.
 const LATENCIES: [Figure; 5] = [
-    latency("p50", |round| round.load.latency_us.p50),
-    latency("p90", |round| round.load.latency_us.p90),
-    latency("p99", |round| round.load.latency_us.p99),
-    latency("p99.9", |round| round.load.latency_us.p99_9),
-    latency("max", |round| round.load.latency_us.max),
+    latency("p50", |round| round.latency(|latency| latency.p50)),
+    latency("p90", |round| round.latency(|latency| latency.p90)),
+    latency("p99", |round| round.latency(|latency| latency.p99)),
+    latency("p99.9", |round| round.latency(|latency| latency.p99_9)),
+    latency("max", |round| round.latency(|latency| latency.max)),
 ];
 
 const fn latency(name: &'static str, of: fn(&Round) -> f64) -> Figure {
