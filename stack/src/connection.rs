@@ -49,12 +49,14 @@ pub(crate) struct Hot {
 pub(crate) struct HotFlags {
     /// On the list of those that have more to send than they were given slots for.
     pub is_waiting_to_send: bool,
+    /// On the list of those that wait for a message that their service may want to ask for.
+    pub is_listed_idle: bool,
     /// A challenge ACK was sent at [`Hot::challenge_at_ms`].
     pub was_challenged: bool,
 }
 
 impl HotFlags {
-    /// What remains when the connection gives way to the next one: its place on the list.
+    /// What remains when the connection gives way to the next one: its places on the lists.
     pub fn of_next_connection(self) -> HotFlags {
         HotFlags {
             was_challenged: false,

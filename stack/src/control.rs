@@ -53,7 +53,7 @@ impl Default for SynOptions {
     }
 }
 
-/// An Ethernet header as it is written on frames to a peer: the peer's own, reflected.
+/// An Ethernet header as it is written on frames to a peer: mostly the peer's own, reflected.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct L2Header {
     bytes: [u8; L2Header::BYTES_MAX],
@@ -63,6 +63,21 @@ pub(crate) struct L2Header {
 impl L2Header {
     /// Two MAC addresses, one VLAN tag, the type.
     pub const BYTES_MAX: usize = 18;
+
+    /// An untagged header.
+    pub fn new(destination: [u8; 6], source: [u8; 6], is_ipv6: bool) -> L2Header {
+        let mut header = L2Header {
+            len: UNTAGGED_BYTES as u8,
+            ..L2Header::default()
+        };
+        header.bytes[..6].copy_from_slice(&destination);
+        header.bytes[6..12].copy_from_slice(&source);
+        header.bytes[12..14].copy_from_slice(match is_ipv6 {
+            true => &[0x86, 0xdd],
+            false => &[0x08, 0x00],
+        });
+        header
+    }
 
     /// The header of the way back: MAC addresses swapped, VLAN tag and type kept.
     ///

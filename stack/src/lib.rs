@@ -29,13 +29,17 @@ pub mod guard;
 pub mod interface;
 pub mod lifecycle;
 pub mod link;
+pub mod outbound;
 pub mod packet;
 pub mod prefetch;
 pub mod random;
 #[cfg(feature = "xdp")]
 pub mod redirect;
+#[cfg(feature = "xdp")]
+pub mod route;
 pub mod service;
 pub mod shard;
+pub mod source_ports;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod timer;

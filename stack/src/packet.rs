@@ -19,7 +19,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::BitOr;
+use std::ops::{BitOr, RangeInclusive};
 
 use smoltcp::wire::checksum;
 use thiserror::Error;
@@ -401,6 +401,8 @@ pub struct Local {
     address_count: u8,
     port_count: u8,
     ports: [u16; Local::PORTS_MAX],
+    /// Served besides `ports`: so many from the first one on.
+    range: (u16, u16),
 }
 
 impl Local {
@@ -416,20 +418,56 @@ impl Local {
     /// If there are none or too many of either, if one is given twice, or if one can never be the
     /// destination of a connection.
     pub fn new(addresses: &[IpAddr], ports: &[u16]) -> Result<Local, LocalError> {
-        if addresses.is_empty() || ports.is_empty() {
+        if ports.is_empty() {
+            return Err(LocalError::Nothing);
+        }
+        if ports.len() > Self::PORTS_MAX {
+            return Err(LocalError::TooManyPorts(ports.len()));
+        }
+        let mut local = Self::with_addresses(addresses)?;
+        for &port in ports {
+            if port == 0 {
+                return Err(LocalError::PortZero);
+            }
+            if local.has_port(port) {
+                return Err(LocalError::Twice(format!("port {port}")));
+            }
+            local.ports[usize::from(local.port_count)] = port;
+            local.port_count += 1;
+        }
+        Ok(local)
+    }
+
+    /// Calls from every port of `ports` on every one of `addresses`, and serves nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Local::new`].
+    pub fn calling(addresses: &[IpAddr], ports: RangeInclusive<u16>) -> Result<Local, LocalError> {
+        let (&first, &last) = (ports.start(), ports.end());
+        match (first, last.checked_sub(first)) {
+            (0, _) => Err(LocalError::PortZero),
+            (_, None) => Err(LocalError::Nothing),
+            (_, Some(more)) => Ok(Local {
+                range: (first, more + 1),
+                ..Self::with_addresses(addresses)?
+            }),
+        }
+    }
+
+    fn with_addresses(addresses: &[IpAddr]) -> Result<Local, LocalError> {
+        if addresses.is_empty() {
             return Err(LocalError::Nothing);
         }
         if addresses.len() > Self::ADDRESSES_MAX {
             return Err(LocalError::TooManyAddresses(addresses.len()));
-        }
-        if ports.len() > Self::PORTS_MAX {
-            return Err(LocalError::TooManyPorts(ports.len()));
         }
         let mut local = Local {
             addresses: [Words::default(); Self::ADDRESSES_MAX],
             address_count: 0,
             port_count: 0,
             ports: [0; Self::PORTS_MAX],
+            range: (0, 0),
         };
         for &address in addresses {
             if !can_be_a_peer(address) {
@@ -440,16 +478,6 @@ impl Local {
             }
             local.addresses[usize::from(local.address_count)] = Words::from_address(address);
             local.address_count += 1;
-        }
-        for &port in ports {
-            if port == 0 {
-                return Err(LocalError::PortZero);
-            }
-            if local.has_port(port) {
-                return Err(LocalError::Twice(format!("port {port}")));
-            }
-            local.ports[usize::from(local.port_count)] = port;
-            local.port_count += 1;
         }
         Ok(local)
     }
@@ -468,7 +496,7 @@ impl Local {
         self.words().iter().map(|words| words.to_address())
     }
 
-    /// The served ports.
+    /// The served ports; none if only calls are made.
     pub fn ports(&self) -> &[u16] {
         &self.ports[..usize::from(self.port_count)]
     }
@@ -481,7 +509,8 @@ impl Local {
     /// Whether `port` is served.
     #[inline]
     pub fn has_port(&self, port: u16) -> bool {
-        self.ports().contains(&port)
+        let (first, count) = self.range;
+        self.ports().contains(&port) || port.wrapping_sub(first) < count
     }
 
     #[inline]

@@ -21,8 +21,20 @@
 //! * Whatever was written to [`Reply`] is sent, in order, also when the service then closes.
 //! * The stack, not the service, keeps the deadlines ([`Expect`]), and closes a connection whose
 //!   peer ended its stream as soon as the service wants nothing but more input.
+//!
+//! A service can also be the side that calls. A shard that was given an
+//! [`Outbound`](crate::outbound::Outbound) accepts nothing and opens what its service wants opened:
+//!
+//! ```text
+//!   in every turn ──▶ Service::wants ──▶ Open(token) ──▶ Service::on_open ──▶ SYN …
+//!                                        Call        ──▶ on_input without input, on an idle connection
+//!   established   ──▶ Service::on_input, without input: the service speaks first
+//!   over          ──▶ Service::on_end, once for each on_open
+//! ```
 
 use std::io;
+
+use crate::time::Instant;
 
 /// What a core runs on top of its connections. One value per core: `&mut self`, no locks.
 pub trait Service {
@@ -61,6 +73,65 @@ pub trait Service {
 
     /// From now on, every connection shall end after the message it is in.
     fn on_drain(&mut self) {}
+
+    /// What shall happen of the service's own accord. Asked in every turn of a shard that opens
+    /// connections, again and again until it is [`Want::Nothing`] or cannot be had.
+    fn wants(&mut self, now: Instant) -> Want {
+        let _ = now;
+        Want::Nothing { until: None }
+    }
+
+    /// The state of a connection that is being opened because [`Want::Open`] said so, with its token.
+    ///
+    /// The answer of the peer may arrive at another core, which then goes on with the connection: its
+    /// service is asked for the state anew, with the same token, and this one's is told
+    /// [`End::HandedOver`].
+    fn on_open(&mut self, token: u64) -> Self::Connection {
+        let _ = token;
+        Self::Connection::default()
+    }
+
+    /// A connection that was opened is over. What its peer still has to say is not waited for.
+    fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
+        let _ = (connection, end);
+    }
+}
+
+/// What a service that calls wants to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Nothing before `until`, or before something else happens.
+    Nothing {
+        /// When to ask again at the latest.
+        until: Option<Instant>,
+    },
+    /// A connection, and with which token.
+    Open(u64),
+    /// To be called, without input, on the connection that has waited longest for
+    /// [`Expect::Message`]; if none waits, it is asked again later.
+    Call,
+}
+
+/// How a connection that was opened from here came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was never begun, because all local ports are in use.
+    NoPort,
+    /// It was never begun, because all of the shard's connections are in use, those included that
+    /// their service is done with.
+    NoConnection,
+    /// Nobody answered its SYN in time.
+    Unanswered,
+    /// The peer refused it with an RST.
+    Refused,
+    /// Another core goes on with it.
+    HandedOver,
+    /// The peer reset it.
+    Reset,
+    /// The peer acknowledged nothing any more.
+    Silent,
+    /// It ended in order, or because the service or its deadlines said so.
+    Closed,
 }
 
 /// What has arrived on a connection and was not consumed yet.

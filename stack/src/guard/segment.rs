@@ -37,6 +37,8 @@ pub(crate) enum State {
     /// No connection.
     #[default]
     Free,
+    /// SYN-SENT: we have called.
+    SynSent,
     /// SYN-RECEIVED.
     SynReceived,
     /// ESTABLISHED and CLOSE-WAIT: the service runs.
@@ -58,11 +60,13 @@ pub(crate) enum Verdict {
     PassAckOnly,
     /// A valid RST: forget the connection.
     Reset,
+    /// The answer to our SYN: the connection is established.
+    Connect,
     /// The first SYN again: send the SYN|ACK again.
     RepeatSynAck,
     /// Send what we know as an ACK, rate limited, and drop it (RFC 5961).
     Challenge(Reason),
-    /// Refuse it with an RST and drop it (SYN-RECEIVED only).
+    /// Refuse it with an RST and drop it (SYN-SENT and SYN-RECEIVED only).
     Refuse,
     /// Drop it.
     Drop(Reason),
@@ -89,9 +93,32 @@ pub(crate) enum Reason {
     DataAfterFin,
     /// An ACK that repeats what is known, and that smoltcp must not count.
     NothingNew,
+    /// It does not answer our SYN.
+    NoAnswer,
 }
 
 impl Tcb {
+    /// A connection whose SYN, numbered `isn`, is on its way.
+    pub fn syn_sent(isn: u32) -> Tcb {
+        Tcb {
+            snd_una: isn,
+            snd_nxt: isn.wrapping_add(1),
+            state: State::SynSent,
+            ..Tcb::default()
+        }
+    }
+
+    /// The peer has answered our SYN.
+    pub fn connect(&mut self, syn_ack: &Segment, window_scale: Option<u8>) {
+        self.snd_una = syn_ack.ack;
+        self.rcv_nxt = syn_ack.seq.wrapping_add(1);
+        self.snd_wl1 = syn_ack.seq;
+        self.snd_scale = window_scale.unwrap_or(0);
+        // RFC 7323, section 2.2: the window of a SYN is not scaled, all later ones are.
+        self.snd_wnd = syn_ack.window >> self.snd_scale;
+        self.snd_wnd_max = u32::from(syn_ack.window);
+    }
+
     /// What to do with `segment`, on a path whose packets have at most `mtu` bytes.
     #[inline]
     pub fn judge(&self, segment: &Segment, mtu: usize) -> Verdict {
@@ -111,6 +138,9 @@ impl Tcb {
     }
 
     fn judge_unexpected(&self, segment: &Segment, mtu: usize) -> Verdict {
+        if self.state == State::SynSent {
+            return self.judge_answer(segment);
+        }
         if segment.flags.contains(Flags::RST) {
             return self.judge_rst(segment);
         }
@@ -132,6 +162,22 @@ impl Tcb {
         }
         self.judge_sequence(segment)
             .unwrap_or_else(|| self.judge_ack(segment, mtu))
+    }
+
+    /// SYN-SENT: RFC 9293, section 3.10.7.3, except that a simultaneous open is refused. Two that
+    /// only ever call would otherwise talk past each other.
+    fn judge_answer(&self, segment: &Segment) -> Verdict {
+        let has = |flags| segment.flags.contains(flags);
+        let is_ours =
+            has(Flags::ACK) && segment.ack == self.snd_nxt && self.snd_una != self.snd_nxt;
+        match (has(Flags::RST), has(Flags::SYN)) {
+            (true, _) if is_ours => Verdict::Reset,
+            (true, _) => Verdict::Drop(Reason::NoAnswer),
+            (false, true) if is_ours => Verdict::Connect,
+            // Of another connection, which its sender believes to be alive: the RST ends that.
+            (false, _) if !is_ours => Verdict::Refuse,
+            (false, _) => Verdict::Drop(Reason::NoAnswer),
+        }
     }
 
     /// Whether `segment` is a duplicate ACK of a peer with little room.
@@ -280,7 +326,8 @@ impl Tcb {
     /// over that, and would not accept it.
     pub fn acceptable_seq(&self) -> u32 {
         let window_end = self.snd_una.wrapping_add(self.snd_wnd_bytes());
-        match self.state != State::SynReceived && is_before(window_end, self.snd_nxt) {
+        let has_window = !matches!(self.state, State::SynSent | State::SynReceived);
+        match has_window && is_before(window_end, self.snd_nxt) {
             true => window_end,
             false => self.snd_nxt,
         }

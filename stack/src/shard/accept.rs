@@ -1,7 +1,6 @@
 //! How connections begin: the SYN, the cookie, the ACK that completes the handshake.
 
 use crate::config::UnknownFlow;
-use crate::connection::Hot;
 use crate::control::{self, Control, Direction, Kind, L2Header, SynOptions};
 use crate::deadline::Watch;
 use crate::guard::cookie::Redeemed;
@@ -22,6 +21,9 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
         port: &mut Port<'_, T>,
     ) {
+        if self.caller.is_some() {
+            return self.stray_arrives(arrival, frame, port);
+        }
         let segment = &arrival.segment;
         let has = |flags| segment.flags.contains(flags);
         if has(Flags::RST) {
@@ -93,41 +95,21 @@ impl<S: Service> Core<'_, S> {
         link: u8,
     ) -> Option<usize> {
         let flow = arrival.segment.flow;
-        let index = self.unused.pop()?;
-        let listed = self.flows.insert(arrival.hash, index);
-        debug_assert!(
-            listed.is_ok(),
-            "the flow table is smaller than what it lists"
-        );
-        let index = index as usize;
         let irs = match arrival.segment.flags.contains(Flags::SYN) {
             true => arrival.segment.seq,
             false => arrival.segment.seq.wrapping_sub(1),
         };
-        let hot = &mut self.hot[index];
-        *hot = Hot {
-            flow,
-            tcb: Tcb {
-                snd_una: isn,
-                snd_nxt: isn,
-                rcv_nxt: irs.wrapping_add(1),
-                rcv_wnd: 0,
-                snd_wl1: irs,
-                snd_scale: options.window_scale.unwrap_or(0),
-                ..Tcb::default()
-            },
-            progress_at_ms: self.now.total_millis() as u32,
-            link,
-            flags: hot.flags.of_next_connection(),
-            ..Hot::default()
+        let tcb = Tcb {
+            snd_una: isn,
+            snd_nxt: isn,
+            rcv_nxt: irs.wrapping_add(1),
+            rcv_wnd: 0,
+            snd_wl1: irs,
+            snd_scale: options.window_scale.unwrap_or(0),
+            state: State::SynReceived,
+            ..Tcb::default()
         };
-        self.change_state(index, State::SynReceived);
-        self.counters
-            .connections
-            .set((self.hot.len() - self.unused.len()) as u64);
-
-        let watch = Watch::half_open(self.now, &self.config.deadlines);
-        self.cold[index].renew(l2, watch);
+        let index = self.take_connection(flow, arrival.hash, tcb, l2, link)?;
         self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
         let socket = self.cold[index].slot.socket();
         let listening = socket.listen(flow.local_port());

@@ -7,6 +7,8 @@ crate::counters! {
     pub struct TcpCounters {
         /// Connections in any state but TIME-WAIT.
         connections: Gauge,
+        /// Connections in SYN-SENT.
+        syn_sent: Gauge,
         /// Connections in SYN-RECEIVED.
         syn_received: Gauge,
         /// Connections in ESTABLISHED or CLOSE-WAIT.
@@ -20,8 +22,18 @@ crate::counters! {
         in_segs: Counter,
         /// Segments sent again.
         retrans_segs: Counter,
-        /// Handshakes completed.
+        /// Handshakes completed that a peer had begun.
         passive_opens: Counter,
+        /// Connections that we began to open.
+        active_opens: Counter,
+        /// Connections that we did not get open: refused, or not answered in time.
+        attempt_fails: Counter,
+        /// Connections that another core began to open and whose answer arrived here.
+        handovers: Counter,
+        /// Answers to another core's SYN dropped because all connections were in use, or the shard drains.
+        handover_overflows: Counter,
+        /// Segments dropped because they did not answer our SYN.
+        syn_sent_drops: Counter,
 
         /// SYNs dropped because all connections were in use.
         listen_overflows: Counter,
@@ -133,6 +145,7 @@ impl TcpCounters {
             Reason::FinBeyondWindow => &self.fin_beyond_window,
             Reason::DataAfterFin => &self.data_after_fin,
             Reason::NothingNew => &self.ack_nothing_new,
+            Reason::NoAnswer => &self.syn_sent_drops,
         };
         counter.increment();
     }

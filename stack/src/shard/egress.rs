@@ -8,7 +8,7 @@ use crate::guard::is_before;
 use crate::guard::segment::State;
 use crate::link::{Link, Transmit};
 use crate::packet::{Flags, FlowKey};
-use crate::service::Service;
+use crate::service::{End, Service};
 use crate::time::Instant;
 
 use super::wire::{Sent, Wire};
@@ -124,7 +124,7 @@ impl<S: Service> Core<'_, S> {
         let queued = socket.send_queue();
         match socket.state() {
             // The last ACK came, or the SYN was not one after all.
-            tcp::State::Closed | tcp::State::Listen => return self.release(index),
+            tcp::State::Closed | tcp::State::Listen => return self.end(index, End::Closed),
             // The ACK of the peer's FIN is out.
             tcp::State::TimeWait if !self.hot[index].flags.is_waiting_to_send => {
                 return self.enter_time_wait(index);

@@ -7,7 +7,7 @@ use crate::guard::segment::{State, Verdict};
 use crate::guard::time_wait;
 use crate::link::{Received, Transmit};
 use crate::packet::{self, Flags, Segment};
-use crate::service::Service;
+use crate::service::{End, Service};
 
 use smoltcp::socket::tcp;
 
@@ -128,12 +128,20 @@ impl<S: Service> Core<'_, S> {
                 self.take_ack_only(index, segment, frame, port);
             }
             Verdict::Reset => {
-                match hot.tcb.state {
-                    State::SynReceived => self.counters.embryonic_rsts.increment(),
-                    _ => self.counters.estab_resets.increment(),
-                }
-                self.release(index);
+                let end = match hot.tcb.state {
+                    State::SynSent => return self.refused(index),
+                    State::SynReceived => {
+                        self.counters.embryonic_rsts.increment();
+                        End::Refused
+                    }
+                    _ => {
+                        self.counters.estab_resets.increment();
+                        End::Reset
+                    }
+                };
+                self.end(index, end);
             }
+            Verdict::Connect => self.syn_ack_arrives(index, segment, frame, port),
             Verdict::RepeatSynAck => {
                 self.counters.syn_retrans.increment();
                 self.repeat_syn_ack(index, segment, frame, port);
@@ -297,6 +305,9 @@ impl<S: Service> Core<'_, S> {
     ) {
         let segment = &arrival.segment;
         match self.time_waits.judge(record, segment) {
+            time_wait::Verdict::Recycle if self.caller.is_some() => {
+                self.reset_sender(segment, frame, port);
+            }
             time_wait::Verdict::Recycle if !self.is_draining => {
                 let snd_nxt = self.time_waits.get(record).snd_nxt;
                 self.counters.tw_recycled.increment();

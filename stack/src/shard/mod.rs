@@ -10,6 +10,7 @@
 //!               └─ for each segment: guard ─▶ smoltcp ─▶ service ─▶ smoltcp ─▶ transmit slots
 //!        ──▶ those that had to wait for a slot
 //!        ──▶ those whose timer expired
+//!        ──▶ what the service wants opened
 //!        ──▶ for each link: flush
 //! ```
 //!
@@ -18,6 +19,7 @@
 //! batch comes first.
 
 mod accept;
+mod connect;
 mod counters;
 mod egress;
 mod ingress;
@@ -35,20 +37,22 @@ use smoltcp::wire::HardwareAddress;
 use crate::config::{ConfigError, StackConfig};
 use crate::connection::{Cold, Hot};
 use crate::control::L2Header;
-use crate::deadline::Wait;
+use crate::deadline::{Wait, Watch};
 use crate::flow::{FlowHash, FlowTable};
 use crate::guard::Secrets;
 use crate::guard::cookie::SynCookies;
 use crate::guard::isn::IsnGenerator;
 use crate::guard::rate_limit::RateLimit;
-use crate::guard::segment::State;
+use crate::guard::segment::{State, Tcb};
 use crate::guard::time_wait::TimeWaits;
 use crate::link::{Link, Received};
+use crate::outbound::Outbound;
 use crate::packet::{DiscardCounters, FlowKey, Local, Segment};
-use crate::service::Service;
+use crate::service::{End, Service};
 use crate::time::{Duration, Instant};
 use crate::timer::TimerWheel;
 
+use connect::Caller;
 use wire::{Nowhere, Wire};
 
 pub use counters::TcpCounters;
@@ -98,6 +102,19 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         Ok(Shard { links, core })
     }
 
+    /// Makes this shard one that calls: it accepts no connections, and opens those that its service
+    /// wants. Its [`Local`] must be one that calls, from the addresses and ports of `outbound`.
+    ///
+    /// # Panics
+    ///
+    /// If `outbound.shard` is not one of those that its ports were made for.
+    #[must_use]
+    pub fn calling(mut self, outbound: Outbound, secrets: &Secrets) -> Self {
+        let connections = self.core.hot.len();
+        self.core.caller = Some(Caller::new(outbound, secrets, connections));
+        self
+    }
+
     /// Processes what has arrived and what is due, and sends what follows from it.
     ///
     /// `now` must not go back.
@@ -114,6 +131,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         }
         core.resume_waiting(links);
         core.expire(links);
+        core.follow_service(links);
         let mut is_sending = !core.waiting.is_empty();
         for link in links {
             is_sending |= link.flush(now);
@@ -128,7 +146,8 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
             return Some(now);
         }
         let time_wait = self.core.time_waits.next_at(now);
-        [self.core.timers.next_at(), time_wait]
+        let wanted = self.core.caller.as_ref().and_then(|caller| caller.until);
+        [self.core.timers.next_at(), time_wait, wanted]
             .into_iter()
             .flatten()
             .min()
@@ -246,6 +265,8 @@ struct Core<'a, S: Service> {
     time_waits: TimeWaits,
     /// Connections with more to send than they were given slots for.
     waiting: VecDeque<u32>,
+    /// What it takes to open connections; a shard that has it accepts none.
+    caller: Option<Caller>,
 
     interface: Interface,
     isns: IsnGenerator,
@@ -265,6 +286,7 @@ struct Core<'a, S: Service> {
 /// How many connections are in which state.
 #[derive(Debug, Default)]
 struct Levels {
+    syn_sent: u32,
     syn_received: u32,
     open: u32,
     closing: u32,
@@ -358,6 +380,7 @@ impl<'a, S: Service> Core<'a, S> {
                 Duration::from_millis(u64::from(config.time_wait_ms)),
             ),
             waiting: VecDeque::with_capacity(connections),
+            caller: None,
             interface: new_interface(0, config.mtu, now),
             isns: IsnGenerator::new(&secrets.isn),
             cookies: SynCookies::new(&secrets.cookie),
@@ -413,6 +436,7 @@ impl<'a, S: Service> Core<'a, S> {
         let mut add = |state, count: u32| {
             let level = match state {
                 State::Free => return,
+                State::SynSent => &mut levels.syn_sent,
                 State::SynReceived => &mut levels.syn_received,
                 State::Open => &mut levels.open,
                 State::Closing => &mut levels.closing,
@@ -421,11 +445,60 @@ impl<'a, S: Service> Core<'a, S> {
         };
         add(from, 1u32.wrapping_neg());
         add(to, 1);
+        self.counters.syn_sent.set(u64::from(self.levels.syn_sent));
         self.counters
             .syn_received
             .set(u64::from(self.levels.syn_received));
         self.counters.established.set(u64::from(self.levels.open));
         self.counters.closing.set(u64::from(self.levels.closing));
+    }
+
+    /// Takes an unused connection for `flow`, which is in no connection's hands. Its socket is new, and
+    /// its L2 header and its link are those of the first packet to the peer.
+    fn take_connection(
+        &mut self,
+        flow: FlowKey,
+        hash: FlowHash,
+        tcb: Tcb,
+        l2: L2Header,
+        link: u8,
+    ) -> Option<usize> {
+        let index = self.unused.pop()?;
+        let listed = self.flows.insert(hash, index);
+        debug_assert!(
+            listed.is_ok(),
+            "the flow table is smaller than what it lists"
+        );
+        let index = index as usize;
+        let hot = &mut self.hot[index];
+        let state = tcb.state;
+        *hot = Hot {
+            flow,
+            tcb: Tcb {
+                state: State::Free,
+                ..tcb
+            },
+            progress_at_ms: self.now.total_millis() as u32,
+            link,
+            flags: hot.flags.of_next_connection(),
+            ..Hot::default()
+        };
+        self.change_state(index, state);
+        self.counters
+            .connections
+            .set((self.hot.len() - self.unused.len()) as u64);
+        let watch = Watch::half_open(self.now, &self.config.deadlines);
+        self.cold[index].renew(l2, watch);
+        Some(index)
+    }
+
+    /// Forgets a connection that has come to its end.
+    fn end(&mut self, index: usize, end: End) {
+        if self.caller.is_some() {
+            self.end_call(index, end);
+            self.release_port(&self.hot[index].flow);
+        }
+        self.release(index);
     }
 
     /// Forgets a connection, without a word to the peer.
@@ -448,11 +521,13 @@ impl<'a, S: Service> Core<'a, S> {
 
     /// Replaces a connection by a record in TIME-WAIT.
     fn enter_time_wait(&mut self, index: usize) {
-        self.release(index);
         self.counters.tw.increment();
         if self.time_waits.is_disabled() {
-            return;
+            return self.end(index, End::Closed);
         }
+        // The record keeps the port.
+        self.end_call(index, End::Closed);
+        self.release(index);
         if self.time_waits.is_full()
             && let Some((oldest, flow)) = self.time_waits.pop_oldest()
         {
@@ -479,6 +554,7 @@ impl<'a, S: Service> Core<'a, S> {
             .flows
             .remove(self.flows.hash(flow), self.hot.len() as u32 + record);
         debug_assert!(was_listed, "a TIME-WAIT record was not in the flow table");
+        self.release_port(flow);
         self.counters.time_wait.set(self.time_waits.len() as u64);
     }
 
@@ -486,7 +562,9 @@ impl<'a, S: Service> Core<'a, S> {
         self.is_draining = true;
         self.service.on_drain();
         for index in 0..self.hot.len() {
-            if self.is_idle(index) {
+            if self.hot[index].tcb.state == State::SynSent {
+                self.hang_up(index);
+            } else if self.is_idle(index) {
                 let link = self.hot[index].link;
                 let transmit = links[usize::from(link)].transmit();
                 let mut port = Port {

@@ -6,7 +6,7 @@ use crate::connection::Cold;
 use crate::control::{Control, Kind};
 use crate::guard::segment::State;
 use crate::link::Transmit;
-use crate::service::{Input, Next, Progress, Reply, Service};
+use crate::service::{End, Input, Next, Progress, Reply, Service};
 
 use super::{Core, Port};
 
@@ -32,11 +32,11 @@ impl<S: Service> Core<'_, S> {
             return;
         }
         match self.serve(index, fresh) {
-            Outcome::Continue => {}
+            Outcome::Continue => self.note_idle(index),
             Outcome::Close => self.close(index),
             Outcome::Abort => {
                 self.counters.aborts.increment();
-                self.abort(index, port);
+                self.abort(index, End::Closed, port);
             }
         }
     }
@@ -104,8 +104,8 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Tells the service that its peer took too long, and closes.
-    pub(super) fn time_out(&mut self, index: usize) {
+    /// Tells the service that its peer took too long.
+    pub(super) fn tell_timeout(&mut self, index: usize) {
         let Cold {
             slot,
             service: connection,
@@ -120,7 +120,6 @@ impl<S: Service> Core<'_, S> {
                 service.on_timeout(connection, reply);
             });
         }
-        self.close(index);
     }
 
     /// Ends our side in order: what was written is sent, then a FIN. What still arrives is
@@ -158,7 +157,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Ends both sides at once with an RST.
-    pub(super) fn abort<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+    pub(super) fn abort<T: Transmit>(&mut self, index: usize, end: End, port: &mut Port<'_, T>) {
         let hot = &self.hot[index];
         let reset = Control {
             kind: Kind::Reset,
@@ -169,7 +168,7 @@ impl<S: Service> Core<'_, S> {
         let (flow, l2) = (hot.flow, self.cold[index].l2);
         self.counters.out_rsts.increment();
         self.send_control(&flow, &l2, &reset, port);
-        self.release(index);
+        self.end(index, end);
     }
 
     /// Throws away what arrives after we have closed.

@@ -5,7 +5,7 @@ use crate::control::{self, Control, Direction, Kind};
 use crate::deadline::Wait;
 use crate::guard::segment::State;
 use crate::link::{Link, Transmit};
-use crate::service::Service;
+use crate::service::{End, Service};
 use crate::time::{Duration, Instant};
 
 use super::{Core, Port};
@@ -38,7 +38,7 @@ impl<S: Service> Core<'_, S> {
         }
         if self.now >= self.user_timeout_at(index).unwrap_or(NEVER) {
             self.counters.abort_on_timeout.increment();
-            return self.abort(index, port);
+            return self.abort(index, End::Silent, port);
         }
         self.finish_turn(index, 0, port);
         if self.hot[index].tcb.state == State::Free {
@@ -71,19 +71,30 @@ impl<S: Service> Core<'_, S> {
         counter.increment();
         match wait {
             Wait::Message | Wait::Head | Wait::Body => {
-                self.time_out(index);
-                self.finish_turn(index, 0, port);
+                self.tell_timeout(index);
+                match self.caller {
+                    None => {
+                        self.close(index);
+                        self.finish_turn(index, 0, port);
+                    }
+                    // What the peer would still send is of no use any more.
+                    Some(_) => self.abort(index, End::Closed, port),
+                }
             }
-            Wait::Send => self.abort(index, port),
+            Wait::Send => self.abort(index, End::Silent, port),
             // Nobody is there who would care for an RST.
-            Wait::Handshake | Wait::Close => self.release(index),
+            Wait::Handshake if self.hot[index].tcb.state == State::SynSent => {
+                self.unanswered(index);
+            }
+            Wait::Handshake | Wait::Close => self.end(index, End::Closed),
         }
     }
 
     /// When the peer will have been silent for too long about what is in flight.
     fn user_timeout_at(&self, index: usize) -> Option<Instant> {
         let hot = &self.hot[index];
-        if hot.tcb.snd_una == hot.tcb.snd_nxt {
+        // Of a SYN that nobody answers the handshake's deadline decides.
+        if hot.tcb.snd_una == hot.tcb.snd_nxt || hot.tcb.state == State::SynSent {
             return None;
         }
         let silent_ms = self.now_ms().wrapping_sub(hot.progress_at_ms);

@@ -12,18 +12,23 @@
 //! # a remark
 //! ```
 //!
-//! Sequence numbers are relative, as tcpdump shows them: to the peer's SYN, and to the last SYN|ACK.
+//! In a trace of a shard that calls, the digit is that of our port, and the peer has but one.
+//!
+//! Sequence numbers are relative, as tcpdump shows them: to the peer's SYN, and to our last SYN or SYN|ACK.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use barewire_stack::config::StackConfig;
 use barewire_stack::counters::Samples;
 use barewire_stack::guard::Secrets;
 use barewire_stack::link::memory::{MemoryLink, MemoryLinkConfig};
+use barewire_stack::outbound::Outbound;
 use barewire_stack::packet::{self, ChecksumPolicy, Flags, Local, TcpOption};
-use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_stack::service::{End, Expect, Input, Next, Progress, Reply, Service, Want};
 use barewire_stack::shard::Shard;
+use barewire_stack::source_ports::SourcePorts;
 use barewire_stack::testing::frame::TcpFrame;
 use barewire_stack::time::{Duration, Instant};
 
@@ -33,6 +38,8 @@ pub struct Trace {
     pub now: Instant,
     pub peer: IpAddr,
     pub server: IpAddr,
+    /// The shard calls.
+    calls: bool,
     pub vlan: Option<u16>,
     pub ip_options: &'static [u8],
     /// The peer's initial sequence number.
@@ -44,6 +51,8 @@ pub struct Trace {
 
 const SERVER_PORT: u16 = 80;
 const PEER_PORT: u16 = 40_000;
+/// The first port that a shard calls from, less one.
+pub const OUR_PORT: u16 = 50_000;
 const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x05];
 const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0c];
 
@@ -69,6 +78,62 @@ impl Trace {
     /// As [`Trace::lines`], over a wire that holds only so many frames in each direction.
     pub fn lines_over(wire_frames: usize) -> Trace {
         Trace::new(Mode::Lines, StackConfig::default(), wire_frames)
+    }
+
+    /// A shard whose service calls from the first ports; see [`Mode::Calls`].
+    pub fn calling(ports: u16) -> Trace {
+        Trace::calling_with(ports, |_| {})
+    }
+
+    pub fn calling_with(ports: u16, change: impl FnOnce(&mut StackConfig)) -> Trace {
+        let ports = Arc::new(SourcePorts::new(1, OUR_PORT + 1..=OUR_PORT + ports, 1));
+        Trace::calling_from(&ports, 0, false, change)
+    }
+
+    /// One of several shards that call from the same ports.
+    pub fn calling_from(
+        ports: &Arc<SourcePorts>,
+        shard: usize,
+        over_ipv6: bool,
+        change: impl FnOnce(&mut StackConfig),
+    ) -> Trace {
+        let mut config = StackConfig::default();
+        change(&mut config);
+        let mode = Mode::Calls { over_ipv6 };
+        let mut trace = Trace::new(mode, config, MemoryLinkConfig::default().frames);
+        if over_ipv6 {
+            trace = trace.over_ipv6();
+        }
+        let outbound = Outbound {
+            destination: SocketAddr::new(trace.peer, SERVER_PORT),
+            source_mac: SERVER_MAC,
+            next_hop_mac: PEER_MAC,
+            ports: Arc::clone(ports),
+            shard,
+        };
+        trace.calls = true;
+        trace.shard = trace.shard.calling(outbound, &Secrets::from_seed(1));
+        trace
+    }
+
+    /// Lets the service want one more connection. What is then sent is expected by the next
+    /// [`Trace::run`].
+    pub fn call(&mut self) -> &mut Trace {
+        self.shard.service_mut().to_open += 1;
+        self.shard.poll(self.now);
+        self
+    }
+
+    /// Lets the service want to be called on an idle connection.
+    pub fn call_idle(&mut self) -> &mut Trace {
+        self.shard.service_mut().to_call += 1;
+        self.shard.poll(self.now);
+        self
+    }
+
+    /// How connections have ended since this was last asked.
+    pub fn ends(&mut self) -> Vec<End> {
+        std::mem::take(&mut self.shard.service_mut().ends)
     }
 
     fn with(mode: Mode, change: impl FnOnce(&mut StackConfig)) -> Trace {
@@ -97,7 +162,14 @@ impl Trace {
         let now = Instant::from_secs(1_000);
         let server: IpAddr = [10, 0, 0, 2].into();
         let server6: IpAddr = "fd00::2".parse().unwrap();
-        let local = Local::new(&[server, server6], &[SERVER_PORT]).unwrap();
+        let local = match mode {
+            Mode::Calls { over_ipv6 } => {
+                let from = if over_ipv6 { server6 } else { server };
+                Local::calling(&[from], OUR_PORT..=OUR_PORT + 9)
+            }
+            Mode::Echo | Mode::Lines => Local::new(&[server, server6], &[SERVER_PORT]),
+        };
+        let local = local.unwrap();
         let buffers = vec![0xee; config.arena_bytes()].leak();
         let link = MemoryLink::new(MemoryLinkConfig {
             frames: wire_frames,
@@ -108,6 +180,9 @@ impl Trace {
             mode,
             unix_time_s: 0,
             is_draining: false,
+            to_open: 0,
+            to_call: 0,
+            ends: Vec::new(),
         };
         let secrets = Secrets::from_seed(1);
         let shard = Shard::new(config, local, &secrets, vec![link], service, buffers, now).unwrap();
@@ -116,6 +191,7 @@ impl Trace {
             now,
             peer: [10, 0, 0, 1].into(),
             server,
+            calls: false,
             vlan: None,
             ip_options: &[],
             peer_isn: 0x1000_0000,
@@ -139,6 +215,11 @@ impl Trace {
              > [.] seq 1 ack 1 win 500",
         );
         self
+    }
+
+    /// Takes sequence numbers of the first connection relative to the SYN that `other` has sent.
+    pub fn know_isn_of(&mut self, other: &Trace) {
+        self.isns = other.isns;
     }
 
     /// The shard's initial sequence number for the peer's first port.
@@ -183,10 +264,16 @@ impl Trace {
             destination_mac: SERVER_MAC,
             vlan: self.vlan,
             ip_options: self.ip_options,
-            ..TcpFrame::new(
-                SocketAddr::new(self.peer, PEER_PORT + peer),
-                SocketAddr::new(self.server, SERVER_PORT),
-            )
+            ..match self.calls {
+                false => TcpFrame::new(
+                    SocketAddr::new(self.peer, PEER_PORT + peer),
+                    SocketAddr::new(self.server, SERVER_PORT),
+                ),
+                true => TcpFrame::new(
+                    SocketAddr::new(self.peer, SERVER_PORT),
+                    SocketAddr::new(self.server, OUR_PORT + peer),
+                ),
+            }
         }
     }
 
@@ -306,8 +393,10 @@ impl Trace {
 
     /// Reads a frame as the peer would, checksums, MAC addresses and VLAN tag included.
     fn read(&mut self, frame: &[u8]) -> (u16, Text) {
-        let port = |peer: u16| PEER_PORT + peer;
-        let ports: Vec<u16> = (0..10).map(port).collect();
+        let ports: Vec<u16> = match self.calls {
+            false => (0..10).map(|peer| PEER_PORT + peer).collect(),
+            true => vec![SERVER_PORT],
+        };
         let local = Local::new(&[self.peer], &ports).unwrap();
         let segment = packet::parse(frame, &local, ChecksumPolicy::Verify).unwrap();
         assert_eq!(segment.flow.remote_address(), self.server);
@@ -319,7 +408,10 @@ impl Trace {
             segment.ip_offset(),
             if self.vlan.is_some() { 18 } else { 14 }
         );
-        let peer = segment.flow.local_port() - PEER_PORT;
+        let peer = match self.calls {
+            false => segment.flow.local_port() - PEER_PORT,
+            true => segment.flow.remote_port() - OUR_PORT,
+        };
 
         if segment.flags.contains(Flags::SYN) {
             self.isns[usize::from(peer)] = Some(segment.seq);
@@ -569,6 +661,9 @@ pub struct TestService {
     mode: Mode,
     pub unix_time_s: u64,
     pub is_draining: bool,
+    to_open: u64,
+    to_call: u32,
+    ends: Vec<End>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -579,10 +674,14 @@ enum Mode {
     /// bytes and answers `ok`; any other line is answered by itself. When a line or body takes too long
     /// it answers `late`.
     Lines,
+    /// Calls: says `hello` first, and again when the peer says `again`; waits when it says `wait`, and
+    /// says `ping` when it is then called; closes when it says `bye`, and aborts at anything else.
+    Calls { over_ipv6: bool },
 }
 
 #[derive(Debug, Default)]
 pub struct TestConnection {
+    has_called: bool,
     to_send: usize,
     to_take: usize,
     sent: u32,
@@ -601,6 +700,7 @@ impl Service for TestService {
         match self.mode {
             Mode::Echo => echo(input, reply),
             Mode::Lines => self.lines(connection, input, reply),
+            Mode::Calls { .. } => calls(connection, input, reply),
         }
     }
 
@@ -616,6 +716,50 @@ impl Service for TestService {
 
     fn on_drain(&mut self) {
         self.is_draining = true;
+    }
+
+    fn wants(&mut self, _: Instant) -> Want {
+        if self.to_open > 0 {
+            self.to_open -= 1;
+            Want::Open(self.to_open)
+        } else if self.to_call > 0 {
+            self.to_call -= 1;
+            Want::Call
+        } else {
+            Want::Nothing { until: None }
+        }
+    }
+
+    fn on_end(&mut self, _: &mut TestConnection, end: End) {
+        self.ends.push(end);
+    }
+}
+
+fn calls(connection: &mut TestConnection, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
+    if input.ended {
+        return Progress {
+            consumed: input.bytes.len(),
+            messages: 0,
+            next: Next::Close,
+        };
+    }
+    let hello: &[u8] = match connection.has_called {
+        false => b"hello\n",
+        true => b"ping\n",
+    };
+    let (says, next): (&[u8], Next) = match input.bytes {
+        b"" => (hello, Next::Receive(Expect::Head)),
+        b"again\n" => (b"hello\n", Next::Receive(Expect::Head)),
+        b"wait\n" => (b"", Next::Receive(Expect::Message)),
+        b"bye\n" => (b"", Next::Close),
+        _ => (b"", Next::Abort),
+    };
+    connection.has_called = true;
+    assert!(reply.put(says));
+    Progress {
+        consumed: input.bytes.len(),
+        messages: u32::from(!input.bytes.is_empty()),
+        next,
     }
 }
 
