@@ -1,0 +1,185 @@
+//! `scripts/tune` on the server's end of a lab: what it changes it puts back, whatever stops it.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::{env, process};
+
+use barewire_lab::{Lab, SERVER_DEVICE};
+
+const TUNE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/tune");
+
+/// What belongs to the interface or its namespace, and not to the machine that runs the test.
+const OF_THE_LAB: &str =
+    "queues,rings,coalescing,offloads,irq-affinity,rss,xps,busy-poll,qdisc,sysctls";
+
+/// For one core: this turns several knobs of a lab with two queues.
+const ONE_CORE: &[&str] = &["--cores", "0", "--busy-poll", "--only", OF_THE_LAB];
+
+/// A lab, and a directory for the journal.
+struct Bench {
+    lab: Lab,
+    directory: PathBuf,
+}
+
+impl Bench {
+    fn up() -> Option<Bench> {
+        let lab = Lab::up(&["--queues", "2"])?;
+        let directory = env::temp_dir().join(format!("barewire-tune-{}", process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        // Something to switch off.
+        lab.server_runs(&["ethtool", "-K", SERVER_DEVICE, "gro", "on"]);
+        Some(Bench { lab, directory })
+    }
+
+    /// Runs `scripts/tune VERB` with more arguments, and programs of `path` before the system's.
+    fn tune(&self, verb: &str, arguments: &[&str], path: &Path) -> Output {
+        let path = format!("{}:{}", path.display(), env::var("PATH").unwrap());
+        let mut command = self.lab.server_command();
+        command.args(["env", &format!("PATH={path}")]);
+        command.arg(format!("BAREWIRE_STATE_DIR={}", self.directory.display()));
+        command.args([TUNE, verb, "--interface", SERVER_DEVICE]);
+        command.args(arguments).output().unwrap()
+    }
+
+    #[track_caller]
+    fn tunes(&self, verb: &str, arguments: &[&str]) -> String {
+        let output = self.tune(verb, arguments, Path::new("/nothing"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{verb}: {text}{errors}");
+        text
+    }
+
+    /// What ethtool and sysctl say, and the files that tune writes.
+    fn settings(&self) -> String {
+        let commands = format!(
+            "for o in k l g c x; do ethtool -$o {SERVER_DEVICE}; done
+             sysctl -a --ignore --pattern '^(net|vm.nr_hugepages|kernel.numa_balancing)'
+             tc qdisc show dev {SERVER_DEVICE}
+             cd /sys/class/net/{SERVER_DEVICE} && grep -r . queues napi_defer_hard_irqs gro_flush_timeout threaded
+             true"
+        );
+        self.lab
+            .server_runs(&["sh", "-c", &format!("{{ {commands}; }} 2>&1")])
+    }
+
+    fn has_journal(&self) -> bool {
+        let mut files = fs::read_dir(&self.directory).unwrap().flatten();
+        files.any(|file| file.file_name().to_string_lossy().starts_with("tune-"))
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[test]
+fn what_was_applied_is_reverted_to_the_byte() {
+    let Some(bench) = Bench::up() else { return };
+    let before = bench.settings();
+
+    let applied = bench.tunes("apply", ONE_CORE);
+    for changed in [
+        "ethtool -L bw-s0 rx 1",
+        "ethtool -K bw-s0 generic-receive-offload off",
+        "somaxconn",
+        "xps_cpus",
+        "gro_flush_timeout",
+    ] {
+        assert!(applied.contains(changed), "{changed}: {applied}");
+    }
+    assert_ne!(bench.settings(), before);
+    // A second time there is nothing to do, and what was there first is not forgotten.
+    assert!(!bench.tunes("apply", ONE_CORE).contains("change"));
+    assert!(bench.tunes("check", ONE_CORE).ends_with("0 to change\n"));
+
+    bench.tunes("revert", &[]);
+    assert_eq!(bench.settings(), before);
+    assert!(!bench.has_journal());
+    assert!(bench.tunes("revert", &[]).contains("nothing to revert"));
+}
+
+#[test]
+fn a_kill_in_the_middle_can_be_reverted() {
+    let Some(bench) = Bench::up() else { return };
+    let before = bench.settings();
+    let bin = bench.directory.join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    for (order, third) in [
+        ("before", "kill -9 $PPID; exit"),
+        ("after", "\"$real\" \"$@\"; kill -9 $PPID; exit"),
+    ] {
+        // An ethtool that kills its caller, before or after it has made its third change.
+        let script = format!(
+            "#!/bin/sh
+             real=$(PATH=/usr/sbin:/sbin:/usr/bin:/bin command -v ethtool)
+             case $1 in -L | -K)
+                 echo >>{count}
+                 [ $(wc -l <{count}) -lt 3 ] || {{ {third}; }} ;;
+             esac
+             exec \"$real\" \"$@\"",
+            count = bench.directory.join(order).display(),
+        );
+        fs::write(bin.join("ethtool"), script).unwrap();
+        fs::set_permissions(bin.join("ethtool"), Permissions::from_mode(0o755)).unwrap();
+
+        let killed = bench.tune("apply", ONE_CORE, &bin);
+        assert_eq!(killed.status.signal(), Some(9), "{order}: {killed:?}");
+        assert_ne!(bench.settings(), before, "{order}");
+        assert!(bench.has_journal());
+
+        bench.tunes("revert", &[]);
+        assert_eq!(bench.settings(), before, "{order}");
+    }
+}
+
+#[test]
+fn a_dry_run_and_a_check_change_nothing_of_the_host_either() {
+    let Some(bench) = Bench::up() else { return };
+    let before = bench.settings();
+    let more = ["--huge-pages", "1048576"];
+    let printed = bench.tunes("apply", &[&["--dry-run"], &more[..]].concat());
+    for part in [
+        "echo 1048576 >/proc/sys/vm/nr_hugepages",
+        "== irqbalance",
+        "== governor",
+        "== numa",
+        "isolcpus=",
+        "mitigations=off",
+        "ONLY where",
+    ] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    let check = bench.tune("check", &more, Path::new("/nothing"));
+    assert_eq!(
+        check.status.code(),
+        Some(1),
+        "there is something to change: {check:?}"
+    );
+    assert_eq!(bench.settings(), before);
+    assert!(!bench.has_journal());
+}
+
+#[test]
+fn wrong_use_is_told_from_failure() {
+    let Some(bench) = Bench::up() else { return };
+    for (arguments, code, part) in [
+        (&["--only", "everything"][..], 2, "no such stage"),
+        (&["--cores", "x"], 2, "0-3"),
+        (&["--cores", "4000"], 1, "no CPU 4000"),
+        (&["--port", "0"], 2, "not a port"),
+        (&["--fast"], 2, "--fast"),
+    ] {
+        let output = bench.tune("apply", arguments, Path::new("/nothing"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        assert!(errors.contains(part), "{arguments:?}: {errors}");
+    }
+    assert!(!bench.has_journal());
+}
