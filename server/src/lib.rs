@@ -1,6 +1,7 @@
 //! barewire: one HTTP server, two network stacks, one honest comparison.
 
 pub mod cli;
+pub mod confine;
 pub mod events;
 pub mod http;
 pub mod load;

@@ -36,7 +36,8 @@ pub trait Stack {
     /// can serve.
     ///
     /// `make_service` is called once on each core's own thread with the core's index, counted from
-    /// zero in the order of the configured cores, so that what it allocates is local to that core.
+    /// zero in the order of the configured cores, so that what it allocates is local to that core;
+    /// and not before the thread has everything that takes privileges, so that it can give them up.
     /// The threads follow `lifecycle`: they drain and end in order, or stop at once.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ fn curl(lab: &Lab, url: &str) -> String {
 }
 
 /// Whether a program is attached to the server's interface.
-fn is_attached(lab: &Lab) -> bool {
+pub fn is_attached(lab: &Lab) -> bool {
     lab.server_runs(&["ip", "link", "show", "dev", SERVER_DEVICE])
         .contains("xdp")
 }

@@ -10,7 +10,9 @@ mod clients;
 mod hostile;
 mod http;
 mod kernel_stacks;
+mod privileges;
 #[cfg(feature = "xdp")]
 mod raw;
 mod server;
+mod service_manager;
 mod wrong_use;

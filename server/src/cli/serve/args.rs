@@ -12,6 +12,7 @@ use clap::{ArgMatches, Args, Command, ValueEnum, value_parser};
 
 use crate::cli::list::List;
 use crate::cli::logging::LogArgs;
+use crate::confine::Seccomp;
 use crate::events::EventsConfig;
 use crate::http::Limits;
 
@@ -36,6 +37,8 @@ pub struct ServeArgs {
     pub request: RequestArgs,
     #[command(flatten)]
     pub event: EventArgs,
+    #[command(flatten)]
+    pub privilege: PrivilegeArgs,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -333,6 +336,21 @@ pub struct EventArgs {
     /// Let POST /reset forget all events; doubles the memory for users
     #[arg(long)]
     pub allow_reset: bool,
+}
+
+/// What the process keeps once it serves.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Least privilege")]
+pub struct PrivilegeArgs {
+    /// Become this user, with its groups, once everything is open [default: stay who started it]
+    ///
+    /// Capabilities are given up in any case, and no program can be started.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// What happens to a system call that no server needs once it has started
+    #[arg(long, value_enum, default_value_t)]
+    pub seccomp: Seccomp,
 }
 
 impl ServeArgs {

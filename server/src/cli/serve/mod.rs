@@ -16,9 +16,11 @@ use anyhow::Context as _;
 use barewire_stack::lifecycle::Lifecycle;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
+use sd_notify::NotifyState;
 
 pub use self::args::{ServeArgs, StackName};
-use self::supervise::{Ending, Supervisor};
+use self::supervise::{Ending, Supervisor, tell_manager};
+use crate::confine::Confinement;
 use crate::events::Events;
 use crate::http::{HttpCounters, Status};
 use crate::site::{self, Site};
@@ -77,6 +79,8 @@ fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCo
 /// Starts `stack`, tells what it got, and stays until it has ended.
 fn serve<S: Stack>(args: &ServeArgs, stack: S) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
+    let confinement = Confinement::begin(args.privilege.user.as_deref(), args.privilege.seccomp)?;
+    let confinement = Arc::new(confinement);
     let cores_max = cores_max(args)?;
     let events = Events::new(args.events(cores_max))?;
     let routes: Arc<[_]> = site::routes(args.place.test_routes).into();
@@ -85,7 +89,12 @@ fn serve<S: Stack>(args: &ServeArgs, stack: S) -> anyhow::Result<ExitCode> {
         .collect();
     let make_service = {
         let (limits, http, events) = (args.limits(), Arc::clone(&http), Arc::clone(&events));
+        let confinement = Arc::clone(&confinement);
         move |core: usize| {
+            if let Err(error) = confinement.give_up_privileges() {
+                // Nothing is lost: main asks for the same, and all threads are verified.
+                tracing::error!(core, "{error}");
+            }
             let site = Site {
                 events: events.shard(core),
             };
@@ -95,7 +104,10 @@ fn serve<S: Stack>(args: &ServeArgs, stack: S) -> anyhow::Result<ExitCode> {
 
     let lifecycle = Lifecycle::new();
     let running = stack.start(make_service, &lifecycle)?;
+    confinement.give_up_privileges()?;
     let supervisor = Supervisor::new().context("cannot catch signals")?;
+    confinement.restrict_calls()?;
+    confinement.verify()?;
     report(&running, &events);
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
@@ -125,6 +137,7 @@ fn report(running: &Running, events: &Events) {
         .map(|address| format!("http://{address}"))
         .collect();
     say(&format!("ready {}", urls.join(" ")));
+    tell_manager(NotifyState::Ready);
 }
 
 /// Logs what was counted at all, a line for each part of each core and queue.

@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use barewire_stack::lifecycle::{Lifecycle, Phase};
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
@@ -100,6 +101,7 @@ impl Supervisor {
         while left > 0 {
             match self.next(deadline) {
                 Some(Event::Signal(signal)) if lifecycle.phase() == Phase::Serve => {
+                    tell_manager(NotifyState::Stopping);
                     tracing::info!(
                         "{}: draining for at most {} ms; a second signal stops at once",
                         signal_name(signal).unwrap_or("signal"),
@@ -147,6 +149,13 @@ impl Supervisor {
                 .map_err(|_| RecvTimeoutError::Disconnected),
         };
         event.ok()
+    }
+}
+
+/// Tells the service manager that started us (systemd's `Type=notify`), if one wants to hear of it.
+pub fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("the service manager does not hear us: {error}");
     }
 }
 

@@ -1,0 +1,192 @@
+//! Least privilege: what the process gives up once it has what it needs.
+//!
+//! Taking a NIC's queues takes capabilities; serving on them takes none. Nor does a server ever
+//! start a program. So a bug that lets somebody run code of theirs in here shall find a user without
+//! rights and a kernel that answers few calls:
+//!
+//! ```text
+//!   before the first thread      Confinement::begin     no_new_privs; bounding, inheritable and ambient
+//!                                                       sets empty: all threads inherit it
+//!   each core, its queues open   give_up_privileges     the user's ids; permitted and effective sets empty
+//!   main, all cores ready        give_up_privileges     the same; what it starts from here on inherits it
+//!   main, everything started     restrict_calls         seccomp filter, on all threads at once
+//!                                verify                 every thread is asked whether it is so
+//! ```
+//!
+//! Ids and capabilities belong to a thread, not to a process, as far as the kernel is concerned, and
+//! the cores need theirs for longer than they need each other: so each thread changes its own, and
+//! nobody is interrupted by the signal with which libc changes them all. `verify` is what makes that
+//! safe to rely on.
+//!
+//! What goes on without any privilege: waking AF_XDP sockets, reading their statistics and the
+//! program's counters (before Linux 5.19 those need CAP_BPF and are left out), and detaching the
+//! program, which happens when its last descriptor is closed.
+
+mod calls;
+mod user;
+
+use std::io;
+use std::thread::sleep;
+use std::time::Duration;
+
+use procfs::process::Process;
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
+use thiserror::Error;
+
+pub use calls::Seccomp;
+pub use user::UserError;
+
+use user::Identity;
+
+/// How far the process shall be confined.
+#[derive(Debug)]
+pub struct Confinement {
+    /// Whom to become, where that is somebody else.
+    identity: Option<Identity>,
+    seccomp: Seccomp,
+}
+
+/// Why the process cannot be confined as it shall.
+#[derive(Debug, Error)]
+pub enum ConfineError {
+    /// The user cannot be switched to.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A call that only takes rights away was refused.
+    #[error("cannot give up privileges: {call}: {source}")]
+    Refused {
+        /// The call.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel has no seccomp filters, or does not take ours.
+    #[error("cannot restrict system calls: {0}; --seccomp off does without")]
+    Seccomp(String),
+    /// A thread kept what it had.
+    #[error("thread {thread} still has {what}; this is a bug in barewire")]
+    Left {
+        /// The thread's name.
+        thread: String,
+        /// What it has.
+        what: String,
+    },
+}
+
+impl Confinement {
+    /// Gives up what nothing in this process will need, and looks up `user`. Call it before the first
+    /// thread is started: threads inherit it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such user, or the process may not become it.
+    pub fn begin(user: Option<&str>, seccomp: Seccomp) -> Result<Self, ConfineError> {
+        let identity = user.map(Identity::of).transpose()?.flatten();
+        set_no_new_privs(true).map_err(refused("PR_SET_NO_NEW_PRIVS"))?;
+        // Kernels before 4.3 have none, and then there is nothing to clear.
+        let _ = clear_ambient_capability_set();
+        for capability in CapabilitySet::all().iter() {
+            match remove_capability_from_bounding_set(capability) {
+                // Newer than the kernel, or CAP_SETPCAP is missing: no program is started anyway.
+                Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+                Err(errno) => return Err(refused("PR_CAPBSET_DROP")(errno)),
+            }
+        }
+        let sets = capabilities(None).map_err(refused("capget"))?;
+        let inheritable = CapabilitySet::empty();
+        let sets = CapabilitySets {
+            inheritable,
+            ..sets
+        };
+        set_capabilities(None, sets).map_err(refused("capset"))?;
+        Ok(Confinement { identity, seccomp })
+    }
+
+    /// Makes the calling thread run as the user, without any capability.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, for the same reason on every thread.
+    pub fn give_up_privileges(&self) -> Result<(), ConfineError> {
+        if let Some(identity) = &self.identity {
+            identity.assume()?;
+        }
+        let none = CapabilitySet::empty();
+        let nothing = CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        };
+        set_capabilities(None, nothing).map_err(refused("capset"))
+    }
+
+    /// Allows all threads, present and future, only the system calls of a server that has started.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no seccomp filters.
+    pub fn restrict_calls(&self) -> Result<(), ConfineError> {
+        calls::restrict(self.seccomp)
+    }
+
+    /// Asks every thread whether it is confined.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not: then the server must not serve.
+    pub fn verify(&self) -> Result<(), ConfineError> {
+        // The kernel's own threads of an io_uring outlive it for a moment: that of the one with which
+        // we saw whether there is io_uring at all.
+        for _ in 0..VERIFY_RETRIES {
+            if self.verify_once().is_ok() {
+                return Ok(());
+            }
+            sleep(VERIFY_RETRY_INTERVAL);
+        }
+        self.verify_once()
+    }
+
+    fn verify_once(&self) -> Result<(), ConfineError> {
+        let threads = Process::myself().and_then(|process| process.tasks());
+        let Ok(threads) = threads else {
+            tracing::warn!(
+                "without /proc nobody can see that all threads gave up their privileges"
+            );
+            return Ok(());
+        };
+        // A thread that has just ended has nothing left either.
+        for status in threads.flatten().filter_map(|thread| thread.status().ok()) {
+            let left = |what| {
+                Err(ConfineError::Left {
+                    thread: status.name.clone(),
+                    what,
+                })
+            };
+            let capabilities = status.capeff | status.capprm | status.capinh;
+            if capabilities != 0 {
+                return left(format!("the capabilities {capabilities:#x}"));
+            }
+            let ids = [status.ruid, status.euid, status.suid, status.fuid];
+            if let Some(identity) = &self.identity
+                && ids.iter().any(|&id| id != identity.uid())
+            {
+                return left(format!("the user ids {ids:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+const VERIFY_RETRIES: u32 = 100;
+const VERIFY_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+
+fn refused(call: &'static str) -> impl FnOnce(Errno) -> ConfineError {
+    move |errno| ConfineError::Refused {
+        call,
+        source: errno.into(),
+    }
+}

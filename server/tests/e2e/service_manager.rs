@@ -1,0 +1,110 @@
+//! What systemd sees: a unit it understands, and a server that tells it when it is ready and when it stops.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::{env, fs, process};
+
+use rustix::process::{Signal, geteuid};
+
+use crate::kernel_stacks::STACKS;
+use crate::server::{BAREWIRE, PATIENCE, Server};
+
+const UNIT: &str = include_str!("../../barewire@.service");
+
+/// A directory that goes with the test.
+struct Directory(std::path::PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = env::temp_dir().join(format!("barewire-{name}-{}", process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_manager_hears_of_the_start_and_of_the_stop() {
+    let directory = Directory::new("notify");
+    let address = directory.0.join("notify");
+    let manager = UnixDatagram::bind(&address).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hears = || {
+        let mut buffer = [0; 256];
+        let len = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
+    };
+    for stack in STACKS {
+        let mut command = Command::new(BAREWIRE);
+        command.args([
+            "serve",
+            "--stack",
+            stack,
+            "--listen",
+            "127.0.0.1:0",
+            "--cores",
+            "0",
+        ]);
+        if geteuid().is_root() {
+            // The stop is told by a process that has nothing left.
+            command.args(["--user", "nobody"]);
+            fs::set_permissions(
+                &address,
+                std::os::unix::fs::PermissionsExt::from_mode(0o777),
+            )
+            .unwrap();
+        }
+        let server = Server::start(command.env("NOTIFY_SOCKET", &address));
+        assert_eq!(hears(), "READY=1", "{stack}");
+        server.signal(Signal::TERM);
+        assert_eq!(hears(), "STOPPING=1", "{stack}");
+        let ended = server.wait();
+        assert_eq!(ended.served(), 0);
+        assert!(!ended.stderr.contains("does not hear"), "{}", ended.stderr);
+    }
+}
+
+#[cfg(feature = "xdp")]
+#[test]
+fn the_unit_grants_what_the_bypass_needs_and_no_more() {
+    let needed = crate::privileges::in_the_lab::NEEDED;
+    let needed: Vec<_> = needed
+        .iter()
+        .map(|name| format!("CAP_{}", name.to_uppercase()))
+        .collect();
+    for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+        let granted = UNIT
+            .lines()
+            .find_map(|line| line.strip_prefix(setting))
+            .unwrap();
+        let granted: Vec<_> = granted.split(' ').collect();
+        assert_eq!(granted, needed, "{setting}");
+    }
+}
+
+#[test]
+fn systemd_understands_the_unit() {
+    let directory = Directory::new("unit");
+    // The program has to exist where the unit says.
+    let unit = UNIT.replace("/usr/local/bin/barewire", BAREWIRE);
+    let (template, instance) = (
+        directory.0.join("barewire@.service"),
+        directory.0.join("barewire@eth1.service"),
+    );
+    fs::write(&template, unit).unwrap();
+    std::os::unix::fs::symlink("barewire@.service", &instance).unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    match verify.arg("verify").arg(&instance).output() {
+        Err(error) => eprintln!("SKIPPED: no systemd-analyze here: {error}"),
+        Ok(verdict) => {
+            let complaints = String::from_utf8_lossy(&verdict.stderr);
+            let of_ours = complaints.lines().filter(|line| line.contains("barewire"));
+            assert_eq!(of_ours.collect::<Vec<_>>(), [""; 0], "{complaints}");
+        }
+    }
+}
