@@ -1,26 +1,34 @@
 //! No event allocates, whether it is counted or refused, and neither does an answer to `/stats`.
+//!
+//! Only what is not JSON, or nested too deeply, costs small allocations, which are freed at once.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::Write;
 
-use barewire::events::{Events, EventsConfig};
+use barewire::events::parse::DEPTH_MAX;
+use barewire::events::{EventShard, Events, EventsConfig};
 
 struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<i64> = const { Cell::new(0) };
+    static BYTES_MAX: Cell<i64> = const { Cell::new(0) };
 }
 
 // SAFETY: every call is passed on to `System` as it is; counting touches no memory of its own.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get() + layout.size() as i64);
+        BYTES_MAX.set(BYTES_MAX.get().max(BYTES.get()));
         // SAFETY: the caller's promises are those that `System` asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.set(BYTES.get() - layout.size() as i64);
         // SAFETY: as above; `pointer` came from `System`.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -36,58 +44,94 @@ fn allocations(work: impl FnOnce()) -> u64 {
     ALLOCATIONS.get() - before
 }
 
-#[test]
-fn events_do_not_allocate() {
-    let escaped = r"\u00e9\n".repeat(80);
-    let nested = "[{\"x\":".repeat(30) + "0" + &"}]".repeat(30);
-    let long_number = format!("0.{}1e5", "123456789".repeat(100));
-    let bodies: Vec<Vec<u8>> = [
-        r#"{"userId":"user_1","value":1.5}"#.to_owned(),
-        r#"{"value":-1e300,"other":"\"","user\u0049d":"user_1"}"#.to_owned(),
-        format!(r#"{{"userId":"{escaped}","value":{long_number}}}"#),
-        format!(r#"{{"x":{nested},"userId":"a","value":{long_number},"y":"{escaped}"}}"#),
-        // Refused, each for another reason.
-        "{".to_owned(),
-        "[]".to_owned(),
-        "[".repeat(1_000),
-        r#"{"userId":"a","value":1}x"#.to_owned(),
-        r#"{"userId":"a"}"#.to_owned(),
-        r#"{"userId":7,"value":1}"#.to_owned(),
-        r#"{"userId":"\ud800","value":1}"#.to_owned(),
-        format!(r#"{{"userId":"{escaped}{escaped}{escaped}","value":1}}"#),
-        r#"{"userId":"a","value":"1"}"#.to_owned(),
-        r#"{"userId":"a","value":1e999}"#.to_owned(),
-        r#"{"userId":"new, and there is no place","value":1}"#.to_owned(),
-    ]
-    .map(String::into_bytes)
-    .into_iter()
-    .chain([b"\xff".to_vec()])
-    .collect();
-
+/// A shard that has room for three users.
+fn shard() -> EventShard {
     let config = EventsConfig {
         users_max: 3,
         reset_allowed: true,
         ..EventsConfig::new(1)
     };
-    let events = Events::new(config).expect("events");
-    let mut shard = events.shard(0);
-    let mut reply = [0u8; 256];
+    Events::new(config).expect("events").shard(0)
+}
 
+#[test]
+fn events_do_not_allocate() {
+    let escaped = r"\u00e9\n".repeat(80);
+    let nested = "[{\"x\":".repeat(30) + "0" + &"}]".repeat(30);
+    let long_number = format!("0.{}1e5", "123456789".repeat(100));
+    let counted = [
+        r#"{"userId":"user_1","value":1.5}"#.to_owned(),
+        r#"{"value":-1e300,"other":"\"","user\u0049d":"user_1"}"#.to_owned(),
+        format!(r#"{{"userId":"{escaped}","value":{long_number}}}"#),
+        format!(r#"{{"x":{nested},"userId":"a","value":{long_number},"y":"{escaped}"}}"#),
+        format!(r#"{{"{escaped}":[{nested},"{escaped}"],"userId":"a","value":1}}"#),
+    ];
+    // Each for another reason.
+    let refused = [
+        "[]".to_owned(),
+        format!("[{nested}, {long_number}]"),
+        r#"{"userId":"a"}"#.to_owned(),
+        r#"{"userId":7,"value":1}"#.to_owned(),
+        format!(r#"{{"userId":{nested},"value":{nested}}}"#),
+        format!(r#"{{"userId":"a","value":1,"value":{nested},"userId":"{escaped}"}}"#),
+        r#"{"userId":"\ud800","value":1}"#.to_owned(),
+        format!(r#"{{"userId":"{escaped}{escaped}{escaped}","value":1}}"#),
+        r#"{"userId":"a","value":"1"}"#.to_owned(),
+        r#"{"userId":"a","value":1e999}"#.to_owned(),
+        r#"{"userId":"new, and there is no place","value":1}"#.to_owned(),
+    ];
+    let refused: Vec<Vec<u8>> = refused
+        .map(String::into_bytes)
+        .into_iter()
+        .chain([b"\xff".to_vec()])
+        .collect();
+
+    let mut shard = shard();
+    let mut reply = [0u8; 256];
     for round in 0..3 {
-        let mut counted = 0;
         let used = allocations(|| {
-            for body in &bodies {
-                counted += u64::from(shard.record(body).is_ok());
+            for body in &counted {
+                shard.record(body.as_bytes()).expect("an event");
+            }
+            for body in &refused {
+                shard.record(body).expect_err("not an event");
             }
             let mut space = &mut reply[..];
             serde_json::to_writer(&mut space, &shard.stats()).expect("room");
             space.flush().expect("a slice");
         });
         assert_eq!(used, 0, "round {round}");
-        assert_eq!(counted, 4);
+        assert_eq!(shard.stats().total_requests, counted.len() as u64);
         assert_eq!(shard.stats().unique_users, 3);
         assert_eq!(allocations(|| shard.reset().expect("allowed")), 0);
     }
     // The counting counts.
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}
+
+/// serde_json has its errors on the heap: two at most for the fault, and one for each open container.
+#[test]
+fn what_is_not_json_allocates_little_and_keeps_nothing() {
+    let mut shard = shard();
+    for (body, open) in [
+        ("", 0),
+        ("{", 1),
+        ("nul", 0),
+        (r#"{"userId":"a","value":1}x"#, 0),
+        (r#"{"userId":"a","value":01}"#, 1),
+        (r#"{"userId":"\x","value":1}"#, 1),
+        (r#"{"x":[[[1}"#, 4),
+        (&"[".repeat(100_000), DEPTH_MAX.into()),
+        (&r#"{"x":"#.repeat(100_000), DEPTH_MAX.into()),
+    ] {
+        let (before, beginning) = (BYTES.get(), &body[..body.len().min(20)]);
+        BYTES_MAX.set(before);
+        let used = allocations(|| {
+            shard.record(body.as_bytes()).expect_err("not JSON");
+        });
+        assert!(used <= 2 + open, "{beginning}: {used}");
+        assert_eq!(BYTES.get(), before, "{beginning}");
+        let bytes = BYTES_MAX.get() - before;
+        assert!(bytes <= 128, "{beginning}: {bytes}");
+    }
 }

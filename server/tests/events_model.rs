@@ -16,6 +16,25 @@ mod sync {
     pub use loom::thread::yield_now;
     pub use std::sync::PoisonError;
 
+    /// Stands for the mapping that the library uses.
+    #[derive(Debug)]
+    pub struct PairTable(Vec<[AtomicU64; 2]>);
+
+    impl PairTable {
+        pub fn new(len: usize) -> Result<Self, barewire_stack::arena::OutOfMemory> {
+            let zeroes = || [AtomicU64::new(0), AtomicU64::new(0)];
+            Ok(PairTable((0..len).map(|_| zeroes()).collect()))
+        }
+    }
+
+    impl std::ops::Deref for PairTable {
+        type Target = [[AtomicU64; 2]];
+
+        fn deref(&self) -> &Self::Target {
+            &self.0
+        }
+    }
+
     pub fn load_own(word: &AtomicU64) -> u64 {
         // SAFETY: loom panics if another thread writes the word; otherwise this is a plain load.
         unsafe { word.unsync_load() }
@@ -157,10 +176,10 @@ fn a_reader_finds_its_event_and_its_user() {
         let counts = Arc::new(Counts::new(2, 2, false).unwrap());
         let other = {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || counts.record(0, &mut SeenUsers::new(1), USERS[0], 1.0))
+            thread::spawn(move || counts.record(0, &mut SeenUsers::new(1).unwrap(), USERS[0], 1.0))
         };
         counts
-            .record(1, &mut SeenUsers::new(1), USERS[0], 1.0)
+            .record(1, &mut SeenUsers::new(1).unwrap(), USERS[0], 1.0)
             .unwrap();
         let totals = counts.totals();
         assert_eq!(totals.users, 1);
@@ -182,7 +201,7 @@ fn a_reset_meets_an_event() {
         let core = {
             let counts = Arc::clone(&counts);
             thread::spawn(move || {
-                let mut seen = SeenUsers::new(1);
+                let mut seen = SeenUsers::new(1).unwrap();
                 counts.record(0, &mut seen, USERS[0], 1.0).unwrap();
                 seen
             })

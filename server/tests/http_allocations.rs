@@ -71,7 +71,7 @@ fn no_request_allocates_whatever_it_is() {
     let mut requests: Vec<_> = cases().into_iter().map(|case| case.requests).collect();
     for (body, length) in [
         (r#"{"userId":"\u0061","value":1e3}"#, 31),
-        ("[", 1),
+        ("[]", 2),
         (r#"{"userId":1}"#, 12),
     ] {
         let event =

@@ -14,7 +14,6 @@
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::fs;
-use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -160,27 +159,6 @@ unsafe impl Send for Arena {}
 // SAFETY: as above; a shared reference only reads.
 unsafe impl Sync for Arena {}
 
-/// Asks for transparent huge pages under memory that was not written yet, as a new vector's
-/// [`Vec::spare_capacity_mut`]: for large tables of what an [`Arena`], being bytes, cannot hold.
-///
-/// Only a hint: covers the whole huge pages within, as far as the kernel grants them.
-pub fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
-    let start = memory.as_mut_ptr().cast::<u8>();
-    let skip = start.align_offset(NORMAL_ALIGNMENT_BYTES);
-    let len = size_of_val(memory).saturating_sub(skip) / NORMAL_ALIGNMENT_BYTES;
-    if len > 0 {
-        // SAFETY: the range is whole pages inside of `memory`, which is borrowed exclusively; the
-        // advice changes only how it is backed. Where it fails, nothing has changed.
-        let _ = unsafe {
-            rustix::mm::madvise(
-                start.add(skip).cast(),
-                len * NORMAL_ALIGNMENT_BYTES,
-                rustix::mm::Advice::LinuxHugepage,
-            )
-        };
-    }
-}
-
 /// The default huge page size, if the kernel says one.
 fn huge_page_bytes() -> Option<usize> {
     parse_huge_page_bytes(&fs::read_to_string("/proc/meminfo").ok()?)
@@ -221,16 +199,6 @@ mod tests {
         assert_eq!(arena.pages(), Pages::Normal);
         assert_eq!(arena.memory_bytes() % 4096, 0);
         holds_what_was_written(arena);
-    }
-
-    #[test]
-    fn a_vector_may_prefer_huge_pages() {
-        for len in [0, 1000, 3 * NORMAL_ALIGNMENT_BYTES] {
-            let mut vector = Vec::<u8>::with_capacity(len);
-            prefer_huge_pages(vector.spare_capacity_mut());
-            vector.resize(len, 7);
-            assert!(vector.iter().all(|&byte| byte == 7));
-        }
     }
 
     #[test]

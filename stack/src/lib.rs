@@ -44,6 +44,7 @@ pub mod source_ports;
 pub mod testing;
 pub mod timer;
 pub mod worker;
+pub mod zeroed;
 
 /// Points in time and spans of it, in microseconds, as the whole crate counts them.
 ///

@@ -22,7 +22,7 @@
 //! happens only inside a change, after the core has made sure that the generation is still the one
 //! it knows, so it suffices to wait for the end of each core's change, if it is in one.
 
-use std::collections::TryReserveError;
+use barewire_stack::arena::OutOfMemory;
 
 use super::ledger::{Ledger, Totals};
 use super::seen::SeenUsers;
@@ -54,7 +54,7 @@ impl Counts {
     /// # Errors
     ///
     /// If there is no memory for so many users.
-    pub fn new(cores: usize, users_max: usize, resettable: bool) -> Result<Self, TryReserveError> {
+    pub fn new(cores: usize, users_max: usize, resettable: bool) -> Result<Self, OutOfMemory> {
         let tables = if resettable { 2 } else { 1 };
         Ok(Counts {
             generation: AtomicU64::new(0),

@@ -35,13 +35,15 @@ mod shard;
 mod stats;
 pub mod sum;
 mod sync;
+mod unescape;
 pub mod users;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use barewire_stack::arena::OutOfMemory;
 
 use self::counts::Counts;
 use self::ledger::Ledger;
@@ -95,8 +97,8 @@ pub struct Events {
     key: UserKey,
     counts: Counts,
     counters: Box<[Arc<EventCounters>]>,
-    /// Which cores have their [`EventShard`].
-    owned: Box<[AtomicBool]>,
+    /// What the [`EventShard`]s of the cores that have none yet will take.
+    seen: Box<[Mutex<Option<SeenUsers>>]>,
 }
 
 /// Why the events cannot be counted as asked.
@@ -105,8 +107,10 @@ pub enum EventsError {
     /// No core, or more than sums can be merged of.
     #[error("{0} cores cannot count events: use 1 to {max}", max = sum::MERGE_MAX)]
     Cores(usize),
-    /// The operating system has no room for the users' table.
-    #[error("there is no memory for {0} users: lower --max-users (each takes 24 bytes)")]
+    /// The operating system has no room for the users' tables.
+    #[error(
+        "there is no memory for {0} users: lower --users-max (24 bytes each) or --users-seen-max"
+    )]
     Users(usize),
     /// The operating system gave no random numbers.
     #[error("no random key for hashing users: the operating system gave none")]
@@ -122,7 +126,8 @@ pub enum ResetError {
 }
 
 impl Events {
-    /// Takes all shared memory; each core's own is taken by [`Events::shard`].
+    /// Takes all that events will ever take: as address space, of which the kernel provides the pages
+    /// when users come (see [`barewire_stack::zeroed`]).
     ///
     /// # Errors
     ///
@@ -134,27 +139,32 @@ impl Events {
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(EventsError::Random)?;
         let key = u128::from_ne_bytes(key);
-        let counts = Counts::new(config.cores, config.users_max, config.reset_allowed)
-            .map_err(|_| EventsError::Users(config.users_max))?;
+        let out_of_memory = |_: OutOfMemory| EventsError::Users(config.users_max);
+        let counts = Counts::new(config.cores, config.users_max, config.reset_allowed);
+        let seen = (0..config.cores)
+            .map(|_| Ok(Mutex::new(Some(SeenUsers::new(config.users_seen())?))))
+            .collect::<Result<_, _>>();
         Ok(Arc::new(Events {
             config,
             key: UserKey::new([key as u64, (key >> 64) as u64]),
-            counts,
+            counts: counts.map_err(out_of_memory)?,
             counters: (0..config.cores).map(|_| Arc::default()).collect(),
-            owned: (0..config.cores).map(|_| AtomicBool::new(false)).collect(),
+            seen: seen.map_err(out_of_memory)?,
         }))
     }
 
-    /// The writing end of `core`, counted from zero. Call it on the thread that will use it, so that
-    /// its memory is near.
+    /// The writing end of `core`, counted from zero.
     ///
     /// # Panics
     ///
-    /// If there is no such core, or if its shard exists already: a second writer would lose counts.
+    /// If there is no such core, or if its shard was taken already: a second writer would lose counts.
     pub fn shard(self: &Arc<Self>, core: usize) -> EventShard {
-        let taken = self.owned[core].swap(true, Ordering::Acquire);
-        assert!(!taken, "core {core} has its event shard already");
-        EventShard::new(Arc::clone(self), core)
+        let mut seen = self.seen[core]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.take();
+        let seen = seen.unwrap_or_else(|| panic!("core {core} has its event shard already"));
+        EventShard::new(Arc::clone(self), core, seen)
     }
 
     /// What all cores counted since the last reset: O(cores), and stops none of them.
@@ -180,7 +190,7 @@ impl Events {
         &self.counters
     }
 
-    /// Bytes taken once all cores have their shard.
+    /// Bytes that are taken at most, once there are as many users as can be counted.
     pub fn memory_bytes(&self) -> usize {
         let config = &self.config;
         let table = UserTable::bytes(config.users_max);

@@ -5,21 +5,23 @@
 //! It holds full hashes, so a hit is as exact as one in the shared table, and it may forget: a user
 //! who was pushed out is found in the shared table again.
 
-use barewire_stack::arena::prefer_huge_pages;
+use barewire_stack::arena::OutOfMemory;
+use barewire_stack::zeroed::Zeroed;
+use zerocopy::FromZeros;
 
 use super::users::UserHash;
 
 const WAYS: usize = 4;
 
 /// One cache line: users whose hashes select it, in no particular order.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, FromZeros)]
 #[repr(align(64))]
 struct Set([UserHash; WAYS]);
 
 /// A four-way set-associative cache of [`UserHash`]es.
 #[derive(Debug)]
 pub struct SeenUsers {
-    sets: Box<[Set]>,
+    sets: Zeroed<Set>,
     mask: u64,
     /// Which way the next newcomer takes.
     victim: usize,
@@ -31,21 +33,24 @@ const FREE: UserHash = UserHash { high: 0, low: 0 };
 impl SeenUsers {
     /// A cache that keeps practically all of `users` users: twice as many places, so that few sets
     /// are chosen by more users than they have ways.
-    pub fn new(users: usize) -> Self {
+    ///
+    /// Takes its address space; memory is provided near the core that first writes to it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not grant that much.
+    pub fn new(users: usize) -> Result<Self, OutOfMemory> {
         let count = Self::sets(users);
-        let mut sets = Vec::with_capacity(count);
-        prefer_huge_pages(sets.spare_capacity_mut());
-        sets.resize(count, Set([FREE; WAYS]));
-        SeenUsers {
-            sets: sets.into(),
+        Ok(SeenUsers {
+            sets: Zeroed::new(count)?,
             mask: count as u64 - 1,
             victim: 0,
-        }
+        })
     }
 
     /// Bytes that such a cache takes.
     pub fn bytes(users: usize) -> usize {
-        Self::sets(users) * size_of::<Set>()
+        Self::sets(users).saturating_mul(size_of::<Set>())
     }
 
     fn sets(users: usize) -> usize {
@@ -72,7 +77,12 @@ impl SeenUsers {
 
     /// Forgets everybody.
     pub fn clear(&mut self) {
-        self.sets.fill(Set([FREE; WAYS]));
+        // A page that is only read is not provided.
+        for user in self.sets.iter_mut().flat_map(|set| &mut set.0) {
+            if *user != FREE {
+                *user = FREE;
+            }
+        }
     }
 
     #[inline]

@@ -1,7 +1,6 @@
 //! One core's part of the events: reads them, counts them, answers for all.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::parse::parse;
 use super::refusal::{EventCounters, Refusal};
@@ -9,7 +8,7 @@ use super::seen::SeenUsers;
 use super::stats::Stats;
 use super::{Events, ResetError};
 
-/// The only writer of one core's counts. Made by [`Events::shard`] on the core's own thread.
+/// The only writer of one core's counts. Made by [`Events::shard`], once.
 #[derive(Debug)]
 pub struct EventShard {
     events: Arc<Events>,
@@ -20,8 +19,7 @@ pub struct EventShard {
 }
 
 impl EventShard {
-    pub(super) fn new(events: Arc<Events>, core: usize) -> Self {
-        let seen = SeenUsers::new(events.config.users_seen());
+    pub(super) fn new(events: Arc<Events>, core: usize, seen: SeenUsers) -> Self {
         let scratch = vec![0; events.config.user_id_bytes_max].into();
         EventShard {
             events,
@@ -73,11 +71,5 @@ impl EventShard {
     /// What this core did with the events it got.
     pub fn counters(&self) -> &EventCounters {
         &self.events.counters[self.core]
-    }
-}
-
-impl Drop for EventShard {
-    fn drop(&mut self) {
-        self.events.owned[self.core].store(false, Ordering::Release);
     }
 }

@@ -18,12 +18,11 @@
 //! once; if they had not, the loser goes on to the next slot. A core passes a slot only when its
 //! words are final and differ from what it brings, so no two slots can hold the same user.
 
-use std::collections::TryReserveError;
-
-use barewire_stack::arena::prefer_huge_pages;
+use barewire_stack::arena::OutOfMemory;
 use siphasher::sip128::SipHasher24;
+use zerocopy::FromZeros;
 
-use super::sync::{AtomicU64, Ordering};
+use super::sync::{AtomicU64, Ordering, PairTable};
 
 /// The secret that turns users into hashes.
 #[derive(Clone, Copy)]
@@ -50,7 +49,7 @@ impl UserKey {
 }
 
 /// A user, as far as counting needs to know it. Neither word is zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromZeros)]
 #[repr(C, align(16))]
 pub struct UserHash {
     /// The first word; it also says where the user's slots begin.
@@ -73,17 +72,11 @@ pub enum Offer {
 /// The users known to all cores. Lock-free: no core ever waits for another.
 #[derive(Debug)]
 pub struct UserTable {
-    slots: Box<[Slot]>,
+    /// In each the two words of a user.
+    slots: PairTable,
     users_max: u64,
     /// Places taken or about to be. On a cache line pair of its own, since every new user changes it.
     taken: Aligned<AtomicU64>,
-}
-
-#[derive(Debug)]
-#[repr(C, align(16))]
-struct Slot {
-    high: AtomicU64,
-    low: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -91,23 +84,14 @@ struct Slot {
 struct Aligned<T>(T);
 
 impl UserTable {
-    /// A table for `users_max` users, touched, so that no event pays for a page fault.
+    /// A table for `users_max` users. Takes its address space; memory is provided as users come.
     ///
     /// # Errors
     ///
     /// If there is no memory for so many.
-    pub fn new(users_max: usize) -> Result<Self, TryReserveError> {
-        let free = || Slot {
-            high: AtomicU64::new(0),
-            low: AtomicU64::new(0),
-        };
-        let count = Self::slots(users_max);
-        let mut slots = Vec::new();
-        slots.try_reserve_exact(count)?;
-        prefer_huge_pages(slots.spare_capacity_mut());
-        slots.extend(std::iter::repeat_with(free).take(count));
+    pub fn new(users_max: usize) -> Result<Self, OutOfMemory> {
         Ok(UserTable {
-            slots: slots.into(),
+            slots: PairTable::new(Self::slots(users_max))?,
             users_max: users_max as u64,
             taken: Aligned(AtomicU64::new(0)),
         })
@@ -115,7 +99,7 @@ impl UserTable {
 
     /// Bytes that a table for `users_max` users takes: 24 for each user.
     pub fn bytes(users_max: usize) -> usize {
-        Self::slots(users_max).saturating_mul(size_of::<Slot>())
+        Self::slots(users_max).saturating_mul(size_of::<[AtomicU64; 2]>())
     }
 
     /// Never more than two thirds full: even then, a known user is found in the second slot and an
@@ -127,11 +111,11 @@ impl UserTable {
     /// Whether the user is known. Only reads.
     #[inline]
     pub fn contains(&self, user: UserHash) -> bool {
-        for slot in self.probe(user) {
-            match slot.high.load(Ordering::Relaxed) {
+        for [high, low] in self.probe(user) {
+            match high.load(Ordering::Relaxed) {
                 0 => return false,
                 // Acquire: whoever finds a user has seen what its first core did before counting it.
-                high if high == user.high => match slot.low.load(Ordering::Acquire) {
+                high if high == user.high => match low.load(Ordering::Acquire) {
                     0 => return false,
                     low if low == user.low => return true,
                     _ => {}
@@ -155,12 +139,12 @@ impl UserTable {
                 Offer::Full
             };
         }
-        for slot in self.probe(user) {
-            let high = put_once(&slot.high, user.high);
-            if high.is_err_and(|found| found != user.high) {
+        for [high, low] in self.probe(user) {
+            let put = put_once(high, user.high);
+            if put.is_err_and(|found| found != user.high) {
                 continue;
             }
-            match put_once(&slot.low, user.low) {
+            match put_once(low, user.low) {
                 Ok(()) => return Offer::New,
                 Err(found) if found == user.low => {
                     self.give_place_back();
@@ -174,16 +158,18 @@ impl UserTable {
 
     /// Forgets all users. The caller makes sure that no core is in [`UserTable::offer`].
     pub fn clear(&self) {
-        for slot in &self.slots {
-            slot.high.store(0, Ordering::Relaxed);
-            slot.low.store(0, Ordering::Relaxed);
+        for word in self.slots.as_flattened() {
+            // A page that is only read is not provided.
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
+            }
         }
         self.taken.0.store(0, Ordering::Relaxed);
     }
 
     /// All slots, beginning with the one that the hash says.
     #[inline]
-    fn probe(&self, user: UserHash) -> impl Iterator<Item = &Slot> {
+    fn probe(&self, user: UserHash) -> impl Iterator<Item = &[AtomicU64; 2]> {
         // Multiplication maps the hash to the range without a division (Lemire, 2019).
         let home = (u128::from(user.high) * self.slots.len() as u128) >> 64;
         let (before, after) = self.slots.split_at(home as usize);
