@@ -5,5 +5,6 @@ pub mod confine;
 pub mod events;
 pub mod http;
 pub mod load;
+pub mod operate;
 pub mod site;
 pub mod stacks;

@@ -4,7 +4,8 @@
 //! store: no locked instruction, no shared cache line. A reader on another core (status, metrics)
 //! sees every value at some recent point in time; each counter alone is exact, two of them may be
 //! a moment apart. Every field documents what it counts, and the text travels with the value so
-//! that metrics and status explain themselves.
+//! that metrics and status explain themselves. A gauge `name` with a neighbour `name_max` is how
+//! much of a limited supply is in use.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,6 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    /// What its samples are.
+    pub const KIND: Kind = Kind::Counter;
+
     /// Adds one. Only the owning thread may call this; a second writer would lose counts.
     #[inline]
     pub fn increment(&self) {
@@ -39,6 +43,9 @@ impl Counter {
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
+    /// What its samples are.
+    pub const KIND: Kind = Kind::Gauge;
+
     /// Sets the level. Only the owning thread may call this.
     #[inline]
     pub fn set(&self, value: u64) {
@@ -59,8 +66,19 @@ pub struct Sample {
     pub name: &'static str,
     /// What it counts: the first line of the field's documentation.
     pub help: &'static str,
+    /// Whether it only grows.
+    pub kind: Kind,
     /// Its value.
     pub value: u64,
+}
+
+/// What can be concluded from two values of the same sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows: the difference says how often something happened.
+    Counter,
+    /// It rises and falls: each value stands for itself.
+    Gauge,
 }
 
 /// Counters that can list themselves, from any thread.
@@ -107,6 +125,7 @@ macro_rules! counters {
                 vec![$( $crate::counters::Sample {
                     name: stringify!($field),
                     help: $help.trim_ascii(),
+                    kind: $crate::counters::$kind::KIND,
                     value: self.$field.get(),
                 }, )+]
             }
@@ -137,5 +156,13 @@ counters! {
         tx_no_slot: Counter,
         /// Times the fill ring could not take all free frames at once.
         fill_ring_full: Counter,
+        /// Receive frames that wait for room in the fill ring.
+        rx_frames_held: Gauge,
+        /// Receive frames there are.
+        rx_frames_held_max: Gauge,
+        /// Transmit frames that are being written, or are on their way.
+        tx_frames_used: Gauge,
+        /// Transmit frames there are.
+        tx_frames_used_max: Gauge,
     }
 }

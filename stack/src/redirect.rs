@@ -30,7 +30,7 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
-use crate::counters::{Sample, Samples};
+use crate::counters::{Kind, Sample, Samples};
 use crate::interface::Interface;
 
 #[path = "../../xdp-prog/src/contract.rs"]
@@ -308,6 +308,7 @@ impl Samples for Verdicts {
             Some(Sample {
                 name: verdict.name(),
                 help: verdict.help(),
+                kind: Kind::Counter,
                 value: per_cpu.iter().sum(),
             })
         };

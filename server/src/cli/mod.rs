@@ -11,6 +11,7 @@
 
 mod list;
 mod logging;
+mod operate;
 mod serve;
 
 use std::process::ExitCode;
@@ -33,6 +34,12 @@ enum Subcommands {
     Serve(Box<serve::ServeArgs>),
     /// Put load on an HTTP server and check its answers: the 1-million-request challenge, or any path
     Load(Box<load::Args>),
+    /// Say how a running server is: connections, rates, pools, drops
+    Status(operate::StatusArgs),
+    /// Show how a running server is, again and again
+    Top(operate::TopArgs),
+    /// Let a running server drain and end; a second time, end at once
+    Stop(operate::StopArgs),
 }
 
 /// Runs the `barewire` command with the arguments of this process.
@@ -57,6 +64,9 @@ fn run_subcommand() -> anyhow::Result<ExitCode> {
     match subcommand {
         Subcommands::Serve(args) => serve::run(&args, matches, command),
         Subcommands::Load(args) => load::run(*args),
+        Subcommands::Status(args) => operate::status(&args),
+        Subcommands::Top(args) => operate::top(&args),
+        Subcommands::Stop(args) => operate::stop(&args),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What one core's responder counted.
 
-use barewire_stack::counters::{Counter, Sample};
+use barewire_stack::counters::{Counter, Kind, Sample};
 
 use super::refusal::Refusal;
 use super::routes::Route;
@@ -70,22 +70,26 @@ impl HttpCounters {
         let responses = Status::ALL.iter().map(|status| Sample {
             name: status.counter_name(),
             help: status.counter_help(),
+            kind: Kind::Counter,
             value: self.responses(*status),
         });
         let refusals = Refusal::ALL.iter().map(|reason| Sample {
             name: reason.counter_name(),
             help: reason.counter_help(),
+            kind: Kind::Counter,
             value: self.refusals(*reason),
         });
         let others = [
             Sample {
                 name: "continues",
                 help: "Interim responses: 100 Continue.",
+                kind: Kind::Counter,
                 value: self.continues.get(),
             },
             Sample {
                 name: "bodies_abandoned",
                 help: "Connections closed because a body that nobody wanted was malformed, too large or too slow.",
+                kind: Kind::Counter,
                 value: self.bodies_abandoned.get(),
             },
         ];

@@ -54,6 +54,8 @@ pub trait Stack {
 pub struct Running {
     /// Where clients reach it.
     pub addresses: Vec<SocketAddr>,
+    /// The CPU of each core.
+    pub cpus: Vec<usize>,
     /// What each core got and what it took, a line each, for the operator.
     pub report: Vec<String>,
     /// What the cores count, in groups that each belong to one part of one core.

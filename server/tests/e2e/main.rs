@@ -10,6 +10,7 @@ mod clients;
 mod hostile;
 mod http;
 mod kernel_stacks;
+mod operate;
 mod privileges;
 #[cfg(feature = "xdp")]
 mod raw;

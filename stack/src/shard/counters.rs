@@ -9,6 +9,8 @@ crate::counters! {
         connections: Gauge,
         /// Connections in SYN-SENT.
         syn_sent: Gauge,
+        /// Connections that can exist at once.
+        connections_max: Gauge,
         /// Connections in SYN-RECEIVED.
         syn_received: Gauge,
         /// Connections in ESTABLISHED or CLOSE-WAIT.
@@ -17,6 +19,16 @@ crate::counters! {
         closing: Gauge,
         /// Records of connections in TIME-WAIT.
         time_wait: Gauge,
+        /// Records of connections in TIME-WAIT that can exist at once.
+        time_wait_max: Gauge,
+        /// Entries of the flow table: one for each connection and each record in TIME-WAIT.
+        flows: Gauge,
+        /// Entries that the flow table has room for.
+        flows_max: Gauge,
+        /// Connections that wait for a transmit slot, or for the others' turn.
+        deferred: Gauge,
+        /// Connections with a timer.
+        timers: Gauge,
 
         /// Segments that were well-formed and for us.
         in_segs: Counter,

@@ -132,6 +132,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         core.resume_waiting(links);
         core.expire(links);
         core.follow_service(links);
+        core.publish_levels();
         let mut is_sending = !core.waiting.is_empty();
         for link in links {
             is_sending |= link.flush(now);
@@ -361,6 +362,10 @@ impl<'a, S: Service> Core<'a, S> {
                 Cold::new(receive, send)
             })
             .collect();
+        let counters = Arc::new(TcpCounters::default());
+        counters.connections_max.set(connections as u64);
+        counters.time_wait_max.set(time_wait as u64);
+        counters.flows_max.set((connections + time_wait) as u64);
         let limit = |per_second| RateLimit::new(per_second, &secrets.rate_limit);
         let bytes = |len: usize| vec![0; len].into_boxed_slice();
         Ok(Core {
@@ -396,7 +401,7 @@ impl<'a, S: Service> Core<'a, S> {
                 spare: bytes(config.mtu),
                 unseen: bytes(L2Header::BYTES_MAX + config.mtu),
             },
-            counters: Arc::default(),
+            counters,
             discards: Arc::default(),
             unix_time_s: None,
             is_draining: false,
@@ -409,6 +414,13 @@ impl<'a, S: Service> Core<'a, S> {
 
     fn now_ms(&self) -> u32 {
         self.now.total_millis() as u32
+    }
+
+    /// Tells the levels that are not told where they change.
+    fn publish_levels(&self) {
+        self.counters.flows.set(self.flows.len() as u64);
+        self.counters.timers.set(self.timers.len() as u64);
+        self.counters.deferred.set(self.waiting.len() as u64);
     }
 
     /// What `flow` belongs to.

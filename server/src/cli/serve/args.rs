@@ -38,6 +38,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub event: EventArgs,
     #[command(flatten)]
+    pub operation: OperationArgs,
+    #[command(flatten)]
     pub privilege: PrivilegeArgs,
     #[command(flatten)]
     pub log: LogArgs,
@@ -351,6 +353,16 @@ pub struct PrivilegeArgs {
     /// What happens to a system call that no server needs once it has started
     #[arg(long, value_enum, default_value_t)]
     pub seccomp: Seccomp,
+}
+
+/// How the server is operated.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Operation")]
+pub struct OperationArgs {
+    /// Control socket for `barewire status`, `top` and `stop`, which only its owner and root may open;
+    /// auto: PORT.sock in /run/barewire (root) or $XDG_RUNTIME_DIR/barewire
+    #[arg(long, value_name = "auto|off|PATH", default_value = "auto")]
+    pub control: String,
 }
 
 impl ServeArgs {

@@ -8,21 +8,26 @@ mod xdp;
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use barewire_stack::counters::Kind;
 use barewire_stack::lifecycle::Lifecycle;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 use sd_notify::NotifyState;
 
 pub use self::args::{ServeArgs, StackName};
-use self::supervise::{Ending, Supervisor, tell_manager};
+use self::supervise::{Ending, Remote, Supervisor, tell_manager};
 use crate::confine::Confinement;
 use crate::events::Events;
 use crate::http::{HttpCounters, Status};
+use crate::operate::control::{ControlSocket, Controlled, Name};
+use crate::operate::overview::Bytes;
+use crate::operate::{self, Instruments, locate};
 use crate::site::{self, Site};
 use crate::stacks::{CounterGroup, Running, Stack};
 
@@ -41,10 +46,10 @@ pub fn run(
     match (args.stack(), &args.place.interface) {
         #[cfg(feature = "xdp")]
         (StackName::Xdp, Some(interface)) => {
-            serve(args, usage(xdp::stack(args, interface), command)?)
+            serve(args, "xdp", usage(xdp::stack(args, interface), command)?)
         }
         #[cfg(feature = "epoll")]
-        (StackName::Epoll, _) => serve(args, usage(kernel::epoll(args), command)?),
+        (StackName::Epoll, _) => serve(args, "epoll", usage(kernel::epoll(args), command)?),
         #[cfg(feature = "uring")]
         (StackName::Uring, _) => serve_uring(args, command),
         #[allow(unreachable_patterns, reason = "reachable where a stack was left out")]
@@ -65,19 +70,19 @@ fn usage<T, E: fmt::Display>(
 fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCode> {
     let stack = usage(kernel::uring(args), command)?;
     match crate::stacks::uring::supported(&stack) {
-        Ok(()) => serve(args, stack),
+        Ok(()) => serve(args, "uring", stack),
         #[cfg(feature = "epoll")]
         Err(missing) => {
             tracing::warn!("{missing}; falling back to epoll");
-            serve(args, usage(kernel::epoll(args), command)?)
+            serve(args, "epoll", usage(kernel::epoll(args), command)?)
         }
         #[cfg(not(feature = "epoll"))]
         Err(missing) => Err(missing.into()),
     }
 }
 
-/// Starts `stack`, tells what it got, and stays until it has ended.
-fn serve<S: Stack>(args: &ServeArgs, stack: S) -> anyhow::Result<ExitCode> {
+/// Starts `stack`, which is called `name`, tells what it got, and stays until it has ended.
+fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let confinement = Confinement::begin(args.privilege.user.as_deref(), args.privilege.seccomp)?;
     let confinement = Arc::new(confinement);
@@ -104,11 +109,30 @@ fn serve<S: Stack>(args: &ServeArgs, stack: S) -> anyhow::Result<ExitCode> {
 
     let lifecycle = Lifecycle::new();
     let running = stack.start(make_service, &lifecycle)?;
+    let control = open_control(args, &running)?;
     confinement.give_up_privileges()?;
     let supervisor = Supervisor::new().context("cannot catch signals")?;
+    let instruments = Instruments::new(
+        name,
+        started,
+        &running,
+        Arc::clone(&http),
+        Arc::clone(&events),
+        lifecycle.clone(),
+    );
+    let control = control.map(|socket| {
+        let remote = supervisor.remote();
+        socket.serve(Arc::new(Controls {
+            instruments,
+            remote,
+        }))
+    });
+    let control = control
+        .transpose()
+        .context("no thread for the control socket")?;
     confinement.restrict_calls()?;
     confinement.verify()?;
-    report(&running, &events);
+    report(&running, &events, control.as_ref());
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);
@@ -118,19 +142,56 @@ fn serve<S: Stack>(args: &ServeArgs, stack: S) -> anyhow::Result<ExitCode> {
     Ok(match ending {
         Ending::Drained | Ending::DrainTimeout => ExitCode::SUCCESS,
         // As a shell reports a process that the signal had ended.
-        Ending::Forced { signal } => ExitCode::from(128 + signal as u8),
+        Ending::Forced(cause) => ExitCode::from(128 + cause.signal() as u8),
     })
 }
 
+/// A server as whoever holds its control socket sees it.
+struct Controls {
+    instruments: Instruments,
+    remote: Remote,
+}
+
+impl Controlled for Controls {
+    fn status(&self) -> operate::Status {
+        self.instruments.read()
+    }
+
+    fn stop(&self) {
+        self.remote.stop();
+    }
+}
+
+/// Opens the control socket where the operator wants it. Where nobody said so, a server that cannot
+/// have one serves all the same.
+fn open_control(args: &ServeArgs, running: &Running) -> anyhow::Result<Option<ControlSocket>> {
+    let port = running
+        .addresses
+        .first()
+        .map_or(0, |address| address.port());
+    match args.operation.control.as_str() {
+        "off" => Ok(None),
+        "auto" => Ok(locate::open_default(port)
+            .inspect_err(|error| {
+                tracing::warn!("{error}; `barewire status`, `top` and `stop` will not work");
+            })
+            .ok()),
+        path => Ok(Some(ControlSocket::open(Path::new(path))?)),
+    }
+}
+
 /// Says what each core got and what it all takes, then that the server is ready, and where.
-fn report(running: &Running, events: &Events) {
+fn report(running: &Running, events: &Events, control: Option<&Name>) {
     for line in &running.report {
         say(line);
     }
     say(&format!(
         "events: {} for all users",
-        Bytes(events.memory_bytes())
+        Bytes(events.memory_bytes() as u64)
     ));
+    if let Some(control) = control {
+        say(&format!("control: {}", control.path().display()));
+    }
     let urls: Vec<_> = running
         .addresses
         .iter()
@@ -144,7 +205,9 @@ fn report(running: &Running, events: &Events) {
 fn log_counters(groups: &[CounterGroup]) {
     for group in groups {
         let samples = group.counters.samples();
-        let counted = samples.iter().filter(|sample| sample.value > 0);
+        let counted = samples
+            .iter()
+            .filter(|sample| sample.kind == Kind::Counter && sample.value > 0);
         let counted: Vec<_> = counted
             .map(|sample| format!("{}={}", sample.name, sample.value))
             .collect();
@@ -227,38 +290,9 @@ fn not_built_in(stack: StackName, command: &mut Command) -> clap::Error {
     )
 }
 
-/// A number of bytes, for people.
-struct Bytes(usize);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
-        let unit = (self.0.max(1).ilog2() as usize / 10).min(UNITS.len() - 1);
-        write!(
-            f,
-            "{:.*} {}",
-            usize::from(unit > 0),
-            self.0 as f64 / f64::powi(1024.0, unit as i32),
-            UNITS[unit]
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_are_shown_in_the_largest_unit_that_fits() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1_572_864, "1.5 MiB"),
-        ] {
-            assert_eq!(Bytes(bytes).to_string(), text);
-        }
-    }
 
     #[test]
     fn the_summary_adds_up_all_cores() {

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  SIGTERM, SIGINT ─▶ signals ──┐              ┌─▶ Lifecycle::advance ─▶ cores
-//!                               ├─▶ events ─▶ main
+//!  barewire stop ───▶ Remote ───┼─▶ events ─▶ main
 //!  a core ended ───▶ watchers ──┘              └─▶ Ending, after the last core or a deadline
 //! ```
 
+use std::fmt;
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
@@ -27,11 +28,48 @@ pub enum Ending {
     Drained,
     /// The drain deadline passed; connections that were left were reset.
     DrainTimeout,
-    /// A second signal came.
-    Forced {
-        /// The signal's number.
-        signal: i32,
-    },
+    /// It was told to stop a second time.
+    Forced(Cause),
+}
+
+/// Who wants the server to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A signal with this number.
+    Signal(i32),
+    /// Somebody at the control socket.
+    Control,
+}
+
+impl Cause {
+    /// The signal, or the one that means the same.
+    pub fn signal(self) -> i32 {
+        match self {
+            Cause::Signal(signal) => signal,
+            Cause::Control => SIGTERM,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Signal(signal) => f.write_str(signal_name(*signal).unwrap_or("signal")),
+            Cause::Control => f.write_str("barewire stop"),
+        }
+    }
+}
+
+/// Lets another thread end the server.
+#[derive(Debug, Clone)]
+pub struct Remote(Sender<Event>);
+
+impl Remote {
+    /// Drains; called again, ends at once.
+    pub fn stop(&self) {
+        // Nobody listens any more once the process is about to end.
+        let _ = self.0.send(Event::Stop(Cause::Control));
+    }
 }
 
 /// SIGTERM and SIGINT, caught from here on.
@@ -40,8 +78,9 @@ pub struct Supervisor {
     sender: Sender<Event>,
 }
 
+#[derive(Debug)]
 enum Event {
-    Signal(i32),
+    Stop(Cause),
     CoreEnded {
         index: usize,
         outcome: thread::Result<anyhow::Result<()>>,
@@ -63,10 +102,15 @@ impl Supervisor {
             .spawn(move || {
                 signals
                     .forever()
-                    .map(Event::Signal)
+                    .map(|signal| Event::Stop(Cause::Signal(signal)))
                     .try_for_each(|event| to.send(event))
             })?;
         Ok(Supervisor { events, sender })
+    }
+
+    /// What ends the server from another thread.
+    pub fn remote(&self) -> Remote {
+        Remote(self.sender.clone())
     }
 
     /// Stays until all `cores` have ended: after a signal that is when they have drained, at most
@@ -100,19 +144,18 @@ impl Supervisor {
         let mut deadline = None;
         while left > 0 {
             match self.next(deadline) {
-                Some(Event::Signal(signal)) if lifecycle.phase() == Phase::Serve => {
+                Some(Event::Stop(cause)) if lifecycle.phase() == Phase::Serve => {
                     tell_manager(NotifyState::Stopping);
                     tracing::info!(
-                        "{}: draining for at most {} ms; a second signal stops at once",
-                        signal_name(signal).unwrap_or("signal"),
+                        "{cause}: draining for at most {} ms; a second one stops at once",
                         drain_timeout.as_millis()
                     );
                     lifecycle.advance(Phase::Drain);
                     deadline = Some(Instant::now() + drain_timeout);
                 }
-                Some(Event::Signal(signal)) => {
+                Some(Event::Stop(cause)) => {
                     lifecycle.advance(Phase::Stop);
-                    ending = Ending::Forced { signal };
+                    ending = Ending::Forced(cause);
                     deadline = Some(Instant::now() + STOP_TIMEOUT);
                 }
                 Some(Event::CoreEnded { index, outcome }) => {
@@ -193,7 +236,7 @@ mod tests {
     fn supervisor(signals: &[i32]) -> Supervisor {
         let (sender, events) = mpsc::channel();
         for &signal in signals {
-            sender.send(Event::Signal(signal)).unwrap();
+            sender.send(Event::Stop(Cause::Signal(signal))).unwrap();
         }
         Supervisor { events, sender }
     }
@@ -221,7 +264,17 @@ mod tests {
         let ending = supervisor(&[SIGTERM, SIGINT])
             .run(cores, &lifecycle, NEVER)
             .unwrap();
-        assert_eq!(ending, Ending::Forced { signal: SIGINT });
+        assert_eq!(ending, Ending::Forced(Cause::Signal(SIGINT)));
+    }
+
+    #[test]
+    fn a_remote_is_as_good_as_a_signal() {
+        let lifecycle = Lifecycle::new();
+        let cores = vec![core(&lifecycle, Phase::Stop)];
+        let supervisor = supervisor(&[SIGTERM]);
+        supervisor.remote().stop();
+        let ending = supervisor.run(cores, &lifecycle, NEVER).unwrap();
+        assert_eq!(ending, Ending::Forced(Cause::Control));
     }
 
     #[test]

@@ -298,6 +298,7 @@ impl<S: Service> Worker for EpollCore<S> {
             }
             self.send_replies();
             self.expire_timers();
+            self.bench.publish_levels();
             // Accepted last: no event of this batch can mean a connection that takes a freed index.
             if knock {
                 self.accept();

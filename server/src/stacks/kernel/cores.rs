@@ -144,6 +144,7 @@ where
         });
     Ok(Running {
         addresses: vec![address],
+        cpus,
         report: reports,
         counters: counters.collect(),
         cores: starting.into_iter().filter_map(Starting::serve).collect(),

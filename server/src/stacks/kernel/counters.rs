@@ -7,6 +7,16 @@ barewire_stack::counters! {
     pub struct KernelCounters {
         /// Connections open now.
         open: Gauge,
+        /// Connections that can be open at once.
+        open_max: Gauge,
+        /// Buffers that hold input which was not consumed yet.
+        receive_buffers: Gauge,
+        /// Buffers for input there are.
+        receive_buffers_max: Gauge,
+        /// Buffers that hold replies which were not sent yet.
+        send_buffers: Gauge,
+        /// Buffers for replies there are.
+        send_buffers_max: Gauge,
         /// Connections accepted.
         accepted: Counter,
         /// Times accepting paused because every connection was in use.

@@ -15,6 +15,7 @@ use super::memory::Memory;
 pub struct Pool {
     memory: Arc<Memory>,
     buffer_bytes: usize,
+    count: u32,
     free: Vec<u32>,
 }
 
@@ -37,6 +38,7 @@ impl Pool {
         Ok(Pool {
             memory: Arc::new(Memory::new(len)?),
             buffer_bytes,
+            count,
             free: (0..count).rev().collect(),
         })
     }
@@ -74,6 +76,12 @@ impl Pool {
     pub fn bytes(&self, buffer: &Buffer) -> &[u8] {
         // SAFETY: as in `bytes_mut`; the pool is borrowed, so nobody writes to it.
         unsafe { &*self.part(buffer) }
+    }
+
+    /// Number of buffers that are lent.
+    #[inline]
+    pub fn lent(&self) -> usize {
+        self.count as usize - self.free.len()
     }
 
     /// The memory of all buffers, for a kernel that reads from them on its own time.

@@ -51,6 +51,13 @@ impl<S: Service> Workbench<S> {
                 source,
             })
         };
+        for max in [
+            &counters.open_max,
+            &counters.receive_buffers_max,
+            &counters.send_buffers_max,
+        ] {
+            max.set(config.connections as u64);
+        }
         Ok(Workbench {
             service,
             clock: Clock::new(),
@@ -68,6 +75,15 @@ impl<S: Service> Workbench<S> {
         if let Some(unix_time_s) = self.clock.tick() {
             self.service.on_clock(unix_time_s);
         }
+    }
+
+    /// A batch of events was worked on: tells how much memory is in use.
+    #[inline]
+    pub fn publish_levels(&self) {
+        self.counters
+            .receive_buffers
+            .set(self.receive.lent() as u64);
+        self.counters.send_buffers.set(self.send.lent() as u64);
     }
 
     /// What it got and what it took, for the operator.

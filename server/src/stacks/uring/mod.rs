@@ -349,6 +349,7 @@ impl<S: Service> Worker for UringCore<S> {
             while let Some(index) = self.timers.pop_expired(now) {
                 self.work_on(index, Connection::on_timer);
             }
+            self.bench.publish_levels();
             self.door.retry_at = self.door.retry_at.filter(|&at| at > now);
             match self.member.phase() {
                 Phase::Serve => {}

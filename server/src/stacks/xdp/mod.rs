@@ -164,6 +164,7 @@ impl Stack for XdpConfig {
         });
         Ok(Running {
             addresses: served.collect(),
+            cpus: plan.cores.iter().map(|core| core.cpu).collect(),
             report,
             counters,
             cores: starting

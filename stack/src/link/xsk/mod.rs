@@ -19,13 +19,14 @@ mod queue;
 mod socket;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::xdp_statistics;
+use rustix::net::xdp::XdpStatistics;
 use thiserror::Error;
 
-use crate::counters::{LinkCounters, Sample, Samples};
+use crate::counters::{Kind, LinkCounters, Sample, Samples};
 use crate::interface::Interface;
 use crate::link::{Link, Received as _, Transmit as _};
 use crate::redirect::Mode;
@@ -205,6 +206,8 @@ pub struct XskLink {
     transmit: Transmit,
     /// A second descriptor of the socket, for whoever reads its statistics meanwhile.
     socket: Arc<OwnedFd>,
+    /// The kernel's statistics when the link was closed.
+    last_statistics: Arc<OnceLock<XdpStatistics>>,
     counters: Arc<LinkCounters>,
     /// Every look at an empty ring is a system call that runs the driver's receive loop.
     busy_poll: bool,
@@ -249,11 +252,18 @@ impl XskLink {
             opened.rings,
             &counters,
         );
+        counters
+            .rx_frames_held_max
+            .set(config.rx_ring_frames.into());
+        counters
+            .tx_frames_used_max
+            .set(config.tx_ring_frames.into());
         let mut link = XskLink {
             reception,
             received,
             transmit,
             socket: Arc::new(opened.socket),
+            last_statistics: Arc::default(),
             counters,
             busy_poll: config.busy_poll.is_some(),
             outcome: opened.outcome,
@@ -274,14 +284,19 @@ impl XskLink {
 
     /// The kernel's side of the statistics, for other threads to read.
     pub fn kernel_statistics(&self) -> KernelStatistics {
-        KernelStatistics(Arc::downgrade(&self.socket))
+        KernelStatistics {
+            socket: Arc::downgrade(&self.socket),
+            last: Arc::clone(&self.last_statistics),
+        }
     }
 
     fn refill(&mut self) {
         let given = self.reception.refill(&mut self.received);
-        if self.reception.idle() > 0 {
+        let held = self.reception.idle();
+        if held > 0 {
             self.counters.fill_ring_full.increment();
         }
+        self.counters.rx_frames_held.set(held as u64);
         if given > 0 && self.reception.needs_wakeup() {
             self.wake_reception();
         }
@@ -331,6 +346,9 @@ impl Link for XskLink {
         self.counters.tx_frames.add(frames as u64);
         self.counters.tx_bytes.add(bytes);
 
+        let used = self.transmit.unsent_or_in_flight();
+        self.counters.tx_frames_used.set(used as u64);
+
         let mut unsent = self.transmit.unsent();
         while unsent > 0 && self.transmit.needs_wakeup() {
             self.counters.tx_wakeups.increment();
@@ -364,25 +382,42 @@ impl Link for XskLink {
     }
 }
 
-/// What the kernel counted on a queue, readable from any thread for as long as the link lives.
+/// What the kernel forgets with the socket is kept for whoever reads it later.
+impl Drop for XskLink {
+    fn drop(&mut self) {
+        if let Ok(statistics) = xdp_statistics(&self.socket) {
+            // Empty until now: a link is dropped once.
+            let _ = self.last_statistics.set(statistics);
+        }
+    }
+}
+
+/// What the kernel counted on a queue, readable from any thread, also after the link was closed.
 ///
 /// Does not keep the socket open.
 #[derive(Debug, Clone)]
-pub struct KernelStatistics(Weak<OwnedFd>);
+pub struct KernelStatistics {
+    socket: Weak<OwnedFd>,
+    last: Arc<OnceLock<XdpStatistics>>,
+}
 
-/// Empty once the link is closed.
+impl KernelStatistics {
+    fn read(&self) -> Option<XdpStatistics> {
+        let live = || xdp_statistics(&self.socket.upgrade()?).ok();
+        self.last.get().cloned().or_else(live)
+    }
+}
+
+/// Empty if the kernel does not tell.
 impl Samples for KernelStatistics {
     fn samples(&self) -> Vec<Sample> {
-        let Some(statistics) = self
-            .0
-            .upgrade()
-            .and_then(|socket| xdp_statistics(&socket).ok())
-        else {
+        let Some(statistics) = self.read() else {
             return Vec::new();
         };
         let sample = |name, help, value: Option<u64>| Sample {
             name,
             help,
+            kind: Kind::Counter,
             value: value.unwrap_or_default(),
         };
         vec![

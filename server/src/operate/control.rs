@@ -1,0 +1,467 @@
+//! The control socket: how another process asks a running server, or tells it to stop.
+//!
+//! A stream socket in the file system that only its owner and root may open (mode 0600, set before
+//! the name exists). One question and one answer per connection, each one line of JSON:
+//!
+//! ```text
+//!   {"ask":"status"}  ──▶  {"answer":"status","content":{…a Status…}}
+//!   {"ask":"stop"}    ──▶  {"answer":"stopping","content":{"pid":…}}    end of file when the process ends
+//! ```
+//!
+//! A name whose server was killed stays behind and is taken over; one whose server lives is not.
+//! Whoever makes or removes a name holds a lock on its directory meanwhile, so that a server that has
+//! made its name but does not listen yet is not taken for a dead one.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, fchmod, flock};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::status::Status;
+use super::timed::Timed;
+
+/// What can be asked of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Question {
+    /// How it is.
+    Status,
+    /// To drain and end; asked again, to end at once.
+    Stop,
+}
+
+/// What a server answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "content", rename_all = "snake_case")]
+pub enum Answer {
+    /// How it is.
+    Status(Box<Status>),
+    /// It is on its way. The connection ends when the process does.
+    Stopping {
+        /// The process.
+        pid: u32,
+    },
+    /// It does not know what that means.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a server does when it is asked.
+pub trait Controlled: Send + Sync + 'static {
+    /// How it is.
+    fn status(&self) -> Status;
+    /// Drains and ends; called again, ends at once.
+    fn stop(&self);
+}
+
+/// Why there is no control socket.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// Another server has that name.
+    #[error("{0} belongs to a server that runs: choose another name with --control")]
+    Taken(PathBuf),
+    /// There is something else of that name.
+    #[error("{0} is there and is not a socket: remove it, or choose another name with --control")]
+    NotASocket(PathBuf),
+    /// Names of sockets are short.
+    #[error("{0} is too long for a socket: at most 107 bytes")]
+    TooLong(PathBuf),
+    /// Anything else.
+    #[error("cannot make the control socket {path}: {step}: {source}")]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// What was being done.
+        step: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// Questions that are answered at the same time; whoever comes next waits.
+const THREADS: usize = 2;
+/// How long one question and its answer may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait for another process that holds the lock on the directory.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// The longest question.
+const QUESTION_BYTES_MAX: u64 = 4096;
+/// Who can wait for the end at the same time.
+const WAITING_MAX: usize = 64;
+
+/// A socket that listens. Dropping it removes its name.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    name: Name,
+}
+
+/// A name in the file system that is removed as long as it is still ours.
+#[derive(Debug)]
+pub struct Name {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl ControlSocket {
+    /// Makes the socket, and its directory if that is missing.
+    ///
+    /// # Errors
+    ///
+    /// If a live server has the name, or the file system refuses.
+    pub fn open(path: &Path) -> Result<Self, ControlError> {
+        let refused = |step| {
+            move |source: io::Error| ControlError::Refused {
+                path: path.to_owned(),
+                step,
+                source,
+            }
+        };
+        let address =
+            SocketAddrUnix::new(path).map_err(|_| ControlError::TooLong(path.to_owned()))?;
+        let directory = directory_of(path);
+        fs::create_dir_all(directory).map_err(refused("its directory"))?;
+        let _lock = lock(directory).map_err(refused("lock on its directory"))?;
+        match UnixStream::connect(path) {
+            Ok(_) => return Err(ControlError::Taken(path.to_owned())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                let is_socket = fs::symlink_metadata(path).is_ok_and(|found| is_socket(&found));
+                if !is_socket {
+                    return Err(ControlError::NotASocket(path.to_owned()));
+                }
+                fs::remove_file(path).map_err(refused("unlink"))?;
+            }
+            Err(error) => return Err(refused("connect")(error)),
+        }
+
+        let call = |step| move |errno: Errno| refused(step)(errno.into());
+        let socket = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        );
+        let socket = socket.map_err(call("socket"))?;
+        // The name gets the mode of the socket: there is no moment at which others could connect.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(call("fchmod"))?;
+        bind(&socket, &address).map_err(call("bind"))?;
+        listen(&socket, 16).map_err(call("listen"))?;
+        let found = fs::symlink_metadata(path).map_err(refused("stat"))?;
+        Ok(ControlSocket {
+            listener: UnixListener::from(socket),
+            name: Name {
+                path: path.to_owned(),
+                identity: (found.dev(), found.ino()),
+            },
+        })
+    }
+
+    /// Answers from here on, on threads of its own that live as long as the process. The name is
+    /// removed when what is returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If there are no more threads.
+    pub fn serve(self, server: Arc<dyn Controlled>) -> io::Result<Name> {
+        let waiting = Arc::new(Mutex::new(Vec::new()));
+        let listener = Arc::new(self.listener);
+        for _ in 0..THREADS {
+            let (listener, server) = (Arc::clone(&listener), Arc::clone(&server));
+            let waiting = Arc::clone(&waiting);
+            thread::Builder::new()
+                .name("control".into())
+                .spawn(move || {
+                    for stream in listener.incoming().flatten() {
+                        // Who hangs up, or takes too long, gets no answer.
+                        let _ = answer(stream, &*server, &waiting);
+                    }
+                })?;
+        }
+        Ok(self.name)
+    }
+}
+
+/// Answers one question. Who waits for the end is put into `waiting`, whose connections the end of
+/// the process closes.
+fn answer(
+    stream: UnixStream,
+    server: &dyn Controlled,
+    waiting: &Mutex<Vec<UnixStream>>,
+) -> io::Result<()> {
+    let mut stream = Timed::new(stream, TIMEOUT);
+    let mut line = String::new();
+    BufReader::new(&mut stream)
+        .take(QUESTION_BYTES_MAX)
+        .read_line(&mut line)?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(Question::Status) => Answer::Status(Box::new(server.status())),
+        Ok(Question::Stop) => {
+            server.stop();
+            Answer::Stopping {
+                pid: std::process::id(),
+            }
+        }
+        Err(error) => Answer::Refused {
+            reason: error.to_string(),
+        },
+    };
+    write_line(&mut stream, &answer)?;
+    if matches!(answer, Answer::Stopping { .. }) {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < WAITING_MAX {
+            waiting.push(stream.into_inner());
+        }
+    }
+    Ok(())
+}
+
+impl Name {
+    /// The name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _lock = lock(directory_of(&self.path));
+        let found = fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.identity) {
+            // Without the right to remove it, it stays behind, as after a kill.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Why a server cannot be asked.
+#[derive(Debug, Error)]
+pub enum AskError {
+    /// Nobody listens.
+    #[error("no server listens at {0}")]
+    Nobody(PathBuf),
+    /// It belongs to somebody else.
+    #[error("not allowed to open {0}: only its owner and root are (sudo barewire ...)")]
+    Forbidden(PathBuf),
+    /// It answers in ways that are not ours.
+    #[error("{path} does not answer as this version of barewire does: {reason}")]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It said nothing, or not all.
+    #[error("{path} does not answer: {source}")]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// A connection to a server's control socket.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    path: PathBuf,
+}
+
+impl Connection {
+    /// Connects to the server at `path`.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it belongs to somebody else.
+    pub fn open(path: &Path) -> Result<Self, AskError> {
+        match UnixStream::connect(path) {
+            Ok(stream) => Ok(Connection {
+                stream,
+                path: path.to_owned(),
+            }),
+            Err(error) => Err(match error.kind() {
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => AskError::Nobody(path.into()),
+                ErrorKind::PermissionDenied => AskError::Forbidden(path.into()),
+                _ => AskError::Silent {
+                    path: path.into(),
+                    source: error,
+                },
+            }),
+        }
+    }
+
+    /// Asks for the status.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer, or one that this version does not understand.
+    pub fn status(self) -> Result<Status, AskError> {
+        match self.ask(Question::Status)? {
+            (Answer::Status(status), _) => Ok(*status),
+            (other, path) => Err(foreign(path, &other)),
+        }
+    }
+
+    /// Tells the server to stop, and returns its process and what to wait for its end with.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer, or one that this version does not understand.
+    pub fn stop(self) -> Result<(u32, Ending), AskError> {
+        let stream = self.stream.try_clone().map_err(silent(&self.path))?;
+        match self.ask(Question::Stop)? {
+            (Answer::Stopping { pid }, _) => Ok((pid, Ending(stream))),
+            (other, path) => Err(foreign(path, &other)),
+        }
+    }
+
+    fn ask(self, question: Question) -> Result<(Answer, PathBuf), AskError> {
+        let Connection { stream, path } = self;
+        let mut stream = Timed::new(stream, TIMEOUT * 2);
+        let mut line = String::new();
+        write_line(&mut stream, &question)
+            .and_then(|()| BufReader::new(&mut stream).read_line(&mut line))
+            .map_err(silent(&path))?;
+        match serde_json::from_str(&line) {
+            Ok(answer) => Ok((answer, path)),
+            Err(error) => Err(AskError::Foreign {
+                path,
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+/// A server that is about to end.
+#[derive(Debug)]
+pub struct Ending(UnixStream);
+
+impl Ending {
+    /// Waits for the end of the process, at most so long. Returns whether it has ended.
+    pub fn wait(mut self, timeout: Option<Duration>) -> bool {
+        if self.0.set_read_timeout(timeout).is_err() {
+            return false;
+        }
+        match self.0.read(&mut [0]) {
+            Ok(_) => true,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
+    }
+}
+
+fn silent(path: &Path) -> impl FnOnce(io::Error) -> AskError {
+    let path = path.to_owned();
+    move |source| AskError::Silent { path, source }
+}
+
+fn foreign(path: PathBuf, answer: &Answer) -> AskError {
+    let reason = match answer {
+        Answer::Refused { reason } => reason.clone(),
+        _ => "it answered another question".to_owned(),
+    };
+    AskError::Foreign { path, reason }
+}
+
+fn write_line(stream: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn is_socket(found: &fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())
+}
+
+/// A lock on `directory`, released when it is dropped.
+fn lock(directory: &Path) -> io::Result<File> {
+    let file = File::open(directory)?;
+    let mut tries = 0;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
+                tries += 1;
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn only_the_owner_may_open_it_and_nothing_stays_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/er/80.sock");
+        let socket = ControlSocket::open(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(matches!(
+            ControlSocket::open(&path),
+            Err(ControlError::Taken(_))
+        ));
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_dead_servers_name_is_taken_over_and_a_successors_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("80.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let first = ControlSocket::open(&path).unwrap();
+
+        fs::remove_file(&path).unwrap();
+        let second = ControlSocket::open(&path).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_no_socket_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("80.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(
+            ControlSocket::open(&path),
+            Err(ControlError::NotASocket(_))
+        ));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        let long = directory.path().join("x".repeat(200));
+        assert!(matches!(
+            ControlSocket::open(&long),
+            Err(ControlError::TooLong(_))
+        ));
+    }
+}

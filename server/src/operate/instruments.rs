@@ -1,0 +1,393 @@
+//! From live counters to a [`Status`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use barewire_stack::counters::{Kind, Sample};
+use barewire_stack::lifecycle::{Lifecycle, Phase};
+use procfs::process::Process;
+
+use super::status::{
+    Connections, Counters, Drops, Memory, Pool, Requests, SCHEMA, Server, State, Stats, Status,
+};
+use crate::events::Events;
+use crate::http::{self, HttpCounters};
+use crate::stacks::{CounterGroup, Running};
+
+/// Everything that can be read of a running server.
+#[derive(Debug, Clone)]
+pub struct Instruments {
+    stack: &'static str,
+    addresses: Vec<String>,
+    cpus: Vec<usize>,
+    started: Instant,
+    groups: Vec<CounterGroup>,
+    http: Arc<[Arc<HttpCounters>]>,
+    events: Arc<Events>,
+    lifecycle: Lifecycle,
+}
+
+/// The counters of one part at one moment.
+pub(super) struct Reading {
+    pub core: Option<usize>,
+    pub queue: Option<u32>,
+    pub part: &'static str,
+    pub samples: Vec<Sample>,
+}
+
+impl Instruments {
+    /// Those of a server that was `started` and is `running` on `stack`.
+    pub fn new(
+        stack: &'static str,
+        started: Instant,
+        running: &Running,
+        http: Arc<[Arc<HttpCounters>]>,
+        events: Arc<Events>,
+        lifecycle: Lifecycle,
+    ) -> Self {
+        Instruments {
+            stack,
+            addresses: running.addresses.iter().map(ToString::to_string).collect(),
+            cpus: running.cpus.clone(),
+            started,
+            groups: running.counters.clone(),
+            http,
+            events,
+            lifecycle,
+        }
+    }
+
+    /// The server now. Each number is exact; two of them may be a moment apart.
+    pub fn read(&self) -> Status {
+        let readings = self.readings();
+        let uptime = self.started.elapsed();
+        Status {
+            schema: SCHEMA,
+            server: Server {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                state: match self.lifecycle.phase() {
+                    Phase::Serve => State::Serving,
+                    Phase::Drain => State::Draining,
+                    Phase::Stop => State::Stopping,
+                },
+                stack: self.stack.to_owned(),
+                addresses: self.addresses.clone(),
+                cpus: self.cpus.clone(),
+                started_unix_s: unix_time_s(SystemTime::now(), uptime),
+                uptime_s: uptime.as_secs_f64(),
+            },
+            requests: self.requests(),
+            connections: connections(&readings),
+            stats: self.events.stats().into(),
+            memory: memory(),
+            pools: readings.iter().flat_map(pools).collect(),
+            drops: drops(&readings),
+            counters: readings.iter().map(Counters::from).collect(),
+            rates: None,
+        }
+    }
+
+    /// Every counter there is, in groups.
+    pub(super) fn readings(&self) -> Vec<Reading> {
+        let stack = self.groups.iter().map(|group| Reading {
+            core: group.core,
+            queue: group.queue,
+            part: group.part,
+            samples: group.counters.samples(),
+        });
+        let of_core = |part| {
+            move |(core, samples): (usize, Vec<Sample>)| Reading {
+                core: Some(core),
+                queue: None,
+                part,
+                samples,
+            }
+        };
+        // There may be fewer cores than were prepared for: a queue each, say.
+        let cores = self.cpus.len();
+        let http = self.http.iter().map(|core| core.samples());
+        let events = self.events.counters().iter();
+        let events = events.map(|core| barewire_stack::counters::Samples::samples(&**core));
+        stack
+            .chain(http.take(cores).enumerate().map(of_core("http")))
+            .chain(events.take(cores).enumerate().map(of_core("events")))
+            .collect()
+    }
+
+    fn requests(&self) -> Requests {
+        let mut requests = Requests::default();
+        for core in &*self.http {
+            for &status in http::Status::ALL {
+                let count = core.responses(status);
+                requests.total += count;
+                if count > 0 {
+                    *requests.by_status.entry(status.code()).or_default() += count;
+                }
+            }
+            for (path, count) in core.requests_by_route() {
+                *requests.by_route.entry(path.to_owned()).or_default() += count;
+            }
+        }
+        requests
+    }
+}
+
+/// The levels that are states of a connection, by part, and the one that is all of them.
+const STATES: &[(&str, &str, &[&str])] = &[
+    (
+        "tcp",
+        "connections",
+        &[
+            "syn_sent",
+            "syn_received",
+            "established",
+            "closing",
+            "time_wait",
+        ],
+    ),
+    ("connections", "open", &["open"]),
+];
+
+fn connections(readings: &[Reading]) -> Connections {
+    let mut connections = Connections::default();
+    for (part, total, states) in STATES {
+        for reading in readings.iter().filter(|reading| reading.part == *part) {
+            connections.total += reading.value(total);
+            for state in *states {
+                let count = connections.by_state.entry((*state).to_owned());
+                *count.or_default() += reading.value(state);
+            }
+        }
+    }
+    connections
+}
+
+/// Each level that has a neighbour `_max`.
+fn pools(reading: &Reading) -> Vec<Pool> {
+    let pool = |max: &Sample| {
+        let name = max.name.strip_suffix("_max")?;
+        (max.kind == Kind::Gauge).then(|| Pool {
+            part: reading.part.to_owned(),
+            name: name.to_owned(),
+            core: reading.core,
+            queue: reading.queue,
+            used: reading.value(name),
+            max: max.value,
+        })
+    };
+    reading.samples.iter().filter_map(pool).collect()
+}
+
+/// The counters of what the server did not do for somebody. All of a part if it names none.
+const DROPS: &[(&str, &[&str])] = &[
+    ("redirect", &["passed_no_socket"]),
+    (
+        "xsk",
+        &[
+            "rx_dropped",
+            "rx_ring_full",
+            "rx_invalid_descs",
+            "tx_invalid_descs",
+        ],
+    ),
+    ("link", &["tx_no_slot"]),
+    ("discards", &[]),
+    (
+        "tcp",
+        &[
+            "listen_overflows",
+            "listen_drops_draining",
+            "listen_drops_malformed",
+            "syncookies_early",
+            "syncookies_failed",
+            "syncookies_overflows",
+            "rsts_skipped",
+            "unknown_flow_ignored",
+            "challenge_acks_skipped",
+            "rst_out_of_window",
+            "ack_unsent",
+            "ack_too_old",
+            "beyond_window",
+            "fin_beyond_window",
+            "data_after_fin",
+            "time_wait_overflow",
+            "half_open_timeouts",
+            "idle_timeouts",
+            "head_timeouts",
+            "body_timeouts",
+            "send_timeouts",
+            "abort_on_timeout",
+            "close_timeouts",
+            "aborts",
+            "rx_dropped_no_slot",
+        ],
+    ),
+    ("worker", &["drain_aborted"]),
+    (
+        "connections",
+        &[
+            "accept_paused",
+            "accept_failed",
+            "broken",
+            "aborted",
+            "idle_timeouts",
+            "head_timeouts",
+            "body_timeouts",
+            "send_timeouts",
+            "close_timeouts",
+        ],
+    ),
+];
+
+/// Whether `name` of `part` counts what was dropped or refused.
+pub(super) fn is_drop(part: &str, name: &str) -> bool {
+    name.starts_with("refused_")
+        || DROPS.iter().any(|(candidate, names)| {
+            *candidate == part && (names.is_empty() || names.contains(&name))
+        })
+}
+
+fn drops(readings: &[Reading]) -> Vec<Drops> {
+    let mut drops: Vec<Drops> = Vec::new();
+    for reading in readings {
+        for sample in &reading.samples {
+            if !is_drop(reading.part, sample.name) {
+                continue;
+            }
+            let known = drops
+                .iter_mut()
+                .find(|drop| drop.part == reading.part && drop.name == sample.name);
+            match known {
+                Some(drop) => drop.count += sample.value,
+                None => drops.push(Drops {
+                    part: reading.part.to_owned(),
+                    name: sample.name.to_owned(),
+                    count: sample.value,
+                    help: sample.help.to_owned(),
+                }),
+            }
+        }
+    }
+    drops
+}
+
+impl Reading {
+    fn value(&self, name: &str) -> u64 {
+        let mut named = self.samples.iter().filter(|sample| sample.name == name);
+        named.next().map_or(0, |sample| sample.value)
+    }
+}
+
+impl From<&Reading> for Counters {
+    fn from(reading: &Reading) -> Self {
+        let values = reading.samples.iter();
+        Counters {
+            part: reading.part.to_owned(),
+            core: reading.core,
+            queue: reading.queue,
+            values: values
+                .map(|sample| (sample.name.to_owned(), sample.value))
+                .collect::<BTreeMap<_, _>>(),
+        }
+    }
+}
+
+impl From<crate::events::Stats> for Stats {
+    fn from(stats: crate::events::Stats) -> Self {
+        Stats {
+            total_requests: stats.total_requests,
+            unique_users: stats.unique_users,
+            sum: stats.sum,
+            avg: stats.avg,
+        }
+    }
+}
+
+fn memory() -> Memory {
+    let Ok(status) = Process::myself().and_then(|process| process.status()) else {
+        return Memory::default();
+    };
+    let bytes = |kib: Option<u64>| kib.map(|kib| kib * 1024);
+    Memory {
+        resident_bytes: bytes(status.vmrss),
+        huge_page_bytes: bytes(status.hugetlbpages),
+        locked_bytes: bytes(status.vmlck),
+    }
+}
+
+fn unix_time_s(now: SystemTime, uptime: Duration) -> u64 {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().saturating_sub(uptime).as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use barewire_stack::counters::{LinkCounters, Samples};
+    use barewire_stack::packet::DiscardCounters;
+    use barewire_stack::shard::TcpCounters;
+    use barewire_stack::worker::WorkerCounters;
+
+    use super::*;
+
+    fn reading(part: &'static str, core: usize, counters: &dyn Samples) -> Reading {
+        Reading {
+            core: Some(core),
+            queue: None,
+            part,
+            samples: counters.samples(),
+        }
+    }
+
+    #[test]
+    fn every_drop_and_every_state_that_is_named_here_is_counted_somewhere() {
+        let mut parts = vec![
+            reading("link", 0, &LinkCounters::default()),
+            reading("discards", 0, &DiscardCounters::default()),
+            reading("tcp", 0, &TcpCounters::default()),
+            reading("worker", 0, &WorkerCounters::default()),
+        ];
+        #[cfg(any(feature = "epoll", feature = "uring"))]
+        parts.push(reading(
+            "connections",
+            0,
+            &crate::stacks::kernel::KernelCounters::default(),
+        ));
+        for reading in &parts {
+            let drops = DROPS.iter().filter(|(part, _)| *part == reading.part);
+            let states = STATES.iter().filter(|(part, ..)| *part == reading.part);
+            let names = drops.flat_map(|(_, names)| *names);
+            for name in names.chain(states.flat_map(|(_, _, names)| *names)) {
+                let is_there = reading.samples.iter().any(|sample| sample.name == *name);
+                assert!(is_there, "{}.{name}", reading.part);
+            }
+        }
+    }
+
+    #[test]
+    fn levels_of_several_cores_add_up() {
+        let cores = [TcpCounters::default(), TcpCounters::default()];
+        for (core, open) in cores.iter().zip([3, 4]) {
+            core.connections.set(open);
+            core.established.set(open);
+            core.connections_max.set(10);
+            core.listen_overflows.add(open);
+        }
+        let readings: Vec<_> = (0..2)
+            .map(|core| reading("tcp", core, &cores[core]))
+            .collect();
+        let connections = connections(&readings);
+        assert_eq!(
+            (connections.total, connections.by_state["established"]),
+            (7, 7)
+        );
+        let pools: Vec<_> = readings.iter().flat_map(pools).collect();
+        let used = pools.iter().filter(|pool| pool.name == "connections");
+        let used: Vec<_> = used.map(|pool| (pool.core, pool.used, pool.max)).collect();
+        assert_eq!(used, [(Some(0), 3, 10), (Some(1), 4, 10)]);
+        let drops = drops(&readings);
+        let overflows = drops.iter().find(|drop| drop.name == "listen_overflows");
+        assert_eq!(overflows.map(|drop| drop.count), Some(7));
+    }
+}
