@@ -360,7 +360,7 @@ impl Ending {
             return false;
         }
         match self.0.read(&mut [0]) {
-            Ok(_) => true,
+            Ok(count) => count == 0,
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
         }
     }
