@@ -1,5 +1,7 @@
 //! barewire: one HTTP server, two network stacks, one honest comparison.
 
+#[cfg(feature = "xdp")]
+pub mod check;
 pub mod cli;
 pub mod confine;
 pub mod events;

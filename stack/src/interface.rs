@@ -3,17 +3,24 @@
 //! Everything is asked of the network namespace this process is in (through a socket, not through
 //! `/sys`, which shows the namespace it was mounted in).
 
-use std::ffi::c_void;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use thiserror::Error;
+
+mod device;
+#[cfg(feature = "xdp")]
+mod xdp;
+
+use device::Device;
+#[cfg(feature = "xdp")]
+pub use xdp::{XdpFeatures, XdpState};
+
+pub use device::{Rings, Settings};
 
 /// A network interface as it was when it was looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +120,34 @@ impl Interface {
         })
     }
 
+    /// What ethtool can set that matters to a server; asks the kernel now.
+    ///
+    /// # Errors
+    ///
+    /// If the interface is gone.
+    pub fn settings(&self) -> Result<Settings, InterfaceError> {
+        let device = Device::open(&self.name).map_err(|source| InterfaceError::Unreadable {
+            name: self.name.clone(),
+            what: "the device",
+            source,
+        })?;
+        Ok(device.settings())
+    }
+
+    /// What the kernel says of XDP on it; asks the kernel now.
+    ///
+    /// # Errors
+    ///
+    /// If the interface is gone.
+    #[cfg(feature = "xdp")]
+    pub fn xdp(&self) -> Result<XdpState, InterfaceError> {
+        xdp::state(self.index).map_err(|source| InterfaceError::Unreadable {
+            name: self.name.clone(),
+            what: "the state of XDP",
+            source,
+        })
+    }
+
     /// The addresses that somebody beyond this machine and link can use, in the kernel's order.
     pub fn routable_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses
@@ -141,115 +176,6 @@ impl fmt::Display for Interface {
     }
 }
 
-/// The ioctl side of an interface: netdevice(7) and the ethtool requests of `linux/ethtool.h`.
-struct Device {
-    socket: OwnedFd,
-    name: [libc::c_char; libc::IFNAMSIZ],
-}
-
-impl Device {
-    fn open(name: &str) -> io::Result<Self> {
-        let mut c_name = [0; libc::IFNAMSIZ];
-        if name.len() >= c_name.len() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        for (to, from) in c_name.iter_mut().zip(name.bytes()) {
-            *to = from as libc::c_char;
-        }
-        let socket = socket_with(
-            AddressFamily::INET,
-            SocketType::DGRAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        Ok(Device {
-            socket,
-            name: c_name,
-        })
-    }
-
-    fn mtu(&self) -> io::Result<usize> {
-        let request = self.request(libc::SIOCGIFMTU, std::ptr::null_mut())?;
-        // SAFETY: SIOCGIFMTU succeeded, so the kernel filled this member of the union.
-        Ok(unsafe { request.ifr_ifru.ifru_mtu } as usize)
-    }
-
-    fn channels(&self) -> io::Result<Channels> {
-        let mut channels = Channels {
-            command: ETHTOOL_GCHANNELS,
-            ..Default::default()
-        };
-        self.request(libc::SIOCETHTOOL, (&raw mut channels).cast())?;
-        Ok(channels)
-    }
-
-    fn driver(&self) -> io::Result<String> {
-        let mut info = DriverInfo {
-            command: ETHTOOL_GDRVINFO,
-            driver: [0; 32],
-            rest: [0; 160],
-        };
-        self.request(libc::SIOCETHTOOL, (&raw mut info).cast())?;
-        let len = info
-            .driver
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(info.driver.len());
-        Ok(String::from_utf8_lossy(&info.driver[..len]).into_owned())
-    }
-
-    /// `data` is null, or the structure that an ethtool request reads and writes.
-    fn request(&self, request: libc::c_ulong, data: *mut c_void) -> io::Result<libc::ifreq> {
-        let mut ifreq = libc::ifreq {
-            ifr_name: self.name,
-            ifr_ifru: libc::__c_anonymous_ifr_ifru {
-                ifru_data: data.cast(),
-            },
-        };
-        // SAFETY: every request made here takes a pointer to an ifreq, which lives through the call.
-        // The ethtool ones follow its data pointer to a structure of the size that its first word,
-        // the command, promises; both are declared below after the kernel's own.
-        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), request as _, &raw mut ifreq) };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(ifreq)
-        }
-    }
-}
-
-const ETHTOOL_GDRVINFO: u32 = 0x03;
-const ETHTOOL_GCHANNELS: u32 = 0x3c;
-
-/// `struct ethtool_channels`.
-#[repr(C)]
-#[derive(Default)]
-struct Channels {
-    command: u32,
-    max_rx: u32,
-    max_tx: u32,
-    max_other: u32,
-    max_combined: u32,
-    rx: u32,
-    tx: u32,
-    other: u32,
-    combined: u32,
-}
-
-impl Channels {
-    fn rx_queues(&self) -> u32 {
-        self.rx.saturating_add(self.combined).max(1)
-    }
-}
-
-/// `struct ethtool_drvinfo`: the driver's name, and 160 bytes that are not read here.
-#[repr(C)]
-struct DriverInfo {
-    command: u32,
-    driver: [u8; 32],
-    rest: [u8; 160],
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,11 +201,5 @@ mod tests {
                 "{error}"
             );
         }
-    }
-
-    #[test]
-    fn the_structures_are_as_long_as_the_kernels() {
-        assert_eq!(size_of::<Channels>(), 36);
-        assert_eq!(size_of::<DriverInfo>(), 196);
     }
 }

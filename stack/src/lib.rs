@@ -29,6 +29,8 @@ pub mod guard;
 pub mod interface;
 pub mod lifecycle;
 pub mod link;
+#[cfg(feature = "xdp")]
+mod netlink;
 pub mod outbound;
 pub mod packet;
 pub mod prefetch;

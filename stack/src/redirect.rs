@@ -377,12 +377,12 @@ fn slots<T: Copy + Default>(
 // bytes, each part aligned where the one before it ends. Any bytes are a valid value.
 unsafe impl aya::Pod for Served {}
 
-/// What the XDP program and the AF_XDP sockets need. CAP_PERFMON, because IPv4 options put the TCP
+/// The capabilities that the calling thread lacks for the XDP program and the AF_XDP sockets. CAP_PERFMON, because IPv4 options put the TCP
 /// header at a place that varies, which the verifier otherwise does not let a program look at.
-fn check_privileges() -> Result<(), RedirectError> {
+pub fn missing_capabilities() -> Vec<&'static str> {
     // Should even this be refused, the kernel decides at the first real call.
     let Ok(sets) = rustix::thread::capabilities(None) else {
-        return Ok(());
+        return Vec::new();
     };
     let has = |wanted| sets.effective.intersects(wanted);
     let needed = [
@@ -394,11 +394,15 @@ fn check_privileges() -> Result<(), RedirectError> {
             CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN,
         ),
     ];
-    let missing: Vec<&str> = needed
+    needed
         .iter()
         .filter(|(_, wanted)| !has(*wanted))
         .map(|(name, _)| *name)
-        .collect();
+        .collect()
+}
+
+fn check_privileges() -> Result<(), RedirectError> {
+    let missing = missing_capabilities();
     match missing.is_empty() {
         true => Ok(()),
         false => Err(RedirectError::Privileges {

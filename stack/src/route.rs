@@ -14,20 +14,18 @@ use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::interface::Interface;
+use crate::netlink;
 
 /// How to get to a destination by one interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +94,8 @@ impl Route {
         request.header.address_family = destination.into();
         request.header.destination_prefix_length = if destination.is_ipv6() { 128 } else { 32 };
         request.attributes = vec![RouteAttribute::Destination(destination.into())];
-        let found = match Kernel::open("the route")?.ask(RouteNetlinkMessage::GetRoute(request), 0)
-        {
+        let request = RouteNetlinkMessage::GetRoute(request);
+        let found = match netlink::ask(NETLINK_ROUTE, request, 0) {
             Ok(Some(RouteNetlinkMessage::NewRoute(found))) => found,
             Ok(_) => return Err(RouteError::NoRoute { destination }),
             Err(error) => {
@@ -161,7 +159,7 @@ pub fn hardware_address(next_hop: IpAddr, interface: &Interface) -> Result<[u8; 
 /// What the kernel has in its neighbour table, if that is of use.
 fn look_up(next_hop: IpAddr, interface: &Interface) -> Result<Option<[u8; 6]>, RouteError> {
     let request = RouteNetlinkMessage::GetNeighbour(neighbor(next_hop, interface));
-    let found = match Kernel::open("the neighbour")?.ask(request, 0) {
+    let found = match netlink::ask(NETLINK_ROUTE, request, 0) {
         Ok(Some(RouteNetlinkMessage::NewNeighbour(found))) => found,
         Ok(_) => return Ok(None),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => return Ok(None),
@@ -188,8 +186,7 @@ fn provoke(next_hop: IpAddr, interface: &Interface) -> Result<(), RouteError> {
     let mut message = neighbor(next_hop, interface);
     message.header.flags = NeighbourFlags::Use;
     let request = RouteNetlinkMessage::NewNeighbour(message);
-    Kernel::open("the neighbour")?
-        .ask(request, NLM_F_CREATE | NLM_F_ACK)
+    netlink::ask(NETLINK_ROUTE, request, NLM_F_CREATE | NLM_F_ACK)
         .map(drop)
         .map_err(kernel("the neighbour"))
 }
@@ -215,49 +212,6 @@ fn ip(address: RouteAddress) -> Option<IpAddr> {
 
 fn kernel(what: &'static str) -> impl FnOnce(io::Error) -> RouteError {
     move |source| RouteError::Kernel { what, source }
-}
-
-/// A netlink socket for one question.
-struct Kernel(Socket);
-
-/// Longer than any answer that is asked for here.
-const ANSWER_BYTES: usize = 16 << 10;
-
-impl Kernel {
-    fn open(what: &'static str) -> Result<Kernel, RouteError> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(kernel(what))?;
-        socket.bind_auto().map_err(kernel(what))?;
-        socket
-            .connect(&SocketAddr::new(0, 0))
-            .map_err(kernel(what))?;
-        Ok(Kernel(socket))
-    }
-
-    /// The answer to `request`: a message, nothing but an acknowledgment, or an error.
-    fn ask(
-        &self,
-        request: RouteNetlinkMessage,
-        flags: u16,
-    ) -> io::Result<Option<RouteNetlinkMessage>> {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = 1;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.0.send(&bytes, 0)?;
-
-        let mut answer = vec![0; ANSWER_BYTES];
-        let len = self.0.recv(&mut &mut answer[..], 0)?;
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer[..len])
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        match answer.payload {
-            NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
-            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-            _ => Ok(None),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@
 //! Whatever goes wrong ends with one message on stderr that names the cause and the cure, and with
 //! exit code 2 if the command line was wrong, 1 if the machine did not play along.
 
+#[cfg(feature = "xdp")]
+mod check;
 mod list;
 mod logging;
 mod operate;
@@ -32,6 +34,9 @@ struct Cli {
 enum Subcommands {
     /// Serve HTTP until SIGTERM or SIGINT; a second one stops at once
     Serve(Box<serve::ServeArgs>),
+    /// Say whether `serve` would start with the same arguments, and what would slow it down; changes nothing
+    #[cfg(feature = "xdp")]
+    Check(Box<check::CheckArgs>),
     /// Put load on an HTTP server and check its answers: the 1-million-request challenge, or any path
     Load(Box<load::Args>),
     /// Say how a running server is: connections, rates, pools, drops
@@ -63,6 +68,8 @@ fn run_subcommand() -> anyhow::Result<ExitCode> {
     let command = command.find_subcommand_mut(name).expect("it was matched");
     match subcommand {
         Subcommands::Serve(args) => serve::run(&args, matches, command),
+        #[cfg(feature = "xdp")]
+        Subcommands::Check(args) => check::run(&args, matches, command),
         Subcommands::Load(args) => load::run(*args),
         Subcommands::Status(args) => operate::status(&args),
         Subcommands::Top(args) => operate::top(&args),

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "xdp")]
 mod bypass;
+#[cfg(feature = "xdp")]
+mod check;
 mod clients;
 #[cfg(feature = "xdp")]
 mod hostile;

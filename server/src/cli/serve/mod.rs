@@ -29,6 +29,8 @@ use crate::operate::control::{ControlSocket, Controlled, Name};
 use crate::operate::overview::Bytes;
 use crate::operate::{self, Instruments, locate};
 use crate::site::{self, Site};
+#[cfg(feature = "xdp")]
+use crate::stacks::xdp::XdpConfig;
 use crate::stacks::{CounterGroup, Running, Stack};
 
 /// Serves until a signal or an error ends it.
@@ -45,9 +47,7 @@ pub fn run(
     args.log.install(command)?;
     match (args.stack(), &args.place.interface) {
         #[cfg(feature = "xdp")]
-        (StackName::Xdp, Some(interface)) => {
-            serve(args, "xdp", usage(xdp::stack(args, interface), command)?)
-        }
+        (StackName::Xdp, Some(interface)) => serve(args, "xdp", bypass(args, interface, command)?),
         #[cfg(feature = "epoll")]
         (StackName::Epoll, _) => serve(args, "epoll", usage(kernel::epoll(args), command)?),
         #[cfg(feature = "uring")]
@@ -55,6 +55,20 @@ pub fn run(
         #[allow(unreachable_patterns, reason = "reachable where a stack was left out")]
         (missing, _) => Err(not_built_in(missing, command).into()),
     }
+}
+
+/// The bypass on `interface` as `args` ask for it.
+///
+/// # Errors
+///
+/// If a limit is out of its bounds.
+#[cfg(feature = "xdp")]
+pub fn bypass(
+    args: &ServeArgs,
+    interface: &str,
+    command: &mut Command,
+) -> Result<XdpConfig, clap::Error> {
+    usage(xdp::stack(args, interface), command)
 }
 
 /// What a stack's configuration refuses is wrong use.

@@ -16,7 +16,7 @@ mod cores;
 mod plan;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -37,8 +37,9 @@ use super::{CounterGroup, Running, Stack};
 pub use config::XdpConfig;
 pub use plan::PlanError;
 
+pub(crate) use plan::Plan;
+
 use cores::{Common, Starting};
-use plan::Plan;
 
 /// Why the stack cannot start.
 #[derive(Debug, Error)]
@@ -85,14 +86,21 @@ pub enum XdpError {
     },
 }
 
-impl Stack for XdpConfig {
-    type Error = XdpError;
+/// What follows from a configuration and the interface it is for, before anything is taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub interface: Interface,
+    pub addresses: Vec<IpAddr>,
+    pub plan: Plan,
+    /// The limits of each core.
+    pub stack: StackConfig,
+    pub local: Local,
+    pub targets: Targets,
+}
 
-    fn start<S, F>(self, make_service: F, lifecycle: &Lifecycle) -> Result<Running, XdpError>
-    where
-        S: Service + 'static,
-        F: Fn(usize) -> S + Clone + Send + 'static,
-    {
+impl XdpConfig {
+    /// Decides everything that can be decided without changing anything.
+    pub(crate) fn prepare<S: Service>(&self) -> Result<Prepared, XdpError> {
         let interface = Interface::named(&self.interface)?;
         let addresses = self.addresses_of(&interface)?;
         let plan = Plan::new(
@@ -108,13 +116,38 @@ impl Stack for XdpConfig {
         };
         stack.validate(S::REPLY_BYTES_MIN)?;
         let local = Local::new(&addresses, &self.ports)?;
-        let secrets = Secrets::random().map_err(XdpError::Random)?;
-
-        let ports = self.ports.iter().map(|&port| port..=port).collect();
         let targets = Targets {
             addresses: addresses.clone(),
-            ports,
+            ports: self.ports.iter().map(|&port| port..=port).collect(),
         };
+        Ok(Prepared {
+            interface,
+            addresses,
+            plan,
+            stack,
+            local,
+            targets,
+        })
+    }
+}
+
+impl Stack for XdpConfig {
+    type Error = XdpError;
+
+    fn start<S, F>(self, make_service: F, lifecycle: &Lifecycle) -> Result<Running, XdpError>
+    where
+        S: Service + 'static,
+        F: Fn(usize) -> S + Clone + Send + 'static,
+    {
+        let Prepared {
+            interface,
+            addresses,
+            plan,
+            stack,
+            local,
+            targets,
+        } = self.prepare::<S>()?;
+        let secrets = Secrets::random().map_err(XdpError::Random)?;
         let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
         let mode = redirect.attach(&interface, self.mode)?;
 

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 /// Cores with their queues, and the queues that have none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub cores: Vec<CorePlan>,
     /// Cores that were asked for, but for which there is no queue.
     pub idle_cores: Vec<usize>,
@@ -15,7 +15,7 @@ pub(super) struct Plan {
 
 /// One core and its queues, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CorePlan {
+pub(crate) struct CorePlan {
     pub cpu: usize,
     pub queues: Vec<u32>,
 }

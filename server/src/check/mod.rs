@@ -1,0 +1,25 @@
+//! Preflight: whether the bypass would start on an interface, and what would slow it down.
+//!
+//! Nothing is changed: the program is loaded but not attached, a queue is bound for a moment only if
+//! nobody has the interface, and everything else is read. What is decided at start is decided here by
+//! the same code ([`XdpConfig::prepare`](crate::stacks::xdp::XdpConfig), the program's loader, the
+//! queue's `open`), so the two cannot disagree.
+
+mod bypass;
+mod finding;
+mod host;
+
+pub use finding::{Finding, Level, Report};
+
+use crate::stacks::xdp::XdpConfig;
+
+/// Looks at everything that `serve` would need with this configuration.
+pub fn run(config: &XdpConfig) -> Report {
+    let mut report = Report::default();
+    host::kernel(&mut report);
+    if let Some(bound) = bypass::run(config, &mut report) {
+        host::memory(&bound, &mut report);
+        host::processors(&bound.prepared, &mut report);
+    }
+    report
+}

@@ -1,0 +1,55 @@
+//! `barewire check`: what `serve` would meet, without serving.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command};
+
+use super::serve::{self, ServeArgs, StackName};
+use crate::check;
+
+/// Arguments of `barewire check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// Exit code 0 if `serve` with the same arguments would start, 1 if not.
+///
+/// # Errors
+///
+/// If the command line is wrong.
+pub fn run(
+    args: &CheckArgs,
+    matches: &ArgMatches,
+    command: &mut Command,
+) -> anyhow::Result<ExitCode> {
+    args.serve.check(matches, command)?;
+    let (StackName::Xdp, Some(interface)) = (args.serve.stack(), &args.serve.place.interface)
+    else {
+        let missing = "check is about the bypass: add --interface IFACE";
+        return Err(command
+            .error(ErrorKind::MissingRequiredArgument, missing)
+            .into());
+    };
+    let report = check::run(&serve::bypass(&args.serve, interface, command)?);
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        let would_start = report.would_start();
+        let document =
+            serde_json::json!({ "would_start": would_start, "findings": report.findings });
+        writeln!(stdout, "{document:#}")?;
+    } else {
+        write!(stdout, "{report}")?;
+    }
+    Ok(match report.would_start() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
