@@ -39,6 +39,11 @@ pub struct StackConfig {
     pub checksums: ChecksumPolicy,
     /// How long connections may wait for what.
     pub deadlines: Deadlines,
+    /// The longest that retransmissions of a connection are apart, and zero-window probes, as Linux's
+    /// `tcp_rto_max_ms`. RFC 6298, section 2.5, wants a minute, and keeps a timeout that was backed off
+    /// until a segment is acknowledged that was sent only once: on a wire that loses one of five, that
+    /// does not come to pass, and the connection crawls. One segment in this time congests nobody.
+    pub rto_max_ms: u32,
     /// Whether a segment that belongs to no connection is answered with an RST.
     pub unknown_flow: UnknownFlow,
     /// RSTs per second for segments that belong to no connection, or to one that is not yet
@@ -85,6 +90,7 @@ impl Default for StackConfig {
             mtu: 1_500,
             checksums: ChecksumPolicy::Verify,
             deadlines: Deadlines::default(),
+            rto_max_ms: 4_000,
             unknown_flow: UnknownFlow::Reset,
             resets_per_second: 1_000,
             challenge_acks_per_second: 1_000,
@@ -135,6 +141,7 @@ impl StackConfig {
         )?;
         check("time_wait", self.time_wait as usize, 0, Self::FLOWS_MAX / 2)?;
         check("time_wait_ms", self.time_wait_ms as usize, 1, 1 << 30)?;
+        check("rto_max_ms", self.rto_max_ms as usize, 1_000, 60_000)?;
         check(
             "receive_buffer_bytes",
             self.receive_buffer_bytes,

@@ -73,6 +73,8 @@ pub(crate) struct Cold<'a, C> {
     pub watch: Watch,
     /// No later than this the timer wheel calls.
     pub timer_at: Instant,
+    /// When smoltcp wants to send again, if we want it sooner.
+    pub late_at: Instant,
     /// Received bytes that the service has seen and not consumed.
     pub seen: usize,
     /// The service knows that the peer has ended its stream.
@@ -92,6 +94,7 @@ impl<'a, C: Default> Cold<'a, C> {
             l2: L2Header::default(),
             watch: Watch::half_open(Instant::ZERO, &Deadlines::default()),
             timer_at: NEVER,
+            late_at: NEVER,
             seen: 0,
             end_seen: false,
             wants_room: false,
@@ -106,6 +109,7 @@ impl<'a, C: Default> Cold<'a, C> {
         self.l2 = l2;
         self.watch = watch;
         self.timer_at = NEVER;
+        self.late_at = NEVER;
         self.seen = 0;
         self.end_seen = false;
         self.wants_room = false;
@@ -179,6 +183,7 @@ unsafe fn new_socket<'a>(receive: NonNull<[u8]>, send: NonNull<[u8]>) -> Socket<
     let (receive, send) = unsafe { (&mut *receive.as_ptr(), &mut *send.as_ptr()) };
     assert!(receive.len() <= StackConfig::RECEIVE_BUFFER_BYTES_MAX);
     let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
+    // It begins with a window of 2 KiB, where RFC 6928 allows ten segments; smoltcp lets nobody set it.
     socket.set_congestion_control(CongestionControl::Reno);
     // Replies leave at once and carry the ACK; without a reply the ACK is due at once as well.
     socket.set_ack_delay(None);

@@ -13,7 +13,8 @@
 //!
 //! A deadline runs from the moment its [`Wait`] began and nothing that arrives prolongs it, except a
 //! whole message: dripping bytes (slowloris) gains a peer nothing. The same holds for reading: a
-//! peer has to take [`SENT_BYTES_MIN`] in each `send_ms`.
+//! peer has to take [`SENT_BYTES_MIN`] in each `send_ms`. A stack that sends segments itself does not
+//! hold a loss against the peer, see [`Watch::forgive_ms`].
 
 use crate::service::{Expect, Next, Progress};
 use crate::time::{Duration, Instant};
@@ -132,6 +133,15 @@ impl Watch {
         }
     }
 
+    /// As if nothing was waiting to be sent.
+    #[inline]
+    pub fn without_send(self) -> Watch {
+        Watch {
+            send_at: NEVER,
+            ..self
+        }
+    }
+
     /// The service was called and returned `progress`.
     ///
     /// The deadline begins anew when a message was completed or something else is expected than
@@ -169,6 +179,14 @@ impl Watch {
         if self.send_at == NEVER || self.taken as usize >= SENT_BYTES_MIN {
             self.send_at = after(now, deadlines.send_ms);
             self.taken = 0;
+        }
+    }
+
+    /// Nothing could be taken for so long, through no fault of the peer's: the send deadline moves.
+    #[inline]
+    pub fn forgive_ms(&mut self, pause_ms: u32) {
+        if self.send_at != NEVER {
+            self.send_at = after(self.send_at, pause_ms);
         }
     }
 
@@ -287,6 +305,17 @@ mod tests {
         assert_eq!(watch.next_at(), Some(ms(15_000)));
         watch.on_sent(ms(9_000), 48_000, 0, &DEADLINES);
         assert_eq!(watch.next_at(), None);
+    }
+
+    #[test]
+    fn a_pause_that_is_forgiven_moves_the_send_deadline_and_no_other() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        watch.forgive_ms(500);
+        assert_eq!(watch.next_at(), Some(ms(60_000)));
+        watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
+        watch.forgive_ms(500);
+        assert_eq!(watch.next_at(), Some(ms(8_500)));
+        assert_eq!(watch.without_send().next_at(), Some(ms(60_000)));
     }
 
     #[test]

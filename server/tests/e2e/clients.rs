@@ -259,10 +259,10 @@ fn a_browser_shows_what_it_gets(base: &str, run: Run<'_>, directory: &Path) {
 }
 
 /// A directory of this test, gone with it.
-struct Files(PathBuf);
+pub struct Files(PathBuf);
 
 impl Files {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let path = env::temp_dir().join(format!(
             "barewire-clients-{}-{:?}",
             id(),
@@ -270,6 +270,10 @@ impl Files {
         ));
         fs::create_dir_all(&path).unwrap();
         Files(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 #[cfg(feature = "xdp")]
+mod bad_wire;
+#[cfg(feature = "xdp")]
 mod bypass;
 #[cfg(feature = "xdp")]
 mod check;

@@ -14,6 +14,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use super::{Link, Received, Transmit};
 use crate::counters::LinkCounters;
@@ -67,7 +68,7 @@ pub struct FaultyLink<L> {
     tx: Wire,
     batch: Batch,
     staged: Staged,
-    counters: FaultCounters,
+    counters: Arc<FaultCounters>,
 }
 
 impl<L: Link> FaultyLink<L> {
@@ -79,7 +80,7 @@ impl<L: Link> FaultyLink<L> {
             tx: Wire::new(faults, seed ^ 0x7478_0000),
             batch: Batch(Vec::new()),
             staged: Staged::default(),
-            counters: FaultCounters::default(),
+            counters: Arc::default(),
         }
     }
 
@@ -99,8 +100,8 @@ impl<L: Link> FaultyLink<L> {
         self.tx.faults = faults;
     }
 
-    /// What was done to frames so far.
-    pub fn fault_counters(&self) -> &FaultCounters {
+    /// What was done to frames so far; shared with whoever reports it.
+    pub fn fault_counters(&self) -> &Arc<FaultCounters> {
         &self.counters
     }
 
@@ -311,14 +312,20 @@ impl Wire {
 
 /// Flips one bit, or in one case of four cuts the tail off: damage that lengths and checksums always
 /// reveal, as they would not with more of it.
+///
+/// The MAC addresses are spared. Only the FCS protects them, which a link has checked before we see a
+/// frame, and replies go to where frames claim to come from.
 fn damage(frame: &mut Vec<u8>, random: &mut Random) {
     let at = random.below(frame.len() as u64) as usize;
     if random.hits(250) {
         frame.truncate(at);
-    } else if let Some(byte) = frame.get_mut(at) {
+    } else if let Some(byte) = frame.get_mut(at.max(MAC_ADDRESSES_BYTES)) {
         *byte ^= 1 << random.below(8);
     }
 }
+
+/// Length of the two addresses that an Ethernet frame begins with.
+const MAC_ADDRESSES_BYTES: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -403,6 +410,22 @@ mod tests {
         let arrived = numbers(&outcome(faults, 3, 500));
         let gaps = arrived.windows(2).filter(|pair| pair[1] - pair[0] >= 9);
         assert!(gaps.count() > 0);
+    }
+
+    #[test]
+    fn damage_spares_the_mac_addresses() {
+        let mut random = Random::new(1);
+        for _ in 0..1_000 {
+            let mut frame = vec![0; 60];
+            damage(&mut frame, &mut random);
+            assert!(frame != [0; 60]);
+            assert!(
+                frame
+                    .iter()
+                    .take(MAC_ADDRESSES_BYTES)
+                    .all(|&byte| byte == 0)
+            );
+        }
     }
 
     #[test]

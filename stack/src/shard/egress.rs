@@ -12,7 +12,7 @@ use crate::service::{End, Service};
 use crate::time::Instant;
 
 use super::wire::{Sent, Wire};
-use super::{Core, EGRESS_SEGMENTS_MAX, Port};
+use super::{Core, EGRESS_SEGMENTS_MAX, Port, RTO_MIN_MS};
 
 impl<S: Service> Core<'_, S> {
     /// Sends what a connection has to send after it received, and does what its state then asks for.
@@ -43,27 +43,39 @@ impl<S: Service> Core<'_, S> {
                 self.wait_to_send(index);
                 return;
             }
-            let cold = &mut self.cold[index];
-            let mut wire = Wire {
-                received: None,
-                transmit,
-                l2: &cold.l2,
-                ack_seq: self.hot[index].tcb.acceptable_seq(),
-                spare: &mut self.scratch.spare,
-                mtu: self.config.mtu,
-                sent: None,
-            };
-            self.interface
-                .poll_egress(self.now, &mut wire, &mut cold.slot.set);
-            let Some(sent) = wire.sent else {
+            let Some(sent) = self.send_next(index, self.now, transmit) else {
                 return;
             };
-            self.note_sent(index, &sent);
             if !sent.may_be_followed() {
                 return;
             }
         }
         self.wait_to_send(index);
+    }
+
+    /// Lets smoltcp send a segment of a connection, if it has one to send at the time `at`.
+    #[inline]
+    pub(super) fn send_next<T: Transmit>(
+        &mut self,
+        index: usize,
+        at: Instant,
+        transmit: &mut T,
+    ) -> Option<Sent> {
+        let cold = &mut self.cold[index];
+        let mut wire = Wire {
+            received: None,
+            transmit,
+            l2: &cold.l2,
+            ack_seq: self.hot[index].tcb.acceptable_seq(),
+            spare: &mut self.scratch.spare,
+            mtu: self.config.mtu,
+            sent: None,
+        };
+        self.interface
+            .poll_egress(at, &mut wire, &mut cold.slot.set);
+        let sent = wire.sent?;
+        self.note_sent(index, &sent);
+        Some(sent)
     }
 
     fn wait_to_send(&mut self, index: usize) {
@@ -145,6 +157,11 @@ impl<S: Service> Core<'_, S> {
     pub(super) fn note_progress(&mut self, index: usize, acknowledged: u32, queued: usize) {
         let now_ms = self.now_ms();
         let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
+        if acknowledged > 0 {
+            let silent_ms = now_ms.wrapping_sub(hot.progress_at_ms);
+            cold.watch.forgive_ms(unanswered_ms(silent_ms));
+            hot.progress_at_ms = now_ms;
+        }
         cold.watch.on_sent(
             self.now,
             acknowledged as usize,
@@ -152,9 +169,6 @@ impl<S: Service> Core<'_, S> {
             &self.config.deadlines,
         );
         let is_in_flight = hot.tcb.snd_una != hot.tcb.snd_nxt;
-        if acknowledged > 0 {
-            hot.progress_at_ms = now_ms;
-        }
         let mut at = cold.watch.next_at().unwrap_or(NEVER);
         if is_in_flight || queued > 0 {
             at = at.min(self.now + self.timer_min);
@@ -189,4 +203,11 @@ impl<S: Service> Core<'_, S> {
             port.transmit.commit(l2.len() + len);
         }
     }
+}
+
+/// How much of a silence of the peer's was not for it to end: what came after the first timeout, in
+/// which we sent again, perhaps in vain.
+#[inline]
+pub(super) fn unanswered_ms(silent_ms: u32) -> u32 {
+    silent_ms.saturating_sub(RTO_MIN_MS)
 }

@@ -239,7 +239,7 @@ const BATCH_FRAMES: usize = 64;
 pub const EGRESS_SEGMENTS_MAX: usize = 16;
 
 /// The shortest retransmission timeout (RFC 6298, section 2.4), which smoltcp keeps to.
-const RTO_MIN: Duration = Duration::from_secs(1);
+const RTO_MIN_MS: u32 = 1_000;
 
 /// A connection gets at most one challenge ACK in this time, as on Linux.
 const CHALLENGE_INTERVAL_MS: u32 = 500;
@@ -377,9 +377,9 @@ impl<'a, S: Service> Core<'a, S> {
             levels: Levels::default(),
             flows: FlowTable::new(connections + time_wait, words(&secrets.flow)),
             timers: TimerWheel::new(connections, now),
-            timer_min: RTO_MIN.min(Duration::from_millis(u64::from(
-                config.deadlines.user_timeout_ms,
-            ))),
+            timer_min: Duration::from_millis(u64::from(
+                RTO_MIN_MS.min(config.deadlines.user_timeout_ms),
+            )),
             time_waits: TimeWaits::new(
                 time_wait,
                 Duration::from_millis(u64::from(config.time_wait_ms)),

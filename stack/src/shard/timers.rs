@@ -2,12 +2,13 @@
 
 use crate::connection::NEVER;
 use crate::control::{self, Control, Direction, Kind};
-use crate::deadline::Wait;
+use crate::deadline::{Wait, Watch};
 use crate::guard::segment::State;
 use crate::link::{Link, Transmit};
 use crate::service::{End, Service};
 use crate::time::{Duration, Instant};
 
+use super::egress::unanswered_ms;
 use super::{Core, Port};
 
 impl<S: Service> Core<'_, S> {
@@ -33,13 +34,14 @@ impl<S: Service> Core<'_, S> {
 
     fn timer_expires<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         self.cold[index].timer_at = NEVER;
-        if let Some(wait) = self.cold[index].watch.due(self.now) {
+        if let Some(wait) = self.watch_of(index).due(self.now) {
             return self.deadline_passes(index, wait, port);
         }
         if self.now >= self.user_timeout_at(index).unwrap_or(NEVER) {
             self.counters.abort_on_timeout.increment();
             return self.abort(index, End::Silent, port);
         }
+        self.send_what_is_late(index, port);
         self.finish_turn(index, 0, port);
         if self.hot[index].tcb.state == State::Free {
             return;
@@ -48,14 +50,47 @@ impl<S: Service> Core<'_, S> {
         // What was scheduled on the way here is the earliest that can be; say what it really is.
         self.timers.cancel(index as u32);
         self.cold[index].timer_at = NEVER;
-        let set = &self.cold[index].slot.set;
         let candidates = [
-            self.interface.poll_at(self.now, set),
-            self.cold[index].watch.next_at(),
+            self.next_send_at(index),
+            self.watch_of(index).next_at(),
             self.user_timeout_at(index),
         ];
         if let Some(at) = candidates.into_iter().flatten().min() {
             self.call_at(index, at);
+        }
+    }
+
+    /// What a connection waits for.
+    ///
+    /// A peer that has not answered a retransmission cannot be told from one that did not get it, or
+    /// whose answer was lost; the user timeout has patience with both.
+    fn watch_of(&self, index: usize) -> Watch {
+        let tcb = &self.hot[index].tcb;
+        let watch = self.cold[index].watch;
+        match tcb.snd_wnd > 0 && unanswered_ms(self.silent_ms(index)) > 0 {
+            true => watch.without_send(),
+            false => watch,
+        }
+    }
+
+    /// When a connection will send without having been asked, at the latest.
+    fn next_send_at(&mut self, index: usize) -> Option<Instant> {
+        let cold = &mut self.cold[index];
+        let at = self.interface.poll_at(self.now, &cold.slot.set)?;
+        let at_most = self.now + Duration::from_millis(u64::from(self.config.rto_max_ms));
+        cold.late_at = if at > at_most { at } else { NEVER };
+        Some(at.min(at_most))
+    }
+
+    /// If smoltcp wants to wait longer than `rto_max_ms`, it is told that this is over.
+    ///
+    /// It has backed its timeout off and is still waiting for the same time, so nothing was acknowledged
+    /// since; all that it can have in mind is to send again, or to probe.
+    fn send_what_is_late<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        let cold = &mut self.cold[index];
+        let late_at = std::mem::replace(&mut cold.late_at, NEVER);
+        if late_at != NEVER && self.interface.poll_at(self.now, &cold.slot.set) == Some(late_at) {
+            self.send_next(index, late_at, port.transmit);
         }
     }
 
@@ -91,19 +126,31 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// When the peer will have been silent for too long about what is in flight.
+    ///
+    /// One that has closed its window owes nothing, and has the send deadline.
     fn user_timeout_at(&self, index: usize) -> Option<Instant> {
-        let hot = &self.hot[index];
-        // Of a SYN that nobody answers the handshake's deadline decides.
-        if hot.tcb.snd_una == hot.tcb.snd_nxt || hot.tcb.state == State::SynSent {
+        let tcb = &self.hot[index].tcb;
+        let owes_nothing = match tcb.state {
+            // Of a SYN that nobody answers the handshake's deadline decides.
+            State::SynSent => true,
+            State::SynReceived => false,
+            _ => tcb.snd_wnd == 0,
+        };
+        if tcb.snd_una == tcb.snd_nxt || owes_nothing {
             return None;
         }
-        let silent_ms = self.now_ms().wrapping_sub(hot.progress_at_ms);
-        let left_ms = self
-            .config
-            .deadlines
-            .user_timeout_ms
-            .saturating_sub(silent_ms);
+        let timeout_ms = self.config.deadlines.user_timeout_ms;
+        let left_ms = timeout_ms.saturating_sub(self.silent_ms(index));
         Some(self.now + Duration::from_millis(u64::from(left_ms)))
+    }
+
+    /// For how long nothing of what is in flight was acknowledged.
+    fn silent_ms(&self, index: usize) -> u32 {
+        let hot = &self.hot[index];
+        match hot.tcb.snd_una == hot.tcb.snd_nxt {
+            true => 0,
+            false => self.now_ms().wrapping_sub(hot.progress_at_ms),
+        }
     }
 
     /// When data is in flight and the peer closes its window, smoltcp's retransmission timer expires

@@ -208,6 +208,7 @@ impl Scenario {
                 close_ms: 7_200_000,
                 user_timeout_ms: 7_200_000,
             },
+            rto_max_ms: random.choose(&[1_000, 4_000, 60_000]),
             ..StackConfig::default()
         };
         Scenario {

@@ -115,6 +115,81 @@ fn a_peer_that_stops_reading_is_reset() {
 }
 
 #[test]
+fn a_loss_is_not_held_against_the_peer() {
+    // It takes less than 1024 bytes in 8 s, but it answers what reaches it.
+    with_deadlines().established().run(
+        "> [P.] seq 1 ack 1 \"send 1900\\n\"
+         < [.] seq 1 ack 11 len 1460
+         < [P.] seq 1461 ack 11 len 440
+         +7100ms
+         < [.] seq 1 ack 11 len 1460
+         < [.] seq 1 ack 11 len 1460
+         < [.] seq 1 ack 11 len 1460
+         +4100ms
+         < [.] seq 1 ack 11 len 1460
+         > [.] seq 11 ack 701
+         < [P.] seq 1461 ack 11 len 440
+         +5100ms
+         < [P.] seq 701 ack 11 len 1200
+         ? send_timeouts 0
+         > [.] seq 11 ack 1901
+         ? connections 1",
+    );
+}
+
+#[test]
+fn a_peer_that_acknowledges_too_little_is_reset() {
+    with_deadlines().established().run(
+        "> [P.] seq 1 ack 1 \"send 1900\\n\"
+         < [.] seq 1 ack 11 len 1460
+         < [P.] seq 1461 ack 11 len 440
+         +900ms
+         > [.] seq 11 ack 101
+         +900ms
+         > [.] seq 11 ack 201
+         +900ms
+         > [.] seq 11 ack 301
+         +900ms
+         > [.] seq 11 ack 401
+         +900ms
+         > [.] seq 11 ack 501
+         +900ms
+         > [.] seq 11 ack 601
+         +900ms
+         > [.] seq 11 ack 701
+         +900ms
+         > [.] seq 11 ack 801
+         +780ms
+         +40ms
+         < [R.] seq 1901 ack 11
+         ? send_timeouts 1
+         ? connections 0",
+    );
+}
+
+#[test]
+fn a_peer_that_says_nothing_has_until_the_user_timeout() {
+    Trace::lines_with(|config| {
+        config.deadlines.send_ms = 8_000;
+        config.deadlines.user_timeout_ms = 14_000;
+    })
+    .established()
+    .run(
+        "> [P.] seq 1 ack 1 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         +13900ms
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         ? send_timeouts 0
+         +110ms
+         < [R.] seq 7 ack 7
+         ? abort_on_timeout 1",
+    );
+}
+
+#[test]
 fn a_peer_that_does_not_close_is_forgotten() {
     // FIN-WAIT-2 has no end of its own (RFC 9293, section 3.6).
     with_deadlines().established().run(

@@ -24,6 +24,52 @@ fn the_timer_backs_off_until_the_peer_answers() {
 }
 
 #[test]
+fn the_timer_backs_off_no_further_than_allowed() {
+    Trace::echo_with(|config| config.rto_max_ms = 3_000)
+        .established()
+        .run(
+            "> [P.] seq 1 ack 1 \"hello\"
+             < [P.] seq 1 ack 6 \"hello\"
+             +3100ms
+             < [P.] seq 1 ack 6 \"hello\"
+             < [P.] seq 1 ack 6 \"hello\"
+             # here 4 s would be next, and then 8 s
+             +2880ms
+             +60ms
+             < [P.] seq 1 ack 6 \"hello\"
+             +2940ms
+             +60ms
+             < [P.] seq 1 ack 6 \"hello\"
+             > [.] seq 6 ack 6
+             +60s
+             ? retrans_segs 4",
+        );
+}
+
+#[test]
+fn a_timeout_that_was_backed_off_does_not_hold_up_the_next_loss() {
+    // RFC 6298, section 5, keeps the timeout as long as it is until a segment is acknowledged that was
+    // sent once, and the next one is lost again.
+    Trace::echo_with(|config| config.rto_max_ms = 2_000)
+        .established()
+        .run(
+            "> [P.] seq 1 ack 1 \"hello\"
+             < [P.] seq 1 ack 6 \"hello\"
+             +5200ms
+             < [P.] seq 1 ack 6 \"hello\"
+             < [P.] seq 1 ack 6 \"hello\"
+             < [P.] seq 1 ack 6 \"hello\"
+             > [.] seq 6 ack 6
+             > [P.] seq 6 ack 6 \"again\"
+             < [P.] seq 6 ack 11 \"again\"
+             +2900ms
+             +200ms
+             < [P.] seq 6 ack 11 \"again\"
+             > [.] seq 11 ack 11",
+        );
+}
+
+#[test]
 fn a_peer_that_is_gone_is_given_up() {
     Trace::echo_with(|config| {
         config.deadlines.user_timeout_ms = 5_000;

@@ -64,6 +64,31 @@ fn a_closed_window_is_probed_until_it_opens() {
 }
 
 #[test]
+fn probes_are_no_further_apart_than_allowed() {
+    // The ACK that opens the window is lost: only a probe finds out.
+    Trace::echo_with(|config| config.rto_max_ms = 3_000).run(
+        "> [S] seq 0 win 0
+         < [S.] seq 0 ack 1
+         > [P.] seq 1 ack 1 win 0 \"hello\"
+         < [.] seq 1 ack 6 \"h\"
+         < [.] seq 1 ack 6
+         > [.] seq 6 ack 1 win 0
+         +2010ms
+         < [.] seq 1 ack 6 \"h\"
+         > [.] seq 6 ack 1 win 0
+         +2980ms
+         +60ms
+         < [.] seq 1 ack 6 \"h\"
+         > [.] seq 6 ack 1 win 0
+         +2940ms
+         +60ms
+         < [.] seq 1 ack 6 \"h\"
+         > [.] seq 6 ack 1 win 100
+         < [P.] seq 1 ack 6 \"hello\"",
+    );
+}
+
+#[test]
 fn a_probe_that_the_peer_takes_counts() {
     Trace::echo().run(
         "> [S] seq 0 win 0

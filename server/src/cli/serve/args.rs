@@ -10,6 +10,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, ValueEnum, value_parser};
 
+#[cfg(feature = "faults")]
+use super::bad_wire::BadWire;
 use crate::cli::list::List;
 use crate::cli::logging::LogArgs;
 use crate::confine::Seccomp;
@@ -128,6 +130,11 @@ pub struct LinkArgs {
     /// Run the driver's receive loop on our core (SO_PREFER_BUSY_POLL), so many frames at a time
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
     pub busy_poll_budget_frames: Option<u16>,
+
+    /// Spoil the frames of all queues, as in seed=7,loss=100,reorder=50 (of 1,000 frames); for tests
+    #[cfg(feature = "faults")]
+    #[arg(long, value_name = "FAULTS")]
+    pub test_faults: Option<BadWire>,
 }
 
 /// Where the XDP program runs.
@@ -177,6 +184,10 @@ pub struct TcpArgs {
     /// How long TIME-WAIT lasts
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = StackConfig::default().time_wait_ms)]
     pub time_wait_ms: u32,
+
+    /// Longest time between retransmissions of a connection, and between zero-window probes
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1_000..=60_000), default_value_t = StackConfig::default().rto_max_ms)]
+    pub rto_max_ms: u32,
 
     /// What to do with received checksums; trust them only if the NIC verifies them
     #[arg(long, value_enum, default_value_t = ChecksumsName::Verify)]

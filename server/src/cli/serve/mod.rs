@@ -1,6 +1,8 @@
 //! `barewire serve`: from arguments to a server that ends in order.
 
 mod args;
+#[cfg(feature = "faults")]
+mod bad_wire;
 mod kernel;
 mod supervise;
 #[cfg(feature = "xdp")]

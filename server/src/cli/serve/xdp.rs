@@ -53,6 +53,8 @@ pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError
         // The supervisor keeps the deadline, for all stacks alike.
         drain_ms: u32::MAX,
         stack: limits(args, defaults.stack.clone()),
+        #[cfg(feature = "faults")]
+        faults: link.test_faults.map(|wire| (wire.faults, wire.seed)),
         ..defaults
     };
     config.stack.validate(Responder::<Site>::REPLY_BYTES_MIN)?;
@@ -80,6 +82,7 @@ fn limits(args: &ServeArgs, defaults: StackConfig) -> StackConfig {
             ChecksumsName::Trust => ChecksumPolicy::Trust,
         },
         deadlines: args.deadlines(),
+        rto_max_ms: tcp.rto_max_ms,
         resets_per_second: tcp.resets_per_second,
         challenge_acks_per_second: tcp.challenge_acks_per_second,
         time_wait_acks_per_second: tcp.time_wait_acks_per_second,

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use barewire_stack::config::StackConfig;
 use barewire_stack::interface::Interface;
+#[cfg(feature = "faults")]
+use barewire_stack::link::faulty::Faults;
 use barewire_stack::link::xsk::XskConfig;
 use barewire_stack::redirect::ModeChoice;
 use barewire_stack::worker::Wait;
@@ -37,6 +39,9 @@ pub struct XdpConfig {
     pub drain_ms: u32,
     /// Limits of each core. `mtu` and `unknown_flow` are set from the interface and the number of cores.
     pub stack: StackConfig,
+    /// How bad the wire to each queue is, and the seed that decides what it does to which frame.
+    #[cfg(feature = "faults")]
+    pub faults: Option<(Faults, u64)>,
 }
 
 impl XdpConfig {
@@ -54,6 +59,8 @@ impl XdpConfig {
             wait: worker.wait,
             drain_ms: worker.drain_ms,
             stack: StackConfig::default(),
+            #[cfg(feature = "faults")]
+            faults: None,
         }
     }
 

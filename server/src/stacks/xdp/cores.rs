@@ -13,6 +13,9 @@ use barewire_stack::counters::Samples;
 use barewire_stack::guard::Secrets;
 use barewire_stack::interface::Interface;
 use barewire_stack::lifecycle::{Lifecycle, Member};
+use barewire_stack::link::Link;
+#[cfg(feature = "faults")]
+use barewire_stack::link::faulty::{Faults, FaultyLink};
 use barewire_stack::link::xsk::{XskConfig, XskLink, ZeroCopy};
 use barewire_stack::packet::Local;
 use barewire_stack::redirect::{Mode, Redirect};
@@ -34,6 +37,8 @@ pub(super) struct Common {
     pub local: Local,
     pub secrets: Secrets,
     pub worker: WorkerConfig,
+    #[cfg(feature = "faults")]
+    pub faults: Option<(Faults, u64)>,
 }
 
 /// What a core has once it can serve.
@@ -157,48 +162,89 @@ fn serve<S: Service>(
         .iter()
         .map(open)
         .collect::<Result<Vec<_>, _>>()?;
-    let mut arena = Arena::new(common.stack.arena_bytes())?;
-    let pages = arena.pages();
-    let counters = Arc::new(WorkerCounters::default());
+    let arena = Arena::new(common.stack.arena_bytes())?;
+    let worker_counters = Arc::new(WorkerCounters::default());
 
     let mut sockets = Vec::new();
     for (&queue, link) in plan.queues.iter().zip(&links) {
         let socket = link.as_fd().try_clone_to_owned().map_err(failure(index))?;
         sockets.push((queue, socket));
     }
-    let report = report::<S>(index, plan, common, &links, pages);
-    let mut groups = vec![group(index, None, "worker", counters.clone())];
+    let report = report::<S>(index, plan, common, &links, arena.pages());
+    let mut counters = vec![group(index, None, "worker", worker_counters.clone())];
     for (&queue, link) in plan.queues.iter().zip(&links) {
-        groups.push(group(index, Some(queue), "link", link.shared_counters()));
-        groups.push(group(
-            index,
-            Some(queue),
-            "xsk",
-            Arc::new(link.kernel_statistics()),
-        ));
+        counters.push(group(index, Some(queue), "link", link.shared_counters()));
+        let kernel_statistics = Arc::new(link.kernel_statistics());
+        counters.push(group(index, Some(queue), "xsk", kernel_statistics));
     }
-    let now = Clock::new().now();
-    let shard = Shard::new(
-        common.stack.clone(),
-        common.local.clone(),
-        &common.secrets,
-        links,
-        make_service(),
-        &mut arena,
-        now,
-    )?;
-    groups.push(group(index, None, "tcp", shard.counters().clone()));
-    groups.push(group(index, None, "discards", shard.discards().clone()));
-
-    let _ = ready.send(Ok(Ready {
-        sockets,
-        report,
-        counters: groups,
-    }));
-    let Ok(_attached) = go.recv() else {
-        return Ok(Ok(()));
+    let core = Prepared {
+        index,
+        common,
+        member,
+        arena,
+        worker_counters,
+        ready: Ready {
+            sockets,
+            report,
+            counters,
+        },
     };
-    Ok(worker::run(shard, common.worker, member, counters).map_err(anyhow::Error::from))
+    #[cfg(feature = "faults")]
+    if let Some((faults, seed)) = common.faults {
+        let spoil = |(link, &queue)| FaultyLink::new(link, faults, seed ^ u64::from(queue));
+        let links: Vec<_> = links.into_iter().zip(&plan.queues).map(spoil).collect();
+        let mut core = core;
+        for (&queue, link) in plan.queues.iter().zip(&links) {
+            let counters = link.fault_counters().clone();
+            let groups = &mut core.ready.counters;
+            groups.push(group(index, Some(queue), "faults", counters));
+        }
+        return core.serve(links, make_service, ready, go);
+    }
+    core.serve(links, make_service, ready, go)
+}
+
+/// A core that has everything but its shard.
+struct Prepared<'c> {
+    index: usize,
+    common: &'c Common,
+    member: Member,
+    arena: Arena,
+    worker_counters: Arc<WorkerCounters>,
+    ready: Ready,
+}
+
+impl Prepared<'_> {
+    /// Makes the shard, says that the core is ready, and serves when it is told to.
+    fn serve<L: Link, S: Service>(
+        mut self,
+        links: Vec<L>,
+        make_service: impl FnOnce() -> S,
+        ready: &Sender<Result<Ready, XdpError>>,
+        go: &Receiver<Arc<Redirect>>,
+    ) -> Result<anyhow::Result<()>, XdpError> {
+        let Common {
+            stack,
+            local,
+            secrets,
+            worker,
+            ..
+        } = self.common.clone();
+        let now = Clock::new().now();
+        let arena = &mut self.arena;
+        let shard = Shard::new(stack, local, &secrets, links, make_service(), arena, now)?;
+        let (tcp, discards) = (shard.counters().clone(), shard.discards().clone());
+        let counters = &mut self.ready.counters;
+        counters.push(group(self.index, None, "tcp", tcp));
+        counters.push(group(self.index, None, "discards", discards));
+
+        let _ = ready.send(Ok(self.ready));
+        let Ok(_attached) = go.recv() else {
+            return Ok(Ok(()));
+        };
+        let ended = worker::run(shard, worker, self.member, self.worker_counters);
+        Ok(ended.map_err(anyhow::Error::from))
+    }
 }
 
 /// An error of the kernel's on core `core`.

@@ -162,6 +162,8 @@ impl Stack for XdpConfig {
                 wait: self.wait,
                 drain_ms: self.drain_ms,
             },
+            #[cfg(feature = "faults")]
+            faults: self.faults,
         };
         // Declared after the program, so dropped before it: the threads have ended when it is detached.
         let starting = Starting::spawn_all(&plan.cores, &common, &make_service, lifecycle)?;
