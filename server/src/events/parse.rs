@@ -8,11 +8,12 @@
 //! for strings with escapes, for numbers of more than 19 digits, and for containers in each other
 //! that are ignored as a whole. It is never made to use it:
 //!
-//! * Strings and numbers are taken as [`RawValue`]s: serde_json checks them, says where they end and
-//!   lends their text. Escapes are resolved in a buffer of fixed size, and numbers read by
-//!   [`str::parse`], which rounds correctly however long they are.
-//! * Containers that are ignored are entered, one by one. What a value is has to be known before
-//!   serde_json is asked to read it; [`Place`] looks ahead for that.
+//! * Strings of a body with escapes, and long numbers, are taken as [`RawValue`]s: serde_json checks
+//!   them, says where they end and lends their text. Escapes are resolved in a buffer of fixed size,
+//!   and numbers read by [`str::parse`], which rounds correctly, as does serde_json.
+//! * Containers that are ignored are entered, one by one.
+//!
+//! So what a value is has to be known before serde_json is asked to read it: [`Place`] looks ahead.
 //!
 //! So whatever is JSON is counted or refused without an allocation. For a body that is not, or that is
 //! nested too deeply, serde_json makes errors of 40 bytes on the heap: two at most for the fault and
@@ -21,6 +22,7 @@
 
 use std::fmt;
 
+use memchr::memchr;
 use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -105,8 +107,7 @@ impl<'a> Reader<'a> {
         if self.user_id.is_some() {
             self.refuse(Refusal::UserIdTwice);
         } else if is_string {
-            let quoted = fields.next_value_seed(Text(&mut self.place))?;
-            self.user_id = Some(between_quotation_marks(quoted));
+            self.user_id = Some(fields.next_value_seed(Quoted(&mut self.place))?);
             return Ok(());
         } else {
             self.refuse(Refusal::UserIdType);
@@ -120,10 +121,14 @@ impl<'a> Reader<'a> {
         if self.value.is_some() {
             self.refuse(Refusal::ValueTwice);
         } else if is_number {
-            let number = fields.next_value_seed(Text(&mut self.place))?;
-            // The grammar of JSON is part of what `f64` reads; beyond the range is infinity.
-            let value = number.parse().unwrap_or(f64::INFINITY);
-            if !value.is_finite() {
+            let value = if self.place.is_short_number_ahead() {
+                fields.next_value()?
+            } else {
+                // The grammar of JSON is part of what `f64` reads; beyond the range is infinity.
+                let number = fields.next_value_seed(Verbatim(&mut self.place))?;
+                number.parse().unwrap_or(f64::INFINITY)
+            };
+            if value.is_infinite() {
                 self.refuse(Refusal::ValueRange);
             }
             self.value = Some(value);
@@ -141,7 +146,7 @@ impl<'a> Reader<'a> {
         }
         let user_id = self.user_id.ok_or(Refusal::UserIdMissing)?;
         let value = self.value.ok_or(Refusal::ValueMissing)?;
-        let user_id = if is_escaped(user_id) {
+        let user_id = if self.place.has_escapes {
             unescape(user_id, scratch).map_err(|error| match error {
                 UnescapeError::TooLong => Refusal::UserIdTooLong,
                 UnescapeError::Surrogate => Refusal::UserIdUnicode,
@@ -164,8 +169,8 @@ impl<'de> Visitor<'de> for &mut Reader<'de> {
 
     #[inline]
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        while let Some(name) = fields.next_key_seed(Text(&mut self.place))? {
-            match Field::named(name) {
+        while let Some(name) = fields.next_key_seed(Quoted(&mut self.place))? {
+            match Field::named(name, self.place.has_escapes) {
                 Field::UserId => self.read_user_id(&mut fields)?,
                 Field::Value => self.read_value(&mut fields)?,
                 Field::Other => fields.next_value_seed(Ignored(&mut self.place))?,
@@ -177,28 +182,46 @@ impl<'de> Visitor<'de> for &mut Reader<'de> {
 
 impl Field {
     #[inline]
-    fn named(quoted: &str) -> Field {
-        match quoted {
-            r#""userId""# => Field::UserId,
-            r#""value""# => Field::Value,
-            _ if is_escaped(quoted) => Field::spelled(between_quotation_marks(quoted)),
+    fn named(raw: &str, has_escapes: bool) -> Field {
+        match raw.as_bytes() {
+            b"userId" => Field::UserId,
+            b"value" => Field::Value,
+            _ if has_escapes => match unescape(raw, &mut [0; 6]) {
+                Ok(b"userId") => Field::UserId,
+                Ok(b"value") => Field::Value,
+                Ok(_) | Err(_) => Field::Other,
+            },
             _ => Field::Other,
-        }
-    }
-
-    fn spelled(name: &str) -> Field {
-        match unescape(name, &mut [0; 6]) {
-            Ok(b"userId") => Field::UserId,
-            Ok(b"value") => Field::Value,
-            Ok(_) | Err(_) => Field::Other,
         }
     }
 }
 
-/// A string or a number (or a value without containers in it), as it is written.
-struct Text<'r, 'a>(&'r mut Place<'a>);
+/// What is between the quotation marks of a string, with its escapes.
+struct Quoted<'r, 'a>(&'r mut Place<'a>);
 
-impl<'de> DeserializeSeed<'de> for Text<'_, 'de> {
+impl<'de> DeserializeSeed<'de> for Quoted<'_, 'de> {
+    type Value = &'de str;
+
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<&'de str, D::Error> {
+        let Quoted(place) = self;
+        let raw = if place.has_escapes {
+            let quoted = <&RawValue>::deserialize(json)?.get();
+            let open = quoted.strip_prefix('"').unwrap_or(quoted);
+            open.strip_suffix('"').unwrap_or(open)
+        } else {
+            <&str>::deserialize(json)?
+        };
+        place.pass(raw);
+        place.at += 1;
+        Ok(raw)
+    }
+}
+
+/// A value without other values in it, as it is written.
+struct Verbatim<'r, 'a>(&'r mut Place<'a>);
+
+impl<'de> DeserializeSeed<'de> for Verbatim<'_, 'de> {
     type Value = &'de str;
 
     #[inline]
@@ -218,7 +241,7 @@ impl<'de> DeserializeSeed<'de> for Ignored<'_, 'de> {
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         let Ignored(place) = self;
         if !matches!(place.look_ahead(), Some(b'[' | b'{')) {
-            return Text(place).deserialize(json).map(drop);
+            return Verbatim(place).deserialize(json).map(drop);
         }
         place.enter();
         if place.is_too_deep() {
@@ -243,7 +266,7 @@ impl<'de> Visitor<'de> for Ignored<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        while let Some(_name) = fields.next_key_seed(Text(self.0))? {
+        while let Some(_name) = fields.next_key_seed(Quoted(self.0))? {
             fields.next_value_seed(Ignored(self.0))?;
         }
         Ok(())
@@ -260,6 +283,8 @@ struct Place<'a> {
     at: usize,
     /// Containers that are open.
     depth: u32,
+    /// Whether any string of the body may have escapes.
+    has_escapes: bool,
 }
 
 impl<'a> Place<'a> {
@@ -269,6 +294,7 @@ impl<'a> Place<'a> {
             text,
             at: 0,
             depth: 0,
+            has_escapes: memchr(b'\\', text.as_bytes()).is_some(),
         }
     }
 
@@ -280,6 +306,16 @@ impl<'a> Place<'a> {
         let skipped = ahead.iter().position(|byte| !between(byte))?;
         self.at += skipped;
         Some(ahead[skipped])
+    }
+
+    /// Whether the number ahead has at most 19 digits and no exponent: neither is serde_json's buffer
+    /// needed for it, nor can it be out of range.
+    #[inline]
+    fn is_short_number_ahead(&self) -> bool {
+        let ahead = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let within = |byte: &u8| matches!(byte, b'-' | b'.' | b'0'..=b'9');
+        let end = ahead.iter().take(20).find(|byte| !within(byte));
+        end.is_some_and(|byte| !matches!(byte, b'e' | b'E'))
     }
 
     /// Goes behind a part of the text.
@@ -306,15 +342,4 @@ impl<'a> Place<'a> {
     fn is_too_deep(&self) -> bool {
         self.depth > DEPTH_MAX
     }
-}
-
-fn is_escaped(text: &str) -> bool {
-    memchr::memchr(b'\\', text.as_bytes()).is_some()
-}
-
-/// What a string consists of.
-#[inline]
-fn between_quotation_marks(quoted: &str) -> &str {
-    let open = quoted.strip_prefix('"').unwrap_or(quoted);
-    open.strip_suffix('"').unwrap_or(open)
 }
