@@ -29,12 +29,17 @@ use super::seen::SeenUsers;
 use super::sync::{AtomicU64, Mutex, Ordering, PoisonError, fence};
 use super::users::{Offer, UserHash, UserTable};
 
+/// How often [`Counts::snapshot`] tries, if cores are counting meanwhile.
+const SNAPSHOT_ATTEMPTS: u32 = 100;
+
 /// What all cores counted.
 #[derive(Debug)]
 pub struct Counts {
     /// Number of resets so far.
     generation: AtomicU64,
     ledgers: Box<[Ledger]>,
+    /// What an earlier process counted; part of the first generation.
+    restored: Totals,
     /// The users of even and of odd generations; of all, if there is never a reset.
     tables: Box<[UserTable]>,
     resetting: Mutex<()>,
@@ -43,6 +48,10 @@ pub struct Counts {
 /// The user of an event is new and there is no place for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsersFull;
+
+/// What is to be restored has a user twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserTwice;
 
 /// A reset was not foreseen when the counts were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +68,40 @@ impl Counts {
         Ok(Counts {
             generation: AtomicU64::new(0),
             ledgers: (0..cores).map(|_| Ledger::default()).collect(),
+            restored: Totals::ZERO,
             tables: (0..tables)
                 .map(|_| UserTable::new(users_max))
                 .collect::<Result<_, _>>()?,
             resetting: Mutex::new(()),
+        })
+    }
+
+    /// Begins with what [`Counts::snapshot`] of an earlier process gave.
+    ///
+    /// # Errors
+    ///
+    /// If a user is there twice, or there is no room for all.
+    pub fn restore(&mut self, totals: Totals, users: &[UserHash]) -> Result<(), UserTwice> {
+        let table = self.table(0);
+        if users.iter().any(|&user| table.offer(user) != Offer::New) {
+            return Err(UserTwice);
+        }
+        self.restored = totals;
+        Ok(())
+    }
+
+    /// The totals, carried, and their users.
+    ///
+    /// Meant for when nobody counts any more. While others do, it may be `None`: when the users did
+    /// not once stay the same for as long as it takes to read them.
+    pub fn snapshot(&self) -> Option<(Totals, Vec<UserHash>)> {
+        (0..SNAPSHOT_ATTEMPTS).find_map(|_| {
+            let generation = self.generation.load(Ordering::Acquire);
+            let mut totals = self.totals();
+            let users: Vec<UserHash> = self.table(generation).users().collect();
+            totals.sum.carry();
+            let same = self.generation.load(Ordering::Acquire) == generation;
+            (same && users.len() as u64 == totals.users).then_some((totals, users))
         })
     }
 
@@ -135,7 +174,10 @@ impl Counts {
     pub fn totals(&self) -> Totals {
         'again: loop {
             let generation = self.generation.load(Ordering::Acquire);
-            let mut totals = Totals::ZERO;
+            let mut totals = match generation {
+                0 => self.restored.clone(),
+                _ => Totals::ZERO,
+            };
             for ledger in &self.ledgers {
                 if ledger.add_to(&mut totals, generation).is_err() {
                     continue 'again;

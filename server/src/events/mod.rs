@@ -25,6 +25,7 @@
 //!   state of one instant: between two cores, an event can be in it and an older one not, as long as
 //!   neither's reply was written when the request arrived.
 //! * After a reset ([`Events::reset`]) the same holds for the events since.
+//! * Counts that were saved and restored ([`state`]) go on exactly, on however many cores.
 
 pub mod counts;
 pub mod ledger;
@@ -32,6 +33,7 @@ pub mod parse;
 pub mod refusal;
 pub mod seen;
 mod shard;
+pub mod state;
 mod stats;
 pub mod sum;
 mod sync;
@@ -48,6 +50,7 @@ use barewire_stack::arena::OutOfMemory;
 use self::counts::Counts;
 use self::ledger::Ledger;
 use self::seen::SeenUsers;
+use self::state::{State, StateError};
 use self::users::{UserKey, UserTable};
 
 pub use self::refusal::{EventCounters, Refusal};
@@ -112,6 +115,19 @@ pub enum EventsError {
         "there is no memory for {0} users: lower --users-max (24 bytes each) or --users-seen-max"
     )]
     Users(usize),
+    /// The counts to go on with have more users than may be counted.
+    #[error(
+        "there are {saved} users already, more than --users-max {users_max}: raise it to at least that"
+    )]
+    UsersSaved {
+        /// Users of the saved counts.
+        saved: usize,
+        /// Users that may be counted.
+        users_max: usize,
+    },
+    /// The counts to go on with cannot be.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The operating system gave no random numbers.
     #[error("no random key for hashing users: the operating system gave none")]
     Random(#[source] getrandom::Error),
@@ -133,24 +149,47 @@ impl Events {
     ///
     /// If the configuration cannot be had.
     pub fn new(config: EventsConfig) -> Result<Arc<Self>, EventsError> {
-        if !(1..=sum::MERGE_MAX).contains(&config.cores) {
-            return Err(EventsError::Cores(config.cores));
-        }
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(EventsError::Random)?;
         let key = u128::from_ne_bytes(key);
+        let key = UserKey::new([key as u64, (key >> 64) as u64]);
+        Events::with_key(config, key).map(Arc::new)
+    }
+
+    /// Goes on with what [`Events::save`] gave, whatever the configuration was then.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration cannot be had, has no room for the users, or the state contradicts itself.
+    pub fn restore(config: EventsConfig, state: State) -> Result<Arc<Self>, EventsError> {
+        let (saved, users_max) = (state.users.len(), config.users_max);
+        if saved > users_max {
+            return Err(EventsError::UsersSaved { saved, users_max });
+        }
+        let mut events = Events::with_key(config, state.key)?;
+        events
+            .counts
+            .restore(state.totals, &state.users)
+            .map_err(|_| StateError::Contradiction)?;
+        Ok(Arc::new(events))
+    }
+
+    fn with_key(config: EventsConfig, key: UserKey) -> Result<Self, EventsError> {
+        if !(1..=sum::MERGE_MAX).contains(&config.cores) {
+            return Err(EventsError::Cores(config.cores));
+        }
         let out_of_memory = |_: OutOfMemory| EventsError::Users(config.users_max);
         let counts = Counts::new(config.cores, config.users_max, config.reset_allowed);
         let seen = (0..config.cores)
             .map(|_| Ok(Mutex::new(Some(SeenUsers::new(config.users_seen())?))))
             .collect::<Result<_, _>>();
-        Ok(Arc::new(Events {
+        Ok(Events {
             config,
-            key: UserKey::new([key as u64, (key >> 64) as u64]),
+            key,
             counts: counts.map_err(out_of_memory)?,
             counters: (0..config.cores).map(|_| Arc::default()).collect(),
             seen: seen.map_err(out_of_memory)?,
-        }))
+        })
     }
 
     /// The writing end of `core`, counted from zero.
@@ -183,6 +222,19 @@ impl Events {
     /// If it is not allowed.
     pub fn reset(&self) -> Result<(), ResetError> {
         self.counts.reset().map_err(|_| ResetError::NotAllowed)
+    }
+
+    /// Everything that was counted, to go on with it in another process.
+    ///
+    /// Meant for when the cores have ended. While they count, it may be `None`, and has everything
+    /// that was counted before the call.
+    pub fn save(&self) -> Option<State> {
+        let (totals, users) = self.counts.snapshot()?;
+        Some(State {
+            key: self.key,
+            totals,
+            users,
+        })
     }
 
     /// What each core did with the events it got.

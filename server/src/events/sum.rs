@@ -28,7 +28,7 @@ pub const LIMBS: usize = 72;
 /// [`MERGE_MAX`] sums can be added up limb by limb without overflow.
 pub const CARRY_PERIOD: u64 = 1 << 20;
 
-/// Sums that may be merged into one.
+/// Sums that may be merged into one, beside one that is carried.
 pub const MERGE_MAX: usize = 1 << 10;
 
 const LIMB_BITS: u32 = 32;

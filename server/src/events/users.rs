@@ -25,7 +25,7 @@ use zerocopy::FromZeros;
 use super::sync::{AtomicU64, Ordering, PairTable};
 
 /// The secret that turns users into hashes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct UserKey {
     words: [u64; 2],
 }
@@ -34,6 +34,11 @@ impl UserKey {
     /// A key from two secret random words.
     pub fn new(words: [u64; 2]) -> Self {
         UserKey { words }
+    }
+
+    /// The secret words, to make the same key again.
+    pub fn words(&self) -> [u64; 2] {
+        self.words
     }
 
     /// The hash of a user.
@@ -154,6 +159,17 @@ impl UserTable {
             }
         }
         unreachable!("more places than slots");
+    }
+
+    /// All users that are known. A user that is being made known may be among them or not.
+    pub fn users(&self) -> impl Iterator<Item = UserHash> {
+        self.slots.iter().filter_map(|[high, low]| {
+            let user = UserHash {
+                low: low.load(Ordering::Acquire),
+                high: high.load(Ordering::Acquire),
+            };
+            (user.low != 0).then_some(user)
+        })
     }
 
     /// Forgets all users. The caller makes sure that no core is in [`UserTable::offer`].

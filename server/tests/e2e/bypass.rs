@@ -254,3 +254,21 @@ fn a_second_signal_stops_at_once() {
     assert_eq!(server.wait().code, Some(128 + 15));
     assert!(!is_attached(&lab));
 }
+
+#[test]
+fn the_drain_deadline_ends_what_does_not_end_by_itself() {
+    let Some(lab) = lab() else { return };
+    let server = serve(&lab, &["--drain-timeout-ms", "100"]);
+    let address = server.addresses[0];
+    let (mut idle, mut busy) = lab.client(|| (Client::connect(address), Client::connect(address)));
+    idle.get("/plaintext");
+    busy.send("GET /plaintext HTTP/1.1\r\n");
+    let ended = server.terminate();
+    assert_eq!(ended.served(), 1);
+    assert!(
+        ended.stderr.contains("drain deadline passed"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!is_attached(&lab));
+}

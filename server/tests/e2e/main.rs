@@ -20,4 +20,5 @@ mod privileges;
 mod raw;
 mod server;
 mod service_manager;
+mod state;
 mod wrong_use;

@@ -1,6 +1,7 @@
 //! The arguments of `barewire serve`: every limit and deadline there is.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use barewire_stack::config::StackConfig;
@@ -349,6 +350,10 @@ pub struct EventArgs {
     /// Let POST /reset forget all events; doubles the memory for users
     #[arg(long)]
     pub allow_reset: bool,
+
+    /// Go on with the counts in this file, and write them there at the end
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
 }
 
 /// What the process keeps once it serves.

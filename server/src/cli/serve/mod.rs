@@ -4,6 +4,7 @@ mod args;
 #[cfg(feature = "faults")]
 mod bad_wire;
 mod kernel;
+mod state;
 mod supervise;
 #[cfg(feature = "xdp")]
 mod xdp;
@@ -23,9 +24,10 @@ use clap::{ArgMatches, Command};
 use sd_notify::NotifyState;
 
 pub use self::args::{ServeArgs, StackName};
+use self::state::StateFile;
 use self::supervise::{Ending, Remote, Supervisor, tell_manager};
 use crate::confine::Confinement;
-use crate::events::Events;
+use crate::events::{Events, EventsConfig};
 use crate::http::{HttpCounters, Status};
 use crate::operate::control::{ControlSocket, Controlled, Name};
 use crate::operate::overview::Bytes;
@@ -103,7 +105,8 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     let confinement = Confinement::begin(args.privilege.user.as_deref(), args.privilege.seccomp)?;
     let confinement = Arc::new(confinement);
     let cores_max = cores_max(args)?;
-    let events = Events::new(args.events(cores_max))?;
+    let state = args.event.state.as_deref().map(StateFile::new);
+    let events = events(args.events(cores_max), state.as_ref())?;
     let routes: Arc<[_]> = site::routes(args.place.test_routes).into();
     let http: Arc<[_]> = (0..cores_max)
         .map(|_| Arc::new(HttpCounters::new(&routes)))
@@ -148,13 +151,16 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         .context("no thread for the control socket")?;
     confinement.restrict_calls()?;
     confinement.verify()?;
+    state.as_ref().map_or(Ok(()), StateFile::check_writable)?;
     report(&running, &events, control.as_ref());
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);
     log_counters(&event_counters(&events));
     say(&summary(&http, started));
+    let saved = close_books(&events, state.as_ref());
     let ending = outcome?;
+    saved?;
     Ok(match ending {
         Ending::Drained | Ending::DrainTimeout => ExitCode::SUCCESS,
         // As a shell reports a process that the signal had ended.
@@ -215,6 +221,34 @@ fn report(running: &Running, events: &Events, control: Option<&Name>) {
         .collect();
     say(&format!("ready {}", urls.join(" ")));
     tell_manager(NotifyState::Ready);
+}
+
+/// The events, going on with those in the file if there is one.
+fn events(config: EventsConfig, file: Option<&StateFile>) -> anyhow::Result<Arc<Events>> {
+    let Some(state) = file.map(StateFile::load).transpose()?.flatten() else {
+        return Ok(Events::new(config)?);
+    };
+    let events = Events::restore(config, state)?;
+    tracing::info!("going on with {}", stats(&events));
+    Ok(events)
+}
+
+/// Says what was counted, and keeps it if it shall be kept. Whatever the server's end was: what was
+/// acknowledged was counted.
+fn close_books(events: &Events, file: Option<&StateFile>) -> anyhow::Result<()> {
+    tracing::info!("ending with {}", stats(events));
+    let Some(file) = file else {
+        return Ok(());
+    };
+    let state = events
+        .save()
+        .context("the counts cannot be saved: a core goes on counting")?;
+    Ok(file.save(&state)?)
+}
+
+/// What `GET /stats` answers.
+fn stats(events: &Events) -> String {
+    serde_json::to_string(&events.stats()).unwrap_or_default()
 }
 
 /// Logs what was counted at all, a line for each part of each core and queue.

@@ -1,4 +1,5 @@
 mod concurrent;
 mod counting;
 mod parse;
+mod state;
 mod sum;

@@ -1,0 +1,149 @@
+//! The file in which event counts outlive the process (`--state`).
+//!
+//! It is written once, after the last core has ended, so that what was acknowledged is in it. It is
+//! replaced as a whole: whoever looks, whenever the machine dies, finds the old one or the new one.
+//!
+//! ```text
+//!   temporary file beside it, mode 0600 ─▶ write ─▶ fsync ─▶ rename over FILE ─▶ fsync directory
+//! ```
+//!
+//! A file that cannot be used is never touched: the server does not start then, and so does not
+//! replace it either.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::events::state::{State, StateError};
+
+/// Where the counts are kept.
+#[derive(Debug, Clone)]
+pub struct StateFile {
+    path: PathBuf,
+}
+
+/// Why counts cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateFileError {
+    /// The file is there, but cannot be read.
+    #[error("cannot read the state {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is there, but is not what it should be.
+    #[error(
+        "cannot go on with the state {path}: {source}; put a copy in its place, or move it away to count \
+         from zero: `mv {path} {path}.bad`",
+        path = path.display()
+    )]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: StateError,
+    },
+    /// The file cannot be replaced.
+    #[error(
+        "cannot write the state {}: {source}; its directory has to exist and be writable for the user that \
+         serves",
+        path.display()
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl StateFile {
+    /// The file at `path`, whether it is there or not.
+    pub fn new(path: &Path) -> Self {
+        StateFile {
+            path: path.to_owned(),
+        }
+    }
+
+    /// Reads what the last process left; `None` if there is nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or is not whole.
+    pub fn load(&self) -> Result<Option<State>, StateFileError> {
+        let path = || self.path.clone();
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(StateFileError::Read {
+                    path: path(),
+                    source,
+                });
+            }
+        };
+        match State::read(&bytes) {
+            Ok(state) => Ok(Some(state)),
+            Err(source) => Err(StateFileError::Content {
+                path: path(),
+                source,
+            }),
+        }
+    }
+
+    /// Tries everything that [`StateFile::save`] does up to the point of replacing the file, so that
+    /// what prevents it is known before anything was counted.
+    ///
+    /// # Errors
+    ///
+    /// What prevents it.
+    pub fn check_writable(&self) -> Result<(), StateFileError> {
+        self.temporary()
+            .and_then(NamedTempFile::close)
+            .map_err(|source| self.write_error(source))
+    }
+
+    /// Replaces the file.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not let us; the file is the old one then.
+    pub fn save(&self, state: &State) -> Result<(), StateFileError> {
+        let replace = || {
+            let file = self.temporary()?;
+            let mut writer = BufWriter::new(&file);
+            state.write_to(&mut writer)?;
+            writer.flush()?;
+            drop(writer);
+            file.as_file().sync_all()?;
+            file.persist(&self.path)?;
+            File::open(self.directory())?.sync_all()
+        };
+        replace().map_err(|source| self.write_error(source))
+    }
+
+    /// A new file in the same directory, which only its owner may read. Gone when it is dropped.
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(".barewire-state-")
+            .tempfile_in(self.directory())
+    }
+
+    fn directory(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    fn write_error(&self, source: io::Error) -> StateFileError {
+        StateFileError::Write {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
