@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command};
 
+use super::config::{self, Sources};
 use super::serve::{self, ServeArgs, StackName};
 use crate::check;
 
@@ -28,9 +29,14 @@ pub struct CheckArgs {
 pub fn run(
     args: &CheckArgs,
     matches: &ArgMatches,
+    sources: &Sources,
     command: &mut Command,
 ) -> anyhow::Result<ExitCode> {
-    args.serve.check(matches, command)?;
+    args.serve.check(sources, command)?;
+    if args.serve.config.print_config {
+        serve::say(config::print(command, matches, sources).trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
     let (StackName::Xdp, Some(interface)) = (args.serve.stack(), &args.serve.place.interface)
     else {
         let missing = "check is about the bypass: add --interface IFACE";

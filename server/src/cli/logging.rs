@@ -11,11 +11,11 @@ use tracing_subscriber::EnvFilter;
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
     /// Format of the log lines on stderr
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Human)]
-    pub log: Format,
+    #[arg(long, alias = "log", value_enum, value_name = "FORMAT", default_value_t = Format::Human)]
+    pub log_format: Format,
 
     /// What to log, as in `info` or `warn,barewire=debug`
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log_filter: String,
 }
 
@@ -46,7 +46,7 @@ impl LogArgs {
             .with_env_filter(filter)
             .with_writer(io::stderr)
             .with_ansi(io::stderr().is_terminal());
-        match self.log {
+        match self.log_format {
             Format::Human => log.with_target(false).init(),
             Format::Json => log.json().init(),
         }

@@ -1,7 +1,8 @@
 //! The command line: arguments in, exit code out.
 //!
 //! ```text
-//!   arguments ──▶ serve::args ──▶ a stack's own config ──▶ Stack::start ──▶ serve::supervise
+//!   config: arguments, environment, file
+//!      └──▶ serve::args ──▶ a stack's own config ──▶ Stack::start ──▶ serve::supervise
 //!                     │ usage: 2                              │ 1              │ 0
 //!                     └───────────────────── exit code ───────┴────────────────┘
 //! ```
@@ -11,15 +12,20 @@
 
 #[cfg(feature = "xdp")]
 mod check;
+mod config;
 mod list;
 mod logging;
 mod operate;
 mod serve;
 
+use std::env;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::config::Sources;
 use crate::load;
 
 /// One HTTP server, two network stacks: AF_XDP past the kernel, or the kernel's own
@@ -59,22 +65,45 @@ pub fn run() -> ExitCode {
 }
 
 fn run_subcommand() -> anyhow::Result<ExitCode> {
-    let mut command = Cli::command();
-    let matches = command.get_matches_mut();
+    let mut command = command();
+    let mut argv: Vec<OsString> = env::args_os().collect();
+    let mut matches = command.try_get_matches_from_mut(&argv)?;
+    let mut sources = Sources::default();
+    if let Some((name, given)) = matches.subcommand()
+        && let Some(configured) = command.find_subcommand(name)
+        && CONFIGURED.contains(&name)
+    {
+        sources = config::merge(configured, given, &mut argv)
+            .map_err(|error| configured.clone().error(ErrorKind::InvalidValue, error))?;
+        matches = command.try_get_matches_from_mut(argv)?;
+    }
     let cli = Cli::from_arg_matches(&matches)?;
     let (Some((name, matches)), subcommand) = (matches.subcommand(), cli.subcommand) else {
         unreachable!("clap demands a subcommand");
     };
     let command = command.find_subcommand_mut(name).expect("it was matched");
     match subcommand {
-        Subcommands::Serve(args) => serve::run(&args, matches, command),
+        Subcommands::Serve(args) => serve::run(&args, matches, &sources, command),
         #[cfg(feature = "xdp")]
-        Subcommands::Check(args) => check::run(&args, matches, command),
+        Subcommands::Check(args) => check::run(&args, matches, &sources, command),
         Subcommands::Load(args) => load::run(*args),
         Subcommands::Status(args) => operate::status(&args),
         Subcommands::Top(args) => operate::top(&args),
         Subcommands::Stop(args) => operate::stop(&args),
     }
+}
+
+/// The subcommands whose options can be given by the environment and by a file as well.
+const CONFIGURED: &[&str] = &[
+    "serve",
+    #[cfg(feature = "xdp")]
+    "check",
+];
+
+fn command() -> clap::Command {
+    CONFIGURED.iter().fold(Cli::command(), |command, name| {
+        command.mut_subcommand(name, config::with_environment)
+    })
 }
 
 /// The error with its causes, as far as it does not mention them itself.
@@ -99,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

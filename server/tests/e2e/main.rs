@@ -10,6 +10,7 @@ mod bypass;
 #[cfg(feature = "xdp")]
 mod check;
 mod clients;
+mod config;
 #[cfg(feature = "xdp")]
 mod hostile;
 mod http;

@@ -8,11 +8,11 @@ use barewire_stack::config::StackConfig;
 use barewire_stack::deadline::Deadlines;
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Command, ValueEnum, value_parser};
+use clap::{ArgGroup, Args, Command, ValueEnum, value_parser};
 
 #[cfg(feature = "faults")]
 use super::bad_wire::BadWire;
+use crate::cli::config::{ConfigArgs, Sources};
 use crate::cli::list::List;
 use crate::cli::logging::LogArgs;
 use crate::confine::Seccomp;
@@ -22,6 +22,8 @@ use crate::http::Limits;
 /// Arguments of `barewire serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]
@@ -65,7 +67,7 @@ pub struct PlaceArgs {
     pub port: u16,
 
     /// Address of the interface to serve; repeat it for more [default: all the interface has]
-    #[arg(long, value_name = "ADDR", requires = "interface")]
+    #[arg(long, value_name = "ADDR")]
     pub address: Vec<IpAddr>,
 
     /// Address and port of the kernel stacks; port 0 takes a free one [default: 127.0.0.1:8080]
@@ -229,7 +231,7 @@ pub struct KernelArgs {
     pub defer_accept_s: Option<u32>,
 
     /// Keep the NIC's interrupts off while we poll (SO_PREFER_BUSY_POLL)
-    #[arg(long, requires = "busy_poll_us")]
+    #[arg(long)]
     pub prefer_busy_poll: bool,
 }
 
@@ -392,31 +394,33 @@ impl ServeArgs {
         self.place.stack.unwrap_or(implied)
     }
 
-    /// Refuses options that contradict each other in ways that clap cannot see.
+    /// Refuses options that contradict each other in ways that clap cannot see. What a file says and
+    /// this stack does not need is left alone: the file may be for several.
     ///
     /// # Errors
     ///
     /// The first contradiction, as clap reports its own.
-    pub fn check(&self, matches: &ArgMatches, command: &mut Command) -> Result<(), clap::Error> {
-        let stack = self.stack();
-        let is_bypass = stack == StackName::Xdp;
-        if is_bypass && self.place.interface.is_none() {
-            let missing = "--stack xdp needs an interface to take over: add --interface IFACE";
+    pub fn check(&self, sources: &Sources, command: &mut Command) -> Result<(), clap::Error> {
+        let place = &self.place;
+        let missing = match self.stack() {
+            StackName::Xdp if place.interface.is_none() => {
+                Some("--stack xdp needs an interface to take over: add --interface IFACE")
+            }
+            _ if place.interface.is_none() && sources.is_given("address") => {
+                Some("--address is one of an interface: add --interface IFACE")
+            }
+            _ if self.kernel.prefer_busy_poll && place.busy_poll_us.is_none() => {
+                Some("--prefer-busy-poll needs --busy-poll-us")
+            }
+            _ => None,
+        };
+        if let Some(missing) = missing {
             return Err(command.error(ErrorKind::MissingRequiredArgument, missing));
         }
-        let foreign: &[&str] = match stack {
-            StackName::Xdp => &["KernelArgs", "UringArgs"],
-            StackName::Epoll => &["LinkArgs", "TcpArgs", "UringArgs"],
-            StackName::Uring => &["LinkArgs", "TcpArgs"],
-        };
-        let mut given = foreign
-            .iter()
-            .flat_map(|group| given_in(group, matches, command));
-        let given = given
-            .next()
-            .or((!is_bypass && self.place.interface.is_some()).then_some("interface".into()));
-        if let Some(option) = given {
-            let stack = stack
+        let given = |key: &String| sources.is_given(key);
+        if let Some(option) = self.foreign(command).into_iter().find(given) {
+            let stack = self
+                .stack()
                 .to_possible_value()
                 .map(|value| value.get_name().to_owned())
                 .unwrap_or_default();
@@ -426,6 +430,32 @@ impl ServeArgs {
             return Err(command.error(ErrorKind::ArgumentConflict, conflict));
         }
         Ok(())
+    }
+
+    /// The settings that have no meaning for the stack.
+    pub fn foreign(&self, command: &Command) -> Vec<String> {
+        let groups: &[&str] = match self.stack() {
+            StackName::Xdp => &["KernelArgs", "UringArgs"],
+            StackName::Epoll => &["LinkArgs", "TcpArgs", "UringArgs"],
+            StackName::Uring => &["LinkArgs", "TcpArgs"],
+        };
+        let groups = command
+            .get_groups()
+            .filter(|group| groups.contains(&group.get_id().as_str()));
+        let ids: Vec<_> = groups.flat_map(ArgGroup::get_args).collect();
+        let of_groups = command
+            .get_arguments()
+            .filter(|arg| ids.contains(&arg.get_id()));
+        let mut foreign: Vec<_> = of_groups
+            .filter_map(|arg| arg.get_long().map(str::to_owned))
+            .collect();
+        match self.stack() {
+            StackName::Xdp => foreign.push("listen".into()),
+            StackName::Epoll | StackName::Uring => {
+                foreign.extend(["interface".into(), "address".into()]);
+            }
+        }
+        foreign
     }
 
     /// Where a kernel stack listens.
@@ -476,23 +506,6 @@ impl ServeArgs {
             reset_allowed: args.allow_reset,
         }
     }
-}
-
-/// The options of a group of arguments (named as its struct) that somebody gave, not a default.
-fn given_in(group: &str, matches: &ArgMatches, command: &Command) -> Vec<String> {
-    let is_given = |id: &&clap::Id| {
-        matches!(
-            matches.value_source(id.as_str()),
-            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-        )
-    };
-    let mut groups = command
-        .get_groups()
-        .filter(|candidate| candidate.get_id() == group);
-    let ids = groups.next().into_iter().flat_map(|group| group.get_args());
-    ids.filter(is_given)
-        .map(|id| id.as_str().replace('_', "-"))
-        .collect()
 }
 
 fn power_of_two(text: &str) -> Result<u16, String> {

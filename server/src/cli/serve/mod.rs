@@ -26,6 +26,7 @@ use sd_notify::NotifyState;
 pub use self::args::{ServeArgs, StackName};
 use self::state::StateFile;
 use self::supervise::{Ending, Remote, Supervisor, tell_manager};
+use crate::cli::config::{self, Source, Sources};
 use crate::confine::Confinement;
 use crate::events::{Events, EventsConfig};
 use crate::http::{HttpCounters, Status};
@@ -45,10 +46,20 @@ use crate::stacks::{CounterGroup, Running, Stack};
 pub fn run(
     args: &ServeArgs,
     matches: &ArgMatches,
+    sources: &Sources,
     command: &mut Command,
 ) -> anyhow::Result<ExitCode> {
-    args.check(matches, command)?;
+    args.check(sources, command)?;
+    if args.config.print_config {
+        say(config::print(command, matches, sources).trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
     args.log.install(command)?;
+    for key in args.foreign(command) {
+        if let Some(source @ Source::File(..)) = sources.of(&key) {
+            tracing::warn!("{key} ({source}) has no meaning for this stack");
+        }
+    }
     match (args.stack(), &args.place.interface) {
         #[cfg(feature = "xdp")]
         (StackName::Xdp, Some(interface)) => serve(args, "xdp", bypass(args, interface, command)?),
@@ -282,7 +293,7 @@ fn event_counters(events: &Events) -> Vec<CounterGroup> {
 }
 
 /// Writes a line to stdout. That nobody listens there does not end a server.
-fn say(line: &str) {
+pub fn say(line: &str) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }

@@ -1,0 +1,214 @@
+//! One configuration from three places: flags win over the environment, which wins over a file.
+//!
+//! ```text
+//!   clap's Command ──▶ keys, types, defaults           the only list of settings there is
+//!        │
+//!   argv, BAREWIRE_* ──▶ given ──┐
+//!                                ├─▶ argv with what the file adds ──▶ clap ──▶ ServeArgs
+//!   --config FILE ──▶ settings ──┘
+//! ```
+//!
+//! A key of the file is the name of a flag, a variable is `BAREWIRE_` and the name in capitals. Each
+//! setting of the file that nobody overrules becomes a flag, so that it is parsed and checked as one;
+//! a flag added to the arguments can be set in all three places at once.
+
+mod file;
+mod print;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+
+use self::file::Setting;
+
+pub use self::file::FileError;
+pub use self::print::print;
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct ConfigArgs {
+    /// TOML file with the names of these options as keys; options and environment variables
+    /// (BAREWIRE_PORT for --port, lists with commas) win over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print the configuration that results from all of them, as such a file, and do nothing else
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// Who set what.
+#[derive(Debug, Clone, Default)]
+pub struct Sources(BTreeMap<String, Source>);
+
+/// Where the value of one setting comes from, if it is not the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A flag.
+    CommandLine,
+    /// This variable.
+    Environment(String),
+    /// This line of the file.
+    File(PathBuf, usize),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::CommandLine => f.write_str("the command line"),
+            Source::Environment(variable) => f.write_str(variable),
+            Source::File(path, line) => write!(f, "{}, line {line}", path.display()),
+        }
+    }
+}
+
+impl Sources {
+    /// Where the value of the setting `key` comes from; `None` if it is the default.
+    pub fn of(&self, key: &str) -> Option<&Source> {
+        self.0.get(key)
+    }
+
+    /// Whether a flag or a variable set `key`: somebody who meant this very server.
+    pub fn is_given(&self, key: &str) -> bool {
+        matches!(
+            self.of(key),
+            Some(Source::CommandLine | Source::Environment(_))
+        )
+    }
+}
+
+/// Lets every setting of `command` be given by an environment variable as well.
+pub fn with_environment(command: Command) -> Command {
+    command.mut_args(|arg| match key_of(&arg).map(variable) {
+        Some(variable) => {
+            let arg = match arg.get_action() {
+                ArgAction::Append => arg.value_delimiter(','),
+                _ => arg,
+            };
+            arg.env(variable).hide_env(true)
+        }
+        None => arg,
+    })
+}
+
+/// Adds to `argv`, in which the subcommand `command` was found and parsed as `given`, what its
+/// configuration file says and nothing overrules. Returns who set what.
+///
+/// # Errors
+///
+/// If the file cannot be read, or anything in it is wrong.
+pub fn merge(
+    command: &Command,
+    given: &ArgMatches,
+    argv: &mut Vec<OsString>,
+) -> Result<Sources, FileError> {
+    let mut sources = Sources::default();
+    for arg in command.get_arguments() {
+        let Some(key) = key_of(arg) else { continue };
+        let source = match given.value_source(arg.get_id().as_str()) {
+            Some(ValueSource::CommandLine) => Source::CommandLine,
+            Some(ValueSource::EnvVariable) => Source::Environment(variable(key)),
+            _ => continue,
+        };
+        sources.0.insert(key.to_owned(), source);
+    }
+    if let Some(path) = given.get_one::<PathBuf>("config") {
+        let settings = file::read(path, command)?;
+        add(command, settings, path, &mut sources, argv);
+    }
+    Ok(sources)
+}
+
+/// Puts `settings` right behind the subcommand, unless something that was given wins over them.
+fn add(
+    command: &Command,
+    settings: Vec<Setting<'_>>,
+    path: &Path,
+    sources: &mut Sources,
+    argv: &mut Vec<OsString>,
+) {
+    let given: Vec<&Arg> = command
+        .get_arguments()
+        .filter(|arg| key_of(arg).is_some_and(|key| sources.of(key).is_some()))
+        .collect();
+    let mut at = 2.min(argv.len());
+    for setting in settings {
+        let is_overruled = |winner: &&&Arg| {
+            let excludes = |one: &Arg, other: &Arg| {
+                command
+                    .get_arg_conflicts_with(one)
+                    .iter()
+                    .any(|arg| arg.get_id() == other.get_id())
+            };
+            winner.get_id() == setting.arg.get_id()
+                || excludes(winner, setting.arg)
+                || excludes(setting.arg, winner)
+        };
+        if setting.is_default() || given.iter().any(|arg| is_overruled(&arg)) {
+            continue;
+        }
+        for flag in setting.flags() {
+            argv.insert(at, flag.into());
+            at += 1;
+        }
+        let source = Source::File(path.to_owned(), setting.line);
+        sources.0.insert(setting.key.to_owned(), source);
+    }
+}
+
+/// The name under which `arg` can be set in a file; `None` for what is no setting.
+fn key_of(arg: &Arg) -> Option<&str> {
+    let long = arg.get_long()?;
+    let is_setting = !["config", "print-config", "json", "help", "version"].contains(&long);
+    is_setting.then_some(long)
+}
+
+/// The environment variable of the setting `key`.
+fn variable(key: &str) -> String {
+    format!("BAREWIRE_{}", key.replace('-', "_").to_uppercase())
+}
+
+/// What a file has for a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Flag,
+    Number,
+    Text,
+    List,
+}
+
+impl Shape {
+    fn of(arg: &Arg) -> Shape {
+        use std::any::TypeId;
+        let numbers = [
+            TypeId::of::<u16>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u64>(),
+            TypeId::of::<usize>(),
+            TypeId::of::<i32>(),
+        ];
+        let value = arg.get_value_parser().type_id();
+        match arg.get_action() {
+            ArgAction::SetTrue => Shape::Flag,
+            ArgAction::Append => Shape::List,
+            _ if numbers.iter().any(|number| value == *number) => Shape::Number,
+            _ => Shape::Text,
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Shape::Flag => "true or false",
+            Shape::Number => "a whole number",
+            Shape::Text => "a string",
+            Shape::List => "a list of strings",
+        })
+    }
+}
