@@ -85,3 +85,38 @@ fn the_drain_deadline_ends_what_does_not_end_by_itself() {
         );
     }
 }
+
+/// Tables for a million users and buffers for thousands of connections cost nothing until they are used.
+#[test]
+fn an_idle_server_takes_little_memory() {
+    for stack in STACKS {
+        let server = Server::on_loopback(stack, &[]);
+        let mut client = Client::connect(server.addresses[0]);
+        client.get("/plaintext");
+        let idle = anonymous_kib(&server);
+        // What is mapped from the binary depends on how it was built, and is not counted here.
+        assert!(idle <= 4 * 1024, "{stack}: {idle} KiB");
+
+        let body = r#"{"userId":"somebody","value":1}"#;
+        let head = format!("Host: test\r\nContent-Length: {}", body.len());
+        client.send(format!("POST /event HTTP/1.1\r\n{head}\r\n\r\n{body}"));
+        assert_eq!(client.receive(false).status, 200);
+        // A first user costs a huge page in each of two tables, at most.
+        let used = anonymous_kib(&server);
+        assert!(
+            used <= idle + 5 * 1024,
+            "{stack}: {idle} KiB, then {used} KiB"
+        );
+        server.terminate().served();
+    }
+}
+
+/// Memory that the process has of its own, in KiB.
+fn anonymous_kib(server: &Server) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", server.pid())).unwrap();
+    let line = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Anonymous:"));
+    let amount = line.unwrap().trim().strip_suffix(" kB").unwrap();
+    amount.parse().unwrap()
+}

@@ -271,7 +271,7 @@ pub fn many_connections_come_and_go(start: Start) {
         }
     }
     server.wait_for("closed", 3_000);
-    assert_eq!(server.counter("messages"), 3_000);
+    server.wait_for("messages", 3_000);
 }
 
 fn one_short(shorten: fn(&mut Deadlines)) -> Limits {
@@ -329,7 +329,7 @@ pub fn a_peer_that_does_not_close_is_reset(start: Start) {
 }
 
 pub fn drain_finishes_what_has_begun_and_accepts_nothing_new(start: Start) {
-    let server = start(lenient());
+    let mut server = start(lenient());
     let idle = server.connect();
     let busy = server.connect();
     for client in [&idle, &busy] {
@@ -337,7 +337,7 @@ pub fn drain_finishes_what_has_begun_and_accepts_nothing_new(start: Start) {
         expect(client, "hello\n");
     }
     send(&busy, "body 6\nabc");
-    server.wait_for("received_bytes", 11 + 11 + 10);
+    server.wait_for_bytes(&busy, 11 + 11 + 10);
 
     server.drain();
     expect_end(&idle);
@@ -347,14 +347,13 @@ pub fn drain_finishes_what_has_begun_and_accepts_nothing_new(start: Start) {
     expect_end(&busy);
     drop(busy);
 
-    let address = server.address();
     server.join();
-    let refused = TcpStream::connect(address).unwrap_err();
+    let refused = server.try_connect().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 
 pub fn drain_ends_at_once_when_nobody_is_there(start: Start) {
-    let server = start(lenient());
+    let mut server = start(lenient());
     server.drain();
     server.join();
 }
@@ -365,12 +364,5 @@ pub fn a_core_with_nothing_to_do_sleeps(start: Start) {
     send(&client, "echo hello\n");
     expect(&client, "hello\n");
     // Whatever it still does for this request, it comes to rest.
-    let mut waits = server.counter("waits");
-    loop {
-        std::thread::sleep(Duration::from_millis(200));
-        let since = std::mem::replace(&mut waits, server.counter("waits"));
-        if since == waits {
-            break;
-        }
-    }
+    server.wait_for_rest();
 }
