@@ -7,7 +7,7 @@ use barewire_stack::packet::Flags;
 use barewire_stack::testing::frame::TcpFrame;
 
 use crate::http::Client;
-use crate::raw::Wire;
+use crate::raw::{Wire, mac};
 use crate::server::{BAREWIRE, Server};
 
 /// Makes a frame.
@@ -133,15 +133,6 @@ fn damaged(frame: &[u8], at: usize, random: &mut SplitMix64) -> Vec<u8> {
     let mut frame = frame.to_vec();
     frame[at] ^= 1 + random.below(255) as u8;
     frame
-}
-
-fn mac(text: &str) -> [u8; 6] {
-    let octets: Vec<_> = text
-        .trim()
-        .split(':')
-        .map(|octet| u8::from_str_radix(octet, 16).unwrap())
-        .collect();
-    octets.try_into().unwrap()
 }
 
 /// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.

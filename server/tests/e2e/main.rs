@@ -12,6 +12,8 @@ mod check;
 mod clients;
 mod config;
 #[cfg(feature = "xdp")]
+mod flood;
+#[cfg(feature = "xdp")]
 mod hostile;
 mod http;
 mod kernel_stacks;

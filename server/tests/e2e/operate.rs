@@ -18,8 +18,8 @@ use crate::wrong_use::{FAILURE, expect_refusal};
 const REQUESTS: u64 = 20_000;
 
 /// A server and its control socket.
-struct Operated {
-    server: Server,
+pub struct Operated {
+    pub server: Server,
     directory: TempDir,
 }
 
@@ -30,7 +30,7 @@ impl Operated {
         })
     }
 
-    fn start(start: impl FnOnce(&str) -> Server) -> Operated {
+    pub fn start(start: impl FnOnce(&str) -> Server) -> Operated {
         let directory = tempfile::tempdir().unwrap();
         let server = start(directory.path().join("socket").to_str().unwrap());
         Operated { server, directory }
@@ -49,14 +49,14 @@ impl Operated {
         operate(&self.socket(), arguments).output().unwrap()
     }
 
-    fn status(&self) -> Status {
+    pub fn status(&self) -> Status {
         let output = self.runs(&["status", "--json", "--interval-ms", "0"]);
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// The status, once it is as expected.
-    fn status_where(&self, expected: impl Fn(&Status) -> bool) -> Status {
+    pub fn status_where(&self, expected: impl Fn(&Status) -> bool) -> Status {
         let started = Instant::now();
         loop {
             let status = self.status();

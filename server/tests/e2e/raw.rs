@@ -40,3 +40,13 @@ impl Wire {
         }
     }
 }
+
+/// A MAC address as sysfs writes it.
+pub fn mac(text: &str) -> [u8; 6] {
+    let octets: Vec<_> = text
+        .trim()
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16).unwrap())
+        .collect();
+    octets.try_into().unwrap()
+}
