@@ -49,6 +49,8 @@ enum Subcommands {
     Status(operate::StatusArgs),
     /// Show how a running server is, again and again
     Top(operate::TopArgs),
+    /// Write what a running server on AF_XDP receives and sends, for tcpdump and Wireshark
+    Capture(operate::CaptureArgs),
     /// Let a running server drain and end; a second time, end at once
     Stop(operate::StopArgs),
 }
@@ -89,6 +91,7 @@ fn run_subcommand() -> anyhow::Result<ExitCode> {
         Subcommands::Load(args) => load::run(*args),
         Subcommands::Status(args) => operate::status(&args),
         Subcommands::Top(args) => operate::top(&args),
+        Subcommands::Capture(args) => operate::capture(&args),
         Subcommands::Stop(args) => operate::stop(&args),
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   {"ask":"status"}  ──▶  {"answer":"status","content":{…a Status…}}
+//!   {"ask":"capture",…}  ──▶  {"answer":"capturing","content":{…}}, then frames (see [`super::capture`])
 //!   {"ask":"stop"}    ──▶  {"answer":"stopping","content":{"pid":…}}    end of file when the process ends
 //! ```
 //!
@@ -29,6 +30,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::capture::{Capture, Frames};
 use super::status::Status;
 use super::timed::Timed;
 
@@ -40,6 +42,11 @@ pub enum Question {
     Status,
     /// To drain and end; asked again, to end at once.
     Stop,
+    /// What it receives and sends.
+    Capture {
+        /// How much of each frame.
+        snap_bytes: u32,
+    },
 }
 
 /// What a server answers.
@@ -53,7 +60,12 @@ pub enum Answer {
         /// The process.
         pid: u32,
     },
-    /// It does not know what that means.
+    /// Frames of these queues follow.
+    Capturing {
+        /// The NIC queues.
+        queues: Vec<u32>,
+    },
+    /// It does not know what that means, or cannot do it.
     Refused {
         /// Why.
         reason: String,
@@ -66,6 +78,8 @@ pub trait Controlled: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Drains and ends; called again, ends at once.
     fn stop(&self);
+    /// Begins to capture so many bytes of each frame, or says why not.
+    fn capture(&self, snap_bytes: u32) -> Result<Capture, String>;
 }
 
 /// Why there is no control socket.
@@ -218,6 +232,19 @@ fn answer(
                 pid: std::process::id(),
             }
         }
+        Ok(Question::Capture { snap_bytes }) => match server.capture(snap_bytes) {
+            Ok(capture) => {
+                let queues = capture.queues();
+                write_line(&mut stream, &Answer::Capturing { queues })?;
+                let stream = stream.into_inner();
+                // One at a time, which the taps see to; others are answered meanwhile.
+                thread::Builder::new()
+                    .name("capture".into())
+                    .spawn(move || capture.stream(stream))?;
+                return Ok(());
+            }
+            Err(reason) => Answer::Refused { reason },
+        },
         Err(error) => Answer::Refused {
             reason: error.to_string(),
         },
@@ -265,6 +292,14 @@ pub enum AskError {
         /// The socket.
         path: PathBuf,
         /// What is wrong.
+        reason: String,
+    },
+    /// It cannot do what it was asked for.
+    #[error("the server at {path} refuses: {reason}")]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
         reason: String,
     },
     /// It said nothing, or not all.
@@ -329,6 +364,35 @@ impl Connection {
         match self.ask(Question::Stop)? {
             (Answer::Stopping { pid }, _) => Ok((pid, Ending(stream))),
             (other, path) => Err(foreign(path, &other)),
+        }
+    }
+
+    /// Has the first `snap_bytes` of each frame sent; returns the queues and what comes of them.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot, or there is no answer that this version understands.
+    pub fn capture(self, snap_bytes: u32) -> Result<(Vec<u32>, Frames), AskError> {
+        let Connection { stream, path } = self;
+        let again = stream.try_clone().map_err(silent(&path))?;
+        let mut stream = Timed::new(stream, TIMEOUT * 2);
+        write_line(&mut stream, &Question::Capture { snap_bytes }).map_err(silent(&path))?;
+        // The frames behind the line may be read with it.
+        let mut reader = BufReader::new(again);
+        let mut line = String::new();
+        reader.read_line(&mut line).map_err(silent(&path))?;
+        reader
+            .get_ref()
+            .set_read_timeout(None)
+            .map_err(silent(&path))?;
+        match serde_json::from_str(&line) {
+            Ok(Answer::Capturing { queues }) => Ok((queues, Frames::new(reader))),
+            Ok(Answer::Refused { reason }) => Err(AskError::Refused { path, reason }),
+            Ok(other) => Err(foreign(path, &other)),
+            Err(error) => Err(AskError::Foreign {
+                path,
+                reason: error.to_string(),
+            }),
         }
     }
 

@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 
 use barewire_stack::counters::Samples;
 use barewire_stack::lifecycle::Lifecycle;
+use barewire_stack::link::tap::Tap;
 use barewire_stack::service::Service;
 
 /// A way to carry bytes between the network and a [`Service`].
@@ -60,8 +61,19 @@ pub struct Running {
     pub report: Vec<String>,
     /// What the cores count, in groups that each belong to one part of one core.
     pub counters: Vec<CounterGroup>,
+    /// Where to watch the frames of each queue; empty where the kernel has them, and tcpdump sees them.
+    pub taps: Vec<QueueTap>,
     /// The cores' threads. They end after [`Lifecycle`] says so; an error is what broke a core.
     pub cores: Vec<JoinHandle<anyhow::Result<()>>>,
+}
+
+/// Where to watch the frames of a queue.
+#[derive(Debug, Clone)]
+pub struct QueueTap {
+    /// The NIC queue.
+    pub queue: u32,
+    /// Its tap.
+    pub tap: Arc<Tap>,
 }
 
 /// The counters of one part of a stack.

@@ -8,6 +8,8 @@ mod bad_wire;
 #[cfg(feature = "xdp")]
 mod bypass;
 #[cfg(feature = "xdp")]
+mod capture;
+#[cfg(feature = "xdp")]
 mod check;
 mod clients;
 mod config;

@@ -14,6 +14,7 @@
 
 pub mod faulty;
 pub mod memory;
+pub mod tap;
 #[cfg(feature = "xdp")]
 pub mod xsk;
 

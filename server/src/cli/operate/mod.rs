@@ -1,5 +1,6 @@
-//! `barewire status`, `top` and `stop`: what to ask a running server, and how to show it.
+//! `barewire status`, `top`, `stop` and `capture`: what to ask a running server, and how to show it.
 
+mod capture;
 mod top;
 
 use std::io::{self, Write as _};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+pub use self::capture::{CaptureArgs, run as capture};
 pub use self::top::{TopArgs, run as top};
 use crate::operate::control::Connection;
 use crate::operate::locate;

@@ -30,6 +30,7 @@ use crate::cli::config::{self, Source, Sources};
 use crate::confine::Confinement;
 use crate::events::{Events, EventsConfig};
 use crate::http::{HttpCounters, Status};
+use crate::operate::capture::{Capture, Captures};
 use crate::operate::control::{ControlSocket, Controlled, Name};
 use crate::operate::overview::Bytes;
 use crate::operate::{self, Instruments, locate};
@@ -154,6 +155,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         let remote = supervisor.remote();
         socket.serve(Arc::new(Controls {
             instruments,
+            captures: Captures::new(running.taps.clone()),
             remote,
         }))
     });
@@ -182,6 +184,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
 /// A server as whoever holds its control socket sees it.
 struct Controls {
     instruments: Instruments,
+    captures: Captures,
     remote: Remote,
 }
 
@@ -192,6 +195,10 @@ impl Controlled for Controls {
 
     fn stop(&self) {
         self.remote.stop();
+    }
+
+    fn capture(&self, snap_bytes: u32) -> Result<Capture, String> {
+        self.captures.begin(snap_bytes)
     }
 }
 

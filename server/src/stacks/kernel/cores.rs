@@ -147,6 +147,7 @@ where
         cpus,
         report: reports,
         counters: counters.collect(),
+        taps: Vec::new(),
         cores: starting.into_iter().filter_map(Starting::serve).collect(),
     })
 }

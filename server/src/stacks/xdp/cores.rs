@@ -25,7 +25,7 @@ use barewire_stack::worker::{self, WorkerConfig, WorkerCounters};
 
 use super::XdpError;
 use super::plan::CorePlan;
-use crate::stacks::CounterGroup;
+use crate::stacks::{CounterGroup, QueueTap};
 
 /// What all cores are told.
 #[derive(Clone)]
@@ -47,6 +47,7 @@ pub(super) struct Ready {
     pub sockets: Vec<(u32, OwnedFd)>,
     pub report: Vec<String>,
     pub counters: Vec<CounterGroup>,
+    pub taps: Vec<QueueTap>,
 }
 
 /// A thread that prepares everything and then waits for the others. Dropped, it ends without serving.
@@ -171,6 +172,11 @@ fn serve<S: Service>(
         sockets.push((queue, socket));
     }
     let report = report::<S>(index, plan, common, &links, arena.pages());
+    let tap = |(&queue, link): (&u32, &XskLink)| QueueTap {
+        queue,
+        tap: Arc::clone(link.tap()),
+    };
+    let taps = plan.queues.iter().zip(&links).map(tap).collect();
     let mut counters = vec![group(index, None, "worker", worker_counters.clone())];
     for (&queue, link) in plan.queues.iter().zip(&links) {
         counters.push(group(index, Some(queue), "link", link.shared_counters()));
@@ -187,6 +193,7 @@ fn serve<S: Service>(
             sockets,
             report,
             counters,
+            taps,
         },
     };
     #[cfg(feature = "faults")]

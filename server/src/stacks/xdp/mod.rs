@@ -176,12 +176,14 @@ impl Stack for XdpConfig {
             part: "redirect",
             counters: redirect.verdicts().clone(),
         }];
+        let mut taps = Vec::new();
         for ready in ready {
             for (queue, socket) in ready.sockets {
                 redirect.set_socket(queue, socket.as_fd())?;
             }
             report.extend(ready.report);
             counters.extend(ready.counters);
+            taps.extend(ready.taps);
         }
         report.extend(plan.advice(&interface, &self.ports));
         if mode == Mode::Generic {
@@ -202,6 +204,7 @@ impl Stack for XdpConfig {
             cpus: plan.cores.iter().map(|core| core.cpu).collect(),
             report,
             counters,
+            taps,
             cores: starting
                 .into_iter()
                 .filter_map(|starting| starting.go(&redirect))

@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use crate::counters::{Kind, LinkCounters, Sample, Samples};
 use crate::interface::Interface;
+use crate::link::tap::{Direction, Tap, TapEnd};
 use crate::link::{Link, Received as _, Transmit as _};
 use crate::redirect::Mode;
 use crate::time::Instant;
@@ -209,6 +210,7 @@ pub struct XskLink {
     /// The kernel's statistics when the link was closed.
     last_statistics: Arc<OnceLock<XdpStatistics>>,
     counters: Arc<LinkCounters>,
+    tap: TapEnd,
     /// Every look at an empty ring is a system call that runs the driver's receive loop.
     busy_poll: bool,
     outcome: Outcome,
@@ -265,6 +267,7 @@ impl XskLink {
             socket: Arc::new(opened.socket),
             last_statistics: Arc::default(),
             counters,
+            tap: TapEnd::new(),
             busy_poll: config.busy_poll.is_some(),
             outcome: opened.outcome,
         };
@@ -280,6 +283,11 @@ impl XskLink {
     /// The link's counters, for other threads to read.
     pub fn shared_counters(&self) -> Arc<LinkCounters> {
         Arc::clone(&self.counters)
+    }
+
+    /// Where to watch what it receives and sends.
+    pub fn tap(&self) -> &Arc<Tap> {
+        self.tap.tap()
     }
 
     /// The kernel's side of the statistics, for other threads to read.
@@ -326,6 +334,12 @@ impl Link for XskLink {
         self.refill();
         self.reception.receive(&mut self.received);
         let frames = self.received.len();
+        if self.tap.begin_batch() {
+            for index in 0..frames {
+                self.tap
+                    .record(Direction::Received, self.received.frame(index));
+            }
+        }
         if frames > 0 {
             self.counters.rx_batches.increment();
             self.counters.rx_frames.add(frames as u64);
@@ -342,7 +356,7 @@ impl Link for XskLink {
     #[inline]
     fn flush(&mut self, _now: Instant) -> bool {
         self.transmit.reclaim();
-        let (frames, bytes) = self.transmit.submit();
+        let (frames, bytes) = self.transmit.submit(&mut self.tap);
         self.counters.tx_frames.add(frames as u64);
         self.counters.tx_bytes.add(bytes);
 

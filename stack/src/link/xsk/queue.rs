@@ -29,6 +29,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
 use crate::counters::LinkCounters;
 use crate::link;
+use crate::link::tap::{Direction, TapEnd};
 
 /// Frames taken from the rx ring at once.
 pub const BATCH_FRAMES: usize = 64;
@@ -212,16 +213,22 @@ impl Transmit {
         }
     }
 
-    /// Moves committed frames to the tx ring, all that it has room for, in order.
+    /// Moves committed frames to the tx ring, all that it has room for, in order; `tap` sees them.
     ///
     /// Returns how many frames and bytes were moved.
-    pub fn submit(&mut self) -> (usize, u64) {
+    pub fn submit(&mut self, tap: &mut TapEnd) -> (usize, u64) {
         if self.committed.is_empty() {
             return (0, 0);
         }
         let room = self.tx.nb_free(self.committed.len() as u32) as usize;
         let next = &self.committed[..room.min(self.committed.len())];
         let bytes = next.iter().map(|frame| frame.lengths().data() as u64).sum();
+        if tap.is_watched() {
+            for frame in next {
+                // SAFETY: a frame of this UMEM, owned by user space until the ring takes it below.
+                tap.record(Direction::Sent, unsafe { self.umem.data(frame) }.contents());
+            }
+        }
         // SAFETY: all of `committed` are frames of this ring's UMEM that user space owns and that
         // are nowhere else. The ring takes all of `next`, having room for them, or none; those that
         // it takes leave the list with the next line.
