@@ -1,14 +1,19 @@
 //! What a request costs the responder: parse, route, answer. Aims: 60 ns for a minimal request, 250 ns
 //! for one of a browser, with about 600 bytes of header fields.
 
+#![allow(clippy::unwrap_used, reason = "a bench may panic")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 
-use barewire::events::{Events, EventsConfig};
-use barewire::http::{Connection, HttpCounters, Limits, Responder};
+use barewire::events::{Events, EventsConfig, Stats};
+use barewire::http::{
+    Answer, Connection, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route,
+};
 use barewire::site::{self, Site};
 use barewire_stack::service::{Input, Reply, Service};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use serde::Serialize;
 
 const MINIMAL: &str = "GET /plaintext HTTP/1.1\r\nHost: server\r\n\r\n";
 
@@ -104,5 +109,81 @@ fn requests(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, requests);
+/// A minimal request for the last route of tables of different lengths: the difference is the search.
+fn routes(criterion: &mut Criterion) {
+    fn answer(_: &mut (), _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+        response.text("ok")
+    }
+
+    let mut group = criterion.benchmark_group("http/routes");
+    for count in [1_usize, 8, 64] {
+        let routes: Vec<&'static Route<()>> = (0..count)
+            .map(|number| {
+                let path: &'static str = format!("/path/number/{number}").leak();
+                &*Box::leak(Box::new(Route::new(
+                    path,
+                    &[(Method::Get, Handler::Head(answer))],
+                )))
+            })
+            .collect();
+        let counters = Arc::new(HttpCounters::new(&routes));
+        let mut responder = Responder::new(&routes, (), Limits::default(), counters);
+        responder.on_clock(784_111_777);
+        let last = count - 1;
+        let request = format!("GET /path/number/{last} HTTP/1.1\r\nHost: server\r\n\r\n");
+        let mut space = vec![0; 64 * 1024];
+        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+            bencher.iter(|| {
+                let mut connection = Connection::default();
+                let mut reply = Reply::new(&mut space);
+                let input = Input {
+                    bytes: black_box(request.as_bytes()),
+                    full: false,
+                    ended: false,
+                };
+                let progress = responder.on_input(&mut connection, input, &mut reply);
+                assert!(reply.written().ends_with(b"ok"));
+                black_box(progress)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// What serde_json takes to write the two bodies there are.
+fn json(criterion: &mut Criterion) {
+    #[derive(Serialize)]
+    struct Greeting {
+        message: &'static str,
+    }
+    let greeting = Greeting {
+        message: "Hello, World!",
+    };
+    let stats = Stats {
+        total_requests: 1_000_000,
+        unique_users: 75_000,
+        sum: 500_000_000.0,
+        avg: 500.0,
+    };
+
+    let mut group = criterion.benchmark_group("json");
+    let mut space = vec![0; 1024];
+    group.bench_function("greeting", |bencher| {
+        bencher.iter(|| {
+            let mut reply = Reply::new(&mut space);
+            serde_json::to_writer(&mut reply, black_box(&greeting)).unwrap();
+            black_box(reply.len())
+        });
+    });
+    group.bench_function("stats", |bencher| {
+        bencher.iter(|| {
+            let mut reply = Reply::new(&mut space);
+            serde_json::to_writer(&mut reply, black_box(&stats)).unwrap();
+            black_box(reply.len())
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, requests, routes, json);
 criterion_main!(benches);

@@ -107,6 +107,7 @@ fn an_idle_server_takes_little_memory() {
             used <= idle + 5 * 1024,
             "{stack}: {idle} KiB, then {used} KiB"
         );
+        drop(client);
         server.terminate().served();
     }
 }
