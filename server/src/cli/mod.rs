@@ -13,7 +13,7 @@
 #[cfg(feature = "xdp")]
 mod check;
 mod config;
-mod list;
+pub(crate) mod list;
 mod logging;
 mod operate;
 mod serve;

@@ -1,15 +1,19 @@
 //! The options of `barewire load`, and what they amount to.
 
+use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use http::{HeaderName, HeaderValue, Method};
 
 use super::request::{Request, Values, parse_field};
 use super::target::Target;
+use crate::cli::list::List;
 
 /// What the options together amount to, for `--help`.
 const ABOUT: &str = "\
@@ -48,6 +52,11 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub pipeline: u16,
 
+    /// Open this many connections per second, each for one request; --concurrency is then how many
+    /// there may be at once. Latency counts from when a connection was due, its handshake included
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate, conflicts_with_all = ["rate", "pipeline"])]
+    pub connections_per_second: Option<f64>,
+
     /// Send this many requests per second, whether or not answers have come (open loop). Latency
     /// then counts from when a request was due. In this mode a pipeline serves only to catch up
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
@@ -82,9 +91,110 @@ pub struct Args {
     #[arg(long, default_value = "", help_heading = "Requests")]
     pub body: String,
 
+    /// What of an answer is compared, besides its status and its length. The body must be that of one
+    /// answer that is asked for first
+    #[arg(long, value_enum, conflicts_with_all = ["values", "unique_users"], help_heading = "Requests")]
+    pub verify: Option<Verify>,
+
+    /// Network stack [default: xdp with --interface, else epoll]
+    #[arg(long, value_enum, help_heading = "Stack")]
+    pub stack: Option<StackName>,
+
+    /// Interface whose queues AF_XDP takes over for our source ports
+    #[arg(long, value_name = "IFACE", help_heading = "Stack")]
+    pub interface: Option<String>,
+
+    /// Cores to ask from, as in 0,2 or 2-3; each gets one pinned thread [default: the last --threads]
+    #[arg(
+        long,
+        value_name = "LIST",
+        requires = "interface",
+        conflicts_with = "threads",
+        help_heading = "Stack"
+    )]
+    pub cores: Option<List>,
+
+    /// Address of the interface to call from; repeat it for more [default: as the kernel would]
+    #[arg(
+        long = "source-address",
+        value_name = "ADDR",
+        requires = "interface",
+        help_heading = "Stack"
+    )]
+    pub source_addresses: Vec<IpAddr>,
+
+    /// Ports to call from, as in 20000-60000; until the end no other connection of this machine can
+    /// use them [default: 61000-65535, or as many below as it takes]
+    #[arg(long, value_name = "FIRST-LAST", value_parser = parse_ports, requires = "interface", help_heading = "Stack")]
+    pub source_ports: Option<RangeInclusive<u16>>,
+
+    /// Hardware address of the server or of the gateway to it [default: as the kernel knows it]
+    #[arg(long, value_name = "MAC", value_parser = parse_mac, requires = "interface", help_heading = "Stack")]
+    pub next_hop_mac: Option<[u8; 6]>,
+
+    /// Where the XDP program runs: in the driver (native), or in the kernel's stack (generic, slower)
+    #[arg(long, value_enum, default_value_t = ModeName::Auto, requires = "interface", help_heading = "Stack")]
+    pub mode: ModeName,
+
+    /// How long an idle core spins before it sleeps [default: 50]
+    #[arg(
+        long,
+        value_name = "US",
+        requires = "interface",
+        help_heading = "Stack"
+    )]
+    pub spin_us: Option<u32>,
+
     /// Print the results as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where the XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeName {
+    /// In the driver if it can, else generic
+    Auto,
+    /// In the driver, or not at all
+    Native,
+    /// In the kernel's stack
+    Generic,
+}
+
+/// A network stack that can ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StackName {
+    /// Ours, on AF_XDP: the kernel never sees the connections
+    Xdp,
+    /// The kernel's, with readiness events
+    Epoll,
+}
+
+/// What of an answer is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Verify {
+    /// Its body, byte for byte
+    Body,
+}
+
+/// How to ask past the kernel.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "for the bypass"))]
+pub struct BypassPlan {
+    /// By which interface.
+    pub interface: String,
+    /// By which CPUs.
+    pub cores: Vec<usize>,
+    /// From which addresses; none: as the kernel would.
+    pub source_addresses: Vec<IpAddr>,
+    /// From which ports, if that was said.
+    pub source_ports: Option<RangeInclusive<u16>>,
+    /// To which hardware address; `None`: as the kernel knows it.
+    pub next_hop_mac: Option<[u8; 6]>,
+    /// Where the XDP program runs.
+    pub mode: ModeName,
+    /// How long an idle core spins.
+    pub spin_us: Option<u32>,
 }
 
 /// What is to be done.
@@ -95,7 +205,9 @@ pub struct Plan {
     /// The path asked for.
     pub path: String,
     /// What to ask.
-    pub request: Request,
+    pub request: Arc<Request>,
+    /// How to ask for the body that every answer must have, if bodies are compared.
+    pub probe: Option<Request>,
     /// How to ask for `/stats`, if events are sent.
     pub stats: Option<Request>,
     /// How often.
@@ -110,10 +222,14 @@ pub struct Plan {
     pub pipeline: usize,
     /// How many per second, in an open loop.
     pub rate: Option<f64>,
+    /// How many connections per second, if each asks but once.
+    pub connections_per_s: Option<f64>,
     /// How long anything may take.
     pub timeout: Duration,
     /// How many users there must be afterwards.
     pub unique_users: Option<u64>,
+    /// How to ask past the kernel, if that is wanted.
+    pub bypass: Option<BypassPlan>,
     /// Print JSON.
     pub json: bool,
 }
@@ -141,7 +257,44 @@ impl Plan {
             let host = HeaderValue::from_str(&target.authority).context("invalid host")?;
             fields.insert(0, (http::header::HOST, host));
         }
+        let own_fields = fields.clone();
+        if args.connections_per_second.is_some()
+            && !fields
+                .iter()
+                .any(|(name, _)| name == http::header::CONNECTION)
+        {
+            fields.push((http::header::CONNECTION, HeaderValue::from_static("close")));
+        }
+        let bypass = match (args.stack, args.interface) {
+            (Some(StackName::Xdp), None) => bail!("--stack xdp needs an --interface"),
+            (Some(StackName::Epoll), Some(_)) => {
+                bail!("--interface is for --stack xdp; epoll asks by whichever the route says")
+            }
+            (_, None) => None,
+            (_, Some(interface)) => Some(BypassPlan {
+                interface,
+                cores: args
+                    .cores
+                    .map_or(Vec::new(), |cores| cores.numbers().to_vec()),
+                source_addresses: args.source_addresses,
+                source_ports: args.source_ports,
+                next_hop_mac: args.next_hop_mac,
+                mode: args.mode,
+                spin_us: args.spin_us,
+            }),
+        };
+        ensure!(
+            bypass.is_none() || cfg!(feature = "xdp"),
+            "the bypass was left out of this build: build with --features xdp"
+        );
         let is_general = path.is_some();
+        // Closed by us, so that the server does not remember it when its port is called from again.
+        let probe = match (args.verify, &path) {
+            (Some(Verify::Body), Some(path)) => {
+                Some(Request::fixed(&args.method, path, &own_fields, &args.body)?)
+            }
+            _ => None,
+        };
         let (path, request, stats) = match path {
             Some(path) => {
                 ensure!(
@@ -178,6 +331,10 @@ impl Plan {
         let connections = args
             .concurrency
             .map_or(default_connections, NonZeroUsize::get);
+        ensure!(
+            is_general || args.verify.is_none(),
+            "--verify needs a --path; the totals of events are always verified"
+        );
         let cores = available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = args
             .threads
@@ -189,15 +346,15 @@ impl Plan {
             given => given,
         };
         // An open loop knows how many requests fall due in its time.
-        let due = args
-            .rate
+        let due = (args.rate.or(args.connections_per_second))
             .zip(duration)
             .map(|(rate, time)| (rate * time.as_secs_f64()).ceil() as u64);
         let requests = requests.into_iter().chain(due).min();
         Ok(Plan {
             target,
             path,
-            request,
+            request: Arc::new(request),
+            probe,
             stats,
             requests,
             duration,
@@ -205,8 +362,10 @@ impl Plan {
             threads,
             pipeline: usize::from(args.pipeline),
             rate: args.rate,
+            connections_per_s: args.connections_per_second,
             timeout: Duration::from_millis(args.timeout_ms.get()),
             unique_users: args.unique_users,
+            bypass,
             json: args.json,
         })
     }
@@ -231,10 +390,34 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses `FIRST-LAST`.
+fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let bounds = text.split_once('-').unwrap_or((text, text));
+    match (bounds.0.parse::<u16>(), bounds.1.parse::<u16>()) {
+        (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(first..=last),
+        _ => Err("ports are a range as in 20000-60000, between 1 and 65535".to_owned()),
+    }
+}
+
+/// Parses `02:00:00:00:00:01`.
+fn parse_mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes = text.split(':').map(|byte| match byte.len() {
+        2 => u8::from_str_radix(byte, 16).ok(),
+        _ => None,
+    });
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    let mac = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+    match mac {
+        Some(mac) if mac[0] & 1 == 0 => Ok(mac),
+        Some(_) => Err("this is the address of a group, not of a next hop".to_owned()),
+        None => Err("a hardware address is six bytes as in 02:00:00:00:00:01".to_owned()),
+    }
+}
+
 fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        _ => Err("a rate is a number of requests per second, more than 0".to_owned()),
+        _ => Err("a rate is a number per second, more than 0".to_owned()),
     }
 }
 
@@ -298,6 +481,17 @@ mod tests {
         for options in [
             "--target http://h/a --path /b",
             "--target http://h --path b",
+            "--target http://h --stack xdp",
+            "--target http://h --stack epoll --interface lo",
+            "--target http://h --cores 1",
+            "--target http://h --interface lo --cores 1 --threads 2",
+            "--target http://h --interface lo --source-ports 9-8",
+            "--target http://h --interface lo --source-ports 0-8",
+            "--target http://h --interface lo --next-hop-mac 02:00",
+            "--target http://h --interface lo --next-hop-mac 01:00:00:00:00:00",
+            "--target http://h --verify body",
+            "--target http://h/a --connections-per-second 5 --rate 5",
+            "--target http://h/a --connections-per-second 5 --pipeline 2",
             "--target http://h --path /\u{e4}",
             "--target http://h/a --values integer",
             "--target http://h --method POST",
@@ -313,6 +507,36 @@ mod tests {
         ] {
             assert!(plan(options).is_err(), "{options}");
         }
+    }
+
+    #[cfg(feature = "xdp")]
+    #[test]
+    fn an_interface_means_the_bypass() {
+        let options = "--target http://h --interface eth9 --cores 3,1 --source-ports 20000-30000 \
+                       --source-address 10.0.0.9 --next-hop-mac 02:00:00:00:00:0a";
+        let bypass = plan(options).unwrap().bypass.unwrap();
+        assert_eq!(
+            (bypass.interface.as_str(), bypass.cores),
+            ("eth9", vec![3, 1])
+        );
+        assert_eq!(bypass.source_ports, Some(20_000..=30_000));
+        assert_eq!(bypass.source_addresses, [IpAddr::from([10, 0, 0, 9])]);
+        assert_eq!(bypass.next_hop_mac, Some([2, 0, 0, 0, 0, 10]));
+        assert!(plan("--target http://h").unwrap().bypass.is_none());
+    }
+
+    #[test]
+    fn connections_for_one_request_each_ask_the_server_to_close() {
+        let options = "--target http://h/a --connections-per-second 500 --duration 200ms";
+        let plan = plan(options).unwrap();
+        assert_eq!(
+            (plan.requests, plan.connections_per_s),
+            (Some(100), Some(500.0))
+        );
+        let mut space = [0; 256];
+        let mut reply = barewire_stack::service::Reply::new(&mut space);
+        assert!(plan.request.write(0, &mut reply));
+        assert!(reply.written().ends_with(b"connection: close\r\n\r\n"));
     }
 
     #[test]

@@ -28,11 +28,12 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use rustix::thread::set_current_timer_slack;
-use rustix::time::{ClockId, clock_gettime};
-use thiserror::Error;
 
 use super::client::{Client, Clock, Exchange, Monotonic};
-use super::tally::{Failure, Tally};
+use super::tally::Failure;
+use super::transport::{
+    CONNECTING_MAX, Part, RETRY_NS, SPIN_NS, TransportError, system, thread_cpu_ns,
+};
 
 /// What is read from one connection at once, at most; longer than any response head.
 const RECEIVE_BYTES: usize = 128 << 10;
@@ -40,15 +41,8 @@ const RECEIVE_BYTES: usize = 128 << 10;
 const SEND_BYTES: usize = 64 << 10;
 /// Ready connections that are taken from the kernel at once.
 const EVENTS: usize = 512;
-/// Connections that a thread opens at the same time: fewer than the shortest usual listen backlog.
-const CONNECTING_MAX: usize = 64;
-/// How long a connection that failed waits before it is opened again.
-const RETRY_NS: u64 = 100_000_000;
 /// How often deadlines are looked at.
 const TICK_NS: u64 = 50_000_000;
-/// What is due sooner than this is waited for without sleeping: waking up takes about as long.
-const SPIN_NS: u64 = 50_000;
-
 /// What every thread of a run works on.
 #[derive(Debug)]
 pub struct Run {
@@ -64,43 +58,6 @@ pub struct Run {
     pub stop: Arc<AtomicBool>,
 }
 
-/// What one thread's part of a run came to.
-#[derive(Debug)]
-pub struct Part {
-    /// Its results.
-    pub tally: Tally,
-    /// When it began to ask, in nanoseconds of the client's clock.
-    pub started_ns: u64,
-    /// When the last answer came or the last connection broke.
-    pub ended_ns: u64,
-    /// Processor time that it took in between, system calls included.
-    pub cpu_ns: u64,
-    /// No answer came for so long that it gave up.
-    pub gave_up: bool,
-}
-
-/// What this machine could not do.
-#[derive(Debug, Error)]
-pub enum TransportError {
-    /// EMFILE, ENFILE.
-    #[error("no more file descriptors: raise `ulimit -n` and fs.file-max, or lower --concurrency")]
-    Descriptors,
-    /// EADDRNOTAVAIL.
-    #[error(
-        "no more local ports for this server: connections that closed keep theirs for a minute; widen \
-         net.ipv4.ip_local_port_range, set net.ipv4.tcp_tw_reuse=1, or lower --concurrency"
-    )]
-    Ports,
-    /// Anything else.
-    #[error("{call} failed: {cause}")]
-    System {
-        /// The system call.
-        call: &'static str,
-        /// What it said.
-        cause: io::Error,
-    },
-}
-
 /// Runs `client` on `connections` connections until nothing is left to ask, time is up, or
 /// `run.stop` is set. `answered` shows how far it is.
 ///
@@ -108,7 +65,7 @@ pub enum TransportError {
 ///
 /// If the machine runs out of something. Failures of the server are results.
 pub fn run(
-    client: Client<'_, Monotonic>,
+    client: Client<Monotonic>,
     connections: usize,
     run: &Run,
     answered: &Gauge,
@@ -126,7 +83,7 @@ pub fn run(
 
 struct Transport<'a> {
     run: &'a Run,
-    client: Client<'a, Monotonic>,
+    client: Client<Monotonic>,
     epoll: OwnedFd,
     slots: Vec<Slot>,
     events: Vec<epoll::Event>,
@@ -136,6 +93,8 @@ struct Transport<'a> {
     idle: VecDeque<usize>,
     /// To be opened as soon as may be.
     to_open: VecDeque<usize>,
+    /// Free for connections that each ask one request.
+    unused: Vec<usize>,
     /// To be opened from a point in time on, in its order.
     to_retry: VecDeque<(u64, usize)>,
     /// Sockets that are being connected, and all of them.
@@ -171,13 +130,21 @@ struct Slot {
 
 impl<'a> Transport<'a> {
     fn new(
-        client: Client<'a, Monotonic>,
+        client: Client<Monotonic>,
         connections: usize,
         run: &'a Run,
     ) -> Result<Self, TransportError> {
         let now_ns = client.clock().now_ns();
         Ok(Transport {
             run,
+            to_open: match client.is_churning() {
+                true => VecDeque::with_capacity(connections),
+                false => (0..connections).collect(),
+            },
+            unused: match client.is_churning() {
+                true => (0..connections).rev().collect(),
+                false => Vec::new(),
+            },
             client,
             epoll: epoll::create(CreateFlags::CLOEXEC).map_err(|e| system("epoll_create", e))?,
             slots: (0..connections).map(|_| Slot::default()).collect(),
@@ -185,7 +152,6 @@ impl<'a> Transport<'a> {
             received: vec![0; RECEIVE_BYTES].into(),
             to_send: vec![0; SEND_BYTES].into(),
             idle: VecDeque::with_capacity(connections),
-            to_open: (0..connections).collect(),
             to_retry: VecDeque::with_capacity(connections),
             connecting: 0,
             sockets: 0,
@@ -227,11 +193,11 @@ impl<'a> Transport<'a> {
                 self.drive(index, 0, false);
             }
         }
-        while self.sockets > 0 || !self.client.is_finished() {
+        while self.sockets > 0 || !self.client.is_finished() || self.has_calls_to_open() {
             self.turn()?;
             answered.set(self.client.answered());
 
-            if !self.idle.is_empty() {
+            if !self.idle.is_empty() || self.client.is_churning() && self.sockets == 0 {
                 calm_ns = self.now_ns;
             }
             let heard_ns = self.client.answered_last_ns().max(calm_ns);
@@ -247,12 +213,15 @@ impl<'a> Transport<'a> {
                 self.wake_idle();
             }
         }
+        let cpu_ns = thread_cpu_ns() - cpu_before_ns;
         Ok(Part {
+            cpu: None,
             started_ns,
             ended_ns: self.client.answered_last_ns().max(self.now_ns),
-            cpu_ns: thread_cpu_ns() - cpu_before_ns,
+            cpu_ns,
+            busy_ns: cpu_ns,
             gave_up,
-            tally: self.client.into_tally(),
+            tally: self.client.take_tally(),
         })
     }
 
@@ -279,15 +248,22 @@ impl<'a> Transport<'a> {
             self.tick_ns = self.now_ns + TICK_NS;
             self.expire();
         }
+        self.take_calls();
         self.open_waiting()
     }
 
     /// How long to wait for the kernel: until the next tick, or until a request is due.
-    fn timeout(&self) -> Timespec {
+    fn timeout(&mut self) -> Timespec {
         let mut until_ns = self.tick_ns.min(self.end_ns);
         if !self.idle.is_empty()
             && self.asking
             && let Some(due_ns) = self.client.due_ns()
+        {
+            until_ns = until_ns.min(due_ns.saturating_sub(SPIN_NS));
+        }
+        if self.asking
+            && !self.unused.is_empty()
+            && let Some(due_ns) = self.client.next_call_ns()
         {
             until_ns = until_ns.min(due_ns.saturating_sub(SPIN_NS));
         }
@@ -296,6 +272,24 @@ impl<'a> Transport<'a> {
             tv_sec: (wait_ns / 1_000_000_000) as i64,
             tv_nsec: (wait_ns % 1_000_000_000) as _,
         }
+    }
+
+    /// Prepares the connections that are due to be opened for one request each.
+    fn take_calls(&mut self) {
+        while self.asking && !self.unused.is_empty() {
+            let Some(ticket) = self.client.take_call(self.now_ns) else {
+                return;
+            };
+            if let Some(index) = self.unused.pop() {
+                self.slots[index].exchange = Exchange::for_ticket(ticket);
+                self.to_open.push_back(index);
+            }
+        }
+    }
+
+    /// Whether connections wait to be opened for one request each.
+    fn has_calls_to_open(&self) -> bool {
+        self.client.is_churning() && !self.to_open.is_empty()
     }
 
     /// Gives requests that are due to connections that are idle.
@@ -328,6 +322,7 @@ impl<'a> Transport<'a> {
             slot.is_connected = true;
             slot.is_idle = true;
             self.connecting -= 1;
+            self.client.tally().connections += 1;
             if self.asking {
                 self.drive(index, 0, false);
             }
@@ -490,7 +485,8 @@ impl<'a> Transport<'a> {
             self.to_open
                 .extend(self.to_retry.pop_front().map(|(_, index)| index));
         }
-        while self.connecting < CONNECTING_MAX && !self.client.is_finished() {
+        let is_wanted = !self.client.is_finished() || self.client.is_churning();
+        while is_wanted && self.connecting < CONNECTING_MAX {
             let Some(index) = self.to_open.pop_front() else {
                 break;
             };
@@ -542,7 +538,9 @@ impl<'a> Transport<'a> {
     fn close_unneeded(&mut self) {
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
-            if slot.socket.is_some() && (slot.is_idle || !slot.is_connected) {
+            // What is opened for one request still has that to ask.
+            let is_unneeded = slot.is_idle || !slot.is_connected && !self.client.is_churning();
+            if slot.socket.is_some() && is_unneeded {
                 self.close(index, false);
             }
         }
@@ -578,25 +576,14 @@ impl<'a> Transport<'a> {
         (slot.is_connected, slot.is_idle, slot.wants_room) = (false, false, false);
         slot.unread.clear();
         slot.unsent.clear();
-        if self.client.is_finished() {
+        if self.client.is_churning() {
+            self.unused.push(index);
+        } else if self.client.is_finished() {
         } else if again_at_once {
             self.client.tally().reconnects += 1;
             self.to_open.push_back(index);
         } else {
             self.to_retry.push_back((self.now_ns + RETRY_NS, index));
         }
-    }
-}
-
-/// Processor time of this thread, in nanoseconds.
-fn thread_cpu_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-fn system(call: &'static str, errno: Errno) -> TransportError {
-    TransportError::System {
-        call,
-        cause: errno.into(),
     }
 }

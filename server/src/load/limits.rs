@@ -31,6 +31,16 @@ pub enum LimitError {
         /// How many ports there are.
         ports: usize,
     },
+    /// The same, past the kernel.
+    #[error(
+        "{connections} connections need as many source ports, but there are only {ports} that nobody else uses:          widen --source-ports, add a --source-address, or lower --concurrency"
+    )]
+    SourcePorts {
+        /// How many connections were asked for.
+        connections: usize,
+        /// How many ports there are, over all source addresses.
+        ports: usize,
+    },
 }
 
 /// Descriptors that are needed besides those of the connections: standard streams, epoll, probes.

@@ -1,17 +1,19 @@
 //! `barewire load`: the client side of the comparison.
 //!
-//! It asks any HTTP/1.1 server over the kernel's sockets, cheaply enough not to be what is measured,
-//! and checks what comes back. By default it is the client of the 1-million-request challenge.
+//! It asks any HTTP/1.1 server over the kernel's sockets or past the kernel over AF_XDP, cheaply enough
+//! not to be what is measured, and checks what comes back. By default it is the client of the 1-million-request challenge.
 //!
 //! ```text
-//!   args ─▶ Plan ─▶ run ──── one thread each ────▶ epoll (transport) ⇄ client (a sans-I/O Service)
-//!                    │                                                   │ request, response, pace
-//!                    │   /stats before and after (fetch)                 ▼
-//!                    └──▶ verify ◀── receipts ◀──────────────────────── tally ──▶ report
+//!   args ─▶ Plan ─▶ run ─── one thread each ──▶ epoll or xdp ⇄ client (a sans-I/O Service)
+//!                    │                          (transport)      │ request, response, pace
+//!                    │   /stats before and after (fetch)         ▼
+//!                    └──▶ verify ◀── receipts ◀──────────────── tally ──▶ report
 //! ```
 //!
 //! `client::Client` is a [`barewire_stack::service::Service`], as the server's responder is: it
-//! never sees a socket, so another transport can drive it as well.
+//! never sees a socket, so that both transports can drive it. What is asked beside the run itself
+//! (whether the server is there, its `/stats`) goes over the kernel's sockets, before the XDP program is
+//! attached and after it is gone.
 
 pub mod args;
 mod client;
@@ -25,7 +27,10 @@ mod request;
 mod response;
 pub mod tally;
 mod target;
+mod transport;
 pub mod verify;
+#[cfg(feature = "xdp")]
+mod xdp;
 
 #[cfg(test)]
 mod tests;
@@ -45,12 +50,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 pub use args::Args;
 use args::Plan;
 use client::{Client, Monotonic};
-use epoll::{Part, Run};
-use pace::{Drawer, Pace, Tickets};
+use epoll::Run;
+use pace::{Churn, Drawer, Pace, Tickets};
 pub use report::Report;
-use report::{Events, Measured};
+use report::{Events, Measured, Network, Thread};
 use request::Request;
 use tally::Tally;
+use transport::Part;
 use verify::Stats;
 
 /// How often the progress bar moves.
@@ -91,19 +97,33 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// # Errors
 ///
 /// If it could not run: contradictory options, an unreachable target, one without `/stats`, too few
-/// descriptors or ports.
+/// descriptors or ports, an interface that cannot be used.
 pub fn measure(args: Args) -> anyhow::Result<Report> {
-    let plan = Plan::of(args).map_err(wrong_use)?;
-    limits::raise_descriptors(plan.connections, plan.threads)?;
-    limits::check_ports(plan.connections)?;
+    let mut plan = Plan::of(args).map_err(wrong_use)?;
+    match &mut plan.bypass {
+        None => {
+            limits::raise_descriptors(plan.connections, plan.threads)?;
+            limits::check_ports(plan.connections)?;
+        }
+        #[cfg(feature = "xdp")]
+        Some(bypass) => {
+            bypass.cores = xdp::cores(bypass, plan.threads)?;
+            plan.threads = bypass.cores.len();
+        }
+        #[cfg(not(feature = "xdp"))]
+        Some(_) => {}
+    }
     let address = plan.target.reach(plan.timeout)?;
+    let body = (plan.probe.as_ref())
+        .map(|probe| fetch_body(address, probe, plan.timeout))
+        .transpose()?;
 
     let Some(stats_request) = &plan.stats else {
-        let (tally, measured) = ask(&plan, address)?;
+        let (tally, measured) = ask(&plan, address, body)?;
         return Ok(Report::new(&plan, &tally, measured, None));
     };
     let before = fetch_stats(address, stats_request, plan.timeout)?;
-    let (tally, measured) = ask(&plan, address)?;
+    let (tally, measured) = ask(&plan, address, body)?;
     let after = fetch_stats(address, stats_request, plan.timeout);
     let events = tally.receipts.as_ref().map(|receipts| match after {
         Ok(after) => Events::verified(before, after, receipts, plan.unique_users),
@@ -120,57 +140,131 @@ fn wrong_use(error: anyhow::Error) -> clap::Error {
     )
 }
 
+/// What every thread of a run starts with.
+#[derive(Debug, Clone)]
+struct Setup {
+    clock: Monotonic,
+    request: Arc<Request>,
+    pipeline: usize,
+    rate: Option<f64>,
+    connections_per_s: Option<f64>,
+    body: Option<Arc<[u8]>>,
+    tickets: Arc<Tickets>,
+    counters: Arc<[ThreadCounters]>,
+    threads: usize,
+    stop: Arc<AtomicBool>,
+}
+
+impl Setup {
+    fn of(plan: &Plan, body: Option<Arc<[u8]>>) -> anyhow::Result<Self> {
+        let requests = plan.requests.unwrap_or(u64::MAX);
+        // Past the kernel a connection may end up at any core: none may then sit on tickets.
+        let is_shared = plan.bypass.is_some() && plan.threads > 1;
+        let tickets = match is_shared || plan.connections_per_s.is_some() {
+            true => Tickets::in_order(requests),
+            false => Tickets::new(requests, plan.threads),
+        };
+        Ok(Setup {
+            clock: Monotonic(Instant::now()),
+            request: Arc::clone(&plan.request),
+            pipeline: plan.pipeline,
+            rate: plan.rate,
+            connections_per_s: plan.connections_per_s,
+            body,
+            tickets: Arc::new(tickets),
+            counters: (0..plan.threads)
+                .map(|_| ThreadCounters::default())
+                .collect(),
+            threads: plan.threads,
+            stop: stop_on_signals()?,
+        })
+    }
+
+    /// The client of one thread.
+    fn client(&self, thread: usize) -> Client<Monotonic> {
+        let pace = match self.rate {
+            Some(rate) => Pace::open_loop(rate, thread, self.threads),
+            None => Pace::ClosedLoop,
+        };
+        let drawer = Drawer::new(&self.tickets);
+        Client::new(self.clock, &self.request, self.pipeline, pace, drawer)
+            .churning(self.connections_per_s.map(Churn::new))
+            .expecting(self.body.clone())
+    }
+
+    fn answered(&self) -> u64 {
+        self.counters
+            .iter()
+            .map(|thread| thread.answered.get())
+            .sum()
+    }
+}
+
 /// Asks on all threads; their results together.
-fn ask(plan: &Plan, address: SocketAddr) -> anyhow::Result<(Tally, Measured)> {
-    let clock = Monotonic(Instant::now());
-    let tickets = Tickets::new(plan.requests.unwrap_or(u64::MAX), plan.threads);
-    let counters: Vec<ThreadCounters> = (0..plan.threads)
-        .map(|_| ThreadCounters::default())
-        .collect();
+fn ask(
+    plan: &Plan,
+    address: SocketAddr,
+    body: Option<Arc<[u8]>>,
+) -> anyhow::Result<(Tally, Measured)> {
+    let setup = Setup::of(plan, body)?;
+    let progress = progress_bar(plan);
+    let show = || progress.set_position(setup.answered());
+    let (parts, network) = match &plan.bypass {
+        None => (ask_kernel(plan, address, &setup, show)?, None),
+        #[cfg(feature = "xdp")]
+        Some(bypass) => {
+            let (parts, network) = xdp::run(plan, bypass, address, &setup, show)?;
+            (parts, Some(network))
+        }
+        #[cfg(not(feature = "xdp"))]
+        Some(_) => bail!("the bypass was left out of this build: build with --features xdp"),
+    };
+    progress.finish_and_clear();
+    let was_interrupted = setup.stop.load(Relaxed);
+    Ok(sum_up(parts, network, was_interrupted))
+}
+
+/// Asks over the kernel's sockets.
+fn ask_kernel(
+    plan: &Plan,
+    address: SocketAddr,
+    setup: &Setup,
+    progress: impl Fn(),
+) -> anyhow::Result<Vec<Part>> {
     let run = Run {
         address,
         timeout: plan.timeout,
         duration: plan.duration,
         barrier: Barrier::new(plan.threads),
-        stop: stop_on_signals()?,
+        stop: Arc::clone(&setup.stop),
     };
     let waiting = thread::current();
-    let parts: Vec<Part> = thread::scope(|scope| {
-        let threads: Vec<_> = (counters.iter().enumerate())
+    thread::scope(|scope| {
+        let threads: Vec<_> = (setup.counters.iter().enumerate())
             .map(|(index, counters)| {
-                let (tickets, run, waiting) = (&tickets, &run, &waiting);
+                let (run, waiting) = (&run, &waiting);
                 scope.spawn(move || {
-                    let pace = match plan.rate {
-                        Some(rate) => Pace::open_loop(rate, index, plan.threads),
-                        None => Pace::ClosedLoop,
-                    };
-                    let drawer = Drawer::new(tickets);
-                    let client = Client::new(clock, &plan.request, plan.pipeline, pace, drawer);
                     let share = share(plan.connections, index, plan.threads);
-                    let part = epoll::run(client, share, run, &counters.answered);
+                    let part = epoll::run(setup.client(index), share, run, &counters.answered);
                     waiting.unpark();
                     part
                 })
             })
             .collect();
-        let progress = progress_bar(plan);
         while !threads.iter().all(|thread| thread.is_finished()) {
             thread::park_timeout(PROGRESS_INTERVAL);
-            progress.set_position(counters.iter().map(|thread| thread.answered.get()).sum());
+            progress();
         }
-        progress.finish_and_clear();
         let parts = threads.into_iter().map(|thread| match thread.join() {
             Ok(part) => part.map_err(anyhow::Error::from),
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        parts.collect::<anyhow::Result<_>>()
-    })?;
-    let was_interrupted = run.stop.load(Relaxed);
-    Ok(sum_up(parts, was_interrupted))
+        parts.collect()
+    })
 }
 
 /// Results of all threads as one.
-fn sum_up(parts: Vec<Part>, was_interrupted: bool) -> (Tally, Measured) {
+fn sum_up(parts: Vec<Part>, network: Option<Network>, was_interrupted: bool) -> (Tally, Measured) {
     let started_ns = parts
         .iter()
         .map(|part| part.started_ns)
@@ -181,11 +275,18 @@ fn sum_up(parts: Vec<Part>, was_interrupted: bool) -> (Tally, Measured) {
         .map(|part| part.ended_ns)
         .max()
         .unwrap_or_default();
-    let busy = |part: &Part| part.cpu_ns as f64 / (part.ended_ns - part.started_ns).max(1) as f64;
+    let threads = parts.iter().map(|part| Thread {
+        cpu: part.cpu,
+        responses: part.tally.responses(),
+        connections: part.tally.connections,
+        busy: (part.busy_ns as f64 / (part.ended_ns - part.started_ns).max(1) as f64).min(1.0),
+    });
     let measured = Measured {
         duration_s: (ended_ns - started_ns) as f64 / 1e9,
         cpu_s: parts.iter().map(|part| part.cpu_ns).sum::<u64>() as f64 / 1e9,
-        busiest_thread: parts.iter().map(busy).fold(0.0, f64::max).min(1.0),
+        busy_s: parts.iter().map(|part| part.busy_ns).sum::<u64>() as f64 / 1e9,
+        threads: threads.collect(),
+        network,
         gave_up: parts.iter().any(|part| part.gave_up),
         was_interrupted,
     };
@@ -210,6 +311,20 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
         registered.context("cannot handle signals")?;
     }
     Ok(stop)
+}
+
+/// Asks once, for the body that all answers must have.
+fn fetch_body(
+    address: SocketAddr,
+    probe: &Request,
+    timeout: Duration,
+) -> anyhow::Result<Arc<[u8]>> {
+    let (status, body) =
+        fetch::fetch(address, probe, timeout).context("cannot read the body to compare with")?;
+    match status {
+        200..300 => Ok(body.into()),
+        status => bail!("the answer to compare bodies with has status {status}"),
+    }
 }
 
 /// Asks for `/stats`.

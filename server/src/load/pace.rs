@@ -2,8 +2,10 @@
 //!
 //! Requests are numbered. Threads draw numbers from one [`Tickets`] in blocks, so that together
 //! they ask exactly as many as were ordered, and none twice. A [`Pace`] says when the next one is
-//! due: at once (closed loop: whoever has an answer asks again) or by the clock (open loop).
+//! due: at once (closed loop: whoever has an answer asks again) or by the clock (open loop). With
+//! [`Churn`] it is connections that are due by the clock, each of them for one request.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The numbers of all requests of a run, shared by its threads.
@@ -17,7 +19,15 @@ pub struct Tickets {
 impl Tickets {
     /// The numbers `0..count`, drawn in blocks that leave every one of `threads` its share.
     pub fn new(count: u64, threads: usize) -> Self {
-        let block = (count / (threads as u64 * 64)).clamp(1, 1024);
+        Self::in_blocks(count, (count / (threads as u64 * 64)).clamp(1, 1024))
+    }
+
+    /// The numbers `0..count`, drawn one by one, so that they are drawn in their order.
+    pub fn in_order(count: u64) -> Self {
+        Self::in_blocks(count, 1)
+    }
+
+    fn in_blocks(count: u64, block: u64) -> Self {
         Tickets {
             next: AtomicU64::new(0),
             end: count,
@@ -41,17 +51,17 @@ impl Tickets {
 
 /// One thread's hand in the [`Tickets`].
 #[derive(Debug)]
-pub struct Drawer<'a> {
-    tickets: &'a Tickets,
+pub struct Drawer {
+    tickets: Arc<Tickets>,
     block: std::ops::Range<u64>,
     stopped: bool,
 }
 
-impl<'a> Drawer<'a> {
+impl Drawer {
     /// A thread that has not drawn yet.
-    pub fn new(tickets: &'a Tickets) -> Self {
+    pub fn new(tickets: &Arc<Tickets>) -> Self {
         Drawer {
-            tickets,
+            tickets: Arc::clone(tickets),
             block: 0..0,
             stopped: false,
         }
@@ -137,6 +147,71 @@ impl Pace {
     }
 }
 
+/// When connections are opened that each ask one request: number `n` at `first + n * interval`,
+/// whichever thread opens it.
+#[derive(Debug, Clone)]
+pub struct Churn {
+    first_ns: f64,
+    interval_ns: f64,
+    /// Drawn, and not opened yet.
+    next: Option<u64>,
+}
+
+impl Churn {
+    /// So many connections per second, over all threads.
+    pub fn new(rate_per_s: f64) -> Self {
+        Churn {
+            first_ns: 0.0,
+            interval_ns: 1e9 / rate_per_s,
+            next: None,
+        }
+    }
+
+    /// Lets the schedule begin at `now_ns`.
+    pub fn start(&mut self, now_ns: u64) {
+        self.first_ns = now_ns as f64;
+    }
+
+    /// When connection number `ticket` is due.
+    #[inline]
+    pub fn due_ns(&self, ticket: u64) -> u64 {
+        (self.first_ns + self.interval_ns * ticket as f64) as u64
+    }
+
+    /// The number of the next connection, which stays the next until it is taken.
+    #[inline]
+    pub fn next(&mut self, drawer: &mut Drawer) -> Option<u64> {
+        self.next = self.next.or_else(|| drawer.draw());
+        self.next
+    }
+
+    /// Takes the next connection, if it is due.
+    #[inline]
+    pub fn take_due(&mut self, drawer: &mut Drawer, now_ns: u64) -> Option<u64> {
+        let ticket = self.next(drawer)?;
+        if self.due_ns(ticket) > now_ns {
+            return None;
+        }
+        self.next.take()
+    }
+
+    /// A connection that was taken could not even be begun.
+    pub fn put_back(&mut self, ticket: u64) {
+        self.next = Some(ticket);
+    }
+
+    /// Opens no more.
+    pub fn stop(&mut self) {
+        self.next = None;
+    }
+
+    /// Whether a connection was drawn that is still to be opened.
+    #[inline]
+    pub fn holds_one(&self) -> bool {
+        self.next.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +219,7 @@ mod tests {
     #[test]
     fn threads_together_draw_every_number_once() {
         for count in [0, 1, 63, 64, 1000, 100_000] {
-            let tickets = Tickets::new(count, 3);
+            let tickets = Arc::new(Tickets::new(count, 3));
             let mut drawers = [(); 3].map(|()| Drawer::new(&tickets));
             let mut drawn = Vec::new();
             while drawers.iter().any(|drawer| !drawer.is_exhausted()) {
@@ -157,12 +232,28 @@ mod tests {
 
     #[test]
     fn a_stopped_drawer_draws_no_more() {
-        let tickets = Tickets::new(u64::MAX, 1);
+        let tickets = Arc::new(Tickets::new(u64::MAX, 1));
         let mut drawer = Drawer::new(&tickets);
         assert_eq!(drawer.draw(), Some(0));
         drawer.stop();
         assert!(drawer.is_exhausted());
         assert_eq!(drawer.draw(), None);
+    }
+
+    #[test]
+    fn connections_are_due_in_their_order_whichever_thread_opens_them() {
+        let tickets = Arc::new(Tickets::in_order(3));
+        let mut threads = [(); 2].map(|()| (Churn::new(1000.0), Drawer::new(&tickets)));
+        for (churn, _) in &mut threads {
+            churn.start(5_000_000);
+        }
+        let mut take = |index: usize, now_ns| {
+            let (churn, drawer) = &mut threads[index];
+            churn.take_due(drawer, now_ns)
+        };
+        assert_eq!([take(0, 5_000_000), take(0, 5_000_000)], [Some(0), None]);
+        assert_eq!([take(1, 6_000_000), take(1, 7_000_000)], [None, Some(2)]);
+        assert_eq!([take(0, 6_000_000), take(0, 9_000_000)], [Some(1), None]);
     }
 
     #[test]

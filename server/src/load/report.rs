@@ -31,6 +31,8 @@ pub struct Report {
     pub pipeline: usize,
     /// Requests per second that were asked for, in an open loop.
     pub rate: Option<f64>,
+    /// Connections per second that were asked for, if each asked but once.
+    pub connections_per_s: Option<f64>,
     /// From the first request to the last answer.
     pub duration_s: f64,
     /// Answers, whatever their status.
@@ -51,8 +53,12 @@ pub struct Report {
     pub failures: Failures,
     /// The first failure in words.
     pub first_failure: Option<String>,
+    /// Answers whose body was not the expected one.
+    pub wrong_bodies: u64,
     /// Requests that were never answered.
     pub unanswered: u64,
+    /// Connections that were opened.
+    pub connections_opened: u64,
     /// Connections that the server closed in order and that were opened again.
     pub reconnects: u64,
     /// The run ended before all was asked, because no answers came any more.
@@ -61,6 +67,10 @@ pub struct Report {
     pub was_interrupted: bool,
     /// What the client itself took.
     pub cpu: Cpu,
+    /// How the work was spread over the threads.
+    pub balance: Vec<Thread>,
+    /// What went wrong below the connections, if the client saw to that itself.
+    pub network: Option<Network>,
     /// The challenge's totals.
     pub events: Option<Events>,
 }
@@ -93,8 +103,38 @@ pub struct Latency {
 pub struct Cpu {
     /// Per answer.
     pub us_per_response: f64,
-    /// Part of the time that the busiest thread was running, 0 to 1.
+    /// Per answer, without the time in which a thread that spins had nothing to do.
+    pub busy_us_per_response: f64,
+    /// Part of the time that the busiest thread had something to do, 0 to 1.
     pub busiest_thread: f64,
+}
+
+/// One thread's share of the work.
+#[derive(Debug, Clone, Serialize)]
+pub struct Thread {
+    /// The CPU it was pinned to.
+    pub cpu: Option<usize>,
+    /// Answers that it got.
+    pub responses: u64,
+    /// Connections that it had.
+    pub connections: u64,
+    /// Part of the time that it had something to do, 0 to 1.
+    pub busy: f64,
+}
+
+/// What the client's own stack saw of the network.
+#[derive(Debug, Clone, Serialize)]
+pub struct Network {
+    /// Segments that it sent again.
+    pub retransmissions: u64,
+    /// Frames that the interface or the stack dropped for want of room.
+    pub link_drops: u64,
+    /// Frames that were malformed, or had wrong checksums.
+    pub discards: u64,
+    /// Segments that arrived for connections that the core did not have.
+    pub strays: u64,
+    /// Connections whose first answer arrived at another core than the one that had called.
+    pub handovers: u64,
 }
 
 /// `/stats` before and after, and what came of comparing them.
@@ -139,14 +179,18 @@ impl Events {
 }
 
 /// What was measured besides the tally.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Measured {
     /// From the first request to the last answer.
     pub duration_s: f64,
     /// Processor time of all threads.
     pub cpu_s: f64,
-    /// Part of the time that the busiest thread was running.
-    pub busiest_thread: f64,
+    /// That of it in which there was something to do.
+    pub busy_s: f64,
+    /// What each thread did.
+    pub threads: Vec<Thread>,
+    /// What the client's own stack saw.
+    pub network: Option<Network>,
     /// Some thread gave up.
     pub gave_up: bool,
     /// A signal came.
@@ -160,11 +204,15 @@ impl Report {
         let statuses = (0u16..).zip(tally.statuses.iter().copied());
         Report {
             target: format!("http://{}{}", plan.target.authority, plan.path),
-            client: "barewire load (kernel sockets, epoll)",
+            client: match plan.bypass {
+                None => "barewire load (kernel sockets, epoll)",
+                Some(_) => "barewire load (AF_XDP)",
+            },
             threads: plan.threads,
             connections: plan.connections,
             pipeline: plan.pipeline,
             rate: plan.rate,
+            connections_per_s: plan.connections_per_s,
             duration_s: measured.duration_s,
             responses,
             responses_per_s: per(responses as f64, measured.duration_s),
@@ -175,14 +223,21 @@ impl Report {
             statuses: statuses.filter(|&(_, count)| count > 0).collect(),
             failures: tally.failures,
             first_failure: tally.first_failure.clone(),
+            wrong_bodies: tally.wrong_bodies,
             unanswered: tally.unanswered,
+            connections_opened: tally.connections,
             reconnects: tally.reconnects,
             gave_up: measured.gave_up,
             was_interrupted: measured.was_interrupted,
             cpu: Cpu {
                 us_per_response: per(measured.cpu_s * 1e6, responses as f64),
-                busiest_thread: measured.busiest_thread,
+                busy_us_per_response: per(measured.busy_s * 1e6, responses as f64),
+                busiest_thread: (measured.threads.iter())
+                    .map(|thread| thread.busy)
+                    .fold(0.0, f64::max),
             },
+            balance: measured.threads,
+            network: measured.network,
             events,
         }
     }
@@ -194,6 +249,7 @@ impl Report {
             && !self.was_interrupted
             && self.failures == Failures::default()
             && self.unanswered == 0
+            && self.wrong_bodies == 0
             && self.unsuccessful().next().is_none()
             && self.events.as_ref().is_none_or(Events::is_ok)
     }
@@ -249,7 +305,17 @@ impl Display for Report {
             "{} threads and {} connections @ {}",
             self.threads, self.connections, self.target
         )?;
+        if self.network.is_some() {
+            writeln!(f, "  Past the kernel: {}", self.client)?;
+        }
+        if let Some(rate) = self.connections_per_s {
+            writeln!(
+                f,
+                "  {rate} connections/s for one request each; latency counts from when a connection was due"
+            )?;
+        }
         match self.rate {
+            _ if self.connections_per_s.is_some() => {}
             Some(rate) => writeln!(
                 f,
                 "  Open loop at {rate} requests/s; latency counts from when a request was due"
@@ -286,7 +352,7 @@ impl Display for Report {
         writeln!(
             f,
             "Client CPU:   {:>12} per response, busiest thread {:.0}%",
-            Micros(self.cpu.us_per_response).to_string(),
+            Micros(self.cpu.busy_us_per_response).to_string(),
             self.cpu.busiest_thread * 100.0
         )?;
         match &self.lateness {
@@ -301,6 +367,21 @@ impl Display for Report {
                 "  A client thread was full: the server may be able to do more. Give it more --threads and cores."
             )?,
             None => {}
+        }
+        if self.balance.len() > 1 {
+            write!(f, "Per thread:  ")?;
+            for thread in &self.balance {
+                let share = per(thread.responses as f64, self.responses as f64) * 100.0;
+                write!(f, " {share:.1}% ({:.0}% busy)", thread.busy * 100.0)?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(network) = &self.network {
+            writeln!(
+                f,
+                "Network:      {} segments sent again, {} frames dropped here, {} malformed, {} strays",
+                network.retransmissions, network.link_drops, network.discards, network.strays
+            )?;
         }
         let Some(events) = &self.events else {
             return Ok(());
@@ -342,6 +423,9 @@ impl Report {
         }
         if let Some(why) = &self.first_failure {
             writeln!(f, "  The first: {why}")?;
+        }
+        if self.wrong_bodies > 0 {
+            writeln!(f, "  Answers with another body: {}", self.wrong_bodies)?;
         }
         let mut unsuccessful = self.unsuccessful().peekable();
         if unsuccessful.peek().is_some() {

@@ -28,8 +28,12 @@ pub struct Tally {
     pub statuses: Box<[u64]>,
     /// Failures by kind.
     pub failures: Failures,
+    /// Answers whose body was not the expected one.
+    pub wrong_bodies: u64,
     /// Requests that were asked and never answered.
     pub unanswered: u64,
+    /// Connections that were opened.
+    pub connections: u64,
     /// Connections that the server closed in order while nothing was asked, and were opened again.
     pub reconnects: u64,
     /// Bytes that were read.
@@ -80,7 +84,9 @@ impl Tally {
             lateness_ns: new_histogram(),
             statuses: vec![0; STATUS_CODES].into(),
             failures: Failures::default(),
+            wrong_bodies: 0,
             unanswered: 0,
+            connections: 0,
             reconnects: 0,
             bytes_read: 0,
             bytes_written: 0,
@@ -109,7 +115,9 @@ impl Tally {
         self.failures.reset += other.failures.reset;
         self.failures.closed += other.failures.closed;
         self.failures.parse += other.failures.parse;
+        self.wrong_bodies += other.wrong_bodies;
         self.unanswered += other.unanswered;
+        self.connections += other.connections;
         self.reconnects += other.reconnects;
         self.bytes_read += other.bytes_read;
         self.bytes_written += other.bytes_written;

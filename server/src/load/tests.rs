@@ -211,6 +211,38 @@ fn the_challenge_is_exact_run_after_run() {
 }
 
 #[test]
+fn every_connection_of_a_churn_asks_one_request_and_none_is_lost() {
+    let server = Server::start(|_| HONEST);
+    let options = "--requests 500 --concurrency 20 --connections-per-second 2000";
+    let report = server.load(options).unwrap();
+    assert!(report.is_good(), "{report}");
+    assert_eq!((report.responses, report.connections_opened), (500, 500));
+    assert_eq!(report.events.unwrap().after.unwrap().unique_users, 500);
+    // Also when the connections are far fewer than are due.
+    let report = server.load("--requests 300 --concurrency 2 --connections-per-second 1e9");
+    assert_eq!(report.unwrap().responses, 300);
+}
+
+#[test]
+fn an_answer_with_another_body_is_found() {
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    const OTHER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhallo";
+    let server = Server::start(|number| match number {
+        70 => Act::Write(vec![OTHER]),
+        71 => Act::Write(vec![&OK[..20], &OK[20..40], &OK[40..]]),
+        _ => Act::Write(vec![OK]),
+    });
+    let report = server.load("--path /x --requests 200 --concurrency 4 --verify body");
+    let report = report.unwrap();
+    assert_eq!((report.responses, report.wrong_bodies), (200, 1));
+    assert!(!report.is_good() && report.to_string().contains("another body: 1"));
+    let report = server
+        .load("--path /x --requests 200 --verify body")
+        .unwrap();
+    assert!(report.is_good(), "{report}");
+}
+
+#[test]
 fn a_lost_and_a_doubled_event_are_found() {
     for (count, sign) in [
         (0, "+2999, must be +3000: 1 lost"),

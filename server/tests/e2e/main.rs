@@ -19,6 +19,8 @@ mod flood;
 mod hostile;
 mod http;
 mod kernel_stacks;
+#[cfg(feature = "xdp")]
+mod load;
 mod operate;
 mod privileges;
 #[cfg(feature = "xdp")]

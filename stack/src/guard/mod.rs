@@ -52,6 +52,27 @@ impl Secrets {
         Ok(Secrets::from_keys(keys))
     }
 
+    /// The same keys, but initial sequence numbers follow from the system's boot, as the kernel's do.
+    ///
+    /// For whoever calls. A peer in TIME-WAIT takes a new connection of the same ports only if its
+    /// sequence numbers lie behind the old one's (RFC 1122, section 4.2.2.13). The clock in them sees to
+    /// that for as long as the key is the same, so the key has to outlive the process. The boot's
+    /// identifier is as random as a key, and no secret from other processes of this machine only.
+    pub fn for_calling(self) -> Secrets {
+        let Ok(boot_id) = std::fs::read("/proc/sys/kernel/random/boot_id") else {
+            return self;
+        };
+        let half = |index| {
+            SipHasher24::new_with_keys(0, index)
+                .hash(&boot_id)
+                .to_le_bytes()
+        };
+        let mut isn = [0; 16];
+        isn[..8].copy_from_slice(&half(0));
+        isn[8..].copy_from_slice(&half(1));
+        Secrets { isn, ..self }
+    }
+
     /// Keys that follow from `seed`, for tests and simulations that must run the same way again.
     pub fn from_seed(seed: u64) -> Secrets {
         let mut keys = [[0; 16]; 4];
@@ -92,4 +113,17 @@ impl std::fmt::Debug for Secrets {
 #[inline]
 pub(crate) fn is_before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_calls_numbers_alike_until_the_next_boot() {
+        let [one, two] = [1, 2].map(|seed| Secrets::from_seed(seed).for_calling());
+        assert_eq!(one.isn, two.isn);
+        assert_ne!(one.flow, two.flow);
+        assert_ne!(one.isn, Secrets::from_seed(1).isn);
+    }
 }

@@ -52,7 +52,7 @@ const RETRY: Duration = Duration::from_millis(1);
 
 impl Caller {
     pub fn new(outbound: Outbound, secrets: &Secrets, connections: usize) -> Caller {
-        let random = SipHasher13::new_with_key(&secrets.isn).hash(&outbound.shard.to_le_bytes());
+        let random = SipHasher13::new_with_key(&secrets.flow).hash(&outbound.shard.to_le_bytes());
         Caller {
             l2: outbound.l2(),
             cursor: outbound.ports.cursor(outbound.shard, random),

@@ -1,17 +1,86 @@
 //! What the AF_XDP stack is told.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use barewire_stack::config::StackConfig;
 use barewire_stack::interface::Interface;
 #[cfg(feature = "faults")]
 use barewire_stack::link::faulty::Faults;
 use barewire_stack::link::xsk::XskConfig;
+use barewire_stack::outbound::Outbound;
 use barewire_stack::redirect::ModeChoice;
+use barewire_stack::route::{Route, hardware_address};
+use barewire_stack::source_ports::SourcePorts;
 use barewire_stack::worker::Wait;
 use tracing::warn;
 
 use super::XdpError;
+
+/// What a stack calls that serves nothing: its service opens connections
+/// ([`Service::wants`](barewire_stack::service::Service::wants)). [`XdpConfig::addresses`] are then those to
+/// call from; if there are none, the one that the kernel would call from.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    /// Where connections lead to.
+    pub destination: SocketAddr,
+    /// The hardware address of the next hop; `None`: as the kernel knows it.
+    pub next_hop_mac: Option<[u8; 6]>,
+    /// The ports to call from, on each of the addresses. What arrives for them is taken from the kernel.
+    pub source_ports: RangeInclusive<u16>,
+    /// Ports among them that are the kernel's.
+    pub reserved_ports: Vec<u16>,
+}
+
+impl Calls {
+    /// The address to call from if none is named.
+    pub(super) fn source(&self, interface: &Interface) -> Result<IpAddr, XdpError> {
+        Ok(Route::to(self.destination.ip(), interface)?.source)
+    }
+
+    /// The ports that are taken from the kernel.
+    pub(super) fn ports(&self) -> impl Iterator<Item = RangeInclusive<u16>> + '_ {
+        let is_ours = |port: &u16| !self.reserved_ports.contains(port);
+        let ports = self.source_ports.clone().filter(is_ours);
+        ports.map(|port| port..=port)
+    }
+
+    /// What so many shards need to call from `addresses`.
+    pub(super) fn outbound(
+        &self,
+        addresses: &[IpAddr],
+        interface: &Interface,
+        shards: usize,
+    ) -> Result<Outbound, XdpError> {
+        let destination = self.destination;
+        let is_other = |address: &&IpAddr| address.is_ipv6() != destination.is_ipv6();
+        if let Some(&address) = addresses.iter().find(is_other) {
+            return Err(XdpError::Family {
+                address,
+                destination: destination.ip(),
+            });
+        }
+        let next_hop_mac = match self.next_hop_mac {
+            Some(mac) => mac,
+            None => {
+                let route = Route::to(destination.ip(), interface)?;
+                hardware_address(route.next_hop, interface)?
+            }
+        };
+        let ports = SourcePorts::new(addresses.len(), self.source_ports.clone(), shards);
+        for &port in &self.reserved_ports {
+            ports.reserve(port);
+        }
+        Ok(Outbound {
+            destination,
+            source_mac: interface.mac,
+            next_hop_mac,
+            ports: Arc::new(ports),
+            shard: 0,
+        })
+    }
+}
 
 /// What to serve, on which queues and cores, and the limits of each.
 #[derive(Debug, Clone)]
@@ -24,6 +93,8 @@ pub struct XdpConfig {
     pub addresses: Vec<IpAddr>,
     /// TCP ports to serve on each of the addresses.
     pub ports: Vec<u16>,
+    /// What is called instead, if nothing is to be served.
+    pub calls: Option<Calls>,
     /// Receive queues to take. Empty: all; what arrives on one that is left out is refused by the kernel.
     pub queues: Vec<u32>,
     /// CPUs to serve on, one pinned thread each; queues are spread over them in turn. Empty: all that the
@@ -52,6 +123,7 @@ impl XdpConfig {
             interface: interface.into(),
             addresses: Vec::new(),
             ports: vec![port],
+            calls: None,
             queues: Vec::new(),
             cores: Vec::new(),
             mode: ModeChoice::default(),
@@ -61,6 +133,15 @@ impl XdpConfig {
             stack: StackConfig::default(),
             #[cfg(feature = "faults")]
             faults: None,
+        }
+    }
+
+    /// Nothing is served; the service calls.
+    pub fn calling(interface: impl Into<String>, calls: Calls) -> Self {
+        XdpConfig {
+            ports: Vec::new(),
+            calls: Some(calls),
+            ..Self::new(interface, 0)
         }
     }
 

@@ -17,6 +17,7 @@ use barewire_stack::link::Link;
 #[cfg(feature = "faults")]
 use barewire_stack::link::faulty::{Faults, FaultyLink};
 use barewire_stack::link::xsk::{XskConfig, XskLink, ZeroCopy};
+use barewire_stack::outbound::Outbound;
 use barewire_stack::packet::Local;
 use barewire_stack::redirect::{Mode, Redirect};
 use barewire_stack::service::Service;
@@ -35,6 +36,8 @@ pub(super) struct Common {
     pub xsk: XskConfig,
     pub stack: StackConfig,
     pub local: Local,
+    /// What is called, if nothing is served.
+    pub outbound: Option<Outbound>,
     pub secrets: Secrets,
     pub worker: WorkerConfig,
     #[cfg(feature = "faults")]
@@ -233,13 +236,22 @@ impl Prepared<'_> {
         let Common {
             stack,
             local,
+            outbound,
             secrets,
             worker,
             ..
         } = self.common.clone();
         let now = Clock::new().now();
         let arena = &mut self.arena;
-        let shard = Shard::new(stack, local, &secrets, links, make_service(), arena, now)?;
+        let service = make_service();
+        let mut shard = Shard::new(stack, local, &secrets, links, service, arena, now)?;
+        if let Some(outbound) = outbound {
+            let outbound = Outbound {
+                shard: self.index,
+                ..outbound
+            };
+            shard = shard.calling(outbound, &secrets);
+        }
         let (tcp, discards) = (shard.counters().clone(), shard.discards().clone());
         let counters = &mut self.ready.counters;
         counters.push(group(self.index, None, "tcp", tcp));

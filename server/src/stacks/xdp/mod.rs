@@ -28,13 +28,14 @@ use barewire_stack::lifecycle::Lifecycle;
 use barewire_stack::link::xsk::XskError;
 use barewire_stack::packet::{Local, LocalError};
 use barewire_stack::redirect::{Mode, Redirect, RedirectError, Targets};
+use barewire_stack::route::RouteError;
 use barewire_stack::service::Service;
 use barewire_stack::worker::{self, PinError, WorkerConfig};
 use thiserror::Error;
 
 use super::{CounterGroup, Running, Stack};
 
-pub use config::XdpConfig;
+pub use config::{Calls, XdpConfig};
 pub use plan::PlanError;
 
 pub(crate) use plan::Plan;
@@ -58,6 +59,19 @@ pub enum XdpError {
     /// The queues and cores do not go together.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// What is to be called cannot be reached.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// Both ends of a connection are of the same family.
+    #[error(
+        "{address} cannot call {destination}: name an address of the same family, IPv4 or IPv6"
+    )]
+    Family {
+        /// The address to call from.
+        address: IpAddr,
+        /// Where to.
+        destination: IpAddr,
+    },
     /// The traffic cannot be taken.
     #[error(transparent)]
     Redirect(#[from] RedirectError),
@@ -102,7 +116,10 @@ impl XdpConfig {
     /// Decides everything that can be decided without changing anything.
     pub(crate) fn prepare<S: Service>(&self) -> Result<Prepared, XdpError> {
         let interface = Interface::named(&self.interface)?;
-        let addresses = self.addresses_of(&interface)?;
+        let addresses = match &self.calls {
+            Some(calls) if self.addresses.is_empty() => vec![calls.source(&interface)?],
+            _ => self.addresses_of(&interface)?,
+        };
         let plan = Plan::new(
             &self.queues,
             &self.cores,
@@ -115,10 +132,19 @@ impl XdpConfig {
             ..self.stack.clone()
         };
         stack.validate(S::REPLY_BYTES_MIN)?;
-        let local = Local::new(&addresses, &self.ports)?;
+        let (local, ports) = match &self.calls {
+            None => (
+                Local::new(&addresses, &self.ports)?,
+                self.ports.iter().map(|&port| port..=port).collect(),
+            ),
+            Some(calls) => (
+                Local::calling(&addresses, calls.source_ports.clone())?,
+                calls.ports().collect(),
+            ),
+        };
         let targets = Targets {
             addresses: addresses.clone(),
-            ports: self.ports.iter().map(|&port| port..=port).collect(),
+            ports,
         };
         Ok(Prepared {
             interface,
@@ -147,7 +173,14 @@ impl Stack for XdpConfig {
             local,
             targets,
         } = self.prepare::<S>()?;
-        let secrets = Secrets::random().map_err(XdpError::Random)?;
+        let mut secrets = Secrets::random().map_err(XdpError::Random)?;
+        let outbound = match &self.calls {
+            None => None,
+            Some(calls) => {
+                secrets = secrets.for_calling();
+                Some(calls.outbound(&addresses, &interface, plan.cores.len())?)
+            }
+        };
         let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
         let mode = redirect.attach(&interface, self.mode)?;
 
@@ -157,6 +190,7 @@ impl Stack for XdpConfig {
             xsk: self.xsk.clone(),
             stack,
             local,
+            outbound,
             secrets,
             worker: WorkerConfig {
                 wait: self.wait,
