@@ -27,5 +27,7 @@ mod privileges;
 mod raw;
 mod server;
 mod service_manager;
+#[cfg(feature = "xdp")]
+mod soak;
 mod state;
 mod wrong_use;
