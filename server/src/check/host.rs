@@ -99,13 +99,13 @@ pub(super) fn memory(bound: &Bound, report: &mut Report) {
 
 pub(super) fn processors(prepared: &Prepared, report: &mut Report) {
     let cpus: Vec<_> = prepared.plan.cores.iter().map(|core| core.cpu).collect();
-    governor(&cpus, report);
+    governor(&prepared.interface.name, &cpus, report);
     numa(prepared, &cpus, report);
     irqbalance(report);
     mitigations(report);
 }
 
-fn governor(cpus: &[usize], report: &mut Report) {
+fn governor(interface: &str, cpus: &[usize], report: &mut Report) {
     let governor = |cpu: &usize| {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor");
         line(path).map(|governor| (*cpu, governor))
@@ -121,7 +121,7 @@ fn governor(cpus: &[usize], report: &mut Report) {
             "governor",
             format!("{governor} on CPU {cpu}"),
             "a slow clock after every pause, and time to leave it",
-            "scripts/tune apply --only governor --interface IFACE".to_owned(),
+            format!("scripts/tune apply --only governor --interface {interface}"),
         ),
     }
 }

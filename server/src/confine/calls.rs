@@ -4,8 +4,8 @@
 //! it the `bpf_link`: the kernel takes the interface back. Arguments are looked at where a call can
 //! do much more than what it is needed for.
 //!
-//! A filter sees calls, not what an io_uring is asked to do. So the rings of the io_uring stack are
-//! a way around it for opening files and sockets, though not for starting programs.
+//! A filter sees calls, not what an io_uring is asked to do; so the rings of the io_uring stack are
+//! restricted by the kernel itself when they are made, and none can be made later.
 
 use std::collections::BTreeMap;
 

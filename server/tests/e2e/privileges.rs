@@ -85,6 +85,31 @@ fn the_kernel_stacks_serve_and_drain_without_any_right() {
     }
 }
 
+/// What is written at the end is written by the user, through the filter.
+#[test]
+fn the_state_is_kept_without_any_right() {
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED: who is not root has no rights to give up");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(directory.path(), Some(USER.1), None).unwrap();
+    let state = directory.path().join("events");
+    let event = "POST /event HTTP/1.1\r\nHost: test\r\nContent-Length: 26\r\n\r\n{\"userId\":\"a\",\"value\":1.5}";
+    for (round, stack) in STACKS.iter().cycle().take(2 * STACKS.len()).enumerate() {
+        let state = state.to_str().unwrap();
+        let server = Server::on_loopback(stack, &["--user", USER.0, "--state", state]);
+        let mut client = Client::connect(server.addresses[0]);
+        client.send(event);
+        assert_eq!(client.receive(false).status, 200, "{stack}");
+        let stats = String::from_utf8(client.get("/stats").body).unwrap();
+        let expected = format!("\"totalRequests\":{}", round + 1);
+        assert!(stats.contains(&expected), "{stack}: {stats}");
+        drop(client);
+        server.terminate().served();
+    }
+}
+
 #[test]
 fn a_user_that_cannot_be_had_is_a_failure() {
     let mut unknown = Command::new(BAREWIRE);

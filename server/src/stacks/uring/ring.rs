@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use barewire_stack::time::Duration;
+use io_uring::register::Restriction;
 use io_uring::types::{BufRingEntry, CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
@@ -166,6 +167,7 @@ impl Ring {
         builder
             .setup_single_issuer()
             .setup_submit_all()
+            .setup_r_disabled()
             .setup_cqsize(SUBMISSIONS * 8);
         match config.sqpoll_idle_ms {
             Some(idle_ms) => builder.setup_sqpoll(idle_ms),
@@ -185,6 +187,7 @@ impl Ring {
         ring.submitter().register_iowq_aff(&only(sched_getcpu()))?;
         let provided = ProvidedBuffers::new(config.ring_buffers, config.ring_buffer_bytes)?;
         provided.register(&ring)?;
+        restrict(&ring)?;
         Ok(Ring {
             ring,
             provided,
@@ -622,6 +625,36 @@ fn cap_multishot_receive(mut entry: squeue::Entry, bytes_max: u32) -> squeue::En
     entry
 }
 
+/// Allows the ring only what is asked of it here, and enables it. A seccomp filter does not see what a
+/// ring is asked for: without this it would be a way to open files and sockets around it.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    /// IORING_REGISTER_SYNC_CANCEL, for the end.
+    const SYNC_CANCEL: u8 = 24;
+    let operations = [
+        opcode::AcceptMulti::CODE,
+        opcode::AsyncCancel2::CODE,
+        opcode::Close::CODE,
+        opcode::Connect::CODE,
+        opcode::PollAdd::CODE,
+        opcode::Recv::CODE,
+        opcode::RecvMulti::CODE,
+        opcode::Send::CODE,
+        opcode::SendZc::CODE,
+        opcode::Shutdown::CODE,
+    ];
+    let flags = [
+        squeue::Flags::FIXED_FILE,
+        squeue::Flags::BUFFER_SELECT,
+        squeue::Flags::SKIP_SUCCESS,
+    ];
+    let flags: squeue::Flags = flags.into_iter().collect();
+    let mut restrictions: Vec<_> = operations.map(Restriction::sqe_op).into();
+    restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
+    restrictions.push(Restriction::register_op(SYNC_CANCEL));
+    ring.submitter().register_restrictions(&mut restrictions)?;
+    ring.submitter().register_enable_rings()
+}
+
 fn only(cpu: usize) -> libc::cpu_set_t {
     // SAFETY: the set is an array of integers, of which all zeroes is a value; CPU_SET only sets a
     // bit of it, and ignores a number that is too large.
@@ -634,4 +667,31 @@ fn only(cpu: usize) -> libc::cpu_set_t {
 
 fn checked(result: i32) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stacks::kernel::KernelConfig;
+
+    #[test]
+    fn a_ring_does_nothing_that_is_not_asked_of_it_here() {
+        let config = Uring::new(KernelConfig::new("127.0.0.1:0".parse().unwrap()));
+        if let Err(unsupported) = super::super::supported(&config) {
+            eprintln!("SKIPPED: {unsupported}");
+            return;
+        }
+        let mut ring = Ring::new(&config, 1, &Pool::new(1, 1).unwrap()).unwrap();
+        let root = c"/";
+        for forbidden in [
+            opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), root.as_ptr()).build(),
+            opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build(),
+        ] {
+            // SAFETY: the path is static, and the other operation has no pointer.
+            unsafe { ring.ring.submission().push(&forbidden) }.unwrap();
+            ring.ring.submit_and_wait(1).unwrap();
+            let completion = ring.ring.completion().next().unwrap();
+            assert_eq!(completion.result(), -libc::EACCES);
+        }
+    }
 }
