@@ -13,16 +13,14 @@
 //!   and numbers read by [`str::parse`], which rounds correctly, as does serde_json.
 //! * Containers that are ignored are entered, one by one.
 //!
-//! So what a value is has to be known before serde_json is asked to read it: [`Place`] looks ahead.
-//!
-//! So whatever is JSON is counted or refused without an allocation. For a body that is not, or that is
+//! For that, what a value is has to be known before serde_json is asked to read it: [`Place`] looks
+//! ahead. So whatever is JSON is counted or refused without an allocation. For a body that is not, or that is
 //! nested too deeply, serde_json makes errors of 40 bytes on the heap: two at most for the fault and
 //! one for each container that is open there, at most two of them at a time. They are freed before
 //! the refusal is returned.
 
 use std::fmt;
 
-use memchr::memchr;
 use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -294,7 +292,7 @@ impl<'a> Place<'a> {
             text,
             at: 0,
             depth: 0,
-            has_escapes: memchr(b'\\', text.as_bytes()).is_some(),
+            has_escapes: has_backslash(text.as_bytes()),
         }
     }
 
@@ -342,4 +340,12 @@ impl<'a> Place<'a> {
     fn is_too_deep(&self) -> bool {
         self.depth > DEPTH_MAX
     }
+}
+
+/// Looks at every byte, so that the compiler can look at many at once: bodies are short.
+#[inline]
+fn has_backslash(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .fold(false, |found, &byte| found | (byte == b'\\'))
 }

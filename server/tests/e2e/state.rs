@@ -264,3 +264,17 @@ fn a_second_signal_and_the_drain_deadline_keep_the_counts_too() {
     let stats = String::from_utf8(client.get("/stats").body).unwrap();
     assert!(stats.starts_with(r#"{"totalRequests":2,"#), "{stats}");
 }
+
+#[test]
+fn a_state_belongs_to_one_server_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("counts");
+    let name = path.to_str().unwrap();
+    write_state(name);
+
+    let first = Server::on_loopback(STACKS[0], &["--state", name]);
+    let second = serve_in_vain(&["--state", name]);
+    assert_eq!(second.code, Some(1));
+    assert!(second.stderr.contains("in use"), "{}", second.stderr);
+    assert!(last_stats(&first.terminate()).starts_with(r#"{"totalRequests":3,"#));
+}

@@ -117,8 +117,8 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     let confinement = Confinement::begin(args.privilege.user.as_deref(), args.privilege.seccomp)?;
     let confinement = Arc::new(confinement);
     let cores_max = cores_max(args)?;
-    let state = args.event.state.as_deref().map(StateFile::new);
-    let events = events(args.events(cores_max), state.as_ref())?;
+    let mut state = args.event.state.as_deref().map(StateFile::new);
+    let events = events(args.events(cores_max), state.as_mut())?;
     let routes: Arc<[_]> = site::routes(args.place.test_routes).into();
     let http: Arc<[_]> = (0..cores_max)
         .map(|_| Arc::new(HttpCounters::new(&routes)))
@@ -242,7 +242,7 @@ fn report(running: &Running, events: &Events, control: Option<&Name>) {
 }
 
 /// The events, going on with those in the file if there is one.
-fn events(config: EventsConfig, file: Option<&StateFile>) -> anyhow::Result<Arc<Events>> {
+fn events(config: EventsConfig, file: Option<&mut StateFile>) -> anyhow::Result<Arc<Events>> {
     let Some(state) = file.map(StateFile::load).transpose()?.flatten() else {
         return Ok(Events::new(config)?);
     };

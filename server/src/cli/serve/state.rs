@@ -8,10 +8,13 @@
 //! ```
 //!
 //! A file that cannot be used is never touched: the server does not start then, and so does not
-//! replace it either.
+//! replace it either. While one server goes on with a file it holds a lock on it (flock), so that no
+//! other does: what one of them counted would be lost.
 
+use std::fs::TryLockError;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read as _, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -19,9 +22,11 @@ use tempfile::NamedTempFile;
 use crate::events::state::{State, StateError};
 
 /// Where the counts are kept.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
+    /// What was read, locked until the process ends.
+    held: Option<File>,
 }
 
 /// Why counts cannot be read or written.
@@ -47,6 +52,15 @@ pub enum StateFileError {
         /// What is wrong.
         source: StateError,
     },
+    /// Another process has it.
+    #[error(
+        "the state {} is in use: stop the barewire that goes on with it, or name another file",
+        path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be replaced.
     #[error(
         "cannot write the state {}: {source}; its directory has to exist and be writable for the user that \
@@ -66,33 +80,45 @@ impl StateFile {
     pub fn new(path: &Path) -> Self {
         StateFile {
             path: path.to_owned(),
+            held: None,
         }
     }
 
-    /// Reads what the last process left; `None` if there is nothing yet.
+    /// Reads what the last process left, and keeps others from doing so; `None` if there is nothing yet.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or is not whole.
-    pub fn load(&self) -> Result<Option<State>, StateFileError> {
+    /// If the file cannot be read, is not whole, or is in use.
+    pub fn load(&mut self) -> Result<Option<State>, StateFileError> {
         let path = || self.path.clone();
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => {
-                return Err(StateFileError::Read {
-                    path: path(),
-                    source,
-                });
-            }
+        let failed = |source| StateFileError::Read {
+            path: path(),
+            source,
         };
-        match State::read(&bytes) {
-            Ok(state) => Ok(Some(state)),
-            Err(source) => Err(StateFileError::Content {
-                path: path(),
-                source,
-            }),
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateFileError::InUse { path: path() }),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|metadata| metadata.ino());
+        let (locked, named) = (inode(file.metadata()), inode(fs::metadata(&self.path)));
+        if locked.map_err(failed)? != named.map_err(failed)? {
+            // Its last user replaced it since it was opened.
+            return Err(StateFileError::InUse { path: path() });
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        let state = State::read(&bytes).map_err(|source| StateFileError::Content {
+            path: path(),
+            source,
+        })?;
+        self.held = Some(file);
+        Ok(Some(state))
     }
 
     /// Tries everything that [`StateFile::save`] does up to the point of replacing the file, so that
