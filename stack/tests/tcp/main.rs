@@ -13,6 +13,7 @@ mod deadlines;
 mod guards;
 mod handshake;
 mod limits;
+mod links;
 mod network;
 mod retransmission;
 mod reuse;

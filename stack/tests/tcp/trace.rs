@@ -8,6 +8,7 @@
 //! > [.] seq 6 ack 6 len 1000                          1,000 bytes of a pattern that depends on seq
 //! 2> [S] seq 0                                         from another port of the peer
 //! +1500ms                                              time passes; what is sent meanwhile follows
+//! @ 1                                                  from here on by the shard's second link
 //! ? challenge_acks 1                                   a counter or gauge of the shard
 //! # a remark
 //! ```
@@ -32,9 +33,11 @@ use barewire_stack::source_ports::SourcePorts;
 use barewire_stack::testing::frame::TcpFrame;
 use barewire_stack::time::{Duration, Instant};
 
-/// A shard with one link, and the peer at its other end.
+/// A shard, and the peer at the other end of its link, or links.
 pub struct Trace {
     shard: Shard<'static, MemoryLink, TestService>,
+    /// The link by which the peer sends and receives.
+    link: usize,
     pub now: Instant,
     pub peer: IpAddr,
     pub server: IpAddr,
@@ -77,7 +80,17 @@ impl Trace {
 
     /// As [`Trace::lines`], over a wire that holds only so many frames in each direction.
     pub fn lines_over(wire_frames: usize) -> Trace {
-        Trace::new(Mode::Lines, StackConfig::default(), wire_frames)
+        Trace::new(Mode::Lines, StackConfig::default(), &[wire_frames])
+    }
+
+    /// As [`Trace::lines`], over links that hold only so many frames each in each direction.
+    pub fn lines_over_links(
+        wires_frames: &[usize],
+        change: impl FnOnce(&mut StackConfig),
+    ) -> Trace {
+        let mut config = StackConfig::default();
+        change(&mut config);
+        Trace::new(Mode::Lines, config, wires_frames)
     }
 
     /// A shard whose service calls from the first ports; see [`Mode::Calls`].
@@ -100,7 +113,7 @@ impl Trace {
         let mut config = StackConfig::default();
         change(&mut config);
         let mode = Mode::Calls { over_ipv6 };
-        let mut trace = Trace::new(mode, config, MemoryLinkConfig::default().frames);
+        let mut trace = Trace::new(mode, config, &[MemoryLinkConfig::default().frames]);
         if over_ipv6 {
             trace = trace.over_ipv6();
         }
@@ -139,7 +152,7 @@ impl Trace {
     fn with(mode: Mode, change: impl FnOnce(&mut StackConfig)) -> Trace {
         let mut config = StackConfig::default();
         change(&mut config);
-        Trace::new(mode, config, MemoryLinkConfig::default().frames)
+        Trace::new(mode, config, &[MemoryLinkConfig::default().frames])
     }
 
     /// Begins at the time when the first port's connection gets the initial sequence number `isn`.
@@ -152,7 +165,7 @@ impl Trace {
         Trace { now, ..self }
     }
 
-    fn new(mode: Mode, config: StackConfig, wire_frames: usize) -> Trace {
+    fn new(mode: Mode, config: StackConfig, wires_frames: &[usize]) -> Trace {
         let config = StackConfig {
             connections: config.connections.min(64),
             half_open: config.half_open.min(32),
@@ -171,11 +184,15 @@ impl Trace {
         };
         let local = local.unwrap();
         let buffers = vec![0xee; config.arena_bytes()].leak();
-        let link = MemoryLink::new(MemoryLinkConfig {
-            frames: wire_frames,
-            frame_bytes: config.mtu + 18,
-            ..MemoryLinkConfig::default()
-        });
+        let frame_bytes = config.mtu + 18;
+        let link = |&frames| {
+            MemoryLink::new(MemoryLinkConfig {
+                frames,
+                frame_bytes,
+                ..MemoryLinkConfig::default()
+            })
+        };
+        let links = wires_frames.iter().map(link).collect();
         let service = TestService {
             mode,
             unix_time_s: 0,
@@ -185,9 +202,10 @@ impl Trace {
             ends: Vec::new(),
         };
         let secrets = Secrets::from_seed(1);
-        let shard = Shard::new(config, local, &secrets, vec![link], service, buffers, now).unwrap();
+        let shard = Shard::new(config, local, &secrets, links, service, buffers, now).unwrap();
         Trace {
             shard,
+            link: 0,
             now,
             peer: [10, 0, 0, 1].into(),
             server,
@@ -239,7 +257,7 @@ impl Trace {
     /// Lets the peer send frames at once, in one batch.
     pub fn push<'f>(&mut self, frames: impl IntoIterator<Item = &'f [u8]>) {
         for frame in frames {
-            assert!(self.shard.links_mut()[0].push(frame));
+            assert!(self.shard.links_mut()[self.link].push(frame));
         }
         self.shard.poll(self.now);
     }
@@ -293,6 +311,9 @@ impl Trace {
                 self.expect_silence(line);
                 let _ = writeln!(self.transcript, "{line}");
                 self.pass(duration(span));
+            } else if let Some(link) = line.strip_prefix('@') {
+                let _ = writeln!(self.transcript, "{line}");
+                self.link = link.trim().parse().unwrap();
             } else if let Some(counter) = line.strip_prefix('?') {
                 self.expect_silence(line);
                 self.expect_counter(counter.trim(), line);
@@ -334,7 +355,7 @@ impl Trace {
             ..self.frame(peer)
         };
         assert!(
-            self.shard.links_mut()[0].push(&frame.to_vec()),
+            self.shard.links_mut()[self.link].push(&frame.to_vec()),
             "the wire is full"
         );
         self.shard.poll(self.now);
@@ -347,9 +368,13 @@ impl Trace {
             .next_deadline(self.now)
             .is_some_and(|next| next <= self.now)
         {
-            let before = self.shard.links()[0].sent().len();
+            let sent = |trace: &Trace| {
+                let links = trace.shard.links().iter();
+                links.map(|link| link.sent().len()).sum::<usize>()
+            };
+            let before = sent(self);
             self.shard.poll(self.now);
-            if self.shard.links()[0].sent().len() == before {
+            if sent(self) == before {
                 break;
             }
         }
@@ -357,7 +382,7 @@ impl Trace {
 
     fn expect(&mut self, peer: u16, text: &str, line: &str) {
         self.settle();
-        let Some(frame) = self.shard.links_mut()[0].take(<[u8]>::to_vec) else {
+        let Some(frame) = self.shard.links_mut()[self.link].take(<[u8]>::to_vec) else {
             self.fail(line, "nothing");
         };
         let (to, actual) = self.read(&frame);
@@ -370,9 +395,11 @@ impl Trace {
 
     fn expect_silence(&mut self, line: &str) {
         self.settle();
-        if let Some(frame) = self.shard.links_mut()[0].take(<[u8]>::to_vec) {
-            let (_, actual) = self.read(&frame);
-            self.fail(line, &actual.to_string());
+        for link in 0..self.shard.links().len() {
+            if let Some(frame) = self.shard.links_mut()[link].take(<[u8]>::to_vec) {
+                let (_, actual) = self.read(&frame);
+                self.fail(line, &format!("{actual} by link {link}"));
+            }
         }
     }
 
