@@ -243,6 +243,56 @@ fn limits_are_configurable() {
     );
 }
 
+/// Shows `bytes` to the responder, in the middle of a batch.
+fn show(
+    responder: &mut Responder<Site>,
+    connection: &mut <Responder<Site> as Service>::Connection,
+    bytes: &[u8],
+) -> Progress {
+    let mut space = [0; 2 * Responder::<Site>::REPLY_BYTES_MIN];
+    let input = Input {
+        bytes,
+        full: false,
+        ended: false,
+    };
+    responder.on_input(connection, input, &mut Reply::new(&mut space))
+}
+
+#[test]
+fn a_request_lasts_from_the_batch_of_its_first_byte_to_the_end_of_that_of_its_reply() {
+    let (mut responder, counters) = responder_within(Limits::default());
+    let durations = |path| {
+        let route = counters.routes().iter().find(|route| route.path() == path);
+        let reading = route.unwrap().durations().read();
+        (reading.buckets.iter().sum::<u64>(), reading.sum_ns)
+    };
+    let (mut fast, mut slow) = Default::default();
+    responder.on_time(1_000);
+    show(&mut responder, &mut fast, GET.repeat(2).as_bytes());
+    let (first, _) = GET.as_bytes().split_at(9);
+    assert_eq!(show(&mut responder, &mut slow, first).consumed, 0);
+    assert_eq!(
+        durations(Some("/plaintext")),
+        (0, 0),
+        "nothing is on its way"
+    );
+    responder.on_time(1_500);
+    assert_eq!(durations(Some("/plaintext")), (2, 2 * 500));
+
+    // The core was asleep in between; the slow request was not answered.
+    responder.on_time(8_000);
+    show(&mut responder, &mut slow, GET.as_bytes());
+    show(&mut responder, &mut fast, b"nonsense\r\n\r\n");
+    responder.on_time(8_100);
+    assert_eq!(durations(Some("/plaintext")), (3, 2 * 500 + 7_100));
+    assert_eq!(durations(None), (1, 100));
+
+    // The next request on the same connection begins anew.
+    show(&mut responder, &mut slow, GET.as_bytes());
+    responder.on_time(8_200);
+    assert_eq!(durations(Some("/plaintext")), (4, 2 * 500 + 7_100 + 100));
+}
+
 #[test]
 fn requests_responses_and_refusals_are_counted() {
     let (responder, counters) = responder_within(Limits::default());

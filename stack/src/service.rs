@@ -71,6 +71,15 @@ pub trait Service {
         let _ = unix_time_s;
     }
 
+    /// Tells the time that the stack has read for itself: before the inputs of a batch, and again
+    /// when all that was written is on its way.
+    ///
+    /// `now_ns` counts nanoseconds from some moment in the past, and never goes back.
+    #[inline]
+    fn on_time(&mut self, now_ns: u64) {
+        let _ = now_ns;
+    }
+
     /// From now on, every connection shall end after the message it is in.
     fn on_drain(&mut self) {}
 

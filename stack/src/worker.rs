@@ -222,6 +222,7 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
         if let Some(unix_time_s) = self.clock.tick() {
             self.shard.set_unix_time(unix_time_s);
         }
+        self.shard.service_mut().on_time(self.clock.now_ns());
     }
 
     /// Follows the phase; true once there is nothing more to do.

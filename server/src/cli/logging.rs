@@ -1,6 +1,7 @@
 //! Where the log goes, and what of it.
 
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Command, ValueEnum};
@@ -17,6 +18,10 @@ pub struct LogArgs {
     /// What to log, as in `info` or `warn,barewire=debug`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log_filter: String,
+
+    /// How often to log what was dropped or refused meanwhile, if anything was; 0: never
+    #[arg(long, value_name = "S", default_value_t = 10)]
+    pub log_drops_s: u32,
 }
 
 /// The format of a log line.
@@ -29,6 +34,11 @@ pub enum Format {
 }
 
 impl LogArgs {
+    /// How often to log what was dropped, if ever.
+    pub fn drops_interval(&self) -> Option<Duration> {
+        (self.log_drops_s > 0).then(|| Duration::from_secs(self.log_drops_s.into()))
+    }
+
     /// Makes this the log of the process.
     ///
     /// # Errors

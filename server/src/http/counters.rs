@@ -2,57 +2,72 @@
 
 use barewire_stack::counters::{Counter, Kind, Sample};
 
+use super::durations::Durations;
 use super::refusal::Refusal;
 use super::routes::Route;
 use super::status::Status;
 
-/// Requests by route, responses by status, refusals by reason. Written by one core.
+/// Responses by route and status, how long they took, refusals by reason. Written by one core.
 ///
 /// The number of requests answered is the sum of all responses.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct HttpCounters {
-    responses: [Counter; Status::ALL.len()],
     refusals: [Counter; Refusal::ALL.len()],
     /// Interim responses: 100 Continue.
     pub(super) continues: Counter,
     /// Connections closed because a body that nobody wanted was malformed, too large or too slow.
     pub(super) bodies_abandoned: Counter,
-    routes: Box<[(&'static str, Counter)]>,
+    /// In the order of the routes, and one more for requests that have none.
+    routes: Box<[RouteCounters]>,
+}
+
+/// What was answered on one route.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct RouteCounters {
+    /// `None`: the request matched no route, or was refused before that was known.
+    path: Option<&'static str>,
+    responses: [Counter; Status::ALL.len()],
+    durations: Durations,
 }
 
 impl HttpCounters {
     /// Counters for a responder with these routes.
     pub fn new<S>(routes: &[&'static Route<S>]) -> Self {
+        let paths = routes.iter().map(|route| Some(route.path));
         HttpCounters {
-            responses: Default::default(),
             refusals: Default::default(),
             continues: Counter::default(),
             bodies_abandoned: Counter::default(),
-            routes: routes
-                .iter()
-                .map(|route| (route.path, Counter::default()))
+            routes: paths
+                .chain([None])
+                .map(|path| RouteCounters {
+                    path,
+                    responses: Default::default(),
+                    durations: Durations::default(),
+                })
                 .collect(),
         }
     }
 
     #[inline]
-    pub(super) fn count_response(&self, status: Status) {
-        self.responses[status as usize].increment();
+    pub(super) fn count_response(&self, route: usize, status: Status) {
+        self.routes[route].responses[status as usize].increment();
     }
 
     pub(super) fn count_refusal(&self, refusal: Refusal) {
         self.refusals[refusal as usize].increment();
     }
 
-    #[inline]
-    pub(super) fn count_route(&self, index: usize) {
-        self.routes[index].1.increment();
+    pub(super) fn record(&self, route: usize, duration_ns: u64, requests: u64) {
+        self.routes[route].durations.record(duration_ns, requests);
     }
 
     /// Responses sent with `status`.
     pub fn responses(&self, status: Status) -> u64 {
-        self.responses[status as usize].get()
+        let routes = self.routes.iter();
+        routes.map(|route| route.responses(status)).sum()
     }
 
     /// Requests refused for this reason.
@@ -60,39 +75,71 @@ impl HttpCounters {
         self.refusals[reason as usize].get()
     }
 
-    /// Each route's path and the requests whose path was that, with any method.
+    /// Every route, and last what matched none.
+    pub fn routes(&self) -> &[RouteCounters] {
+        &self.routes
+    }
+
+    /// Each route's path and the requests answered whose path was that, with any method.
     pub fn requests_by_route(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.routes.iter().map(|(path, count)| (*path, count.get()))
+        self.routes.iter().filter_map(|route| {
+            let statuses = Status::ALL.iter();
+            let requests = statuses.map(|status| route.responses(*status)).sum();
+            Some((route.path?, requests))
+        })
     }
 
     /// Every counter but those by route, with its help text.
     pub fn samples(&self) -> Vec<Sample> {
-        let responses = Status::ALL.iter().map(|status| Sample {
-            name: status.counter_name(),
-            help: status.counter_help(),
+        let counter = |name, help, value| Sample {
+            name,
+            help,
             kind: Kind::Counter,
-            value: self.responses(*status),
+            value,
+        };
+        let responses = Status::ALL.iter().map(|status| {
+            counter(
+                status.counter_name(),
+                status.counter_help(),
+                self.responses(*status),
+            )
         });
-        let refusals = Refusal::ALL.iter().map(|reason| Sample {
-            name: reason.counter_name(),
-            help: reason.counter_help(),
-            kind: Kind::Counter,
-            value: self.refusals(*reason),
+        let refusals = Refusal::ALL.iter().map(|reason| {
+            counter(
+                reason.counter_name(),
+                reason.counter_help(),
+                self.refusals(*reason),
+            )
         });
         let others = [
-            Sample {
-                name: "continues",
-                help: "Interim responses: 100 Continue.",
-                kind: Kind::Counter,
-                value: self.continues.get(),
-            },
-            Sample {
-                name: "bodies_abandoned",
-                help: "Connections closed because a body that nobody wanted was malformed, too large or too slow.",
-                kind: Kind::Counter,
-                value: self.bodies_abandoned.get(),
-            },
+            counter(
+                "continues",
+                "Interim responses: 100 Continue.",
+                self.continues.get(),
+            ),
+            counter(
+                "bodies_abandoned",
+                "Connections closed because a body that nobody wanted was malformed, too large or too slow.",
+                self.bodies_abandoned.get(),
+            ),
         ];
         responses.chain(refusals).chain(others).collect()
+    }
+}
+
+impl RouteCounters {
+    /// Its path; `None`: the request matched no route, or was refused before that was known.
+    pub fn path(&self) -> Option<&'static str> {
+        self.path
+    }
+
+    /// Responses sent with `status`.
+    pub fn responses(&self, status: Status) -> u64 {
+        self.responses[status as usize].get()
+    }
+
+    /// How long its requests took.
+    pub fn durations(&self) -> &Durations {
+        &self.durations
     }
 }

@@ -22,6 +22,7 @@ mod body;
 mod chunked;
 mod counters;
 mod date;
+mod durations;
 mod fields;
 mod head;
 mod refusal;
@@ -33,7 +34,8 @@ mod scan;
 mod status;
 mod target;
 
-pub use counters::HttpCounters;
+pub use counters::{HttpCounters, RouteCounters};
+pub use durations::{BOUNDS_NS, Durations, DurationsReading};
 pub use head::Limits;
 pub use refusal::Refusal;
 pub use request::{Method, Request};

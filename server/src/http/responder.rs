@@ -8,6 +8,7 @@ use super::body::Body;
 use super::chunked::Found;
 use super::counters::HttpCounters;
 use super::date::ServerAndDate;
+use super::durations::Stopwatch;
 use super::fields::{Expectation, Framing};
 use super::head::{self, Head, Limits, Search};
 use super::refusal::Refusal;
@@ -26,6 +27,9 @@ pub struct Responder<S: 'static> {
     state: S,
     limits: Limits,
     counters: Arc<HttpCounters>,
+    stopwatch: Stopwatch,
+    /// The index under which requests are counted that match no route.
+    no_route: usize,
     server_and_date: ServerAndDate,
     /// The `Allow` field of `OPTIONS *`.
     allow: Piece<64>,
@@ -40,6 +44,8 @@ pub struct Connection {
     phase: Phase,
     /// What happens after the response to the request that is being handled.
     persistence: Persistence,
+    /// When the request began that could not be answered at once; 0: there is none.
+    began_ns: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +137,8 @@ impl<S> Responder<S> {
                     .any(|route| route.methods.iter().any(|(each, _)| each == method))
             })),
             routes: Routes::new(routes),
+            stopwatch: Stopwatch::new(routes.len() + 1),
+            no_route: routes.len(),
             state,
             limits,
             counters,
@@ -192,8 +200,13 @@ impl<S> Service for Responder<S> {
     fn on_timeout(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
         match connection.phase {
             Phase::Head(search) if !search.has_begun() => {}
-            Phase::Head(_) | Phase::Collect(_) if reply.remaining() >= Self::REPLY_BYTES_MIN => {
-                self.refuse(connection, Refusal::Timeout, false, reply);
+            Phase::Head(_) if reply.remaining() >= Self::REPLY_BYTES_MIN => {
+                let refusal = (Refusal::Timeout, self.no_route);
+                self.refuse(connection, refusal, false, reply);
+            }
+            Phase::Collect(collect) if reply.remaining() >= Self::REPLY_BYTES_MIN => {
+                let refusal = (Refusal::Timeout, collect.route.into());
+                self.refuse(connection, refusal, false, reply);
             }
             Phase::Discard { .. } => self.counters.bodies_abandoned.increment(),
             _ => {}
@@ -203,6 +216,13 @@ impl<S> Service for Responder<S> {
 
     fn on_clock(&mut self, unix_time_s: u64) {
         self.server_and_date.set(unix_time_s);
+    }
+
+    #[inline]
+    fn on_time(&mut self, now_ns: u64) {
+        self.stopwatch.on_time(now_ns, |route, ns, requests| {
+            self.counters.record(route, ns, requests);
+        });
     }
 
     fn on_drain(&mut self) {
@@ -225,6 +245,7 @@ impl<S> Responder<S> {
             return Turn::wait(Next::Receive(Expect::Message));
         }
         if reply.remaining() < Self::REPLY_BYTES_MIN {
+            self.suspend(connection);
             return Turn::wait(Next::Send);
         }
         let served = match head::find(bytes, full, &mut search, &self.limits) {
@@ -232,6 +253,7 @@ impl<S> Responder<S> {
             Ok(None) => {
                 connection.phase = Phase::Head(search);
                 let expect = if search.has_begun() {
+                    self.suspend(connection);
                     Expect::Head
                 } else {
                     Expect::Message
@@ -257,7 +279,8 @@ impl<S> Responder<S> {
         if meaning.expectation == Expectation::Unknown {
             return Err(Refusal::Expectation);
         }
-        let exchange = Exchange {
+        let mut exchange = Exchange {
+            route: self.no_route,
             head_len: head.len,
             head_only: request.method == Method::Head,
             framing: meaning.framing,
@@ -273,9 +296,9 @@ impl<S> Responder<S> {
         let Some(route) = self.routes.find(&request.target) else {
             return self.serve_unrouted(connection, request, exchange, reply);
         };
-        self.counters.count_route(route);
+        exchange.route = route;
         let Some((method, handler)) = self.routes.entry(route).find(request.method) else {
-            return Ok(self.serve_other_method(connection, request, exchange, route, reply));
+            return Ok(self.serve_other_method(connection, request, exchange, reply));
         };
         match handler {
             Handler::Head(handler) => {
@@ -287,7 +310,7 @@ impl<S> Responder<S> {
                 );
                 Ok(self.skip_body(connection, exchange, answer))
             }
-            Handler::Body(_) => self.begin_collecting(connection, exchange, (route, method), reply),
+            Handler::Body(_) => Ok(self.begin_collecting(connection, exchange, method, reply)),
             Handler::Stream(handler) => {
                 let stream = handler(&mut self.state, request);
                 Ok(self.begin_stream(connection, exchange, stream, reply))
@@ -326,12 +349,11 @@ impl<S> Responder<S> {
         connection: &mut Connection,
         request: &Request<'_>,
         exchange: Exchange,
-        route: usize,
         reply: &mut Reply<'_>,
     ) -> Turn {
         let envelope = self.settle(connection, &exchange);
         let response = Response::new(envelope, &self.server_and_date, reply)
-            .allow(&self.routes.entry(route).allow);
+            .allow(&self.routes.entry(exchange.route).allow);
         let answer = if request.method == Method::Options {
             response.empty()
         } else {
@@ -360,7 +382,7 @@ impl<S> Responder<S> {
         exchange: Exchange,
         answer: Answer,
     ) -> Turn {
-        self.count(answer);
+        self.count(connection, exchange.route, answer);
         if !exchange.framing.has_body() {
             return end_message(connection, exchange.head_len);
         }
@@ -416,28 +438,32 @@ impl<S> Responder<S> {
         &mut self,
         connection: &mut Connection,
         exchange: Exchange,
-        (route, method): (usize, usize),
+        method: usize,
         reply: &mut Reply<'_>,
-    ) -> Result<Turn, Refusal> {
-        match exchange.framing {
-            Framing::Absent => return Err(Refusal::LengthRequired),
+    ) -> Turn {
+        let refusal = match exchange.framing {
+            Framing::Absent => Some(Refusal::LengthRequired),
             Framing::Length(length) if length > self.limits.body_bytes_max as u64 => {
-                return Err(Refusal::BodyTooLarge);
+                Some(Refusal::BodyTooLarge)
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            let refusal = (refusal, exchange.route);
+            return self.refuse(connection, refusal, exchange.head_only, reply);
         }
         if exchange.expects_continue {
             self.invite_body(reply);
         }
         connection.phase = Phase::Collect(Collect {
-            route: route as u16,
+            route: exchange.route as u16,
             method: method as u8,
             head_only: exchange.head_only,
             body: Body::new(exchange.framing),
             scanned: 0,
             decoded: 0,
         });
-        Ok(Turn::go_on(exchange.head_len))
+        Turn::go_on(exchange.head_len)
     }
 
     /// Hands a body to its handler once it is complete.
@@ -451,6 +477,7 @@ impl<S> Responder<S> {
         reply: &mut Reply<'_>,
     ) -> Turn {
         if reply.remaining() < Self::REPLY_BYTES_MIN {
+            self.suspend(connection);
             return Turn::wait(Next::Send);
         }
         let (consumed, body) = match collect.body {
@@ -467,7 +494,10 @@ impl<S> Responder<S> {
                     (collect.scanned as usize, &self.decoded[..])
                 }
                 Ok(false) => return self.await_body(connection, collect, full, reply),
-                Err(refusal) => return self.refuse(connection, refusal, collect.head_only, reply),
+                Err(refusal) => {
+                    let refusal = (refusal, collect.route.into());
+                    return self.refuse(connection, refusal, collect.head_only, reply);
+                }
             },
         };
         let Handler::Body(handler) = self
@@ -489,7 +519,7 @@ impl<S> Responder<S> {
             body,
             Response::new(envelope, &self.server_and_date, reply),
         );
-        self.count(answer);
+        self.count(connection, collect.route.into(), answer);
         end_message(connection, consumed)
     }
 
@@ -501,8 +531,10 @@ impl<S> Responder<S> {
         reply: &mut Reply<'_>,
     ) -> Turn {
         if full {
-            return self.refuse(connection, Refusal::BodyTooLarge, collect.head_only, reply);
+            let refusal = (Refusal::BodyTooLarge, collect.route.into());
+            return self.refuse(connection, refusal, collect.head_only, reply);
         }
+        self.suspend(connection);
         connection.phase = Phase::Collect(collect);
         Turn::wait(Next::Receive(Expect::Body))
     }
@@ -525,7 +557,7 @@ impl<S> Responder<S> {
         };
         Response::new(envelope, &self.server_and_date, reply)
             .head(stream.content_type, stream.length);
-        self.counters.count_response(Status::Ok);
+        self.count_status(connection, exchange.route, Status::Ok);
         if exchange.head_only {
             return end_message(connection, exchange.head_len);
         }
@@ -557,7 +589,7 @@ impl<S> Responder<S> {
             Framing::Length(length) => response.head(ContentType::Bytes, length),
             Framing::Chunked => response.chunked_head(ContentType::Bytes),
         }
-        self.counters.count_response(Status::Ok);
+        self.count_status(connection, exchange.route, Status::Ok);
         let body = Body::new(exchange.framing);
         connection.phase = match exchange.head_only {
             true => Phase::Discard {
@@ -646,15 +678,16 @@ impl<S> Responder<S> {
         reply: &mut Reply<'_>,
     ) -> Turn {
         let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+        let refusal = (refusal, self.no_route);
         self.refuse(connection, refusal, line.starts_with(b"HEAD "), reply)
     }
 
-    /// Refuses a request after which the connection cannot go on.
+    /// Refuses a request of a route, after which the connection cannot go on.
     #[cold]
     fn refuse(
         &mut self,
         connection: &mut Connection,
-        refusal: Refusal,
+        (refusal, route): (Refusal, usize),
         head_only: bool,
         reply: &mut Reply<'_>,
     ) -> Turn {
@@ -663,16 +696,33 @@ impl<S> Responder<S> {
             head_only,
         };
         let answer = Response::new(envelope, &self.server_and_date, reply).refuse(refusal);
-        self.count(answer);
+        self.count(connection, route, answer);
         connection.phase = Phase::Closed;
         Turn::go_on(0)
     }
 
+    /// The request cannot be answered before something else happens: remembers when it began.
+    fn suspend(&self, connection: &mut Connection) {
+        if connection.began_ns == 0 {
+            connection.began_ns = self.stopwatch.now_ns();
+        }
+    }
+
     #[inline]
-    fn count(&self, answer: Answer) {
-        self.counters.count_response(answer.status);
+    fn count(&mut self, connection: &mut Connection, route: usize, answer: Answer) {
+        self.count_status(connection, route, answer.status);
         if let Some(refusal) = answer.refusal {
             self.counters.count_refusal(refusal);
+        }
+    }
+
+    /// A response was written.
+    #[inline]
+    fn count_status(&mut self, connection: &mut Connection, route: usize, status: Status) {
+        self.counters.count_response(route, status);
+        let began_ns = std::mem::take(&mut connection.began_ns);
+        if let Some(ns) = self.stopwatch.on_answer(route, began_ns) {
+            self.counters.record(route, ns, 1);
         }
     }
 }
@@ -680,6 +730,8 @@ impl<S> Responder<S> {
 /// What is known of a request once its head is consumed.
 #[derive(Debug, Clone, Copy)]
 struct Exchange {
+    /// The index under which it is counted.
+    route: usize,
     head_len: usize,
     /// The response has no body because the request is HEAD.
     head_only: bool,

@@ -89,6 +89,11 @@ impl Instruments {
         }
     }
 
+    /// What was dropped or refused so far.
+    pub(super) fn drops(&self) -> Vec<Drops> {
+        drops(&self.readings())
+    }
+
     /// Every counter there is, in groups.
     pub(super) fn readings(&self) -> Vec<Reading> {
         let stack = self.groups.iter().map(|group| Reading {
@@ -107,23 +112,29 @@ impl Instruments {
         };
         // There may be fewer cores than were prepared for: a queue each, say.
         let cores = self.cpus.len();
-        let http = self.http.iter().map(|core| core.samples());
+        let http = self.http().map(HttpCounters::samples);
         let events = self.events.counters().iter();
         let events = events.map(|core| barewire_stack::counters::Samples::samples(&**core));
         stack
-            .chain(http.take(cores).enumerate().map(of_core("http")))
+            .chain(http.enumerate().map(of_core("http")))
             .chain(events.take(cores).enumerate().map(of_core("events")))
             .collect()
     }
 
+    /// What the responder of each core counts.
+    pub(super) fn http(&self) -> impl Iterator<Item = &HttpCounters> {
+        self.http.iter().take(self.cpus.len()).map(|core| &**core)
+    }
+
     fn requests(&self) -> Requests {
         let mut requests = Requests::default();
-        for core in &*self.http {
+        for core in self.http() {
             for &status in http::Status::ALL {
                 let count = core.responses(status);
                 requests.total += count;
                 if count > 0 {
-                    *requests.by_status.entry(status.code()).or_default() += count;
+                    let code = status.code().to_string();
+                    *requests.by_status.entry(code).or_default() += count;
                 }
             }
             for (path, count) in core.requests_by_route() {
@@ -149,6 +160,12 @@ const STATES: &[(&str, &str, &[&str])] = &[
     ),
     ("connections", "open", &["open"]),
 ];
+
+/// Whether `name` of `part` is how many connections are in a state.
+pub(super) fn is_state(part: &str, name: &str) -> bool {
+    let mut states = STATES.iter();
+    states.any(|(candidate, _, states)| *candidate == part && states.contains(&name))
+}
 
 fn connections(readings: &[Reading]) -> Connections {
     let mut connections = Connections::default();
@@ -242,7 +259,7 @@ const DROPS: &[(&str, &[&str])] = &[
 ];
 
 /// Whether `name` of `part` counts what was dropped or refused.
-pub(super) fn is_drop(part: &str, name: &str) -> bool {
+fn is_drop(part: &str, name: &str) -> bool {
     name.starts_with("refused_")
         || DROPS.iter().any(|(candidate, names)| {
             *candidate == part && (names.is_empty() || names.contains(&name))
@@ -274,6 +291,12 @@ fn drops(readings: &[Reading]) -> Vec<Drops> {
 }
 
 impl Reading {
+    /// Whether the level `name` is how much of a limited supply is in use.
+    pub(super) fn has_limit(&self, name: &str) -> bool {
+        let mut limits = self.samples.iter();
+        limits.any(|sample| sample.name.strip_suffix("_max") == Some(name))
+    }
+
     fn value(&self, name: &str) -> u64 {
         let mut named = self.samples.iter().filter(|sample| sample.name == name);
         named.next().map_or(0, |sample| sample.value)

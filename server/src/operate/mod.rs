@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   cores ─▶ counters ─┐
-//!   lifecycle ─────────┼─▶ Instruments::read ─▶ Status ─┬─▶ control ─▶ barewire status, top
-//!   events, memory ────┘                                └─▶ JSON
+//!   lifecycle ─────────┼─▶ Instruments ─┬─▶ Status  ─▶ control socket ─▶ barewire status, top
+//!   events, memory ────┘                └─▶ metrics ─▶ admin address  ─▶ Prometheus
 //!
 //!   taps ─▶ capture ─▶ control ─▶ barewire capture
 //!   barewire stop ─▶ control ─▶ supervisor ─▶ lifecycle
@@ -12,14 +12,17 @@
 //! Reading disturbs no core: each counter has one writer and any number of readers, and whoever asks
 //! is answered by threads of their own, which sleep while nobody does.
 
+pub mod admin;
 pub mod capture;
 pub mod control;
 mod instruments;
 pub mod locate;
+pub mod metrics;
 pub mod overview;
 pub mod rates;
 pub mod status;
 mod timed;
+pub mod watch;
 
 pub use instruments::Instruments;
 pub use rates::Rates;

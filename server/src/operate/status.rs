@@ -93,7 +93,7 @@ pub struct Requests {
     /// All of them.
     pub total: u64,
     /// By the code of the response; those that were used.
-    pub by_status: BTreeMap<u16, u64>,
+    pub by_status: BTreeMap<String, u64>,
     /// By the path of the route, whatever the method; what matches no route is in none.
     pub by_route: BTreeMap<String, u64>,
 }
@@ -206,7 +206,7 @@ mod tests {
             },
             requests: Requests {
                 total: 3,
-                by_status: [(200, 3)].into(),
+                by_status: [("200".into(), 3)].into(),
                 by_route: [("/json".into(), 3)].into(),
             },
             connections: Connections {

@@ -1,5 +1,7 @@
 //! `barewire status`, `top` and `stop` against servers that run.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
@@ -7,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use barewire::operate::Status;
 use barewire::operate::status::State;
+use openmetrics_parser::prometheus::parse_prometheus;
+use openmetrics_parser::{PrometheusType, PrometheusValue};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,7 +30,8 @@ pub struct Operated {
 impl Operated {
     fn on(stack: &str, arguments: &[&str]) -> Operated {
         Operated::start(|control| {
-            Server::on_loopback(stack, &[&["--control", control], arguments].concat())
+            let operated = ["--control", control, "--admin-listen", "0"];
+            Server::on_loopback(stack, &[&operated, arguments].concat())
         })
     }
 
@@ -43,6 +48,16 @@ impl Operated {
             .to_str()
             .unwrap()
             .into()
+    }
+
+    fn admin(&self) -> SocketAddr {
+        let mut lines = self.server.report.iter();
+        let url = lines.find_map(|line| line.strip_prefix("metrics: http://"));
+        url.unwrap()
+            .strip_suffix("/metrics")
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     fn runs(&self, arguments: &[&str]) -> Output {
@@ -100,7 +115,10 @@ fn status_agrees_with_load(operated: &Operated, run: &dyn Fn(&[&str]) -> Output)
     let status = operated.status_where(|status| status.connections.total == 0);
     // The client reads the totals before and after.
     assert_eq!(status.requests.total, REQUESTS + 2);
-    assert_eq!(status.requests.by_status, [(200, REQUESTS + 2)].into());
+    assert_eq!(
+        status.requests.by_status,
+        [("200".to_owned(), REQUESTS + 2)].into()
+    );
     assert_eq!(status.requests.by_route["/event"], REQUESTS);
     assert_eq!(status.requests.by_route["/stats"], 2);
     assert_eq!(status.sum("events", "counted", None), REQUESTS);
@@ -121,6 +139,107 @@ fn status_agrees_with_load(operated: &Operated, run: &dyn Fn(&[&str]) -> Output)
     assert!(status.pools.iter().all(|pool| pool.used <= pool.max));
 }
 
+/// What the admin address answers to `request`.
+fn answer(admin: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Scrapes a server on which nothing happens any more, and compares with its status.
+fn metrics_agree_with_status(status: &Status, scrape: &dyn Fn() -> String) {
+    // What was asked for a moment ago is answered again.
+    thread::sleep(Duration::from_millis(200));
+    let answer = scrape();
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(
+        head.contains("\r\nContent-Type: text/plain; version=0.0.4"),
+        "{head}"
+    );
+    let metrics = parse_prometheus(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    for (name, family) in &metrics.families {
+        assert!(
+            name.starts_with("barewire_") && !family.help.is_empty(),
+            "{name}"
+        );
+        let is_total = name.ends_with("_total");
+        assert_eq!(
+            is_total,
+            family.family_type == PrometheusType::Counter,
+            "{name}"
+        );
+    }
+    let sum = |name: &str, matches: &[(&str, &str)]| -> u64 {
+        let family = &metrics.families[&format!("barewire_{name}")];
+        let is_meant = |sample: &&openmetrics_parser::Sample<_>| {
+            let labels = sample.get_labelset().unwrap();
+            matches.iter().all(|wanted| {
+                let mut labels = labels.iter();
+                labels.any(|(name, value)| (&**name, &**value) == *wanted)
+            })
+        };
+        let samples = family.iter_samples().filter(is_meant);
+        samples
+            .map(|sample| match &sample.value {
+                PrometheusValue::Counter(counter) => counter.value.as_f64() as u64,
+                PrometheusValue::Gauge(level) => level.as_f64() as u64,
+                PrometheusValue::Histogram(histogram) => histogram.count.unwrap(),
+                other => panic!("{name}: {other:?}"),
+            })
+            .sum()
+    };
+    let requests = &status.requests;
+    assert_eq!(sum("http_requests_total", &[]), requests.total);
+    assert_eq!(
+        sum("http_requests_total", &[("code", "200")]),
+        requests.by_status["200"]
+    );
+    assert_eq!(sum("http_request_duration_seconds", &[]), requests.total);
+    for (path, count) in &requests.by_route {
+        let route = [("route", &**path)];
+        assert_eq!(sum("http_requests_total", &route), *count, "{path}");
+        assert_eq!(
+            sum("http_request_duration_seconds", &route),
+            *count,
+            "{path}"
+        );
+    }
+    for core in 0..status.server.cpus.len() {
+        let of_core = [("core", &*core.to_string())];
+        let counted = status.sum("events", "counted", Some(core));
+        assert_eq!(sum("events_counted_total", &of_core), counted);
+    }
+    assert_eq!(sum("events_unique_users", &[]), status.stats.unique_users);
+    for pool in status.pools.iter().filter(|pool| pool.queue.is_none()) {
+        let name = format!("{}_{}", pool.part, pool.name);
+        let core = pool.core.unwrap().to_string();
+        let labels = [("pool", &*name), ("core", &*core)];
+        assert_eq!(sum("pool_max", &labels), pool.max, "{name}");
+    }
+    if let Ok(mut promtool) = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+    {
+        let mut stdin = promtool.stdin.take().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+        drop(stdin);
+        let said = promtool.wait_with_output().unwrap();
+        assert!(
+            said.status.success(),
+            "{}",
+            String::from_utf8_lossy(&said.stderr)
+        );
+    }
+}
+
+const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";
+
 #[test]
 fn status_agrees_with_the_load_on_the_kernel_stacks() {
     for stack in STACKS {
@@ -132,6 +251,7 @@ fn status_agrees_with_the_load_on_the_kernel_stacks() {
                 .unwrap()
         });
         let status = operated.status();
+        metrics_agree_with_status(&status, &|| answer(operated.admin(), SCRAPE));
         assert_eq!(
             (
                 &*status.server.stack,
@@ -150,11 +270,16 @@ fn status_agrees_with_the_load_on_the_bypass_and_the_kernels_counts_outlive_thei
     let Some(lab) = crate::bypass::lab() else {
         return;
     };
-    let operated = Operated::start(|control| crate::bypass::serve(&lab, &["--control", control]));
+    let operated = Operated::start(|control| {
+        let operated = ["--control", control, "--admin-listen", "0"];
+        crate::bypass::serve(&lab, &operated)
+    });
     status_agrees_with_load(&operated, &|command| {
         lab.client_command().args(command).output().unwrap()
     });
     let status = operated.status();
+    let admin = operated.admin();
+    metrics_agree_with_status(&status, &|| lab.server(|| answer(admin, SCRAPE)));
     let connections = status.sum("tcp", "time_wait", None) + status.connections.total;
     assert_eq!(status.sum("tcp", "flows", None), connections);
     let redirected = status.sum("redirect", "redirected", None);
@@ -307,6 +432,38 @@ fn a_dead_servers_socket_is_taken_over_and_a_live_ones_is_not() {
 }
 
 #[test]
+fn a_hostile_scraper_gets_nothing_and_keeps_nobody_from_being_served() {
+    let operated = Operated::on(STACKS[0], &[]);
+    let admin = operated.admin();
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", "404"),
+        ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
+        ("\x01\r\n", "400"),
+        (
+            &format!("GET /metrics HTTP/1.1\r\nA: {}", "a".repeat(8192 - 26)),
+            "431",
+        ),
+    ] {
+        let said = answer(admin, request);
+        assert!(
+            said.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{request:?}: {said}"
+        );
+    }
+    let silent: Vec<_> = (0..8).map(|_| TcpStream::connect(admin).unwrap()).collect();
+    let mut client = Client::connect(operated.server.addresses[0]);
+    assert_eq!(client.get("/plaintext").status, 200);
+    assert_eq!(operated.status().requests.total, 1);
+    drop(silent);
+    assert!(answer(admin, SCRAPE).starts_with("HTTP/1.1 200 "));
+    let taken = admin.to_string();
+    let mut second = Command::new(BAREWIRE);
+    second.args(["serve", "--listen", "127.0.0.1:0", "--stack", STACKS[0]]);
+    second.args(["--control", "off", "--admin-listen", &taken]);
+    expect_refusal(&mut second, FAILURE, &["--admin-listen", &taken]);
+}
+
+#[test]
 fn others_may_not_open_the_socket() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: becoming somebody else needs root");
@@ -330,4 +487,23 @@ fn whoever_says_nothing_keeps_nobody_waiting_for_ever() {
     // Whether it was answered in time depends on the order; afterwards it is.
     drop((output, silent));
     assert_eq!(operated.status().server.state, State::Serving);
+}
+
+#[test]
+fn a_json_log_has_one_object_per_line_and_says_what_was_refused() {
+    let operated = Operated::on(STACKS[0], &["--log-format", "json", "--log-drops-s", "1"]);
+    Client::connect(operated.server.addresses[0]).get("/nowhere");
+    // Two intervals: the line comes at the end of the one that the request is in.
+    thread::sleep(Duration::from_secs(3));
+    let ended = operated.server.terminate();
+    let lines: Vec<Value> = ended
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
+    let messages = lines
+        .iter()
+        .map(|line| line["fields"]["message"].as_str().unwrap());
+    let refused = messages.filter(|message| message.contains("in 1 s: http.refused_not_found=1"));
+    assert_eq!(refused.count(), 1, "{}", ended.stderr);
 }

@@ -18,6 +18,7 @@ use crate::cli::logging::LogArgs;
 use crate::confine::Seccomp;
 use crate::events::EventsConfig;
 use crate::http::Limits;
+use crate::operate::admin::AdminAddress;
 
 /// Arguments of `barewire serve`.
 #[derive(Debug, Clone, Args)]
@@ -381,6 +382,10 @@ pub struct OperationArgs {
     /// auto: PORT.sock in /run/barewire (root) or $XDG_RUNTIME_DIR/barewire
     #[arg(long, value_name = "auto|off|PATH", default_value = "auto")]
     pub control: String,
+
+    /// Answer GET /metrics, for Prometheus, at this address; a port alone: on the loopback interface
+    #[arg(long, value_name = "[ADDR:]PORT")]
+    pub admin_listen: Option<AdminAddress>,
 }
 
 impl ServeArgs {

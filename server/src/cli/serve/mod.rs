@@ -4,6 +4,7 @@ mod args;
 #[cfg(feature = "faults")]
 mod bad_wire;
 mod kernel;
+mod operation;
 mod state;
 mod supervise;
 #[cfg(feature = "xdp")]
@@ -11,7 +12,6 @@ mod xdp;
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,16 +24,16 @@ use clap::{ArgMatches, Command};
 use sd_notify::NotifyState;
 
 pub use self::args::{ServeArgs, StackName};
+use self::operation::{Answering, Doors};
 use self::state::StateFile;
-use self::supervise::{Ending, Remote, Supervisor, tell_manager};
+use self::supervise::{Ending, Supervisor, tell_manager};
 use crate::cli::config::{self, Source, Sources};
 use crate::confine::Confinement;
 use crate::events::{Events, EventsConfig};
 use crate::http::{HttpCounters, Status};
-use crate::operate::capture::{Capture, Captures};
-use crate::operate::control::{ControlSocket, Controlled, Name};
+use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
-use crate::operate::{self, Instruments, locate};
+use crate::operate::{Instruments, watch};
 use crate::site::{self, Site};
 #[cfg(feature = "xdp")]
 use crate::stacks::xdp::XdpConfig;
@@ -140,7 +140,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
 
     let lifecycle = Lifecycle::new();
     let running = stack.start(make_service, &lifecycle)?;
-    let control = open_control(args, &running)?;
+    let doors = Doors::open(&args.operation, &running)?;
     confinement.give_up_privileges()?;
     let supervisor = Supervisor::new().context("cannot catch signals")?;
     let instruments = Instruments::new(
@@ -151,21 +151,20 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         Arc::clone(&events),
         lifecycle.clone(),
     );
-    let control = control.map(|socket| {
-        let remote = supervisor.remote();
-        socket.serve(Arc::new(Controls {
+    if let Some(interval) = args.log.drops_interval() {
+        watch::watch(instruments.clone(), interval).context("no thread for the log")?;
+    }
+    let answering = doors
+        .answer(
             instruments,
-            captures: Captures::new(running.taps.clone()),
-            remote,
-        }))
-    });
-    let control = control
-        .transpose()
-        .context("no thread for the control socket")?;
+            Captures::new(running.taps.clone()),
+            supervisor.remote(),
+        )
+        .context("cannot answer the operator")?;
     confinement.restrict_calls()?;
     confinement.verify()?;
     state.as_ref().map_or(Ok(()), StateFile::check_writable)?;
-    report(&running, &events, control.as_ref());
+    report(&running, &events, &answering);
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);
@@ -181,47 +180,8 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     })
 }
 
-/// A server as whoever holds its control socket sees it.
-struct Controls {
-    instruments: Instruments,
-    captures: Captures,
-    remote: Remote,
-}
-
-impl Controlled for Controls {
-    fn status(&self) -> operate::Status {
-        self.instruments.read()
-    }
-
-    fn stop(&self) {
-        self.remote.stop();
-    }
-
-    fn capture(&self, snap_bytes: u32) -> Result<Capture, String> {
-        self.captures.begin(snap_bytes)
-    }
-}
-
-/// Opens the control socket where the operator wants it. Where nobody said so, a server that cannot
-/// have one serves all the same.
-fn open_control(args: &ServeArgs, running: &Running) -> anyhow::Result<Option<ControlSocket>> {
-    let port = running
-        .addresses
-        .first()
-        .map_or(0, |address| address.port());
-    match args.operation.control.as_str() {
-        "off" => Ok(None),
-        "auto" => Ok(locate::open_default(port)
-            .inspect_err(|error| {
-                tracing::warn!("{error}; `barewire status`, `top` and `stop` will not work");
-            })
-            .ok()),
-        path => Ok(Some(ControlSocket::open(Path::new(path))?)),
-    }
-}
-
 /// Says what each core got and what it all takes, then that the server is ready, and where.
-fn report(running: &Running, events: &Events, control: Option<&Name>) {
+fn report(running: &Running, events: &Events, answering: &Answering) {
     for line in &running.report {
         say(line);
     }
@@ -229,8 +189,11 @@ fn report(running: &Running, events: &Events, control: Option<&Name>) {
         "events: {} for all users",
         Bytes(events.memory_bytes() as u64)
     ));
-    if let Some(control) = control {
-        say(&format!("control: {}", control.path().display()));
+    if let Some(control) = answering.control() {
+        say(&format!("control: {}", control.display()));
+    }
+    if let Some(url) = answering.metrics() {
+        say(&format!("metrics: {url}"));
     }
     let urls: Vec<_> = running
         .addresses

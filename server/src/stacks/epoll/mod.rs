@@ -27,7 +27,9 @@ use slab::Slab;
 
 use self::connection::{Connection, Outcome};
 use super::kernel::cores::{self, Core, Worker, failure};
-use super::kernel::{KernelConfig, Listener, StartError, Workbench, set_epoll_busy_poll};
+use super::kernel::{
+    Complaint, KernelConfig, Listener, StartError, Workbench, set_epoll_busy_poll,
+};
 use super::{Running, Stack};
 
 /// The epoll stack.
@@ -84,6 +86,19 @@ struct Door {
     open: bool,
     /// When to open again, at the latest; a connection that closes opens it too.
     retry_at: Option<Instant>,
+    accept_failure: Complaint,
+}
+
+impl Door {
+    /// Accepting failed, as it may do ten times in a second.
+    fn complain(&mut self, error: &io::Error, now: Instant) {
+        if let Some(suppressed) = self.accept_failure.due(now) {
+            tracing::warn!(
+                suppressed,
+                "accept: {error}; trying again in {ACCEPT_RETRY}"
+            );
+        }
+    }
 }
 
 impl<S: Service> EpollCore<S> {
@@ -110,6 +125,7 @@ impl<S: Service> EpollCore<S> {
                 listener: Some(core.listener),
                 open: true,
                 retry_at: None,
+                accept_failure: Complaint::default(),
             },
             connections: Slab::with_capacity(bench.config.connections),
             replying: Vec::with_capacity(EVENTS_MAX),
@@ -208,7 +224,7 @@ impl<S: Service> EpollCore<S> {
                 Ok(Some(socket)) => self.admit(socket),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!("accept: {error}; trying again in {ACCEPT_RETRY}");
+                    self.door.complain(&error, self.bench.clock.now());
                     self.bench.counters.accept_failed.increment();
                     self.shut_door(Some(self.bench.clock.now() + ACCEPT_RETRY));
                     return;
@@ -298,6 +314,7 @@ impl<S: Service> Worker for EpollCore<S> {
             }
             self.send_replies();
             self.expire_timers();
+            self.bench.tick();
             self.bench.publish_levels();
             // Accepted last: no event of this batch can mean a connection that takes a freed index.
             if knock {

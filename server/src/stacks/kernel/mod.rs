@@ -20,6 +20,7 @@
     )
 )]
 
+mod complaint;
 mod config;
 pub mod cores;
 mod counters;
@@ -36,6 +37,7 @@ pub use cores::StartError;
 pub use counters::KernelCounters;
 pub use listener::{ListenError, Listener};
 
+pub(super) use complaint::Complaint;
 pub(super) use input::Input;
 pub(super) use memory::Memory;
 pub(super) use pool::{Buffer, Pool};

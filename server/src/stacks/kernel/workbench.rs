@@ -69,12 +69,13 @@ impl<S: Service> Workbench<S> {
         })
     }
 
-    /// A batch of events has arrived: reads the time.
+    /// A batch of events has arrived, or was worked on: reads the time.
     #[inline]
     pub fn tick(&mut self) {
         if let Some(unix_time_s) = self.clock.tick() {
             self.service.on_clock(unix_time_s);
         }
+        self.service.on_time(self.clock.now_ns());
     }
 
     /// A batch of events was worked on: tells how much memory is in use.

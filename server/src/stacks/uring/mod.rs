@@ -27,7 +27,7 @@ use barewire_stack::timer::TimerWheel;
 use self::connection::{Connection, Outcome};
 use self::ring::{Completion, Ring};
 use super::kernel::cores::{self, Core, Worker, failure};
-use super::kernel::{KernelConfig, Listener, Pool, StartError, Workbench};
+use super::kernel::{Complaint, KernelConfig, Listener, Pool, StartError, Workbench};
 use super::{Running, Stack};
 
 /// The io_uring stack.
@@ -160,6 +160,19 @@ struct Door {
     accepting: Accepting,
     /// When to try again after a failure.
     retry_at: Option<Instant>,
+    accept_failure: Complaint,
+}
+
+impl Door {
+    /// Accepting failed, as it may do ten times in a second.
+    fn complain(&mut self, error: &io::Error, now: Instant) {
+        if let Some(suppressed) = self.accept_failure.due(now) {
+            tracing::warn!(
+                suppressed,
+                "accept: {error}; trying again in {ACCEPT_RETRY}"
+            );
+        }
+    }
 }
 
 /// What the kernel was asked to accept.
@@ -193,6 +206,7 @@ impl<S: Service> UringCore<S> {
                 listener: Some(core.listener),
                 accepting: Accepting::Nothing,
                 retry_at: None,
+                accept_failure: Complaint::default(),
             },
             connections: Vec::with_capacity(descriptors),
             open: 0,
@@ -257,7 +271,7 @@ impl<S: Service> UringCore<S> {
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) => {}
                 _ => {
-                    tracing::warn!("accept: {error}; trying again in {ACCEPT_RETRY}");
+                    self.door.complain(&error, self.bench.clock.now());
                     self.bench.counters.accept_failed.increment();
                     self.door.retry_at = Some(self.bench.clock.now() + ACCEPT_RETRY);
                 }
@@ -349,6 +363,7 @@ impl<S: Service> Worker for UringCore<S> {
             while let Some(index) = self.timers.pop_expired(now) {
                 self.work_on(index, Connection::on_timer);
             }
+            self.bench.tick();
             self.bench.publish_levels();
             self.door.retry_at = self.door.retry_at.filter(|&at| at > now);
             match self.member.phase() {
