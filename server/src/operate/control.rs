@@ -226,12 +226,9 @@ fn answer(
         .read_line(&mut line)?;
     let answer = match serde_json::from_str(&line) {
         Ok(Question::Status) => Answer::Status(Box::new(server.status())),
-        Ok(Question::Stop) => {
-            server.stop();
-            Answer::Stopping {
-                pid: std::process::id(),
-            }
-        }
+        Ok(Question::Stop) => Answer::Stopping {
+            pid: std::process::id(),
+        },
         Ok(Question::Capture { snap_bytes }) => match server.capture(snap_bytes) {
             Ok(capture) => {
                 let queues = capture.queues();
@@ -249,14 +246,16 @@ fn answer(
             reason: error.to_string(),
         },
     };
-    write_line(&mut stream, &answer)?;
+    let written = write_line(&mut stream, &answer);
     if matches!(answer, Answer::Stopping { .. }) {
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() < WAITING_MAX {
             waiting.push(stream.into_inner());
         }
+        // Last of all: from here on the process may end at any moment.
+        server.stop();
     }
-    Ok(())
+    written
 }
 
 impl Name {

@@ -161,10 +161,20 @@ fn add(
     }
 }
 
+/// What is meant for one run alone, or exists only in builds for tests.
+const NO_SETTINGS: &[&str] = &[
+    "config",
+    "print-config",
+    "json",
+    "test-faults",
+    "help",
+    "version",
+];
+
 /// The name under which `arg` can be set in a file; `None` for what is no setting.
 fn key_of(arg: &Arg) -> Option<&str> {
     let long = arg.get_long()?;
-    let is_setting = !["config", "print-config", "json", "help", "version"].contains(&long);
+    let is_setting = !NO_SETTINGS.contains(&long);
     is_setting.then_some(long)
 }
 
