@@ -13,7 +13,7 @@
 //!   and numbers read by [`str::parse`], which rounds correctly, as does serde_json.
 //! * Containers that are ignored are entered, one by one.
 //!
-//! For that, what a value is has to be known before serde_json is asked to read it: [`Place`] looks
+//! For that, what a value is has to be known before serde_json is asked to read it: `Place` looks
 //! ahead. So whatever is JSON is counted or refused without an allocation. For a body that is not, or that is
 //! nested too deeply, serde_json makes errors of 40 bytes on the heap: two at most for the fault and
 //! one for each container that is open there, at most two of them at a time. They are freed before

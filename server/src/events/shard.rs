@@ -32,7 +32,8 @@ impl EventShard {
     /// Reads an event from the body of a request and counts it.
     ///
     /// It is counted completely when this returns: a [`EventShard::stats`] called after that, on
-    /// whichever core, includes it. Never allocates, never waits for another core.
+    /// whichever core, includes it. Never waits for another core, and does not
+    /// allocate unless the body is not JSON (see [`super::parse`]).
     ///
     /// # Errors
     ///

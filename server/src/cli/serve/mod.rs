@@ -186,7 +186,7 @@ fn report(running: &Running, events: &Events, answering: &Answering) {
         say(line);
     }
     say(&format!(
-        "events: {} for all users",
+        "events: at most {} for all users, taken as they come",
         Bytes(events.memory_bytes() as u64)
     ));
     if let Some(control) = answering.control() {
