@@ -11,12 +11,19 @@ mod host;
 
 pub use finding::{Finding, Level, Report};
 
+use crate::confine::Confinement;
 use crate::stacks::xdp::XdpConfig;
 
-/// Looks at everything that `serve` would need with this configuration.
-pub fn run(config: &XdpConfig) -> Report {
+/// Looks at everything that `serve` would need with this configuration, to run as `user` in the end.
+pub fn run(config: &XdpConfig, user: Option<&str>) -> Report {
     let mut report = Report::default();
     host::kernel(&mut report);
+    if let Some(user) = user {
+        match Confinement::may_become(user) {
+            Ok(()) => report.ok("user", user),
+            Err(error) => report.error("user", error),
+        }
+    }
     if let Some(bound) = bypass::run(config, &mut report) {
         host::memory(&bound, &mut report);
         host::processors(&bound.prepared, &mut report);

@@ -44,7 +44,8 @@ pub fn run(
             .error(ErrorKind::MissingRequiredArgument, missing)
             .into());
     };
-    let report = check::run(&serve::bypass(&args.serve, interface, command)?);
+    let config = serve::bypass(&args.serve, interface, command)?;
+    let report = check::run(&config, args.serve.privilege.user.as_deref());
     let mut stdout = io::stdout().lock();
     if args.json {
         let would_start = report.would_start();

@@ -106,6 +106,15 @@ impl Confinement {
         Ok(Confinement { identity, seccomp })
     }
 
+    /// Says whether [`Confinement::begin`] could become `user`; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not.
+    pub fn may_become(user: &str) -> Result<(), UserError> {
+        Identity::of(user).map(drop)
+    }
+
     /// Makes the calling thread run as the user, without any capability.
     ///
     /// # Errors

@@ -84,6 +84,7 @@ fn what_keeps_serve_from_starting_is_an_error_with_the_same_words() {
         (&[], here(&["--queues", "0,7"])),
         (&[], here(&["--cores", "4000"])),
         (&[], here(&["--zero-copy", "on"])),
+        (&[], here(&["--user", "no-such-user"])),
         (&["setpriv", "--bounding-set=-all"], here(&[])),
         (&["setpriv", "--bounding-set=-net_raw"], here(&[])),
         (&unlocked, here(&[])),
