@@ -2,8 +2,8 @@
 //!
 //! It is off unless an operator asks for it, and stays on the loopback interface unless an operator
 //! says otherwise. Whoever scrapes slowly, often or maliciously harms nobody: there are a few threads
-//! of their own, each conversation has a deadline and a length, and what is asked for again within
-//! [`FRESH`] is not computed again.
+//! of their own, each conversation has a deadline and a length, and what is asked for again within a
+//! tenth of a second is not computed again.
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -276,6 +276,25 @@ impl Drop for Name {
     }
 }
 
+/// Removes those of `paths` whose server is gone.
+pub fn remove_dead(paths: &[PathBuf]) {
+    for path in paths {
+        // Without the lock somebody may be about to listen.
+        let Ok(_lock) = lock(directory_of(path)) else {
+            continue;
+        };
+        let is_socket = fs::symlink_metadata(path).is_ok_and(|found| is_socket(&found));
+        let is_dead = || {
+            let connected = UnixStream::connect(path);
+            connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        };
+        if is_socket && is_dead() {
+            // It can stay: it is not in the way.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
 /// Why a server cannot be asked.
 #[derive(Debug, Error)]
 pub enum AskError {
@@ -509,6 +528,21 @@ mod tests {
         assert!(path.exists());
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_the_dead_are_swept_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let [dead, live, file] =
+            ["1.sock", "2.sock", "3.sock"].map(|name| directory.path().join(name));
+        drop(UnixListener::bind(&dead).unwrap());
+        let _live = ControlSocket::open(&live).unwrap();
+        fs::write(&file, "precious").unwrap();
+        remove_dead(&[dead.clone(), live.clone(), file.clone()]);
+        assert_eq!(
+            [dead, live, file].map(|path| path.exists()),
+            [false, true, true]
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A server's socket is `PORT.sock` in `/run/barewire` if it is root's, else in
 //! `$XDG_RUNTIME_DIR/barewire`. Servers of the same port (in different network namespaces, say) do not
-//! disturb each other: the second one's is `PORT-PID.sock`.
+//! disturb each other: the second one's is `PORT-PID.sock`. Whoever starts there removes what servers
+//! that were killed have left behind.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::{env, fs};
 
 use thiserror::Error;
 
-use super::control::{AskError, Connection, ControlError, ControlSocket};
+use super::control::{self, AskError, Connection, ControlError, ControlSocket};
 
 /// Where root's servers are.
 const SYSTEM: &str = "/run/barewire";
@@ -46,6 +47,7 @@ pub fn open_default(port: u16) -> Result<ControlSocket, ControlError> {
             source: std::io::Error::other("XDG_RUNTIME_DIR is not set"),
         });
     };
+    control::remove_dead(&sockets(std::slice::from_ref(&directory), None));
     match ControlSocket::open(&directory.join(format!("{port}.sock"))) {
         Err(ControlError::Taken(_)) => {
             let pid = std::process::id();
