@@ -71,10 +71,14 @@ fn the_kernel_stacks_serve_and_drain_without_any_right() {
     let mut variants: Vec<(&str, Vec<&str>, u32)> = Vec::new();
     for stack in STACKS {
         variants.push((stack, vec![], 0));
-        variants.push((stack, vec!["--user", name], uid));
+        variants.push((stack, vec!["--user", name, "--control", "off"], uid));
     }
     if STACKS.contains(&"uring") {
-        variants.push(("uring", vec!["--user", name, "--sqpoll-idle-ms", "50"], uid));
+        variants.push((
+            "uring",
+            vec!["--user", name, "--sqpoll-idle-ms", "50", "--control", "off"],
+            uid,
+        ));
     }
     for (stack, arguments, uid) in variants {
         let server = Server::on_loopback(stack, &arguments);
@@ -98,7 +102,10 @@ fn the_state_is_kept_without_any_right() {
     let event = "POST /event HTTP/1.1\r\nHost: test\r\nContent-Length: 26\r\n\r\n{\"userId\":\"a\",\"value\":1.5}";
     for (round, stack) in STACKS.iter().cycle().take(2 * STACKS.len()).enumerate() {
         let state = state.to_str().unwrap();
-        let server = Server::on_loopback(stack, &["--user", USER.0, "--state", state]);
+        let server = Server::on_loopback(
+            stack,
+            &["--user", USER.0, "--state", state, "--control", "off"],
+        );
         let mut client = Client::connect(server.addresses[0]);
         client.send(event);
         assert_eq!(client.receive(false).status, 200, "{stack}");

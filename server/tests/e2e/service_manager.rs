@@ -52,7 +52,7 @@ fn the_manager_hears_of_the_start_and_of_the_stop() {
         ]);
         if geteuid().is_root() {
             // The stop is told by a process that has nothing left.
-            command.args(["--user", "nobody"]);
+            command.args(["--user", "nobody", "--control", "off"]);
             fs::set_permissions(
                 &address,
                 std::os::unix::fs::PermissionsExt::from_mode(0o777),
