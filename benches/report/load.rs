@@ -1,4 +1,4 @@
-//! wrk, on one or more machines: checked for being there, given its script, run, and read.
+//! wrk, on one or more machines, or `barewire load`: checked for being there, run, and read.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,8 +13,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
 use crate::interrupt;
-use crate::matrix::Route;
+use crate::matrix::{LoadName, Route};
+use crate::server::barewire;
 use crate::site::{LoadMachine, Site, output};
+
+/// The lab's client end.
+pub const LOAD_INTERFACE: &str = "bw-c0";
 
 const SCRIPT: &str = include_str!("wrk.lua");
 const SCRIPT_PATH: &str = "/tmp/barewire-report-wrk.lua";
@@ -22,6 +26,9 @@ const SCRIPT_PATH: &str = "/tmp/barewire-report-wrk.lua";
 /// What all load machines saw in one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Load {
+    /// What made it.
+    #[serde(default)]
+    pub by: LoadName,
     /// Requests answered.
     pub requests: u64,
     /// Requests per second, added up over the load machines.
@@ -72,7 +79,11 @@ struct Summary {
 }
 
 /// Fails unless every load machine has wrk and curl; leaves the script there.
-pub fn prepare(site: &Site) -> Result<()> {
+pub fn prepare(site: &Site, loads: &[LoadName]) -> Result<()> {
+    ensure!(
+        !loads.contains(&LoadName::Barewire) || site.record.kind == "lab",
+        "the load \"barewire\" takes an interface of the lab's; measure a network with wrk"
+    );
     for machine in &site.load_machines {
         for tool in ["wrk", "curl"] {
             let words = ["sh", "-c", &format!("command -v {tool}")].map(str::to_owned);
@@ -129,26 +140,41 @@ pub fn check(machine: &LoadMachine, route: &Route, url: &str) -> Result<()> {
 
 /// The processes of one load that is running; dropping it kills them.
 pub struct Loading {
+    by: LoadName,
     children: Vec<(String, Child)>,
     pipeline: u32,
 }
 
 /// Starts the load of one run on all machines.
-pub fn start(site: &Site, route: &Route, connections: u32, seconds: u32) -> Result<Loading> {
+pub fn start(
+    site: &Site,
+    by: LoadName,
+    route: &Route,
+    connections: u32,
+    seconds: u32,
+) -> Result<Loading> {
     let mut loading = Loading {
+        by,
         children: Vec::new(),
         pipeline: route.pipeline,
     };
     for (machine, connections) in shares(site, connections) {
-        let mut command = machine.command(&words(site, route, machine, connections, seconds))?;
+        let words = match by {
+            LoadName::Wrk => words(site, route, machine, connections, seconds),
+            LoadName::Barewire => barewire_words(site, route, connections, seconds),
+        };
+        let mut command = machine.command(&words)?;
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .with_context(|| format!("wrk cannot be started on {}", machine.name()))?;
+            .with_context(|| format!("{} cannot be started on {}", by.words(), machine.name()))?;
         loading.children.push((machine.name(), child));
+    }
+    if by == LoadName::Barewire {
+        site.settle_load()?;
     }
     Ok(loading)
 }
@@ -182,7 +208,8 @@ impl Loading {
                 interrupt::check()?;
                 ensure!(
                     Instant::now() < deadline,
-                    "wrk on {machine} did not end in time"
+                    "{} on {machine} did not end in time",
+                    self.by.words()
                 );
                 sleep(Duration::from_millis(5));
             };
@@ -192,11 +219,15 @@ impl Loading {
                 .with_context(|| format!("cannot write {}", raw.display()))?;
             ensure!(
                 status.success(),
-                "wrk on {machine} ended with {status}: {}",
+                "{} on {machine} ended with {status}: {}",
+                self.by.words(),
                 stderr.trim()
             );
-            let load =
-                parse(&stdout, self.pipeline).with_context(|| format!("wrk on {machine}"))?;
+            let load = match self.by {
+                LoadName::Wrk => parse(&stdout, self.pipeline),
+                LoadName::Barewire => parse_barewire(&stdout),
+            };
+            let load = load.with_context(|| format!("{} on {machine}", self.by.words()))?;
             total = Some(match total {
                 None => load,
                 Some(total) => total.merge(&load),
@@ -242,6 +273,7 @@ impl Load {
 
     fn merge(&self, other: &Load) -> Load {
         Load {
+            by: self.by,
             requests: self.requests + other.requests,
             requests_per_s: self.requests_per_s + other.requests_per_s,
             bytes_per_s: self.bytes_per_s + other.bytes_per_s,
@@ -301,6 +333,89 @@ fn words(
     words
 }
 
+/// From the last cores, as the lab gives the first ones to the threads that receive for them. Without
+/// spinning: a core that sleeps when it has nothing to do can be seen not to be full, and
+/// leaves itself to the kernel's threads that receive for it.
+fn barewire_words(site: &Site, route: &Route, connections: u32, seconds: u32) -> Vec<String> {
+    let cores = site.record.client_cores.iter().rev();
+    let cores: Vec<String> = cores.map(usize::to_string).collect();
+    let url = format!("{}{}", site.url(), route.path);
+    [
+        &barewire().display().to_string(),
+        "load",
+        "--interface",
+        LOAD_INTERFACE,
+        "--cores",
+        &cores.join(","),
+        "--spin-us",
+        "0",
+        "--target",
+        &url,
+        "--method",
+        &route.method,
+        "--concurrency",
+        &connections.to_string(),
+        "--pipeline",
+        &route.pipeline.to_string(),
+        "--duration",
+        &format!("{seconds}s"),
+        "--json",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+/// What `barewire load --json` prints, as far as it is of use here.
+#[derive(Debug, Deserialize)]
+struct BarewireSummary {
+    duration_s: f64,
+    responses: u64,
+    bytes_read: u64,
+    latency: BarewireLatency,
+    statuses: std::collections::BTreeMap<u16, u64>,
+    failures: std::collections::BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BarewireLatency {
+    p50_us: f64,
+    p90_us: f64,
+    p99_us: f64,
+    p99_9_us: f64,
+    max_us: f64,
+}
+
+fn parse_barewire(stdout: &str) -> Result<Load> {
+    let summary: BarewireSummary =
+        serde_json::from_str(stdout).context("its summary is malformed")?;
+    ensure!(summary.duration_s > 0.0, "it ran for no time at all");
+    let failed = |name| summary.failures.get(name).copied().unwrap_or(0);
+    let latency = &summary.latency;
+    Ok(Load {
+        by: LoadName::Barewire,
+        requests: summary.responses,
+        requests_per_s: summary.responses as f64 / summary.duration_s,
+        bytes_per_s: summary.bytes_read as f64 / summary.duration_s,
+        latency_us: Some(Latency {
+            p50: latency.p50_us,
+            p90: latency.p90_us,
+            p99: latency.p99_us,
+            p99_9: latency.p99_9_us,
+            max: latency.max_us,
+        }),
+        errors: Errors {
+            connect: failed("connect"),
+            read: failed("reset") + failed("closed") + failed("parse"),
+            write: 0,
+            status: (summary.statuses.iter())
+                .filter(|(status, _)| !(200..400).contains(*status))
+                .map(|(_, count)| count)
+                .sum(),
+            timeout: failed("timeout"),
+        },
+    })
+}
+
 fn parse(stdout: &str, pipeline: u32) -> Result<Load> {
     let json = stdout
         .lines()
@@ -310,6 +425,7 @@ fn parse(stdout: &str, pipeline: u32) -> Result<Load> {
     let seconds = summary.duration_us / 1e6;
     ensure!(seconds > 0.0, "it ran for no time at all");
     Ok(Load {
+        by: LoadName::Wrk,
         requests: summary.requests,
         requests_per_s: summary.requests as f64 / seconds,
         bytes_per_s: summary.bytes as f64 / seconds,
@@ -349,6 +465,25 @@ BAREWIRE {"requests":200000,"duration_us":2000000,"bytes":26000000,"latency_us":
         assert_eq!(load.requests_per_s, 100_000.0);
         assert_eq!(load.latency_us.unwrap().p99_9, 1200.0);
         load.ensure_clean().unwrap();
+    }
+
+    #[test]
+    fn our_own_summary_becomes_rates_and_errors() {
+        let printed = r#"{"duration_s":2.0,"responses":200000,"bytes_read":26000000,"rate":null,
+            "latency":{"mean_us":1.0,"p50_us":400,"p90_us":500,"p99_us":900,"p99_9_us":1200,"max_us":3000},
+            "statuses":{"200":199999,"500":1},
+            "failures":{"connect":0,"timeout":2,"reset":1,"closed":0,"parse":1}}"#;
+        let load = parse_barewire(printed).unwrap();
+        assert_eq!(
+            (load.by, load.requests_per_s),
+            (LoadName::Barewire, 100_000.0)
+        );
+        assert_eq!(load.latency_us.unwrap().p99_9, 1200.0);
+        assert_eq!(
+            (load.errors.read, load.errors.timeout, load.errors.status),
+            (2, 2, 1)
+        );
+        assert!(load.ensure_clean().is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!  matrix ──▶ measure ──▶ results.json ──▶ render ──▶ report.html, report.md
 //!               │ │ │                  └─▶ compare
 //!      site ────┘ │ └──── usage (CPU, memory of both sides)
-//!      server ────┘ load (wrk)          machine (what it was measured on)
+//!      server ────┘ load (wrk, our own) machine (what it was measured on)
 //! ```
 
 mod compare;
@@ -121,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     matrix.select(&arguments.servers, &arguments.routes)?;
     interrupt::listen()?;
     let site = site(arguments)?;
-    load::prepare(&site)?;
+    load::prepare(&site, &matrix.loads)?;
     let started = jiff::Timestamp::now();
     let directory = directory(&arguments.output, started)?;
     println!("measuring into {}", directory.display());

@@ -26,12 +26,36 @@ pub struct Matrix {
     pub foreign_share_max: f64,
     /// The server that the others are compared with, round by round.
     pub baseline: String,
+    /// What makes the load: every cell is measured with each of them, in turn.
+    #[serde(default = "wrk")]
+    pub loads: Vec<LoadName>,
     /// The servers.
     #[serde(rename = "server")]
     pub servers: Vec<Server>,
     /// The routes.
     #[serde(rename = "route")]
     pub routes: Vec<Route>,
+}
+
+/// A program that makes load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoadName {
+    /// `wrk`, over the kernel's sockets.
+    #[default]
+    Wrk,
+    /// `barewire load`, past the kernel; in the lab only, and only requests that are all alike.
+    Barewire,
+}
+
+impl LoadName {
+    /// How the report calls it.
+    pub fn words(self) -> &'static str {
+        match self {
+            LoadName::Wrk => "wrk",
+            LoadName::Barewire => "barewire load",
+        }
+    }
 }
 
 /// A server under test.
@@ -77,6 +101,10 @@ pub struct Route {
     /// The body that a right answer has; any body if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect_body: Option<String>,
+}
+
+fn wrk() -> Vec<LoadName> {
+    vec![LoadName::Wrk]
 }
 
 fn get() -> String {
@@ -146,7 +174,21 @@ impl Matrix {
         })
     }
 
+    /// What makes the load on `route`.
+    pub fn loads(&self, route: &Route) -> impl Iterator<Item = LoadName> {
+        let can = route.body.is_none();
+        let loads = self.loads.iter().copied();
+        loads.filter(move |&load| load == LoadName::Wrk || can)
+    }
+
     fn check(&self) -> Result<()> {
+        for route in &self.routes {
+            ensure!(
+                self.loads(route).next().is_some(),
+                "no load of `loads` can ask for route `{}`: add \"wrk\"",
+                route.name
+            );
+        }
         ensure!(self.rounds >= 1, "`rounds` must be at least 1");
         ensure!(self.warm_up_s <= 600, "`warm_up_s` must be at most 600");
         ensure!(
@@ -296,7 +338,7 @@ mod tests {
     #[test]
     fn the_matrices_of_the_repository_are_sound() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("report");
-        for name in ["default.toml", "kernel.toml", "quick.toml"] {
+        for name in ["client.toml", "default.toml", "kernel.toml", "quick.toml"] {
             Matrix::read(&directory.join(name)).unwrap();
         }
     }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::interrupt;
-use crate::load;
-use crate::matrix::{Matrix, Route, Server};
+use crate::load::{self, Loading};
+use crate::matrix::{LoadName, Matrix, Route, Server};
 use crate::results::Round;
 use crate::server::Running;
 use crate::site::Site;
@@ -30,7 +30,7 @@ pub struct Measured {
 pub fn measure(matrix: &Matrix, site: &Site, logs: &Path, measured: &mut Measured) -> Result<()> {
     let turns: u64 = matrix
         .cells()
-        .map(|(_, _, servers)| servers.len() as u64)
+        .map(|(route, _, servers)| servers.len() as u64 * matrix.loads(route).count() as u64)
         .sum::<u64>()
         * u64::from(matrix.rounds);
     let progress = ProgressBar::new(turns).with_style(
@@ -39,9 +39,11 @@ pub fn measure(matrix: &Matrix, site: &Site, logs: &Path, measured: &mut Measure
     );
     for (route, connections, servers) in matrix.cells() {
         for round in 1..=matrix.rounds {
-            for server in &servers {
+            let loads = |&server| matrix.loads(route).map(move |load| (server, load));
+            for (server, load) in servers.iter().flat_map(loads) {
                 let turn = Turn {
                     server,
+                    load,
                     route,
                     connections,
                     round,
@@ -64,6 +66,7 @@ pub fn measure(matrix: &Matrix, site: &Site, logs: &Path, measured: &mut Measure
 
 struct Turn<'a> {
     server: &'a Server,
+    load: LoadName,
     route: &'a Route,
     connections: u32,
     round: u32,
@@ -72,8 +75,12 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn name(&self) -> String {
         format!(
-            "{} · {} · {} connections · round {}",
-            self.server.name, self.route.name, self.connections, self.round
+            "{} · {} · {} connections · round {} · {}",
+            self.server.name,
+            self.route.name,
+            self.connections,
+            self.round,
+            self.load.words()
         )
     }
 
@@ -107,14 +114,19 @@ impl Turn<'_> {
         let record = &site.record;
         let mut server = Running::start(self.server, self.route, site, logs)?;
         if matrix.warm_up_s > 0 {
-            self.load(site, matrix.warm_up_s, &logs.join("warm-up.txt"))?;
+            self.run_load(site, matrix.warm_up_s, &logs.join("warm-up.txt"))?;
         }
+        let by = match self.load {
+            LoadName::Wrk => "",
+            LoadName::Barewire => "-barewire",
+        };
         let raw = logs.join(format!(
-            "{}-{}-{}-{}.txt",
+            "{}-{}-{}-{}{by}.txt",
             self.server.name, self.route.name, self.connections, self.round
         ));
         let before = Look::take(&record.server_cores, &record.client_cores)?;
-        let load = load::start(site, self.route, self.connections, matrix.measure_s)?
+        let load = self
+            .start_load(site, matrix.measure_s)?
             .finish(limit(matrix.measure_s), &raw)
             .and_then(|load| load.ensure_clean().map(|()| load));
         let after = Look::take(&record.server_cores, &record.client_cores)?;
@@ -136,9 +148,13 @@ impl Turn<'_> {
         })
     }
 
-    fn load(&self, site: &Site, seconds: u32, raw: &Path) -> Result<()> {
+    fn start_load(&self, site: &Site, seconds: u32) -> Result<Loading> {
+        load::start(site, self.load, self.route, self.connections, seconds)
+    }
+
+    fn run_load(&self, site: &Site, seconds: u32, raw: &Path) -> Result<()> {
         interrupt::check()?;
-        load::start(site, self.route, self.connections, seconds)?
+        self.start_load(site, seconds)?
             .finish(limit(seconds), raw)?
             .ensure_clean()
             .context("while warming up")

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::{Latency, Load};
 use crate::machine::Machine;
-use crate::matrix::Matrix;
+use crate::matrix::{LoadName, Matrix};
 use crate::server::Counted;
 use crate::site::SiteRecord;
-use crate::usage::{Side, Usage};
+use crate::usage::{Core, Side, Usage};
 
 /// The version of this schema; it grows when a field changes its meaning.
 pub const SCHEMA: u32 = 1;
@@ -104,14 +104,39 @@ impl Results {
         Ok(results)
     }
 
-    /// The rounds of one cell.
+    /// The rounds of one cell, by the load that [makes its figures](Self::load_of).
     pub fn cell<'a>(&'a self, server: &str, route: &str, connections: u32) -> Vec<&'a Round> {
-        self.rounds
-            .iter()
-            .filter(|round| {
-                round.server == server && round.route == route && round.connections == connections
-            })
-            .collect()
+        let load = self.load_of(server, route, connections);
+        self.cell_by(load, server, route, connections)
+    }
+
+    /// The load that makes the figures of a cell: wrk, which everybody knows, unless it was the
+    /// bottleneck and another load was measured as well.
+    pub fn load_of(&self, server: &str, route: &str, connections: u32) -> LoadName {
+        let by = |load| self.cell_by(load, server, route, connections);
+        let (wrk, ours) = (by(LoadName::Wrk), by(LoadName::Barewire));
+        let is_wrk_enough = !wrk.is_empty() && self.bound_of(server, &wrk) != Bound::Client;
+        match is_wrk_enough || ours.is_empty() {
+            true => LoadName::Wrk,
+            false => LoadName::Barewire,
+        }
+    }
+
+    /// Whether figures of several loads stand side by side.
+    pub fn has_several_loads(&self) -> bool {
+        self.matrix.loads.len() > 1
+    }
+
+    fn cell_by(&self, load: LoadName, server: &str, route: &str, connections: u32) -> Vec<&Round> {
+        let is_of_cell = |round: &&Round| {
+            (
+                round.server.as_str(),
+                round.route.as_str(),
+                round.connections,
+            ) == (server, route, connections)
+                && round.load.by == load
+        };
+        self.rounds.iter().filter(is_of_cell).collect()
     }
 
     /// A figure of one cell over its rounds; `None` if it was not measured.
@@ -148,12 +173,15 @@ impl Results {
 
     /// What kept a cell from being faster, by most of its rounds.
     pub fn bound(&self, server: &str, route: &str, connections: u32) -> Bound {
+        self.bound_of(server, &self.cell(server, route, connections))
+    }
+
+    fn bound_of(&self, server: &str, rounds: &[&Round]) -> Bound {
         let polls = self
             .matrix
             .servers
             .iter()
             .any(|described| described.name == server && described.polls);
-        let rounds = self.cell(server, route, connections);
         let share = |bound| {
             let same = rounds.iter().filter(|round| round.bound(polls) == bound);
             same.count() * 2 > rounds.len()
@@ -225,7 +253,13 @@ impl Round {
         const NOT_FULL: f64 = 0.95;
         const IDLE_MAX: f64 = 0.10;
         let polled_in_vain = polls && self.counted.idle_share().is_none_or(|idle| idle > IDLE_MAX);
-        let client = self.usage.busy_share(Side::Client);
+        let client = match self.load.by {
+            LoadName::Wrk => self.usage.busy_share(Side::Client),
+            // One core asks and another receives: either can be full alone.
+            LoadName::Barewire => (self.usage.side(Side::Client))
+                .map(Core::busy_share)
+                .reduce(f64::max),
+        };
         let server = self.usage.busy_share(Side::Server);
         match (server, client) {
             (_, Some(client)) if client >= NOT_FULL => Bound::Client,
@@ -270,6 +304,84 @@ impl Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A round of `epoll`, asked by `load` with the client's core so busy.
+    fn round(load: &str, client_busy_s: f64, rate: f64) -> serde_json::Value {
+        let core = |core: u32, side: &str, busy_s: f64| {
+            serde_json::json!({ "core": core, "side": side, "user_s": busy_s, "system_s": 0.0, "softirq_s": 0.0,
+                "idle_s": 1.0 - busy_s, "steal_s": 0.0 })
+        };
+        serde_json::json!({
+            "server": "epoll", "route": "plaintext", "connections": 64, "round": 1,
+            "load": { "by": load, "requests": 1000, "requests_per_s": rate, "bytes_per_s": 1.0,
+                "latency_us": null,
+                "errors": { "connect": 0, "read": 0, "write": 0, "status": 0, "timeout": 0 } },
+            "usage": { "cores": [core(0, "server", 0.99), core(1, "client", client_busy_s)],
+                "server": { "user_s": 0.0, "system_s": 0.0, "switches_voluntary": 0,
+                    "switches_involuntary": 0, "resident_bytes": 0 },
+                "foreign_s": 0.0 },
+            "counted": { "served": 1000, "counters": {} },
+        })
+    }
+
+    fn results(rounds: &[serde_json::Value]) -> Results {
+        let matrix = "rounds = 1\nwarm_up_s = 0\nmeasure_s = 1\nconnections = [64]\nbaseline = \"epoll\"\n\
+             loads = [\"wrk\", \"barewire\"]\n[[server]]\nname = \"epoll\"\ncommand = [\"x\"]\n\
+             [[route]]\nname = \"plaintext\"\npath = \"/\"\n";
+        let rounds: Vec<Round> = rounds
+            .iter()
+            .map(|round| serde_json::from_value(round.clone()).unwrap())
+            .collect();
+        Results {
+            schema: SCHEMA,
+            started: String::new(),
+            host: String::new(),
+            interrupted: false,
+            matrix: toml::from_str(matrix).unwrap(),
+            site: SiteRecord {
+                kind: "lab".into(),
+                interface: String::new(),
+                address: String::new(),
+                port: 1,
+                server_cores: vec![0],
+                client_cores: vec![1],
+                load_machines: vec![],
+            },
+            machine: Machine {
+                facts: vec![],
+                details: Default::default(),
+            },
+            commands: vec![],
+            load_command: String::new(),
+            not_tuned: vec![],
+            rounds,
+            repeated: vec![],
+        }
+    }
+
+    #[test]
+    fn figures_are_wrks_unless_wrk_was_the_bottleneck() {
+        let ours = round("barewire", 0.5, 200.0);
+        let chosen = |rounds: &[serde_json::Value]| {
+            let results = results(rounds);
+            let rate = results
+                .spread("epoll", "plaintext", 64, Round::rate)
+                .unwrap();
+            let load = results.load_of("epoll", "plaintext", 64);
+            (load, rate.median, results.bound("epoll", "plaintext", 64))
+        };
+        let idle_wrk = [round("wrk", 0.8, 100.0), ours.clone()];
+        assert_eq!(chosen(&idle_wrk), (LoadName::Wrk, 100.0, Bound::Server));
+        let full_wrk = [round("wrk", 0.99, 100.0), ours];
+        assert_eq!(
+            chosen(&full_wrk),
+            (LoadName::Barewire, 200.0, Bound::Server)
+        );
+        assert_eq!(
+            chosen(&full_wrk[..1]),
+            (LoadName::Wrk, 100.0, Bound::Client)
+        );
+    }
 
     #[test]
     fn spreads() {

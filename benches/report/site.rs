@@ -5,9 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
+
+use crate::load::LOAD_INTERFACE;
 
 /// Where servers and load run, and how they reach each other.
 pub struct Site {
@@ -161,6 +165,22 @@ impl Site {
             Some(lab) => run(lab.command(&["pin"])).context("NAPI threads could not be pinned"),
             None => Ok(()),
         }
+    }
+
+    /// Puts kernel threads where they belong once the load has taken its own interface.
+    pub fn settle_load(&self) -> Result<()> {
+        const TAKE_MAX: Duration = Duration::from_secs(5);
+        let words = ["ip", "link", "show", "dev", LOAD_INTERFACE].map(str::to_owned);
+        let deadline = Instant::now() + TAKE_MAX;
+        for machine in &self.load_machines {
+            // A load that fails instead says why when it has ended.
+            while Instant::now() < deadline
+                && !output(machine.command(&words)?)?.contains("prog/xdp")
+            {
+                sleep(Duration::from_millis(5));
+            }
+        }
+        self.settle()
     }
 
     /// Fails if an XDP program is still attached to the interface.

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{BOTH_CORES, Figure, LATENCIES, RATE, SERVER_CORE, number, plot, ratio};
-use crate::matrix::Route;
+use super::{BOTH_CORES, Figure, LATENCIES, RATE, SERVER_CORE, SEVERAL_LOADS, number, plot, ratio};
+use crate::matrix::{LoadName, Route};
 use crate::results::{Bound, Results};
 use crate::usage::Side;
 
@@ -97,6 +97,9 @@ fn headline(results: &Results) -> Markup {
                                         " × " (number(ratio.median, 2))
                                     }
                                     @if bound == Bound::Client { abbr title=(bound.words()) { " †" } }
+                                    @if results.load_of(&server.name, &route.name, connections) == LoadName::Barewire {
+                                        abbr title=(LoadName::Barewire.words()) { " ‡" }
+                                    }
                                 } @else { "–" }
                             }
                         }
@@ -105,6 +108,9 @@ fn headline(results: &Results) -> Markup {
             }
         } }
         p.note { "† " (Bound::Client.words()) ": the load's cores were full, the server could have done more." }
+        @if results.has_several_loads() {
+            p.note { "‡ measured with " (LoadName::Barewire.words()) ". " (SEVERAL_LOADS) }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::html::{busiest, day};
-use super::{BOTH_CORES, LATENCIES, RATE, SERVER_CORE, number};
+use super::{BOTH_CORES, LATENCIES, RATE, SERVER_CORE, SEVERAL_LOADS, number};
 use crate::results::{Bound, Results};
 
 /// The whole of `report.md`.
@@ -43,8 +43,8 @@ fn write(results: &Results, text: &mut String) -> std::fmt::Result {
         writeln!(text, "## {} at {connections} connections\n", route.name)?;
         writeln!(
             text,
-            "| server | requests/s | × {} | server cores, µs/request | both sides' cores, µs/request | p50, µs | p99, µs | bound |\n\
-             |---|---:|---:|---:|---:|---:|---:|---|",
+            "| server | requests/s | × {} | server cores, µs/request | both sides' cores, µs/request | p50, µs | p99, µs | bound | load |\n\
+             |---|---:|---:|---:|---:|---:|---:|---|---|",
             results.matrix.baseline
         )?;
         for server in &results.matrix.servers {
@@ -57,7 +57,7 @@ fn write(results: &Results, text: &mut String) -> std::fmt::Result {
             let ratio = results.ratio(&server.name, &route.name, connections, RATE.of);
             writeln!(
                 text,
-                "| {} | {rate} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {rate} | {} | {} | {} | {} | {} | {} | {} |",
                 server.name,
                 super::ratio(ratio),
                 or_dash(at(&SERVER_CORE)),
@@ -66,6 +66,9 @@ fn write(results: &Results, text: &mut String) -> std::fmt::Result {
                 or_dash(at(&LATENCIES[2])),
                 results
                     .bound(&server.name, &route.name, connections)
+                    .words(),
+                results
+                    .load_of(&server.name, &route.name, connections)
                     .words(),
             )?;
         }
@@ -77,6 +80,9 @@ fn write(results: &Results, text: &mut String) -> std::fmt::Result {
          cores were full, so that the server could have done more.\n",
         Bound::Client.words()
     )?;
+    if results.has_several_loads() {
+        writeln!(text, "{SEVERAL_LOADS}\n")?;
+    }
     writeln!(text, "What was not tuned:\n")?;
     for sentence in &results.not_tuned {
         writeln!(text, "* {sentence}")?;

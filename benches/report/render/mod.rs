@@ -34,6 +34,10 @@ fn write_whole(path: &Path, text: &str) -> Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Which load made a figure, where there are several.
+const SEVERAL_LOADS: &str = "Every cell was measured with wrk and with barewire load, which asks past the kernel. \
+     Figures are wrk's where wrk was not the bottleneck, and marked as barewire load's where it was.";
+
 /// A figure that is shown in tables: how it is called, computed and printed.
 struct Figure {
     name: &'static str,

@@ -10,6 +10,9 @@ use http::{HeaderName, HeaderValue, Method};
 /// Longest request, in bytes, that can be asked with.
 pub const REQUEST_BYTES_MAX: usize = 8 << 10;
 
+/// Most bytes of an event behind its `Content-Length`.
+const EVENT_BYTES_MAX: usize = 128;
+
 /// Users of the challenge: event `i` comes from `user_{i % USERS}`.
 pub const USERS: u64 = 75_000;
 /// Values of the challenge: event `i` has the value `i % VALUES`, and perhaps a half.
@@ -92,7 +95,7 @@ impl Request {
         }
         head.extend_from_slice(b"Content-Length: ");
         ensure!(
-            head.len() + 128 <= REQUEST_BYTES_MAX,
+            head.len() + EVENT_BYTES_MAX <= REQUEST_BYTES_MAX,
             "the request is longer than {REQUEST_BYTES_MAX} bytes: shorten its headers"
         );
         Ok(Request {
@@ -105,6 +108,15 @@ impl Request {
     /// Whether answers have no body because it is asked with `HEAD`.
     pub fn is_head(&self) -> bool {
         self.is_head
+    }
+
+    /// Length of the longest request, in bytes.
+    #[cfg(feature = "xdp")]
+    pub fn bytes_max(&self) -> usize {
+        match self.events {
+            Some(_) => self.head.len() + EVENT_BYTES_MAX,
+            None => self.head.len(),
+        }
     }
 
     /// What its events carry, if it is an event.

@@ -37,6 +37,7 @@ use super::args::{BypassPlan, ModeName, Plan};
 use super::client::{Client, Clock, Exchange, Monotonic};
 use super::limits::LimitError;
 use super::report::Network;
+use super::request::REQUEST_BYTES_MAX;
 use super::tally::{Failure, Tally};
 use super::transport::{CONNECTING_MAX, Part, RETRY_NS, SPIN_NS, TransportError, thread_cpu_ns};
 use super::{PROGRESS_INTERVAL, Setup, share};
@@ -56,7 +57,8 @@ const DRAIN_MS: u32 = 1_000;
 const TIME_WAIT_MS: u32 = 1_000;
 /// The ports above those that Linux gives to its own connections by default.
 const SOURCE_PORTS: RangeInclusive<u16> = 61_000..=65_535;
-/// Receive and send buffer of a connection: the longest head of a response, twice the longest request.
+/// Receive buffer of a connection, and the smallest send buffer: the longest head of a response, twice the
+/// longest request.
 const BUFFER_BYTES: usize = 16 << 10;
 /// Longer than any run.
 const NEVER_MS: u32 = 30 * 24 * 3_600 * 1_000;
@@ -220,7 +222,10 @@ fn config(
                 _ => ChecksumPolicy::Verify,
             },
             receive_buffer_bytes: BUFFER_BYTES,
-            send_buffer_bytes: BUFFER_BYTES,
+            // With room for one more request when all of a pipeline waits: answers must be read also then, or
+            // both sides might wait for each other.
+            send_buffer_bytes: (plan.pipeline * plan.request.bytes_max() + REQUEST_BYTES_MAX)
+                .max(BUFFER_BYTES),
             deadlines: Deadlines {
                 half_open_ms: timeout_ms,
                 idle_ms: NEVER_MS,
