@@ -252,10 +252,10 @@ impl Clients {
 
     fn connected(count: usize, server: &mut impl Server) -> Clients {
         let mut clients = Clients::new(count);
-        for _ in (0..count).step_by(BATCH) {
-            let batch = clients.next_batch();
-            clients.exchange(server, &batch, Flags::SYN, &[]);
-            clients.exchange(server, &batch, Flags::ACK, &[]);
+        let all: Vec<usize> = (0..count).collect();
+        for batch in all.chunks(BATCH) {
+            clients.exchange(server, batch, Flags::SYN, &[]);
+            clients.exchange(server, batch, Flags::ACK, &[]);
         }
         clients
     }
@@ -272,7 +272,17 @@ impl Clients {
         let mut sent = 0;
         while sent < segments {
             let batch = self.next_batch();
+            let received = |clients: &[Client]| -> Vec<u32> {
+                batch.iter().map(|&index| clients[index].rcv_nxt).collect()
+            };
+            let before = received(&self.clients);
             time += self.exchange(server, &batch, Flags::ACK | Flags::PSH, payload);
+            let after = received(&self.clients);
+            let answered = before
+                .iter()
+                .zip(&after)
+                .all(|(before, after)| before != after);
+            assert!(answered, "what is not answered is cheap");
             sent += batch.len() as u64;
         }
         time.mul_f64(segments as f64 / sent as f64)
