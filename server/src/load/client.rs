@@ -185,6 +185,7 @@ impl<C: Clock> Client<C> {
     }
 
     /// The connection could not be begun, for no fault of the server's; it stays due.
+    #[cfg(feature = "xdp")]
     pub fn put_back(&mut self, exchange: &mut Exchange) {
         if let (Some(churn), Some(ticket)) = (&mut self.churn, exchange.ticket.take()) {
             churn.put_back(ticket);

@@ -32,6 +32,7 @@ pub enum LimitError {
         ports: usize,
     },
     /// The same, past the kernel.
+    #[cfg(feature = "xdp")]
     #[error(
         "{connections} connections need as many source ports, but there are only {ports} that nobody else uses:          widen --source-ports, add a --source-address, or lower --concurrency"
     )]

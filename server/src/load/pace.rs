@@ -196,6 +196,7 @@ impl Churn {
     }
 
     /// A connection that was taken could not even be begun.
+    #[cfg(feature = "xdp")]
     pub fn put_back(&mut self, ticket: u64) {
         self.next = Some(ticket);
     }

@@ -47,6 +47,7 @@ pub enum TransportError {
     )]
     Ports,
     /// All source ports of the bypass are in use.
+    #[cfg(feature = "xdp")]
     #[error(
         "no source port is left to call from: connections that this side closed first keep theirs for a second,          others until they are closed; widen --source-ports, add a --source-address, or lower the rate"
     )]
