@@ -7,6 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Command, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::http::REQUEST_LOG;
+
 /// How to log. Logs go to stderr; stdout is for what the command has to say.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Log")]
@@ -22,6 +24,10 @@ pub struct LogArgs {
     /// How often to log what was dropped or refused meanwhile, if anything was; 0: never
     #[arg(long, value_name = "S", default_value_t = 10)]
     pub log_drops_s: u32,
+
+    /// Log the route and the status of every response; cores wait for the log, so not under load
+    #[arg(long)]
+    pub log_requests: bool,
 }
 
 /// The format of a log line.
@@ -45,7 +51,11 @@ impl LogArgs {
     ///
     /// If the filter is malformed.
     pub fn install(&self, command: &mut Command) -> Result<(), clap::Error> {
-        let filter = EnvFilter::try_new(&self.log_filter).map_err(|error| {
+        let responses = match self.log_requests {
+            true => format!(",{REQUEST_LOG}=debug"),
+            false => String::new(),
+        };
+        let filter = EnvFilter::try_new(self.log_filter.clone() + &responses).map_err(|error| {
             let message = format!(
                 "invalid value {:?} for --log-filter: {error}",
                 self.log_filter

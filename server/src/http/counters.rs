@@ -51,6 +51,11 @@ impl HttpCounters {
         }
     }
 
+    /// Which of its routes this is.
+    pub(super) fn path(&self, route: usize) -> Option<&'static str> {
+        self.routes[route].path
+    }
+
     #[inline]
     pub(super) fn count_response(&self, route: usize, status: Status) {
         self.routes[route].responses[status as usize].increment();

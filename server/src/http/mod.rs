@@ -39,7 +39,7 @@ pub use durations::{BOUNDS_NS, Durations, DurationsReading};
 pub use head::Limits;
 pub use refusal::Refusal;
 pub use request::{Method, Request};
-pub use responder::{Connection, Responder};
+pub use responder::{Connection, REQUEST_LOG, Responder};
 pub use response::{Answer, BODY_BYTES_MAX, ContentType, Response};
 pub use routes::{Handler, Route, Stream};
 pub use status::Status;

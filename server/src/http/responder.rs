@@ -20,6 +20,12 @@ use super::response::{
 use super::routes::{Handler, Route, Routes, Stream, allow};
 use super::status::Status;
 
+/// Where each response is logged, at level debug.
+///
+/// Off, it costs a response the look at one number. On, the core itself writes the line and waits for
+/// the log: this is for looking, not for load.
+pub const REQUEST_LOG: &str = "barewire::request";
+
 /// One core's HTTP server: the routes, what their handlers share, and what all connections share.
 #[derive(Debug)]
 pub struct Responder<S: 'static> {
@@ -720,6 +726,12 @@ impl<S> Responder<S> {
     #[inline]
     fn count_status(&mut self, connection: &mut Connection, route: usize, status: Status) {
         self.counters.count_response(route, status);
+        tracing::debug!(
+            target: REQUEST_LOG,
+            route = self.counters.path(route).unwrap_or("none"),
+            status = status.code(),
+            "answered"
+        );
         let began_ns = std::mem::take(&mut connection.began_ns);
         if let Some(ns) = self.stopwatch.on_answer(route, began_ns) {
             self.counters.record(route, ns, 1);

@@ -507,3 +507,35 @@ fn a_json_log_has_one_object_per_line_and_says_what_was_refused() {
     let refused = messages.filter(|message| message.contains("in 1 s: http.refused_not_found=1"));
     assert_eq!(refused.count(), 1, "{}", ended.stderr);
 }
+
+#[test]
+fn responses_are_logged_only_if_that_is_asked_for() {
+    for (arguments, expected) in [
+        (&["--log-format", "json"][..], vec![]),
+        (
+            &["--log-format", "json", "--log-requests"],
+            vec![("/plaintext", 200), ("none", 404)],
+        ),
+    ] {
+        let operated = Operated::on(STACKS[0], arguments);
+        for path in ["/plaintext", "/nowhere"] {
+            Client::connect(operated.server.addresses[0]).get(path);
+        }
+        let ended = operated.server.terminate();
+        let lines: Vec<Value> = ended
+            .stderr
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let responses: Vec<(&str, u64)> = lines
+            .iter()
+            .filter(|line| line["target"] == barewire::http::REQUEST_LOG)
+            .map(|line| &line["fields"])
+            .map(|fields| {
+                let status = fields["status"].as_u64().unwrap();
+                (fields["route"].as_str().unwrap(), status)
+            })
+            .collect();
+        assert_eq!(responses, expected, "{}", ended.stderr);
+    }
+}
