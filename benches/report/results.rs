@@ -139,6 +139,23 @@ impl Results {
         self.rounds.iter().filter(is_of_cell).collect()
     }
 
+    /// What a reader must not take for granted, what the hypervisor did included.
+    pub fn caveats(&self) -> Vec<String> {
+        let cores = || self.rounds.iter().flat_map(|round| &round.usage.cores);
+        let stolen_s: f64 = cores().map(|core| core.steal_s).sum();
+        let all_s: f64 = cores()
+            .map(|core| core.busy_s() + core.idle_s + core.steal_s)
+            .sum();
+        let percent = 100.0 * stolen_s / all_s.max(f64::EPSILON);
+        let theft = (percent >= 1.0).then(|| {
+            format!(
+                "The hypervisor took {percent:.0} % of the cores' time away. That is in no figure of CPU time, but it \
+                 lowers rates and raises latencies, unevenly from round to round."
+            )
+        });
+        self.not_tuned.iter().cloned().chain(theft).collect()
+    }
+
     /// A figure of one cell over its rounds; `None` if it was not measured.
     pub fn spread(
         &self,

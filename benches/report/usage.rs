@@ -68,12 +68,13 @@ pub struct ProcessUsage {
 impl Core {
     /// Seconds in which it did anything.
     pub fn busy_s(&self) -> f64 {
-        self.user_s + self.system_s + self.softirq_s + self.steal_s
+        self.user_s + self.system_s + self.softirq_s
     }
 
-    /// The share of its time in which it did anything.
+    /// The share of its time in which it did anything, or would have if the hypervisor had let it.
     pub fn busy_share(&self) -> f64 {
-        self.busy_s() / (self.busy_s() + self.idle_s).max(f64::EPSILON)
+        let wanted_s = self.busy_s() + self.steal_s;
+        wanted_s / (wanted_s + self.idle_s).max(f64::EPSILON)
     }
 }
 

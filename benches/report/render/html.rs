@@ -227,7 +227,7 @@ fn not_tuned(results: &Results) -> Markup {
     html! {
         section {
             h2 { "What was not tuned" }
-            ul { @for sentence in &results.not_tuned { li { (sentence) } } }
+            ul { @for sentence in results.caveats() { li { (sentence) } } }
         }
     }
 }

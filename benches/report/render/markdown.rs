@@ -84,7 +84,7 @@ fn write(results: &Results, text: &mut String) -> std::fmt::Result {
         writeln!(text, "{SEVERAL_LOADS}\n")?;
     }
     writeln!(text, "What was not tuned:\n")?;
-    for sentence in &results.not_tuned {
+    for sentence in results.caveats() {
         writeln!(text, "* {sentence}")?;
     }
     Ok(())
