@@ -26,6 +26,7 @@ use crate::control::L2Header;
 use crate::deadline::{Deadlines, Watch};
 use crate::guard::segment::Tcb;
 use crate::packet::FlowKey;
+use crate::path::Path;
 use crate::prefetch::prefetch;
 use crate::time::Instant;
 
@@ -71,6 +72,8 @@ pub(crate) struct Cold<'a, C> {
     /// Written in front of every packet to the peer.
     pub l2: L2Header,
     pub watch: Watch,
+    /// How large packets to the peer may be.
+    pub path: Path,
     /// No later than this the timer wheel calls.
     pub timer_at: Instant,
     /// When smoltcp wants to send again, if we want it sooner.
@@ -93,6 +96,7 @@ impl<'a, C: Default> Cold<'a, C> {
             slot: SocketSlot::new(receive, send),
             l2: L2Header::default(),
             watch: Watch::half_open(Instant::ZERO, &Deadlines::default()),
+            path: Path::new(0, Instant::ZERO),
             timer_at: NEVER,
             late_at: NEVER,
             seen: 0,
@@ -104,10 +108,11 @@ impl<'a, C: Default> Cold<'a, C> {
     }
 
     /// Makes everything as new for the next connection.
-    pub fn renew(&mut self, l2: L2Header, watch: Watch) {
+    pub fn renew(&mut self, l2: L2Header, watch: Watch, path: Path) {
         self.slot.renew();
         self.l2 = l2;
         self.watch = watch;
+        self.path = path;
         self.timer_at = NEVER;
         self.late_at = NEVER;
         self.seen = 0;

@@ -33,6 +33,7 @@ pub mod link;
 mod netlink;
 pub mod outbound;
 pub mod packet;
+pub mod path;
 pub mod prefetch;
 pub mod random;
 #[cfg(feature = "xdp")]

@@ -17,6 +17,8 @@
 //! The XDP program passes most of what is not ours to the kernel before it gets here; the checks
 //! are complete all the same, because a link need not have such a program in front of it.
 
+pub mod icmp;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::{BitOr, RangeInclusive};
@@ -34,7 +36,7 @@ use thiserror::Error;
 /// The reason why the frame must be dropped without an answer.
 #[inline]
 pub fn parse(frame: &[u8], local: &Local, checksums: ChecksumPolicy) -> Result<Segment, Discard> {
-    let (network, ip) = parse_ethernet(frame)?;
+    let (network, ip) = parse_ethernet(frame, local)?;
     let packet = match network {
         Network::Ipv4 => parse_ipv4(frame, ip, local, checksums)?,
         Network::Ipv6 => parse_ipv6(frame, ip, local)?,
@@ -403,6 +405,8 @@ pub struct Local {
     ports: [u16; Local::PORTS_MAX],
     /// Served besides `ports`: so many from the first one on.
     range: (u16, u16),
+    /// Frames to another hardware address are not for us.
+    mac: Option<[u8; 6]>,
 }
 
 impl Local {
@@ -468,6 +472,7 @@ impl Local {
             port_count: 0,
             ports: [0; Self::PORTS_MAX],
             range: (0, 0),
+            mac: None,
         };
         for &address in addresses {
             if !can_be_a_peer(address) {
@@ -480,6 +485,16 @@ impl Local {
             local.address_count += 1;
         }
         Ok(local)
+    }
+
+    /// Takes no frames but those to the hardware address `mac`. Without this all frames are taken: a switch
+    /// floods frames to others, and an interface in promiscuous mode receives them.
+    #[must_use]
+    pub fn at_mac(self, mac: [u8; 6]) -> Local {
+        Local {
+            mac: Some(mac),
+            ..self
+        }
     }
 
     /// The served address with this index.
@@ -558,6 +573,8 @@ pub enum Discard {
     Truncated,
     /// Sent to or from a broadcast or multicast MAC address.
     GroupMac,
+    /// Sent to another host's MAC address.
+    ForeignMac,
     /// Neither IPv4 nor IPv6 under at most one 802.1Q tag.
     NotIp,
     /// An impossible version, header length or total length, or malformed options.
@@ -587,9 +604,10 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason.
-    pub const ALL: [Discard; 14] = [
+    pub const ALL: [Discard; 15] = [
         Discard::Truncated,
         Discard::GroupMac,
+        Discard::ForeignMac,
         Discard::NotIp,
         Discard::IpHeader,
         Discard::SourceRoute,
@@ -612,6 +630,8 @@ crate::counters! {
         discard_truncated: Counter,
         /// Frames to or from a broadcast or multicast MAC address.
         discard_group_mac: Counter,
+        /// Frames to another host's MAC address.
+        discard_foreign_mac: Counter,
         /// Frames that held neither IPv4 nor IPv6 under at most one VLAN tag.
         discard_not_ip: Counter,
         /// IP headers with an impossible version, length or option.
@@ -651,6 +671,7 @@ impl DiscardCounters {
         match reason {
             Discard::Truncated => &self.discard_truncated,
             Discard::GroupMac => &self.discard_group_mac,
+            Discard::ForeignMac => &self.discard_foreign_mac,
             Discard::NotIp => &self.discard_not_ip,
             Discard::IpHeader => &self.discard_ip_header,
             Discard::SourceRoute => &self.discard_source_route,
@@ -693,7 +714,7 @@ struct Packet {
 
 /// Returns what the frame carries, and at which offset.
 #[inline]
-fn parse_ethernet(frame: &[u8]) -> Result<(Network, usize), Discard> {
+fn parse_ethernet(frame: &[u8], local: &Local) -> Result<(Network, usize), Discard> {
     const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
     const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
     const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
@@ -702,6 +723,9 @@ fn parse_ethernet(frame: &[u8]) -> Result<(Network, usize), Discard> {
     let header: &[u8; ETHERNET_HEADER_BYTES] = frame.first_chunk().ok_or(Discard::Truncated)?;
     if (header[0] | header[6]) & GROUP_BIT != 0 {
         return Err(Discard::GroupMac);
+    }
+    if local.mac.is_some_and(|mac| header[..6] != mac) {
+        return Err(Discard::ForeignMac);
     }
     let mut ethertype = [header[12], header[13]];
     let mut ip = ETHERNET_HEADER_BYTES;

@@ -49,7 +49,7 @@ pub enum Verdict {
     NoSocket = 1,
     /// Passed: neither IPv4 nor IPv6 after at most one 802.1Q tag (ARP, LLDP, ...).
     NotIp = 2,
-    /// Passed: IP, but not TCP (ICMP, neighbour discovery, UDP, ...).
+    /// Passed: IP, but not TCP (ICMP, neighbour discovery, UDP, ...), nor [`Verdict::RedirectedTooBig`].
     NotTcp = 3,
     /// Passed: a fragment, the first included; the kernel reassembles.
     Fragment = 4,
@@ -63,11 +63,14 @@ pub enum Verdict {
     GroupAddressed = 8,
     /// Passed: shorter than its own headers say, or an impossible IP header.
     Malformed = 9,
+    /// Handed to the AF_XDP socket of the receiving queue: a router says that what the server sent is too
+    /// big for the path.
+    RedirectedTooBig = 10,
 }
 
 impl Verdict {
     /// All verdicts; each stands at the index that is its value.
-    pub const ALL: [Verdict; 10] = [
+    pub const ALL: [Verdict; 11] = [
         Verdict::Redirected,
         Verdict::NoSocket,
         Verdict::NotIp,
@@ -78,6 +81,7 @@ impl Verdict {
         Verdict::OtherPort,
         Verdict::GroupAddressed,
         Verdict::Malformed,
+        Verdict::RedirectedTooBig,
     ];
 
     /// A name for metrics.
@@ -93,6 +97,7 @@ impl Verdict {
             Verdict::OtherPort => "passed_other_port",
             Verdict::GroupAddressed => "passed_group_addressed",
             Verdict::Malformed => "passed_malformed",
+            Verdict::RedirectedTooBig => "redirected_too_big",
         }
     }
 
@@ -116,6 +121,9 @@ impl Verdict {
             }
             Verdict::Malformed => {
                 "Frames passed to the kernel: truncated or impossible IP headers."
+            }
+            Verdict::RedirectedTooBig => {
+                "ICMP messages handed to the AF_XDP socket: a packet of ours is too big for its path."
             }
         }
     }

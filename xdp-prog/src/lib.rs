@@ -7,6 +7,11 @@
 //!                                             yes: XDP_REDIRECT to SOCKETS[rx queue], or pass without one
 //! ```
 //!
+//! One kind of message about what the server sent is redirected as well: "too big" (ICMP type 3 code 4,
+//! ICMPv6 type 2) to a served address, whose quoted packet is TCP from that address and a served port.
+//! There is no copy: the kernel does not hear of it, and learns the path's MTU for connections of its
+//! own from the messages that quote those. All other ICMP stays with the kernel, echo requests included.
+//!
 //! It decides where a frame goes, not whether it is any good: lengths, flags and checksums are the
 //! stack's to judge. Nothing is ever dropped here, so the kernel stays whole for whatever is not
 //! clearly the server's (ssh, ping, ARP, neighbour discovery, fragments).
@@ -47,11 +52,11 @@ static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::ALL.l
 #[xdp]
 pub fn barewire(frame: XdpContext) -> u32 {
     let (verdict, action) = match classify(&frame) {
-        Ok(()) => {
+        Ok(taken) => {
             // SAFETY: the kernel passes a valid context for the duration of the call.
             let queue = unsafe { (*frame.ctx).rx_queue_index };
             match SOCKETS.redirect(queue, u64::from(XDP_PASS)) {
-                Ok(redirect) => (Verdict::Redirected, redirect),
+                Ok(redirect) => (taken, redirect),
                 Err(pass) => (Verdict::NoSocket, pass),
             }
         }
@@ -68,9 +73,10 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_8021Q: u16 = 0x8100;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// Whether the server serves this frame; if not, why.
+/// As what the server takes this frame, [`Verdict::Redirected`] or [`Verdict::RedirectedTooBig`]; if it
+/// does not, why.
 #[inline(always)]
-fn classify(frame: &XdpContext) -> Result<(), Verdict> {
+fn classify(frame: &XdpContext) -> Result<Verdict, Verdict> {
     let (ethertype, ip) = match load_be16(frame, 12)? {
         ETHERTYPE_8021Q => (load_be16(frame, 16)?, 18),
         ethertype => (ethertype, 14),
@@ -82,18 +88,22 @@ fn classify(frame: &XdpContext) -> Result<(), Verdict> {
     }
 }
 
+const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_ICMPV6: u8 = 58;
 
 /// RFC 791. `ip` is the offset of the header.
 #[inline(always)]
-fn classify_ipv4(frame: &XdpContext, ip: usize) -> Result<(), Verdict> {
+fn classify_ipv4(frame: &XdpContext, ip: usize) -> Result<Verdict, Verdict> {
     let version_and_length: u8 = load(frame, ip)?;
     let header_len = usize::from(version_and_length & 0x0f) * 4;
     if version_and_length >> 4 != 4 || header_len < 20 {
         return Err(Verdict::Malformed);
     }
-    if load::<u8>(frame, ip + 9)? != PROTOCOL_TCP {
-        return Err(Verdict::NotTcp);
+    match load::<u8>(frame, ip + 9)? {
+        PROTOCOL_TCP => {}
+        PROTOCOL_ICMP => return classify_icmp(frame, ip, header_len),
+        _ => return Err(Verdict::NotTcp),
     }
     // More fragments, or an offset.
     if load_be16(frame, ip + 6)? & 0x3fff != 0 {
@@ -109,7 +119,7 @@ fn classify_ipv4(frame: &XdpContext, ip: usize) -> Result<(), Verdict> {
 
 /// RFC 8200. `ip` is the offset of the header.
 #[inline(always)]
-fn classify_ipv6(frame: &XdpContext, ip: usize) -> Result<(), Verdict> {
+fn classify_ipv6(frame: &XdpContext, ip: usize) -> Result<Verdict, Verdict> {
     if load::<u8>(frame, ip)? >> 4 != 6 {
         return Err(Verdict::Malformed);
     }
@@ -118,6 +128,7 @@ fn classify_ipv6(frame: &XdpContext, ip: usize) -> Result<(), Verdict> {
         44 => return Err(Verdict::Fragment),
         // Hop-by-hop, routing, ESP, authentication, destination, mobility, HIP, shim6.
         0 | 43 | 50 | 51 | 60 | 135 | 139 | 140 => return Err(Verdict::ExtensionHeader),
+        PROTOCOL_ICMPV6 => return classify_icmpv6(frame, ip),
         _ => return Err(Verdict::NotTcp),
     }
     let destination: [u64; 2] = load(frame, ip + 24)?;
@@ -130,10 +141,8 @@ fn classify_ipv6(frame: &XdpContext, ip: usize) -> Result<(), Verdict> {
 
 /// RFC 9293. `tcp` is the offset of the header.
 #[inline(always)]
-fn classify_tcp(frame: &XdpContext, tcp: usize) -> Result<(), Verdict> {
-    let port = load_be16(frame, tcp + 2)?;
-    let word = PORTS.get(u32::from(port >> 6)).ok_or(Verdict::OtherPort)?;
-    if word >> (port & 63) & 1 == 0 {
+fn classify_tcp(frame: &XdpContext, tcp: usize) -> Result<Verdict, Verdict> {
+    if !is_served(load_be16(frame, tcp + 2)?) {
         return Err(Verdict::OtherPort);
     }
     // TCP speaks to one host (RFC 1122, 4.2.3.10), and an answer would carry the group as its source.
@@ -143,7 +152,62 @@ fn classify_tcp(frame: &XdpContext, tcp: usize) -> Result<(), Verdict> {
     if group & 1 != 0 {
         return Err(Verdict::GroupAddressed);
     }
-    Ok(())
+    Ok(Verdict::Redirected)
+}
+
+/// RFC 792 and RFC 1191, section 4: destination unreachable, fragmentation needed. The server's own packets
+/// have no options. A fragment, or a message cut short, is the kernel's.
+#[inline(always)]
+fn classify_icmp(frame: &XdpContext, ip: usize, header_len: usize) -> Result<Verdict, Verdict> {
+    let icmp = ip + header_len;
+    // First what lies at a fixed place: behind a check of what lies at one that varies, LLVM leaves out
+    // its own, and the verifier does not follow.
+    let destination: u32 = load(frame, ip + 16)?;
+    if load_be16(frame, ip + 6)? & 0x3fff != 0 || load::<[u8; 2]>(frame, icmp)? != [3, 4] {
+        return Err(Verdict::NotTcp);
+    }
+    let quoted: [u8; 24] = load(frame, icmp + 8)?;
+    let source: u32 = load(frame, icmp + 8 + 12)?;
+    let served = SERVED.get(0).ok_or(Verdict::NotTcp)?;
+    let is_ours = quoted[0] == 0x45
+        && quoted[9] == PROTOCOL_TCP
+        && source == destination
+        && contains(&served.ipv4, served.ipv4_count, &source)
+        && is_served(u16::from_be_bytes([quoted[20], quoted[21]]));
+    match is_ours {
+        true => Ok(Verdict::RedirectedTooBig),
+        false => Err(Verdict::NotTcp),
+    }
+}
+
+/// RFC 4443, section 3.2: packet too big.
+#[inline(always)]
+fn classify_icmpv6(frame: &XdpContext, ip: usize) -> Result<Verdict, Verdict> {
+    let icmp = ip + 40;
+    if load::<u8>(frame, icmp)? != 2 {
+        return Err(Verdict::NotTcp);
+    }
+    let quoted: [u8; 44] = load(frame, icmp + 8)?;
+    let destination: [u64; 2] = load(frame, ip + 24)?;
+    let source: [u64; 2] = load(frame, icmp + 8 + 8)?;
+    let served = SERVED.get(0).ok_or(Verdict::NotTcp)?;
+    let is_ours = quoted[0] >> 4 == 6
+        && quoted[6] == PROTOCOL_TCP
+        && source == destination
+        && contains(&served.ipv6, served.ipv6_count, &source)
+        && is_served(u16::from_be_bytes([quoted[40], quoted[41]]));
+    match is_ours {
+        true => Ok(Verdict::RedirectedTooBig),
+        false => Err(Verdict::NotTcp),
+    }
+}
+
+#[inline(always)]
+fn is_served(port: u16) -> bool {
+    match PORTS.get(u32::from(port >> 6)) {
+        Some(word) => word >> (port & 63) & 1 != 0,
+        None => false,
+    }
 }
 
 #[inline(always)]

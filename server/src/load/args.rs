@@ -132,6 +132,11 @@ pub struct Args {
     #[arg(long, value_name = "MAC", value_parser = parse_mac, requires = "interface", help_heading = "Stack")]
     pub next_hop_mac: Option<[u8; 6]>,
 
+    /// Longest IP packet to send, and what the announced segment size follows from [default: the
+    /// interface's MTU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1280..=9216), requires = "interface", help_heading = "Stack")]
+    pub mtu: Option<u16>,
+
     /// Where the XDP program runs: in the driver (native), or in the kernel's stack (generic, slower)
     #[arg(long, value_enum, default_value_t = ModeName::Auto, requires = "interface", help_heading = "Stack")]
     pub mode: ModeName,
@@ -191,6 +196,8 @@ pub struct BypassPlan {
     pub source_ports: Option<RangeInclusive<u16>>,
     /// To which hardware address; `None`: as the kernel knows it.
     pub next_hop_mac: Option<[u8; 6]>,
+    /// The longest IP packet to send; `None`: the interface's MTU.
+    pub mtu: Option<u16>,
     /// Where the XDP program runs.
     pub mode: ModeName,
     /// How long an idle core spins.
@@ -279,6 +286,7 @@ impl Plan {
                 source_addresses: args.source_addresses,
                 source_ports: args.source_ports,
                 next_hop_mac: args.next_hop_mac,
+                mtu: args.mtu,
                 mode: args.mode,
                 spin_us: args.spin_us,
             }),

@@ -207,6 +207,7 @@ fn config(
             ModeName::Native => ModeChoice::Native,
             ModeName::Generic => ModeChoice::Generic,
         },
+        mtu: bypass.mtu.map(usize::from),
         wait: match bypass.spin_us {
             Some(spin_us) => Wait::Adaptive { spin_us },
             None => defaults.wait,

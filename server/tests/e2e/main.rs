@@ -22,6 +22,8 @@ mod kernel_stacks;
 #[cfg(feature = "xdp")]
 mod load;
 mod operate;
+#[cfg(feature = "xdp")]
+mod paths;
 mod privileges;
 #[cfg(feature = "xdp")]
 mod raw;

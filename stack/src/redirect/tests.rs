@@ -11,6 +11,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::packet::{self, ChecksumPolicy, Discard, Local};
+use crate::testing::icmp;
 
 const OUR_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const OUR_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
@@ -234,6 +235,76 @@ fn everything_else_is_passed_for_a_reason() {
     expect(Verdict::OtherAddress, Frame::ipv6().ip(39, &[3]));
     expect(Verdict::OtherAddress, Frame::ipv6().ip(24, &[0; 16]));
     expect(Verdict::Malformed, Frame::ipv6().ip(0, &[0x40]));
+}
+
+/// The message of a router about a packet that [`Frame`]'s server sent to its client.
+fn too_big(frame: &Frame, source_port: u16) -> Vec<u8> {
+    let mut sent = frame.clone();
+    let (source, destination) = match frame.ethertype {
+        0x0800 => (12..16, 16..20),
+        _ => (8..24, 24..40),
+    };
+    sent.ip[source.clone()].copy_from_slice(&frame.ip[destination.clone()]);
+    sent.ip[destination].copy_from_slice(&frame.ip[source]);
+    sent.rest = tcp(40_000);
+    sent.rest[..2].copy_from_slice(&source_port.to_be_bytes());
+    let router = match frame.ethertype {
+        0x0800 => IpAddr::from([192, 0, 2, 1]),
+        _ => "2001:db8::1".parse().unwrap(),
+    };
+    icmp::too_big(&sent.bytes(), router, 1_300, sent.ip.len() + 8)
+}
+
+#[test]
+fn routers_are_heard_about_what_the_server_sent_and_nothing_else() {
+    let Some(mut redirect) = load(&targets()) else {
+        return;
+    };
+    for frame in Frame::both() {
+        for frame in [frame.clone(), frame.clone().tag(VLAN_7)] {
+            let good = too_big(&frame, PORT);
+            assert_eq!(redirect.verdict_on(&good), Verdict::NoSocket, "{frame:?}");
+            let ip = 14 + 4 * frame.tags.len();
+            let icmp = ip + frame.ip.len();
+            // Another port's, that is another program's.
+            let other = too_big(&frame, PORT ^ 1);
+            assert_eq!(redirect.verdict_on(&other), Verdict::NotTcp, "{frame:?}");
+            // Any other type or code, another protocol quoted, to or about another address, and a
+            // quote with options or of another version.
+            let about = if frame.ip.len() == 20 { 12 } else { 8 };
+            let protocol = if frame.ip.len() == 20 { 9 } else { 6 };
+            let to = if frame.ip.len() == 20 { 16 } else { 24 };
+            for at in [
+                icmp,
+                icmp + 8,
+                icmp + 8 + protocol,
+                icmp + 8 + about,
+                ip + to,
+            ] {
+                let mut changed = good.clone();
+                changed[at] ^= 0x10;
+                assert_eq!(
+                    redirect.verdict_on(&changed),
+                    Verdict::NotTcp,
+                    "{at} of {frame:?}"
+                );
+            }
+            // The port is the last that is looked at.
+            for len in 14..icmp + 8 + frame.ip.len() + 4 {
+                assert_eq!(
+                    redirect.verdict_on(&good[..len]),
+                    Verdict::Malformed,
+                    "{len}"
+                );
+            }
+        }
+    }
+    let unreachable = {
+        let mut message = too_big(&Frame::ipv4(), PORT);
+        message[14 + 20 + 1] = 3;
+        message
+    };
+    assert_eq!(redirect.verdict_on(&unreachable), Verdict::NotTcp);
 }
 
 #[test]

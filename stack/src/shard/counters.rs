@@ -104,6 +104,25 @@ crate::counters! {
         /// ACKs dropped because they repeated what was known, while only a FIN was unacknowledged or the peer had little room.
         ack_nothing_new: Counter,
 
+        /// Connections that send smaller packets because a router said that theirs were too big.
+        path_too_big: Counter,
+        /// Messages of routers that were for another shard.
+        path_too_big_forwarded: Counter,
+        /// Messages of routers about packets that were not on their way: their sequence number was not in flight.
+        path_too_big_out_of_window: Counter,
+        /// Messages of routers about flows that have no connection.
+        path_too_big_unknown_flow: Counter,
+        /// Messages of routers that named no smaller size than is in use, or one that no path may have.
+        path_too_big_no_news: Counter,
+        /// Messages of routers that were cut short, damaged or impossible.
+        path_too_big_malformed: Counter,
+        /// Messages of routers about packets of others.
+        path_too_big_foreign: Counter,
+        /// Messages of routers dropped because there had been too many.
+        path_too_big_skipped: Counter,
+        /// Connections that send smaller packets because long ones seemed to vanish (RFC 4821).
+        path_black_holes: Counter,
+
         /// Connections that went to TIME-WAIT.
         tw: Counter,
         /// TIME-WAITs that a new connection of the same flow ended.

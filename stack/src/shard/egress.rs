@@ -61,6 +61,7 @@ impl<S: Service> Core<'_, S> {
         at: Instant,
         transmit: &mut T,
     ) -> Option<Sent> {
+        let mtu = self.packet_bytes_max(index);
         let cold = &mut self.cold[index];
         let mut wire = Wire {
             received: None,
@@ -68,11 +69,14 @@ impl<S: Service> Core<'_, S> {
             l2: &cold.l2,
             ack_seq: self.hot[index].tcb.acceptable_seq(),
             spare: &mut self.scratch.spare,
-            mtu: self.config.mtu,
+            mtu,
             sent: None,
         };
-        self.interface
-            .poll_egress(at, &mut wire, &mut cold.slot.set);
+        let interface = match mtu == self.config.mtu {
+            true => &mut self.interface,
+            false => self.paths.interface(mtu, self.now),
+        };
+        interface.poll_egress(at, &mut wire, &mut cold.slot.set);
         let sent = wire.sent?;
         self.note_sent(index, &sent);
         Some(sent)
@@ -125,6 +129,7 @@ impl<S: Service> Core<'_, S> {
         } else if end != sent.seq {
             self.counters.retrans_segs.increment();
         }
+        self.cold[index].path.note_sent(sent.packet_len);
         tcb.fin_sent |= sent.flags.contains(Flags::FIN);
         tcb.rcv_nxt = sent.ack;
         tcb.rcv_wnd = sent.window;
@@ -161,6 +166,9 @@ impl<S: Service> Core<'_, S> {
             let silent_ms = now_ms.wrapping_sub(hot.progress_at_ms);
             cold.watch.forgive_ms(unanswered_ms(silent_ms));
             hot.progress_at_ms = now_ms;
+            if let Some(size) = cold.path.on_progress() {
+                self.paths.confirm(&hot.flow, size, self.now);
+            }
         }
         cold.watch.on_sent(
             self.now,

@@ -6,7 +6,7 @@ use crate::guard::is_before;
 use crate::guard::segment::{State, Verdict};
 use crate::guard::time_wait;
 use crate::link::{Received, Transmit};
-use crate::packet::{self, Flags, Segment};
+use crate::packet::{self, Discard, Flags, Segment};
 use crate::service::{End, Service};
 
 use smoltcp::socket::tcp;
@@ -35,6 +35,14 @@ impl<S: Service> Core<'_, S> {
                 self.segment_arrives(arrival, received.frame(arrival.frame as usize), &mut port);
             }
             self.batch = batch;
+            while let Some(message) = self.paths.next_heard() {
+                let mut port = Port {
+                    link,
+                    transmit,
+                    reserve: 0,
+                };
+                self.too_big_arrives(&message, true, &mut port);
+            }
         }
     }
 
@@ -53,6 +61,7 @@ impl<S: Service> Core<'_, S> {
                         connection: NO_CONNECTION,
                     });
                 }
+                Err(Discard::NotTcp) => self.hear_icmp(received.frame(frame)),
                 Err(reason) => self.discards.count(reason),
             }
         }
@@ -73,8 +82,8 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) {
         let segment = &arrival.segment;
-        // smoltcp takes for granted that it may answer.
-        if port.transmit.free_slots() == 0 {
+        // smoltcp takes for granted that it may answer. What only acknowledges has no answer, and makes room.
+        if port.transmit.free_slots() == 0 && segment.sequence_len() > 0 {
             self.counters.rx_dropped_no_slot.increment();
             return;
         }
@@ -148,7 +157,7 @@ impl<S: Service> Core<'_, S> {
             }
             Verdict::Challenge(reason) => {
                 self.counters.count(reason);
-                self.challenge(index, segment.l2(frame), port);
+                self.challenge(index, port);
             }
             Verdict::Refuse => self.reset_sender(segment, frame, port),
             Verdict::Drop(reason) => self.counters.count(reason),
@@ -173,8 +182,11 @@ impl<S: Service> Core<'_, S> {
             true => segment.payload(frame),
             false => &[],
         };
-        hot.link = port.link;
-        self.cold[index].l2.set_reflected(segment.l2(frame));
+        // A segment that anybody could have sent does not say where the peer is.
+        if is_acceptable {
+            hot.link = port.link;
+            self.cold[index].l2.set_reflected(segment.l2(frame));
+        }
         let state = self.ingress(index, packet, port.transmit);
 
         let hot = &mut self.hot[index];
@@ -231,7 +243,7 @@ impl<S: Service> Core<'_, S> {
         self.scratch.packet = packet;
         let was_told = port.transmit.free_slots() != free_slots;
         if !was_told && self.hot[index].tcb.state != State::Free && self.is_due_an_ack(index) {
-            self.send_ack(index, segment.l2(frame), port);
+            self.send_ack(index, port);
         }
     }
 
@@ -263,11 +275,14 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Sends a challenge ACK (RFC 5961), unless there were too many.
-    fn challenge<T: Transmit>(&mut self, index: usize, l2: &[u8], port: &mut Port<'_, T>) {
+    ///
+    /// It goes where the connection's segments go, not to who has sent this one: it holds both sequence
+    /// numbers, which a stranger on the link shall not learn.
+    fn challenge<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         match self.is_due_an_ack(index) && self.challenge_acks.permit(self.now) {
             true => {
                 self.counters.challenge_acks.increment();
-                self.send_ack(index, l2, port);
+                self.send_ack(index, port);
             }
             false => self.counters.challenge_acks_skipped.increment(),
         }
@@ -281,7 +296,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Tells the peer what has been received, and how much there is room for.
-    fn send_ack<T: Transmit>(&mut self, index: usize, l2: &[u8], port: &mut Port<'_, T>) {
+    fn send_ack<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         let now_ms = self.now_ms();
         let hot = &mut self.hot[index];
         hot.flags.was_challenged = true;
@@ -293,7 +308,8 @@ impl<S: Service> Core<'_, S> {
             ack: Some(tcb.rcv_nxt),
             window: tcb.rcv_wnd,
         };
-        self.send_control(&flow, &L2Header::reflect(l2), &ack, port);
+        let l2 = self.cold[index].l2;
+        self.send_control(&flow, &l2, &ack, port);
     }
 
     fn time_wait_receives<T: Transmit>(

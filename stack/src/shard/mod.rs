@@ -23,6 +23,7 @@ mod connect;
 mod counters;
 mod egress;
 mod ingress;
+mod path;
 mod serve;
 mod timers;
 mod wire;
@@ -48,11 +49,13 @@ use crate::guard::time_wait::TimeWaits;
 use crate::link::{Link, Received};
 use crate::outbound::Outbound;
 use crate::packet::{DiscardCounters, FlowKey, Local, Segment};
+use crate::path::Paths;
 use crate::service::{End, Service};
 use crate::time::{Duration, Instant};
 use crate::timer::TimerWheel;
 
 use connect::Caller;
+use path::KnownPaths;
 use wire::{Nowhere, Wire};
 
 pub use counters::TcpCounters;
@@ -115,6 +118,18 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         self
     }
 
+    /// Makes this shard number `shard` of those that share `paths`, and with them what routers say of each
+    /// other's connections.
+    ///
+    /// # Panics
+    ///
+    /// If `paths` were made for fewer shards.
+    #[must_use]
+    pub fn sharing(mut self, paths: Paths, shard: usize) -> Self {
+        self.core.paths.share(paths, shard);
+        self
+    }
+
     /// Processes what has arrived and what is due, and sends what follows from it.
     ///
     /// `now` must not go back.
@@ -129,6 +144,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
                 core.batch_arrives(received, number as u8, transmit);
             }
         }
+        core.hear_other_shards(links);
         core.resume_waiting(links);
         core.expire(links);
         core.follow_service(links);
@@ -270,6 +286,7 @@ struct Core<'a, S: Service> {
     caller: Option<Caller>,
 
     interface: Interface,
+    paths: KnownPaths,
     isns: IsnGenerator,
     cookies: SynCookies,
     /// When the last SYN cookie was sent.
@@ -387,6 +404,7 @@ impl<'a, S: Service> Core<'a, S> {
             waiting: VecDeque::with_capacity(connections),
             caller: None,
             interface: new_interface(0, config.mtu, now),
+            paths: KnownPaths::new(secrets, config.mtu, now),
             isns: IsnGenerator::new(&secrets.isn),
             cookies: SynCookies::new(&secrets.cookie),
             cookie_sent_at: None,
@@ -500,7 +518,8 @@ impl<'a, S: Service> Core<'a, S> {
             .connections
             .set((self.hot.len() - self.unused.len()) as u64);
         let watch = Watch::half_open(self.now, &self.config.deadlines);
-        self.cold[index].renew(l2, watch);
+        let path = self.path_to(&flow);
+        self.cold[index].renew(l2, watch, path);
         Some(index)
     }
 

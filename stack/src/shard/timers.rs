@@ -41,6 +41,7 @@ impl<S: Service> Core<'_, S> {
             self.counters.abort_on_timeout.increment();
             return self.abort(index, End::Silent, port);
         }
+        self.suspect_path(index);
         self.send_what_is_late(index, port);
         self.finish_turn(index, 0, port);
         if self.hot[index].tcb.state == State::Free {
@@ -145,7 +146,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// For how long nothing of what is in flight was acknowledged.
-    fn silent_ms(&self, index: usize) -> u32 {
+    pub(super) fn silent_ms(&self, index: usize) -> u32 {
         let hot = &self.hot[index];
         match hot.tcb.snd_una == hot.tcb.snd_nxt {
             true => 0,

@@ -37,6 +37,8 @@ pub(super) struct Sent {
     pub window: u16,
     pub flags: Flags,
     pub payload_len: u32,
+    /// Length of the IP packet.
+    pub packet_len: usize,
 }
 
 impl Sent {
@@ -51,6 +53,7 @@ impl Sent {
             window: u16::from_be_bytes([tcp[14], tcp[15]]),
             flags: Flags(tcp[13]),
             payload_len: (tcp.len() - tcp_header_len) as u32,
+            packet_len: packet.len(),
         }
     }
 

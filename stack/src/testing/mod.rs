@@ -5,6 +5,7 @@
 pub mod client;
 pub mod frame;
 pub mod fuzzing;
+pub mod icmp;
 pub mod peer;
 pub mod service;
 pub mod simulation;

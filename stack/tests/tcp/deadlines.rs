@@ -123,14 +123,22 @@ fn a_loss_is_not_held_against_the_peer() {
          < [P.] seq 1461 ack 11 len 440
          +7100ms
          < [.] seq 1 ack 11 len 1460
-         < [.] seq 1 ack 11 len 1460
-         < [.] seq 1 ack 11 len 1460
+         # Perhaps it was too long.
+         < [.] seq 1 ack 11 len 1240
+         < [.] seq 1241 ack 11 len 220
+         < [.] seq 1 ack 11 len 536
+         < [.] seq 537 ack 11 len 536
+         < [.] seq 1073 ack 11 len 388
          +4100ms
-         < [.] seq 1 ack 11 len 1460
+         < [.] seq 1 ack 11 len 536
+         < [.] seq 537 ack 11 len 536
+         < [.] seq 1073 ack 11 len 388
          > [.] seq 11 ack 701
          < [P.] seq 1461 ack 11 len 440
          +5100ms
-         < [P.] seq 701 ack 11 len 1200
+         < [.] seq 701 ack 11 len 536
+         < [.] seq 1237 ack 11 len 536
+         < [P.] seq 1773 ack 11 len 128
          ? send_timeouts 0
          > [.] seq 11 ack 1901
          ? connections 1",

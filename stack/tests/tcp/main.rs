@@ -15,6 +15,7 @@ mod handshake;
 mod limits;
 mod links;
 mod network;
+mod paths;
 mod retransmission;
 mod reuse;
 mod time_wait;

@@ -1,5 +1,8 @@
 //! What lies below TCP: addresses, headers, tags, sizes.
 
+use barewire_stack::packet::Flags;
+use barewire_stack::testing::frame::TcpFrame;
+
 use crate::trace::Trace;
 
 const CONVERSATION: &str = "
@@ -153,4 +156,91 @@ fn the_answer_follows_the_peer_to_another_router() {
     trace.push([&frame[..]]);
     let answer = trace.shard().links_mut()[0].take(<[u8]>::to_vec).unwrap();
     assert_eq!(answer[..6], router);
+}
+
+#[test]
+fn a_segment_outside_the_window_does_not_move_the_peer() {
+    // RFC 5961's answer holds both sequence numbers: it goes where the connection is, not to who asks.
+    let stranger = [0x02, 0, 0, 0, 0, 0x66];
+    let mut trace = Trace::echo().established();
+    let isn = trace.isn();
+    let outside = TcpFrame {
+        seq: trace.peer_isn.wrapping_add(100_000),
+        ack: isn.wrapping_add(1),
+        payload: b"x",
+        source_mac: stranger,
+        ..trace.frame(1)
+    };
+    let in_window = TcpFrame {
+        seq: trace.peer_isn.wrapping_add(100),
+        flags: Flags::RST,
+        payload: b"",
+        ..outside
+    };
+    let syn = TcpFrame {
+        flags: Flags::SYN,
+        ..in_window
+    };
+    trace.push([&outside.to_vec()[..]]);
+    trace.push([&syn.to_vec()[..]]);
+    // `read` compares the hardware addresses of every frame that is expected.
+    trace.run("< [.] seq 1 ack 1");
+    trace.run("+600ms");
+    trace.push([&in_window.to_vec()[..]]);
+    trace.run(
+        "< [.] seq 1 ack 1
+         > [P.] seq 1 ack 1 \"hello\"
+         < [P.] seq 1 ack 6 \"hello\"
+         ? challenge_acks 2",
+    );
+}
+
+#[test]
+fn an_old_duplicate_from_elsewhere_is_acknowledged_to_the_peer() {
+    let mut trace = Trace::echo().established();
+    trace.run(
+        "> [P.] seq 1 ack 1 \"hello\"
+         < [P.] seq 1 ack 6 \"hello\"",
+    );
+    let mut old = trace.segment(1, 1, 1, b"hello");
+    old[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 0x66]);
+    trace.push([&old[..]]);
+    trace.run("< [.] seq 6 ack 6");
+}
+
+#[test]
+fn frames_to_another_host_are_not_answered() {
+    // A switch floods them, and an interface in promiscuous mode takes them.
+    let mut trace = Trace::echo();
+    let mut frame = TcpFrame {
+        flags: Flags::SYN,
+        ..trace.frame(1)
+    };
+    frame.destination_mac[5] ^= 1;
+    trace.push([&frame.to_vec()[..]]);
+    trace.run(
+        "? discard_foreign_mac 1
+         > [S] seq 0
+         < [S.] seq 0 ack 1",
+    );
+}
+
+#[test]
+fn acknowledgments_are_taken_when_there_is_no_slot_to_answer() {
+    // Two slots. What fills them is never taken from the wire, and what was acknowledged is free all the same.
+    let mut trace = Trace::lines_over(2);
+    trace.run(
+        "> [S] seq 0 win 64000 <mss 1460>
+         < [S.] seq 0 ack 1
+         > [.] seq 1 ack 1 win 64000",
+    );
+    trace.send(1, "[P.] seq 1 ack 1 \"send 1900\\n\"");
+    trace.send(1, "[.] seq 11 ack 1901");
+    trace.run(
+        "< [.] seq 1 ack 11 len 1460
+         < [P.] seq 1461 ack 11 len 440
+         ? rx_dropped_no_slot 0
+         +60s
+         ? retrans_segs 0",
+    );
 }

@@ -27,6 +27,7 @@ use barewire_stack::guard::Secrets;
 use barewire_stack::link::memory::{MemoryLink, MemoryLinkConfig};
 use barewire_stack::outbound::Outbound;
 use barewire_stack::packet::{self, ChecksumPolicy, Flags, Local, TcpOption};
+use barewire_stack::path::Paths;
 use barewire_stack::service::{End, Expect, Input, Next, Progress, Reply, Service, Want};
 use barewire_stack::shard::Shard;
 use barewire_stack::source_ports::SourcePorts;
@@ -182,7 +183,7 @@ impl Trace {
             }
             Mode::Echo | Mode::Lines => Local::new(&[server, server6], &[SERVER_PORT]),
         };
-        let local = local.unwrap();
+        let local = local.unwrap().at_mac(SERVER_MAC);
         let buffers = vec![0xee; config.arena_bytes()].leak();
         let frame_bytes = config.mtu + 18;
         let link = |&frames| {
@@ -216,6 +217,12 @@ impl Trace {
             isns: [None; 10],
             transcript: String::new(),
         }
+    }
+
+    /// Makes the shard number `shard` of those that share `paths`.
+    pub fn sharing(mut self, paths: &Paths, shard: usize) -> Trace {
+        self.shard = self.shard.sharing(paths.clone(), shard);
+        self
     }
 
     /// Lets everything happen over IPv6.
@@ -340,7 +347,8 @@ impl Trace {
         self.shard.poll(end);
     }
 
-    fn send(&mut self, peer: u16, text: &str) {
+    /// A segment from the peer's port number `peer`, without a look at what follows.
+    pub fn send(&mut self, peer: u16, text: &str) {
         let segment = Text::parse(text);
         let our_isn = self.isns[usize::from(peer)].unwrap_or(0);
         let options = segment.option_bytes(our_isn);

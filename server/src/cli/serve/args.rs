@@ -193,6 +193,10 @@ pub struct TcpArgs {
     #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1_000..=60_000), default_value_t = StackConfig::default().rto_max_ms)]
     pub rto_max_ms: u32,
 
+    /// Longest IP packet to send, and what the announced segment size follows from [default: the interface's MTU]
+    #[arg(long, value_name = "N", value_parser = mtu())]
+    pub mtu: Option<usize>,
+
     /// What to do with received checksums; trust them only if the NIC verifies them
     #[arg(long, value_enum, default_value_t = ChecksumsName::Verify)]
     pub checksums: ChecksumsName,
@@ -522,6 +526,10 @@ fn power_of_two(text: &str) -> Result<u16, String> {
 
 fn ms() -> RangedI64ValueParser<u32> {
     value_parser!(u32).range(1..)
+}
+
+fn mtu() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(StackConfig::MTU_MIN as u64..=StackConfig::MTU_MAX as u64)
 }
 
 fn bytes() -> RangedU64ValueParser<usize> {

@@ -34,6 +34,7 @@ pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError
             ModeName::Native => ModeChoice::Native,
             ModeName::Generic => ModeChoice::Generic,
         },
+        mtu: args.tcp.mtu,
         xsk: XskConfig {
             rx_ring_frames: link.rx_ring_frames,
             tx_ring_frames: link.tx_ring_frames,

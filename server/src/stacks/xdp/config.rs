@@ -102,6 +102,9 @@ pub struct XdpConfig {
     pub cores: Vec<usize>,
     /// Where the XDP program runs.
     pub mode: ModeChoice,
+    /// The longest IP packet to send, and what the segment size that peers are told follows from; at most
+    /// the interface's MTU. `None`: that.
+    pub mtu: Option<usize>,
     /// Rings, zero-copy and busy polling of each queue.
     pub xsk: XskConfig,
     /// What a core does when there is nothing to do.
@@ -127,6 +130,7 @@ impl XdpConfig {
             queues: Vec::new(),
             cores: Vec::new(),
             mode: ModeChoice::default(),
+            mtu: None,
             xsk: XskConfig::default(),
             wait: worker.wait,
             drain_ms: worker.drain_ms,
@@ -142,6 +146,19 @@ impl XdpConfig {
             ports: Vec::new(),
             calls: Some(calls),
             ..Self::new(interface, 0)
+        }
+    }
+
+    /// The longest IP packet to send.
+    pub(super) fn mtu_of(&self, interface: &Interface) -> Result<usize, XdpError> {
+        match self.mtu {
+            Some(asked) if asked > interface.mtu => Err(XdpError::MtuTooLarge {
+                asked,
+                interface: interface.name.clone(),
+                mtu: interface.mtu,
+            }),
+            Some(asked) => Ok(asked),
+            None => Ok(interface.mtu.min(StackConfig::MTU_MAX)),
         }
     }
 

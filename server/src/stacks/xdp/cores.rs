@@ -19,6 +19,7 @@ use barewire_stack::link::faulty::{Faults, FaultyLink};
 use barewire_stack::link::xsk::{XskConfig, XskLink, ZeroCopy};
 use barewire_stack::outbound::Outbound;
 use barewire_stack::packet::Local;
+use barewire_stack::path::Paths;
 use barewire_stack::redirect::{Mode, Redirect};
 use barewire_stack::service::Service;
 use barewire_stack::shard::Shard;
@@ -38,6 +39,8 @@ pub(super) struct Common {
     pub local: Local,
     /// What is called, if nothing is served.
     pub outbound: Option<Outbound>,
+    /// What the cores together know of paths.
+    pub paths: Paths,
     pub secrets: Secrets,
     pub worker: WorkerConfig,
     #[cfg(feature = "faults")]
@@ -237,6 +240,7 @@ impl Prepared<'_> {
             stack,
             local,
             outbound,
+            paths,
             secrets,
             worker,
             ..
@@ -244,7 +248,8 @@ impl Prepared<'_> {
         let now = Clock::new().now();
         let arena = &mut self.arena;
         let service = make_service();
-        let mut shard = Shard::new(stack, local, &secrets, links, service, arena, now)?;
+        let shard = Shard::new(stack, local, &secrets, links, service, arena, now)?;
+        let mut shard = shard.sharing(paths, self.index);
         if let Some(outbound) = outbound {
             let outbound = Outbound {
                 shard: self.index,

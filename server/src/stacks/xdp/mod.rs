@@ -27,6 +27,7 @@ use barewire_stack::interface::{Interface, InterfaceError};
 use barewire_stack::lifecycle::Lifecycle;
 use barewire_stack::link::xsk::XskError;
 use barewire_stack::packet::{Local, LocalError};
+use barewire_stack::path::Paths;
 use barewire_stack::redirect::{Mode, Redirect, RedirectError, Targets};
 use barewire_stack::route::RouteError;
 use barewire_stack::service::Service;
@@ -53,6 +54,19 @@ pub enum XdpError {
         "{0} has no address to serve: give it one (`ip address add ADDRESS/PREFIX dev {0}`), or name those to serve"
     )]
     NoAddress(String),
+    /// Packets are to be longer than the interface can send.
+    #[error(
+        "packets of {asked} bytes are longer than the MTU of {interface}, which is {mtu}: ask for at most that, \
+         or `ip link set dev {interface} mtu {asked}`"
+    )]
+    MtuTooLarge {
+        /// The size that was asked for, in bytes.
+        asked: usize,
+        /// The interface.
+        interface: String,
+        /// Its MTU.
+        mtu: usize,
+    },
     /// The addresses and ports cannot be served.
     #[error(transparent)]
     Local(#[from] LocalError),
@@ -127,7 +141,7 @@ impl XdpConfig {
             &worker::allowed_cores(),
         )?;
         let stack = StackConfig {
-            mtu: interface.mtu.min(StackConfig::MTU_MAX),
+            mtu: self.mtu_of(&interface)?,
             unknown_flow: UnknownFlow::for_shards(plan.cores.len()),
             ..self.stack.clone()
         };
@@ -146,6 +160,7 @@ impl XdpConfig {
             addresses: addresses.clone(),
             ports,
         };
+        let local = local.at_mac(interface.mac);
         Ok(Prepared {
             interface,
             addresses,
@@ -191,6 +206,7 @@ impl Stack for XdpConfig {
             stack,
             local,
             outbound,
+            paths: Paths::new(&secrets, plan.cores.len()),
             secrets,
             worker: WorkerConfig {
                 wait: self.wait,
