@@ -59,17 +59,20 @@ pub struct StackConfig {
 /// What happens to a segment that belongs to no connection, and opens none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownFlow {
-    /// It is answered with an RST (RFC 9293, section 3.10.7.1), rate limited. Right for a shard that
-    /// receives every segment of its addresses and ports.
+    /// It is answered with an RST (RFC 9293, section 3.10.7.1), rate limited, unless another shard seems to
+    /// have it. Right for a shard that receives every segment of its addresses and ports, and for those that
+    /// [share](crate::shared::Shared) what they have.
     Reset,
-    /// It is dropped and counted. Right as soon as there is more than one shard: a flow can change its
+    /// It is dropped and counted. Right for shards of the same addresses and ports that know nothing of each
+    /// other: a flow can change its
     /// queue, because the sender re-hashed it or the NIC's indirection table was changed, and the RST of
     /// a shard that merely does not know it would kill a connection that lives in the next one.
     Ignore,
 }
 
 impl UnknownFlow {
-    /// The right choice for each of `shards` that share the same addresses and ports.
+    /// The right choice for each of `shards` that have the same addresses and ports, and nothing
+    /// [shared](crate::shared::Shared).
     pub fn for_shards(shards: usize) -> UnknownFlow {
         match shards {
             0 | 1 => UnknownFlow::Reset,

@@ -15,11 +15,16 @@
 //! able to choose in which entry it lands. Deletion shifts the entries behind it back, so there are
 //! no tombstones, and the cost after a million connections is the cost after one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
+use crate::arena::OutOfMemory;
 use crate::packet::FlowKey;
 use crate::prefetch::prefetch;
+use crate::zeroed::Zeroed;
 
 /// A bounded table from flows to connection indices. Allocates when it is made and never again.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ pub struct FlowTable {
     len: usize,
     capacity: usize,
     hasher: SipHasher13,
+    /// What other tables know of this one, and this one of them.
+    live: Option<Arc<LiveFlows>>,
 }
 
 /// The keyed hash of a [`FlowKey`], as one table computes it.
@@ -73,7 +80,22 @@ impl FlowTable {
             len: 0,
             capacity,
             hasher: SipHasher13::new_with_keys(key[0], key[1]),
+            live: None,
         }
+    }
+
+    /// Makes an empty table one of those whose flows `live` knows. All of them have the same key.
+    pub fn share(&mut self, live: Arc<LiveFlows>) {
+        debug_assert!(self.is_empty());
+        self.live = Some(live);
+    }
+
+    /// Whether a flow with this hash, which is not in this table, may be in one that shares
+    /// [`LiveFlows`] with it. If not, it is nowhere.
+    pub fn may_be_elsewhere(&self, hash: FlowHash) -> bool {
+        self.live
+            .as_ref()
+            .is_some_and(|live| live.may_contain(hash))
     }
 
     /// The hash of `key` that all other methods want.
@@ -124,6 +146,9 @@ impl FlowTable {
         }
         self.entries[at] = Entry { tag: hash.0, index };
         self.len += 1;
+        if let Some(live) = &self.live {
+            live.add(hash);
+        }
         Ok(())
     }
 
@@ -139,6 +164,9 @@ impl FlowTable {
         }
         self.close_gap(at);
         self.len -= 1;
+        if let Some(live) = &self.live {
+            live.remove(hash);
+        }
         true
     }
 
@@ -196,9 +224,86 @@ impl FlowTable {
     }
 }
 
+/// Which flows are in any of several tables: a Bloom filter that counts, so that flows can leave it.
+///
+/// A segment of a flow that is in none of them belongs to a connection that died, and is answered with an
+/// RST by whichever core hears of it. One that only seems to be in another table (one of seven if all tables are
+/// full, one of 300 if they are an eighth full) is not answered, as all of them were if nobody knew.
+///
+/// A flow takes two counters, which never overflow: their mean is at most a half, and who does not have the key
+/// cannot choose which.
+#[derive(Debug)]
+pub struct LiveFlows {
+    counts: Zeroed<AtomicU8>,
+    mask: u32,
+}
+
+impl LiveFlows {
+    /// For so many flows in all tables together; it takes 4 to 8 bytes for each, as they come.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for it.
+    pub fn new(flows: usize) -> Result<LiveFlows, OutOfMemory> {
+        let counts = (flows * 4).next_power_of_two().clamp(1 << 12, 1 << 32);
+        Ok(LiveFlows {
+            counts: Zeroed::new(counts)?,
+            mask: (counts - 1) as u32,
+        })
+    }
+
+    fn add(&self, hash: FlowHash) {
+        for count in self.counts_of(hash) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn remove(&self, hash: FlowHash) {
+        for count in self.counts_of(hash) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn may_contain(&self, hash: FlowHash) -> bool {
+        let counts = self.counts_of(hash);
+        counts.iter().all(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    fn counts_of(&self, FlowHash(hash): FlowHash) -> [&AtomicU8; 2] {
+        // The second is as far from the first as another hash of the same bits.
+        let other = hash.wrapping_mul(0x9e37_79b1) ^ hash.rotate_left(16);
+        [hash, other].map(|at| &self.counts[(at & self.mask) as usize])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_one_table_the_others_know() {
+        let live = Arc::new(LiveFlows::new(20_000).unwrap());
+        let [mut one, mut other] = [0, 1].map(|_| FlowTable::new(10_000, [1, 2]));
+        one.share(Arc::clone(&live));
+        other.share(live);
+        let hash = |port: u16| one_hash(port);
+        for port in 0..10_000 {
+            one.insert(hash(port), port.into()).unwrap();
+        }
+        assert!((0..10_000).all(|port| other.may_be_elsewhere(hash(port))));
+        let strangers = 20_000..50_000;
+        let mistaken = strangers.filter(|&port| other.may_be_elsewhere(hash(port)));
+        assert!(mistaken.count() < 30_000 / 10);
+        for port in 0..10_000 {
+            assert!(one.remove(hash(port), port.into()));
+        }
+        assert!(!(0..50_000).any(|port| other.may_be_elsewhere(hash(port))));
+    }
+
+    fn one_hash(port: u16) -> FlowHash {
+        let key = FlowKey::new([10, 0, 0, 1].into(), port, 0, 80);
+        FlowTable::new(0, [1, 2]).hash(&key)
+    }
     use proptest::prelude::*;
     use std::collections::HashMap;
     use std::net::Ipv4Addr;

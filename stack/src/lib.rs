@@ -42,6 +42,7 @@ pub mod redirect;
 pub mod route;
 pub mod service;
 pub mod shard;
+pub mod shared;
 pub mod source_ports;
 #[cfg(feature = "testing")]
 pub mod testing;

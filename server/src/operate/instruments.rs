@@ -222,6 +222,7 @@ const DROPS: &[(&str, &[&str])] = &[
             "syncookies_overflows",
             "rsts_skipped",
             "unknown_flow_ignored",
+            "unknown_flow_elsewhere",
             "challenge_acks_skipped",
             "rst_out_of_window",
             "ack_unsent",

@@ -20,6 +20,9 @@
 //! [`PERIOD`]s. Blind guessing succeeds once in 2^23 tries, only while cookies are in use, and gains a
 //! connection from an address whose owner cannot use it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use siphasher::sip::SipHasher24;
 
 use crate::control::SynOptions;
@@ -28,6 +31,40 @@ use crate::time::{Duration, Instant};
 
 /// The time a cookie's clock takes for one tick.
 pub const PERIOD: Duration = Duration::from_secs(64);
+
+/// Whether there may be peers that hold a cookie, of whichever shard: the ACK that brings it back may arrive
+/// at another one.
+#[derive(Debug, Clone)]
+pub(crate) struct CookieUse {
+    /// When the last one was sent, about.
+    sent_at_us: Arc<AtomicI64>,
+}
+
+impl CookieUse {
+    /// A cookie is sent.
+    pub fn note(&self, now: Instant) {
+        let now_us = now.total_micros();
+        // A flood shall not move the line between the cores for each of its SYNs.
+        if now_us.saturating_sub(self.sent_at_us.load(Ordering::Relaxed)) > 1_000_000 {
+            self.sent_at_us.store(now_us, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether one was sent that is still good.
+    pub fn is_recent(&self, now: Instant) -> bool {
+        let sent_at_us = self.sent_at_us.load(Ordering::Relaxed);
+        let good_us = (PERIOD * 2).total_micros() as i64;
+        now.total_micros() < sent_at_us.saturating_add(good_us)
+    }
+}
+
+impl Default for CookieUse {
+    fn default() -> Self {
+        CookieUse {
+            sent_at_us: Arc::new(AtomicI64::new(i64::MIN)),
+        }
+    }
+}
 
 /// Makes and recognises cookies.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use crate::control::{self, Control, Direction, Kind, L2Header, SynOptions};
 use crate::deadline::Watch;
 use crate::guard::cookie::Redeemed;
 use crate::guard::segment::{State, Tcb};
-use crate::guard::{cookie, is_before, isn};
+use crate::guard::{is_before, isn};
 use crate::link::Transmit;
 use crate::packet::{Flags, FlowKey, Segment};
 use crate::service::Service;
@@ -32,6 +32,9 @@ impl<S: Service> Core<'_, S> {
             self.syn_arrives(arrival, frame, None, port);
         } else if has(Flags::SYN) || !self.cookie_returns(arrival, frame, port) {
             match self.config.unknown_flow {
+                UnknownFlow::Reset if self.flows.may_be_elsewhere(arrival.hash) => {
+                    self.counters.unknown_flow_elsewhere.increment();
+                }
                 UnknownFlow::Reset => self.reset_sender(segment, frame, port),
                 UnknownFlow::Ignore => self.counters.unknown_flow_ignored.increment(),
             }
@@ -147,7 +150,7 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) {
         self.counters.syncookies_sent.increment();
-        self.cookie_sent_at = Some(self.now);
+        self.cookie_use.note(self.now);
         let isn = self.issue_cookie(segment, options);
         self.send_syn_ack(segment, frame, options, isn, port);
     }
@@ -219,10 +222,7 @@ impl<S: Service> Core<'_, S> {
 
     /// Whether there may be peers that hold a cookie of ours.
     fn uses_cookies(&self) -> bool {
-        self.config.half_open == 0
-            || self
-                .cookie_sent_at
-                .is_some_and(|sent_at| self.now < sent_at + cookie::PERIOD * 2)
+        self.config.half_open == 0 || self.cookie_use.is_recent(self.now)
     }
 
     fn issue_cookie(&self, segment: &Segment, options: &SynOptions) -> u32 {

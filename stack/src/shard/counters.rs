@@ -76,6 +76,8 @@ crate::counters! {
         rsts_skipped: Counter,
         /// Segments for no connection, dropped without an RST by configuration.
         unknown_flow_ignored: Counter,
+        /// Segments for no connection of this shard, dropped because another one seems to have it.
+        unknown_flow_elsewhere: Counter,
 
         /// Challenge ACKs sent (RFC 5961).
         challenge_acks: Counter,

@@ -41,7 +41,7 @@ use crate::control::L2Header;
 use crate::deadline::{Wait, Watch};
 use crate::flow::{FlowHash, FlowTable};
 use crate::guard::Secrets;
-use crate::guard::cookie::SynCookies;
+use crate::guard::cookie::{CookieUse, SynCookies};
 use crate::guard::isn::IsnGenerator;
 use crate::guard::rate_limit::RateLimit;
 use crate::guard::segment::{State, Tcb};
@@ -49,8 +49,8 @@ use crate::guard::time_wait::TimeWaits;
 use crate::link::{Link, Received};
 use crate::outbound::Outbound;
 use crate::packet::{DiscardCounters, FlowKey, Local, Segment};
-use crate::path::Paths;
 use crate::service::{End, Service};
+use crate::shared::Shared;
 use crate::time::{Duration, Instant};
 use crate::timer::TimerWheel;
 
@@ -118,15 +118,16 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         self
     }
 
-    /// Makes this shard number `shard` of those that share `paths`, and with them what routers say of each
-    /// other's connections.
+    /// Makes this shard number `shard` of those that tell each other what is in `shared`: it must be new.
     ///
     /// # Panics
     ///
-    /// If `paths` were made for fewer shards.
+    /// If `shared` was made for fewer shards.
     #[must_use]
-    pub fn sharing(mut self, paths: Paths, shard: usize) -> Self {
-        self.core.paths.share(paths, shard);
+    pub fn sharing(mut self, shared: Shared, shard: usize) -> Self {
+        self.core.paths.share(shared.paths, shard);
+        self.core.flows.share(shared.flows);
+        self.core.cookie_use = shared.cookies;
         self
     }
 
@@ -289,8 +290,7 @@ struct Core<'a, S: Service> {
     paths: KnownPaths,
     isns: IsnGenerator,
     cookies: SynCookies,
-    /// When the last SYN cookie was sent.
-    cookie_sent_at: Option<Instant>,
+    cookie_use: CookieUse,
     resets: RateLimit,
     challenge_acks: RateLimit,
     time_wait_acks: RateLimit,
@@ -407,7 +407,7 @@ impl<'a, S: Service> Core<'a, S> {
             paths: KnownPaths::new(secrets, config.mtu, now),
             isns: IsnGenerator::new(&secrets.isn),
             cookies: SynCookies::new(&secrets.cookie),
-            cookie_sent_at: None,
+            cookie_use: CookieUse::default(),
             resets: limit(config.resets_per_second),
             challenge_acks: limit(config.challenge_acks_per_second),
             time_wait_acks: limit(config.time_wait_acks_per_second),

@@ -18,6 +18,7 @@ mod network;
 mod paths;
 mod retransmission;
 mod reuse;
+mod shards;
 mod time_wait;
 mod trace;
 mod window;

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use barewire_stack::guard::Secrets;
-use barewire_stack::path::Paths;
 use barewire_stack::testing::icmp::too_big;
 
 use crate::trace::Trace;
+
+const HANDSHAKE: &str = "
+    > [S] seq 0 win 64000 <mss 1460>
+    < [S.] seq 0 ack 1
+    > [.] seq 1 ack 1 win 64000";
 
 /// What RFC 792 has a router quote: the IP header and 8 bytes.
 const QUOTED: usize = 28;
@@ -255,15 +258,8 @@ fn too_many_messages_at_once_are_not_looked_at() {
 
 #[test]
 fn a_message_that_arrives_at_another_shard_reaches_the_one_it_is_for() {
-    let paths = Paths::new(&Secrets::from_seed(1), 2);
-    let [mut ours, mut other] = [0, 1].map(|shard| {
-        let trace = Trace::lines().sharing(&paths, shard);
-        if shard == 0 {
-            trace.established()
-        } else {
-            trace
-        }
-    });
+    let [mut ours, mut other] = Trace::sharing(Trace::lines);
+    ours.run(HANDSHAKE);
     ours.send(1, "[P.] seq 1 ack 1 \"send 1500\\n\"");
     let sent = ours.lost();
     ours.lost();

@@ -27,9 +27,9 @@ use barewire_stack::guard::Secrets;
 use barewire_stack::link::memory::{MemoryLink, MemoryLinkConfig};
 use barewire_stack::outbound::Outbound;
 use barewire_stack::packet::{self, ChecksumPolicy, Flags, Local, TcpOption};
-use barewire_stack::path::Paths;
 use barewire_stack::service::{End, Expect, Input, Next, Progress, Reply, Service, Want};
 use barewire_stack::shard::Shard;
+use barewire_stack::shared::Shared;
 use barewire_stack::source_ports::SourcePorts;
 use barewire_stack::testing::frame::TcpFrame;
 use barewire_stack::time::{Duration, Instant};
@@ -219,10 +219,15 @@ impl Trace {
         }
     }
 
-    /// Makes the shard number `shard` of those that share `paths`.
-    pub fn sharing(mut self, paths: &Paths, shard: usize) -> Trace {
-        self.shard = self.shard.sharing(paths.clone(), shard);
-        self
+    /// Shards that tell each other what they have, each made by `make`.
+    pub fn sharing<const N: usize>(make: impl Fn() -> Trace) -> [Trace; N] {
+        let secrets = Secrets::from_seed(1);
+        let shared = Shared::new(&StackConfig::default(), &secrets, N).unwrap();
+        std::array::from_fn(|number| {
+            let trace = make();
+            let shard = trace.shard.sharing(shared.clone(), number);
+            Trace { shard, ..trace }
+        })
     }
 
     /// Lets everything happen over IPv6.

@@ -19,10 +19,10 @@ use barewire_stack::link::faulty::{Faults, FaultyLink};
 use barewire_stack::link::xsk::{XskConfig, XskLink, ZeroCopy};
 use barewire_stack::outbound::Outbound;
 use barewire_stack::packet::Local;
-use barewire_stack::path::Paths;
 use barewire_stack::redirect::{Mode, Redirect};
 use barewire_stack::service::Service;
 use barewire_stack::shard::Shard;
+use barewire_stack::shared::Shared;
 use barewire_stack::worker::{self, WorkerConfig, WorkerCounters};
 
 use super::XdpError;
@@ -39,9 +39,9 @@ pub(super) struct Common {
     pub local: Local,
     /// What is called, if nothing is served.
     pub outbound: Option<Outbound>,
-    /// What the cores together know of paths.
-    pub paths: Paths,
     pub secrets: Secrets,
+    /// What the cores tell each other.
+    pub shared: Shared,
     pub worker: WorkerConfig,
     #[cfg(feature = "faults")]
     pub faults: Option<(Faults, u64)>,
@@ -240,8 +240,8 @@ impl Prepared<'_> {
             stack,
             local,
             outbound,
-            paths,
             secrets,
+            shared,
             worker,
             ..
         } = self.common.clone();
@@ -249,7 +249,7 @@ impl Prepared<'_> {
         let arena = &mut self.arena;
         let service = make_service();
         let shard = Shard::new(stack, local, &secrets, links, service, arena, now)?;
-        let mut shard = shard.sharing(paths, self.index);
+        let mut shard = shard.sharing(shared, self.index);
         if let Some(outbound) = outbound {
             let outbound = Outbound {
                 shard: self.index,

@@ -27,10 +27,10 @@ use barewire_stack::interface::{Interface, InterfaceError};
 use barewire_stack::lifecycle::Lifecycle;
 use barewire_stack::link::xsk::XskError;
 use barewire_stack::packet::{Local, LocalError};
-use barewire_stack::path::Paths;
 use barewire_stack::redirect::{Mode, Redirect, RedirectError, Targets};
 use barewire_stack::route::RouteError;
 use barewire_stack::service::Service;
+use barewire_stack::shared::Shared;
 use barewire_stack::worker::{self, PinError, WorkerConfig};
 use thiserror::Error;
 
@@ -142,7 +142,12 @@ impl XdpConfig {
         )?;
         let stack = StackConfig {
             mtu: self.mtu_of(&interface)?,
-            unknown_flow: UnknownFlow::for_shards(plan.cores.len()),
+            unknown_flow: match self.calls {
+                // Cores share what they have.
+                None => UnknownFlow::Reset,
+                // Only some of the ports are ours, and which is known when a connection is opened.
+                Some(_) => UnknownFlow::for_shards(plan.cores.len()),
+            },
             ..self.stack.clone()
         };
         stack.validate(S::REPLY_BYTES_MIN)?;
@@ -196,6 +201,7 @@ impl Stack for XdpConfig {
                 Some(calls.outbound(&addresses, &interface, plan.cores.len())?)
             }
         };
+        let shared = Shared::new(&stack, &secrets, plan.cores.len())?;
         let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
         let mode = redirect.attach(&interface, self.mode)?;
 
@@ -206,8 +212,8 @@ impl Stack for XdpConfig {
             stack,
             local,
             outbound,
-            paths: Paths::new(&secrets, plan.cores.len()),
             secrets,
+            shared,
             worker: WorkerConfig {
                 wait: self.wait,
                 drain_ms: self.drain_ms,

@@ -57,6 +57,9 @@ impl Attack {
             Attack::Syns => &["syncookies_sent", "half_open_timeouts"],
             Attack::Segments => &[
                 "unknown_flow_ignored",
+                "unknown_flow_elsewhere",
+                "out_rsts",
+                "rsts_skipped",
                 "discard_tcp_flags",
                 "syncookies_failed",
                 "syncookies_sent",
