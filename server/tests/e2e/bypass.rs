@@ -272,3 +272,27 @@ fn the_drain_deadline_ends_what_does_not_end_by_itself() {
     );
     assert!(!is_attached(&lab));
 }
+
+/// After a restart nobody has the old connections: whichever core hears of one says so at once.
+#[test]
+fn connections_of_a_server_that_was_killed_are_reset_by_the_next() {
+    let Some(lab) = lab() else { return };
+    let server = serve(&lab, &[]);
+    // Enough for every core to have some.
+    let addresses = server.addresses.iter().cycle().take(16);
+    let mut connections: Vec<Client> = addresses
+        .map(|&address| lab.client(|| Client::connect(address)))
+        .collect();
+    for client in &mut connections {
+        client.get("/plaintext");
+    }
+    server.kill();
+    let server = serve(&lab, &[]);
+    for mut client in connections {
+        client.send("GET /plaintext HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!(client.rest(), b"");
+    }
+    let ended = server.terminate();
+    let resets: u64 = ended.counters("tcp", "out_rsts").iter().sum();
+    assert_eq!(resets, 16, "{}", ended.stderr);
+}
