@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use arbitrary::{Arbitrary, Unstructured};
 
 use super::frame::{TcpFrame, TcpView};
+use super::icmp::too_big;
 use super::service::{Command, CommandService};
 use crate::config::{StackConfig, UnknownFlow};
 use crate::guard::Secrets;
@@ -304,22 +305,26 @@ pub fn packet_corpus() -> Vec<(&'static str, Vec<u8>)> {
         let mut buffers = settings_of_frames.buffers();
         let bench = Bench::new(&settings_of_frames, &mut buffers);
         let echo = Payload::Echo(4).bytes();
-        let mut input = vec![settings];
-        for (flags, seq, payload) in [
+        let frames = [
             (Flags::SYN, 0, &[][..]),
             (Flags::ACK, 1, &[]),
             (Flags::ACK | Flags::PSH, 1, &echo),
             (Flags::ACK | Flags::FIN, 10, &[]),
             (Flags::RST, 11, &[]),
-        ] {
-            let frame = TcpFrame {
+        ];
+        let mut frames: Vec<_> = frames
+            .map(|(flags, seq, payload)| TcpFrame {
                 vlan: is_ipv6.then_some(7),
                 seq,
                 flags,
                 payload,
                 ..bench.frame(0)
-            }
-            .to_vec();
+            })
+            .map(|frame| frame.to_vec())
+            .into();
+        frames.insert(3, message_of_a_router(&bench.frame(0)));
+        let mut input = vec![settings];
+        for frame in frames {
             input.push(1);
             input.extend((frame.len() as u16).to_be_bytes());
             input.extend(frame);
@@ -327,6 +332,18 @@ pub fn packet_corpus() -> Vec<(&'static str, Vec<u8>)> {
         conversations.push((name, input));
     }
     conversations
+}
+
+/// That an answer to `frame` was too big.
+fn message_of_a_router(frame: &TcpFrame<'_>) -> Vec<u8> {
+    let sent = TcpFrame {
+        source: frame.destination,
+        destination: frame.source,
+        payload: &[0; 1_400],
+        ..*frame
+    };
+    let ip_header_len = if frame.source.is_ipv6() { 40 } else { 20 };
+    too_big(&sent.to_vec(), frame.source.ip(), 1_300, ip_header_len + 8)
 }
 
 #[cfg(test)]
