@@ -153,8 +153,8 @@ impl Message {
 }
 
 /// The segment sizes that a cookie can hold: what common paths leave of 1,500 and 9,000 bytes. A peer
-/// gets the largest that does not exceed its own.
-const MSS: [u16; 8] = [64, 536, 1200, 1360, 1400, 1440, 1460, 8940];
+/// gets the largest that does not exceed its own. The first is the smallest that smoltcp sends.
+const MSS: [u16; 8] = [48, 536, 1200, 1360, 1400, 1440, 1460, 8940];
 
 const NO_SCALE: u8 = 15;
 

@@ -45,6 +45,17 @@ fn segment_size_and_scale_survive() {
 }
 
 #[test]
+fn a_tiny_segment_size_survives() {
+    always().run(
+        "> [S] seq 0 win 64000 <mss 50>
+         < [S.] seq 0 ack 1
+         > [P.] seq 1 ack 1 win 64000 \"send 60\\n\"
+         < [.] seq 1 ack 9 len 48
+         < [P.] seq 49 ack 9 len 12",
+    );
+}
+
+#[test]
 fn selective_acknowledgment_survives() {
     always().run(
         "> [S] seq 0 <mss 1460,sackOK>
