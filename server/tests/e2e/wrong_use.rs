@@ -230,4 +230,13 @@ mod in_the_lab {
             &["MTU 9000", "mtu 1500"],
         );
     }
+
+    #[test]
+    fn packets_longer_than_the_interface_can_send_are_refused() {
+        let Some(lab) = Lab::up(&["--queues", "1"]) else {
+            return;
+        };
+        let longer = [HERE, &["--mtu", "1501"]].concat();
+        expect(&lab, &[], &longer, &["1501", "MTU of bw-s0", "mtu 1501"]);
+    }
 }
