@@ -55,6 +55,7 @@ fn part_of(error: &XdpError) -> &'static str {
         XdpError::Interface(_) => "interface",
         XdpError::NoAddress(_) | XdpError::Local(_) => "addresses",
         XdpError::Plan(_) | XdpError::Pin(_) => "queues and cores",
+        XdpError::VlanTags { .. } => "offloads",
         _ => "limits",
     }
 }
@@ -192,7 +193,11 @@ fn try_queue(
                 return Some(outcome);
             }
             Err(XskError::NoZeroCopy { .. }) if wants == ZeroCopy::Auto => {
-                format!("queue {queue} has none: driver {}", interface.driver)
+                format!(
+                    "queue {queue} has none: driver {}{}",
+                    interface.driver,
+                    zero_copy_conditions(interface)
+                )
             }
             Err(error) => {
                 report.error("zero-copy", error);
@@ -218,6 +223,17 @@ fn try_queue(
             report.error("queue", error);
             None
         }
+    }
+}
+
+/// What a driver that has zero-copy asks for.
+fn zero_copy_conditions(interface: &Interface) -> &'static str {
+    match interface.driver.as_str() {
+        "virtio_net" => {
+            " has it since Linux 6.11, if the host offers VIRTIO_F_ACCESS_PLATFORM (QEMU: iommu_platform=on,disable-legacy=on)"
+        }
+        "igb" => " has it since Linux 6.14",
+        _ => "",
     }
 }
 

@@ -33,7 +33,7 @@ use barewire_stack::service::Service;
 use barewire_stack::worker::{self, PinError, WorkerConfig};
 use thiserror::Error;
 
-use super::{CounterGroup, Running, Stack};
+use super::{CounterGroup, Running, Stack, Watch};
 
 pub use config::{Calls, XdpConfig};
 pub use plan::PlanError;
@@ -81,6 +81,17 @@ pub enum XdpError {
     /// A core cannot be used.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// The NIC takes off the tags by which VLANs are told apart.
+    #[error(
+        "{interface} has VLANs on it ({vlans}), but takes their tags off received frames, so what arrives in a VLAN would be \
+         answered outside of it: `ethtool -K {interface} rxvlan off`"
+    )]
+    VlanTags {
+        /// The interface.
+        interface: String,
+        /// The VLAN interfaces on top of it, separated by commas.
+        vlans: String,
+    },
     /// A limit is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -120,6 +131,7 @@ impl XdpConfig {
             Some(calls) if self.addresses.is_empty() => vec![calls.source(&interface)?],
             _ => self.addresses_of(&interface)?,
         };
+        refuse_taken_tags(&interface)?;
         let plan = Plan::new(
             &self.queues,
             &self.cores,
@@ -155,6 +167,30 @@ impl XdpConfig {
             targets,
         })
     }
+}
+
+/// A tag that the NIC took off is in a descriptor that an AF_XDP socket does not get.
+fn refuse_taken_tags(interface: &Interface) -> Result<(), XdpError> {
+    let vlans = interface.vlans();
+    if vlans.is_empty() || interface.settings()?.takes_vlan_tags != Some(true) {
+        return Ok(());
+    }
+    Err(XdpError::VlanTags {
+        interface: interface.name.clone(),
+        vlans: vlans.join(", "),
+    })
+}
+
+/// Ends the server when `interface` is gone: its sockets receive nothing any more, and do not say so.
+fn watch(interface: &Interface) -> Result<Watch, InterfaceError> {
+    let (presence, name) = (interface.presence()?, interface.name.clone());
+    Ok(Watch(Box::new(move || match presence.wait_until_gone() {
+        Ok(()) => anyhow::anyhow!(
+            "{name} is gone: its driver was unbound, or it was deleted or moved to another network namespace; \
+             start again when it is back"
+        ),
+        Err(error) => anyhow::Error::new(error).context(format!("cannot watch {name}")),
+    })))
 }
 
 impl Stack for XdpConfig {
@@ -239,6 +275,7 @@ impl Stack for XdpConfig {
             report,
             counters,
             taps,
+            watch: Some(watch(&interface)?),
             cores: starting
                 .into_iter()
                 .filter_map(|starting| starting.go(&redirect))
