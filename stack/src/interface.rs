@@ -43,6 +43,8 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
     /// Receive queues in use, at least one. Queues are numbered from zero.
     pub rx_queues: u32,
+    /// Receive queues that it could have (`ethtool -L`), at least as many as are in use.
+    pub rx_queues_max: u32,
     /// The kernel's name for its driver, empty if it has none.
     pub driver: String,
 }
@@ -110,12 +112,15 @@ impl Interface {
         }
 
         let device = Device::open(name).map_err(unreadable("the device"))?;
+        // Drivers without this operation (loopback, tun) have one queue.
+        let channels = device.channels().unwrap_or_default();
         Ok(Interface {
             index: name_to_index(&device.socket, name)
                 .map_err(|errno| unreadable("the index")(errno.into()))?,
             mtu: device.mtu().map_err(unreadable("the MTU"))?,
-            // Drivers without these operations (loopback, tun) have one queue and no driver.
-            rx_queues: device.channels().map_or(1, |channels| channels.rx_queues()),
+            rx_queues: channels.rx_queues(),
+            rx_queues_max: channels.rx_queues_max(),
+            // Nor have they a driver.
             driver: device.driver().unwrap_or_default(),
             name: name.to_owned(),
             mac,

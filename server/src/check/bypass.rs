@@ -76,6 +76,20 @@ fn queues(config: &XdpConfig, prepared: &Prepared, report: &mut Report) {
         let advice = advice.trim_start_matches("warning:").trim().to_owned();
         report.warn("queues and cores", advice, "connections or a core", None);
     }
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    if interface.driver == "virtio_net"
+        && interface.rx_queues as usize + cpus <= interface.rx_queues_max as usize
+    {
+        report.warn(
+            "queues and cores",
+            "the driver adds queues that cannot serve when the XDP program is attached, unless all are in use",
+            "the start",
+            format!(
+                "ethtool -L {} combined {}",
+                interface.name, interface.rx_queues_max
+            ),
+        );
+    }
     if plan.cores.iter().any(|core| core.queues.len() > 1) {
         report.warn(
             "queues and cores",

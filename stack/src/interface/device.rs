@@ -194,6 +194,11 @@ impl Channels {
     pub(super) fn rx_queues(&self) -> u32 {
         self.rx.saturating_add(self.combined).max(1)
     }
+
+    pub(super) fn rx_queues_max(&self) -> u32 {
+        // Not a sum: most drivers share these among each other.
+        self.max_rx.max(self.max_combined).max(self.rx_queues())
+    }
 }
 
 /// `struct ethtool_drvinfo`: the driver's name, and 160 bytes that are not read here.

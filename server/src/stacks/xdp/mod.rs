@@ -81,6 +81,23 @@ pub enum XdpError {
     /// A core cannot be used.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// Attaching the program changed the queues.
+    #[error(
+        "driver {driver} of {interface} has {before} receive queues, and {after} once an XDP program is attached; the \
+         added ones cannot serve. Use all that it has, then it adds none: `ethtool -L {interface} combined {max}`"
+    )]
+    AddedQueues {
+        /// The interface.
+        interface: String,
+        /// Its driver.
+        driver: String,
+        /// Receive queues without the program.
+        before: u32,
+        /// Receive queues with it.
+        after: u32,
+        /// Receive queues that it can have.
+        max: u32,
+    },
     /// The NIC takes off the tags by which VLANs are told apart.
     #[error(
         "{interface} has VLANs on it ({vlans}), but takes their tags off received frames, so what arrives in a VLAN would be \
@@ -181,6 +198,22 @@ fn refuse_taken_tags(interface: &Interface) -> Result<(), XdpError> {
     })
 }
 
+/// Where it has so many to spare, virtio_net adds a queue pair for each CPU when a program is attached, for frames that
+/// programs send. The host spreads what arrives over these too, but AF_XDP sockets cannot send from them.
+fn refuse_added_queues(before: &Interface) -> Result<(), XdpError> {
+    let queues = Interface::named(&before.name)?.rx_queues;
+    if queues == before.rx_queues {
+        return Ok(());
+    }
+    Err(XdpError::AddedQueues {
+        interface: before.name.clone(),
+        driver: before.driver.clone(),
+        before: before.rx_queues,
+        after: queues,
+        max: before.rx_queues_max,
+    })
+}
+
 /// Ends the server when `interface` is gone: its sockets receive nothing any more, and do not say so.
 fn watch(interface: &Interface) -> Result<Watch, InterfaceError> {
     let (presence, name) = (interface.presence()?, interface.name.clone());
@@ -209,6 +242,9 @@ impl Stack for XdpConfig {
             local,
             targets,
         } = self.prepare::<S>()?;
+        let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
+        let mode = redirect.attach(&interface, self.mode)?;
+        refuse_added_queues(&interface)?;
         let mut secrets = Secrets::random().map_err(XdpError::Random)?;
         let outbound = match &self.calls {
             None => None,
@@ -217,9 +253,6 @@ impl Stack for XdpConfig {
                 Some(calls.outbound(&addresses, &interface, plan.cores.len())?)
             }
         };
-        let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
-        let mode = redirect.attach(&interface, self.mode)?;
-
         let common = Common {
             interface: interface.clone(),
             mode,
