@@ -163,7 +163,7 @@ fn every_queue_is_served_by_its_core_and_given_back() {
         assert!(is_attached(&lab));
         for (queue, cpu) in cpu_of_queue.into_iter().enumerate() {
             let line = format!(
-                "(CPU {cpu}): queue {queue}: native mode, copy (driver veth has no zero-copy)"
+                "(CPU {cpu}): queue {queue}: native mode, copy (driver veth has no zero-copy here)"
             );
             assert!(server.report().contains(&line), "{}", server.report());
         }

@@ -14,9 +14,13 @@ use thiserror::Error;
 
 mod device;
 #[cfg(feature = "xdp")]
+mod presence;
+#[cfg(feature = "xdp")]
 mod xdp;
 
 use device::Device;
+#[cfg(feature = "xdp")]
+pub use presence::Presence;
 #[cfg(feature = "xdp")]
 pub use xdp::{XdpFeatures, XdpState};
 
@@ -39,6 +43,8 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
     /// Receive queues in use, at least one. Queues are numbered from zero.
     pub rx_queues: u32,
+    /// Receive queues that it could have (`ethtool -L`), at least as many as are in use.
+    pub rx_queues_max: u32,
     /// The kernel's name for its driver, empty if it has none.
     pub driver: String,
 }
@@ -106,12 +112,15 @@ impl Interface {
         }
 
         let device = Device::open(name).map_err(unreadable("the device"))?;
+        // Drivers without this operation (loopback, tun) have one queue.
+        let channels = device.channels().unwrap_or_default();
         Ok(Interface {
             index: name_to_index(&device.socket, name)
                 .map_err(|errno| unreadable("the index")(errno.into()))?,
             mtu: device.mtu().map_err(unreadable("the MTU"))?,
-            // Drivers without these operations (loopback, tun) have one queue and no driver.
-            rx_queues: device.channels().map_or(1, |channels| channels.rx_queues()),
+            rx_queues: channels.rx_queues(),
+            rx_queues_max: channels.rx_queues_max(),
+            // Nor have they a driver.
             driver: device.driver().unwrap_or_default(),
             name: name.to_owned(),
             mac,
@@ -148,6 +157,27 @@ impl Interface {
         })
     }
 
+    /// Subscribes to its end.
+    ///
+    /// # Errors
+    ///
+    /// If the process is out of descriptors.
+    #[cfg(feature = "xdp")]
+    pub fn presence(&self) -> Result<Presence, InterfaceError> {
+        Presence::of(self.index).map_err(|source| InterfaceError::Unreadable {
+            name: self.name.clone(),
+            what: "changes",
+            source,
+        })
+    }
+
+    /// The VLAN interfaces on top of it (`ip link add link IFACE type vlan`).
+    pub fn vlans(&self) -> Vec<String> {
+        // Without the kernel's 802.1Q module there is no such file, and no VLAN.
+        let config = std::fs::read_to_string("/proc/thread-self/net/vlan/config");
+        vlans_on(&self.name, &config.unwrap_or_default())
+    }
+
     /// The addresses that somebody beyond this machine and link can use, in the kernel's order.
     pub fn routable_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses
@@ -158,6 +188,16 @@ impl Interface {
                 IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local(v6),
             })
     }
+}
+
+/// Lines of the kernel's table are `NAME | ID | INTERFACE`.
+fn vlans_on(interface: &str, config: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let mut columns = line.split('|').map(str::trim);
+        let (name, _id) = (columns.next()?, columns.next()?);
+        (columns.next()? == interface).then(|| name.to_owned())
+    };
+    config.lines().filter_map(name).collect()
 }
 
 fn is_link_local(address: &Ipv6Addr) -> bool {
@@ -190,6 +230,27 @@ mod tests {
         assert_eq!(lo.rx_queues, 1);
         assert!(lo.addresses.contains(&Ipv4Addr::LOCALHOST.into()));
         assert_eq!(lo.routable_addresses().next(), None);
+    }
+
+    #[test]
+    fn vlans_are_those_on_top_of_the_interface() {
+        let config = "VLAN Dev name    | VLAN ID\n\
+                      Name-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n\
+                      eth0.7         | 7  | eth0\n\
+                      guests         | 9  | eth0\n\
+                      eth01.7        | 7  | eth01\n";
+        assert_eq!(vlans_on("eth0", config), ["eth0.7", "guests"]);
+        assert!(vlans_on("eth1", config).is_empty());
+        assert!(vlans_on("eth0", "").is_empty());
+    }
+
+    #[cfg(feature = "xdp")]
+    #[test]
+    fn an_interface_that_is_gone_is_noticed_at_once() {
+        Presence::of(0x7fff_ffff)
+            .unwrap()
+            .wait_until_gone()
+            .unwrap();
     }
 
     #[test]

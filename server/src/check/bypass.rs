@@ -55,6 +55,7 @@ fn part_of(error: &XdpError) -> &'static str {
         XdpError::Interface(_) => "interface",
         XdpError::NoAddress(_) | XdpError::Local(_) => "addresses",
         XdpError::Plan(_) | XdpError::Pin(_) => "queues and cores",
+        XdpError::VlanTags { .. } => "offloads",
         _ => "limits",
     }
 }
@@ -74,6 +75,20 @@ fn queues(config: &XdpConfig, prepared: &Prepared, report: &mut Report) {
     for advice in plan.advice(interface, &config.ports) {
         let advice = advice.trim_start_matches("warning:").trim().to_owned();
         report.warn("queues and cores", advice, "connections or a core", None);
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    if interface.driver == "virtio_net"
+        && interface.rx_queues as usize + cpus <= interface.rx_queues_max as usize
+    {
+        report.warn(
+            "queues and cores",
+            "the driver adds queues that cannot serve when the XDP program is attached, unless all are in use",
+            "the start",
+            format!(
+                "ethtool -L {} combined {}",
+                interface.name, interface.rx_queues_max
+            ),
+        );
     }
     if plan.cores.iter().any(|core| core.queues.len() > 1) {
         report.warn(
@@ -192,7 +207,11 @@ fn try_queue(
                 return Some(outcome);
             }
             Err(XskError::NoZeroCopy { .. }) if wants == ZeroCopy::Auto => {
-                format!("queue {queue} has none: driver {}", interface.driver)
+                format!(
+                    "queue {queue} has none: driver {}{}",
+                    interface.driver,
+                    zero_copy_conditions(interface)
+                )
             }
             Err(error) => {
                 report.error("zero-copy", error);
@@ -218,6 +237,17 @@ fn try_queue(
             report.error("queue", error);
             None
         }
+    }
+}
+
+/// What a driver that has zero-copy asks for.
+fn zero_copy_conditions(interface: &Interface) -> &'static str {
+    match interface.driver.as_str() {
+        "virtio_net" => {
+            " has it since Linux 6.11, if the host offers VIRTIO_F_ACCESS_PLATFORM (QEMU: iommu_platform=on,disable-legacy=on)"
+        }
+        "igb" => " has it since Linux 6.14",
+        _ => "",
     }
 }
 

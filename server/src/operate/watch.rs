@@ -25,6 +25,9 @@ pub fn watch(instruments: Instruments, interval: Duration) -> io::Result<()> {
             if let Some(line) = grown(&before, &after) {
                 tracing::info!("dropped or refused in {} s: {line}", interval.as_secs());
             }
+            for alarm in alarms(&before, &after) {
+                tracing::error!("{alarm}");
+            }
             before = after;
         }
     };
@@ -34,18 +37,44 @@ pub fn watch(instruments: Instruments, interval: Duration) -> io::Result<()> {
 
 /// What has grown, as `part.name=times`.
 fn grown(before: &[Drops], after: &[Drops]) -> Option<String> {
-    let times = |drop: &Drops| {
-        let mut known = before.iter();
-        let known = known.find(|known| known.part == drop.part && known.name == drop.name);
-        drop.count
-            .saturating_sub(known.map_or(0, |known| known.count))
-    };
     let grown: Vec<_> = after
         .iter()
-        .filter(|drop| times(drop) > 0)
-        .map(|drop| format!("{}.{}={}", drop.part, drop.name, times(drop)))
+        .filter(|drop| times(before, drop) > 0)
+        .map(|drop| format!("{}.{}={}", drop.part, drop.name, times(before, drop)))
         .collect();
     (!grown.is_empty()).then(|| grown.join(" "))
+}
+
+/// What has grown although it does not on a healthy interface, with its cure.
+fn alarms(before: &[Drops], after: &[Drops]) -> Vec<String> {
+    let alarm = |drop: &Drops| {
+        let times = times(before, drop);
+        let cure = ALARMS.iter().find(|(name, _)| *name == drop.name)?.1;
+        (times > 0).then(|| format!("{times} times {}: {cure}", drop.name))
+    };
+    after.iter().filter_map(alarm).collect()
+}
+
+/// Counters that tell of the interface, not of a peer, and what to do about them.
+const ALARMS: [(&str, &str); 2] = [
+    (
+        "discard_truncated",
+        "frames arrive shorter than their IP headers say. Unless somebody forges them, the driver cuts frames: \
+         serve with --zero-copy off, and with an MTU of at most 1500",
+    ),
+    (
+        "passed_no_socket",
+        "frames for this server arrive on receive queues that it does not serve, and are refused. Restart it after \
+         `ethtool -L`, or keep traffic off those queues: `ethtool -X IFACE equal N` with N as the number of served queues",
+    ),
+];
+
+/// How often `drop` has happened since `before`.
+fn times(before: &[Drops], drop: &Drops) -> u64 {
+    let mut known = before.iter();
+    let known = known.find(|known| known.part == drop.part && known.name == drop.name);
+    drop.count
+        .saturating_sub(known.map_or(0, |known| known.count))
 }
 
 #[cfg(test)]
@@ -68,5 +97,14 @@ mod tests {
         assert_eq!(grown(&before, &before), None);
         let after = drops(&[("a", 5), ("b", 4), ("c", 2)]);
         assert_eq!(grown(&before, &after).unwrap(), "tcp.b=3 tcp.c=2");
+    }
+    #[test]
+    fn an_interface_that_loses_frames_is_an_alarm() {
+        let before = drops(&[("discard_truncated", 5), ("a", 1)]);
+        assert!(alarms(&before, &before).is_empty());
+        let after = drops(&[("discard_truncated", 7), ("a", 2), ("passed_no_socket", 1)]);
+        let alarms = alarms(&before, &after);
+        assert_eq!(alarms.len(), 2, "{alarms:?}");
+        assert!(alarms[0].starts_with("2 times discard_truncated: "));
     }
 }

@@ -63,8 +63,20 @@ pub struct Running {
     pub counters: Vec<CounterGroup>,
     /// Where to watch the frames of each queue; empty where the kernel has them, and tcpdump sees them.
     pub taps: Vec<QueueTap>,
+    /// What can break beside the cores.
+    pub watch: Option<Watch>,
     /// The cores' threads. They end after [`Lifecycle`] says so; an error is what broke a core.
     pub cores: Vec<JoinHandle<anyhow::Result<()>>>,
+}
+
+/// Blocks until something breaks that no core notices, and returns what. It is not called on a core's thread, and
+/// holds nothing that keeps the stack from ending.
+pub struct Watch(pub Box<dyn FnOnce() -> anyhow::Error + Send + Sync>);
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
 }
 
 /// Where to watch the frames of a queue.

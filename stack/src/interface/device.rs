@@ -15,6 +15,8 @@ pub struct Settings {
     pub gro: Option<bool>,
     /// Whether received segments are merged by the NIC (LRO).
     pub lro: Option<bool>,
+    /// Whether the NIC takes 802.1Q tags off received frames.
+    pub takes_vlan_tags: Option<bool>,
     /// The queues to which the hash of a flow leads (RSS), one entry for each of its values.
     pub hashed_to: Option<Vec<u32>>,
 }
@@ -96,6 +98,7 @@ impl Device {
             rings: self.rings().ok(),
             gro: flag(ETHTOOL_GGRO, u32::MAX),
             lro: flag(ETHTOOL_GFLAGS, ETH_FLAG_LRO),
+            takes_vlan_tags: flag(ETHTOOL_GFLAGS, ETH_FLAG_RXVLAN),
             hashed_to: self.hashed_to().ok(),
         }
     }
@@ -163,6 +166,9 @@ const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_GRXFHINDIR: u32 = 0x38;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
+/// The bit of the VLAN offload among those of ETHTOOL_GFLAGS.
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+
 /// The bit of LRO among those of ETHTOOL_GFLAGS.
 const ETH_FLAG_LRO: u32 = 1 << 15;
 
@@ -187,6 +193,11 @@ pub(super) struct Channels {
 impl Channels {
     pub(super) fn rx_queues(&self) -> u32 {
         self.rx.saturating_add(self.combined).max(1)
+    }
+
+    pub(super) fn rx_queues_max(&self) -> u32 {
+        // Not a sum: most drivers share these among each other.
+        self.max_rx.max(self.max_combined).max(self.rx_queues())
     }
 }
 

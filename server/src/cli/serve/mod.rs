@@ -139,10 +139,15 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     };
 
     let lifecycle = Lifecycle::new();
-    let running = stack.start(make_service, &lifecycle)?;
+    let mut running = stack.start(make_service, &lifecycle)?;
     let doors = Doors::open(&args.operation, &running)?;
     confinement.give_up_privileges()?;
     let supervisor = Supervisor::new().context("cannot catch signals")?;
+    if let Some(watch) = running.watch.take() {
+        supervisor
+            .watch(watch)
+            .context("no thread to watch the interface")?;
+    }
     let instruments = Instruments::new(
         name,
         started,

@@ -18,8 +18,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-/// How long cores have to stop once they were told to stop at once.
-const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::stacks::Watch;
+
+/// How long cores have to stop once they were told to stop at once. Closing a zero-copy socket waits for the NIC,
+/// about a second for each queue of a core; a core that takes longer hangs.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a server came to its end, unless a core broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,7 @@ pub struct Supervisor {
 #[derive(Debug)]
 enum Event {
     Stop(Cause),
+    Broken(anyhow::Error),
     CoreEnded {
         index: usize,
         outcome: thread::Result<anyhow::Result<()>>,
@@ -113,12 +117,29 @@ impl Supervisor {
         Remote(self.sender.clone())
     }
 
+    /// Lets `watch` end the server.
+    ///
+    /// # Errors
+    ///
+    /// If the process is out of threads.
+    pub fn watch(&self, watch: Watch) -> io::Result<()> {
+        let to = self.sender.clone();
+        let wait = move || {
+            // Nobody listens any more once the process is about to end.
+            let _ = to.send(Event::Broken(watch.0()));
+        };
+        thread::Builder::new()
+            .name("watch/stack".into())
+            .spawn(wait)?;
+        Ok(())
+    }
+
     /// Stays until all `cores` have ended: after a signal that is when they have drained, at most
     /// `drain_timeout` later.
     ///
     /// # Errors
     ///
-    /// What broke a core. The others are stopped at once then: half a server answers half of its
+    /// What broke a core, or a watch noticed. The others are stopped at once then: half a server answers half of its
     /// clients.
     pub fn run(
         self,
@@ -164,6 +185,10 @@ impl Supervisor {
                         lifecycle.advance(Phase::Stop);
                         return Err(error);
                     }
+                }
+                Some(Event::Broken(error)) => {
+                    lifecycle.advance(Phase::Stop);
+                    return Err(error);
                 }
                 None if lifecycle.phase() < Phase::Stop => {
                     tracing::warn!("drain deadline passed: resetting what is left");
@@ -285,6 +310,18 @@ mod tests {
             .run(cores, &lifecycle, Duration::ZERO)
             .unwrap();
         assert_eq!(ending, Ending::DrainTimeout);
+    }
+
+    #[test]
+    fn a_watch_ends_the_server() {
+        let lifecycle = Lifecycle::new();
+        let cores = vec![core(&lifecycle, Phase::Stop)];
+        let supervisor = supervisor(&[]);
+        let watch = Watch(Box::new(|| anyhow::anyhow!("the NIC is gone")));
+        supervisor.watch(watch).unwrap();
+        let error = supervisor.run(cores, &lifecycle, NEVER).unwrap_err();
+        assert_eq!(error.to_string(), "the NIC is gone");
+        assert_eq!(lifecycle.phase(), Phase::Stop);
     }
 
     #[test]

@@ -143,6 +143,7 @@ where
             counters: starting.counters.clone(),
         });
     Ok(Running {
+        watch: None,
         addresses: vec![address],
         cpus,
         report: reports,

@@ -308,7 +308,10 @@ fn report<S: Service>(
             (false, _, ZeroCopy::Off) => "copy (as asked)".to_owned(),
             (false, Mode::Generic, _) => "copy (generic mode)".to_owned(),
             (false, Mode::Native, _) => {
-                format!("copy (driver {} has no zero-copy)", common.interface.driver)
+                format!(
+                    "copy (driver {} has no zero-copy here)",
+                    common.interface.driver
+                )
             }
         };
         let pages = if got.huge_pages { "huge" } else { "normal" };

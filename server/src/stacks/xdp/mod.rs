@@ -34,7 +34,7 @@ use barewire_stack::shared::Shared;
 use barewire_stack::worker::{self, PinError, WorkerConfig};
 use thiserror::Error;
 
-use super::{CounterGroup, Running, Stack};
+use super::{CounterGroup, Running, Stack, Watch};
 
 pub use config::{Calls, XdpConfig};
 pub use plan::PlanError;
@@ -95,6 +95,34 @@ pub enum XdpError {
     /// A core cannot be used.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// Attaching the program changed the queues.
+    #[error(
+        "driver {driver} of {interface} has {before} receive queues, and {after} once an XDP program is attached; the \
+         added ones cannot serve. Use all that it has, then it adds none: `ethtool -L {interface} combined {max}`"
+    )]
+    AddedQueues {
+        /// The interface.
+        interface: String,
+        /// Its driver.
+        driver: String,
+        /// Receive queues without the program.
+        before: u32,
+        /// Receive queues with it.
+        after: u32,
+        /// Receive queues that it can have.
+        max: u32,
+    },
+    /// The NIC takes off the tags by which VLANs are told apart.
+    #[error(
+        "{interface} has VLANs on it ({vlans}), but takes their tags off received frames, so what arrives in a VLAN would be \
+         answered outside of it: `ethtool -K {interface} rxvlan off`"
+    )]
+    VlanTags {
+        /// The interface.
+        interface: String,
+        /// The VLAN interfaces on top of it, separated by commas.
+        vlans: String,
+    },
     /// A limit is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -134,6 +162,7 @@ impl XdpConfig {
             Some(calls) if self.addresses.is_empty() => vec![calls.source(&interface)?],
             _ => self.addresses_of(&interface)?,
         };
+        refuse_taken_tags(&interface)?;
         let plan = Plan::new(
             &self.queues,
             &self.cores,
@@ -177,6 +206,46 @@ impl XdpConfig {
     }
 }
 
+/// A tag that the NIC took off is in a descriptor that an AF_XDP socket does not get.
+fn refuse_taken_tags(interface: &Interface) -> Result<(), XdpError> {
+    let vlans = interface.vlans();
+    if vlans.is_empty() || interface.settings()?.takes_vlan_tags != Some(true) {
+        return Ok(());
+    }
+    Err(XdpError::VlanTags {
+        interface: interface.name.clone(),
+        vlans: vlans.join(", "),
+    })
+}
+
+/// Where it has so many to spare, virtio_net adds a queue pair for each CPU when a program is attached, for frames that
+/// programs send. The host spreads what arrives over these too, but AF_XDP sockets cannot send from them.
+fn refuse_added_queues(before: &Interface) -> Result<(), XdpError> {
+    let queues = Interface::named(&before.name)?.rx_queues;
+    if queues == before.rx_queues {
+        return Ok(());
+    }
+    Err(XdpError::AddedQueues {
+        interface: before.name.clone(),
+        driver: before.driver.clone(),
+        before: before.rx_queues,
+        after: queues,
+        max: before.rx_queues_max,
+    })
+}
+
+/// Ends the server when `interface` is gone: its sockets receive nothing any more, and do not say so.
+fn watch(interface: &Interface) -> Result<Watch, InterfaceError> {
+    let (presence, name) = (interface.presence()?, interface.name.clone());
+    Ok(Watch(Box::new(move || match presence.wait_until_gone() {
+        Ok(()) => anyhow::anyhow!(
+            "{name} is gone: its driver was unbound, or it was deleted or moved to another network namespace; \
+             start again when it is back"
+        ),
+        Err(error) => anyhow::Error::new(error).context(format!("cannot watch {name}")),
+    })))
+}
+
 impl Stack for XdpConfig {
     type Error = XdpError;
 
@@ -193,6 +262,9 @@ impl Stack for XdpConfig {
             local,
             targets,
         } = self.prepare::<S>()?;
+        let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
+        let mode = redirect.attach(&interface, self.mode)?;
+        refuse_added_queues(&interface)?;
         let mut secrets = Secrets::random().map_err(XdpError::Random)?;
         let outbound = match &self.calls {
             None => None,
@@ -202,9 +274,6 @@ impl Stack for XdpConfig {
             }
         };
         let shared = Shared::new(&stack, &secrets, plan.cores.len())?;
-        let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
-        let mode = redirect.attach(&interface, self.mode)?;
-
         let common = Common {
             interface: interface.clone(),
             mode,
@@ -261,6 +330,7 @@ impl Stack for XdpConfig {
             report,
             counters,
             taps,
+            watch: Some(watch(&interface)?),
             cores: starting
                 .into_iter()
                 .filter_map(|starting| starting.go(&redirect))

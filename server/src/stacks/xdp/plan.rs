@@ -189,6 +189,7 @@ mod tests {
             mtu: 1500,
             addresses: vec![],
             rx_queues,
+            rx_queues_max: rx_queues,
             driver: "test".into(),
         }
     }

@@ -35,8 +35,8 @@ use crate::time::Instant;
 
 pub use queue::{BATCH_FRAMES, Received, Transmit};
 
-/// How a queue is opened. Its memory is (`rx_ring_frames` + `tx_ring_frames`) frames of 2,048 bytes, or
-/// of 4,096 if the MTU is beyond 1,774, and 48 bytes of rings for each pair of frames.
+/// How a queue is opened. Its memory is (`rx_ring_frames` + `tx_ring_frames`) frames and 48 bytes of rings for each
+/// pair of them. A frame has 2,048 bytes, or 4,096 if the MTU is beyond 1,774, in zero-copy mode 1,006.
 #[derive(Debug, Clone)]
 pub struct XskConfig {
     /// Frames for reception, and entries of the rx and fill rings. A power of two.

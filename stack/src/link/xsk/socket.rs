@@ -62,25 +62,73 @@ pub(super) fn open(
             queues,
         });
     }
+    match (mode, config.zero_copy) {
+        (Mode::Generic, ZeroCopy::On) => {
+            Err(Refused { interface, queue }.no_zero_copy("generic mode copies"))
+        }
+        (Mode::Generic, ZeroCopy::Auto) | (_, ZeroCopy::Off) => {
+            open_when_free(interface, queue, Copying::Kernel, config)
+        }
+        (Mode::Native, ZeroCopy::On) => open_when_free(interface, queue, Copying::No, config),
+        // The two need frames of different sizes, so the choice is not left to the kernel.
+        (Mode::Native, ZeroCopy::Auto) => {
+            if !may_have_zero_copy(interface) {
+                return open_when_free(interface, queue, Copying::Kernel, config);
+            }
+            match open_when_free(interface, queue, Copying::No, config) {
+                Err(XskError::NoZeroCopy { .. } | XskError::MtuTooLarge { .. }) => {
+                    open_when_free(interface, queue, Copying::Kernel, config)
+                }
+                outcome => outcome,
+            }
+        }
+    }
+}
+
+/// Who moves the bytes of a frame between the driver's memory and ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copying {
+    /// Nobody: the NIC reads and writes our memory.
+    No,
+    /// The kernel.
+    Kernel,
+}
+
+/// False if the kernel says that the driver has no zero-copy at all; one that has may still refuse a queue.
+fn may_have_zero_copy(interface: &Interface) -> bool {
+    let features = interface.xdp().ok().and_then(|state| state.features);
+    features.is_none_or(|features| features.zero_copy)
+}
+
+fn open_when_free(
+    interface: &Interface,
+    queue: u32,
+    copying: Copying,
+    config: &XskConfig,
+) -> Result<Opened, XskError> {
     for _ in 0..RELEASE_RETRIES {
-        match try_open(interface, queue, mode, config) {
+        match try_open(interface, queue, copying, config) {
             Err(XskError::Busy { .. }) => sleep(RELEASE_RETRY_INTERVAL),
             outcome => return outcome,
         }
     }
-    try_open(interface, queue, mode, config)
+    try_open(interface, queue, copying, config)
 }
 
 fn try_open(
     interface: &Interface,
     queue: u32,
-    mode: Mode,
+    copying: Copying,
     config: &XskConfig,
 ) -> Result<Opened, XskError> {
     let refused = Refused { interface, queue };
-    let frame_bytes = frame_bytes(interface)?;
+    let frame_bytes = frame_bytes(interface, copying)?;
     let (umem, frames, huge_pages) = create_umem(&refused, frame_bytes, config)?;
-    let bind_flags = bind_flags(&refused, mode, config.zero_copy)?;
+    let bind_flags = BindFlags::XDP_USE_NEED_WAKEUP
+        | match copying {
+            Copying::No => BindFlags::XDP_ZEROCOPY,
+            Copying::Kernel => BindFlags::XDP_COPY,
+        };
 
     let socket_config = SocketConfig::builder()
         .rx_queue_size(ring_size("rx_ring_frames", config.rx_ring_frames)?)
@@ -94,7 +142,7 @@ fn try_open(
         .map_err(|_| refused.by("name the interface", io::ErrorKind::InvalidInput.into()))?;
     // SAFETY: the one precondition is about sharing a UMEM; this one was just made and is not shared.
     let (tx, rx, rings) = unsafe { Socket::new(socket_config, &umem, &name, queue) }
-        .map_err(|error| refused.bind(os_error(&error), config))?;
+        .map_err(|error| refused.bind(os_error(&error), copying))?;
     let (fill, completion) =
         rings.ok_or_else(|| refused.by("find the fill ring", io::ErrorKind::NotFound.into()))?;
 
@@ -126,17 +174,32 @@ fn try_open(
     })
 }
 
-/// The frame size that an interface's MTU needs.
-pub(super) fn frame_bytes(interface: &Interface) -> Result<u32, XskError> {
-    let needed = HEADROOM_BYTES + L2_BYTES + interface.mtu;
-    [XDP_UMEM_MIN_CHUNK_SIZE, LARGEST_FRAME_BYTES]
+/// The size of frames that hold what an interface of this MTU receives.
+fn frame_bytes(interface: &Interface, copying: Copying) -> Result<u32, XskError> {
+    let sizes = [XDP_UMEM_MIN_CHUNK_SIZE, LARGEST_FRAME_BYTES];
+    let needed = interface.mtu + L2_BYTES;
+    sizes
         .into_iter()
-        .find(|&bytes| needed <= bytes as usize)
+        .find(|&bytes| needed <= receive_bytes(bytes, copying))
         .ok_or_else(|| XskError::MtuTooLarge {
             interface: interface.name.clone(),
             mtu: interface.mtu,
-            max: LARGEST_FRAME_BYTES as usize - HEADROOM_BYTES - L2_BYTES,
+            max: receive_bytes(LARGEST_FRAME_BYTES, copying) - L2_BYTES,
         })
+}
+
+/// How many bytes the longest Ethernet frame may have that fits into one of ours.
+///
+/// In zero-copy mode the NIC is told how long its buffers are, and igb, igc and ixgbe's 82599 count that in units of
+/// 1 KiB, rounded down: of the 1,792 bytes behind the headroom of a 2,048-byte frame they use 1,024, and
+/// what is longer arrives in pieces.
+fn receive_bytes(frame_bytes: u32, copying: Copying) -> usize {
+    const BUFFER_UNIT_BYTES: usize = 1024;
+    let behind_headroom = frame_bytes as usize - HEADROOM_BYTES;
+    match copying {
+        Copying::No => behind_headroom / BUFFER_UNIT_BYTES * BUFFER_UNIT_BYTES,
+        Copying::Kernel => behind_headroom,
+    }
 }
 
 fn ring_size(ring: &'static str, frames: u32) -> Result<QueueSize, XskError> {
@@ -178,17 +241,6 @@ fn create_umem(
     let (umem, frames) = Umem::new(umem_config, count, false)
         .map_err(|error| refused.umem(os_error(&error), bytes))?;
     Ok((umem, frames, false))
-}
-
-/// Without either flag the kernel tries zero-copy and falls back to copying.
-fn bind_flags(refused: &Refused, mode: Mode, zero_copy: ZeroCopy) -> Result<BindFlags, XskError> {
-    let copying = match (mode, zero_copy) {
-        (Mode::Generic, ZeroCopy::On) => return Err(refused.no_zero_copy("generic mode copies")),
-        (Mode::Generic, ZeroCopy::Auto) | (_, ZeroCopy::Off) => BindFlags::XDP_COPY,
-        (Mode::Native, ZeroCopy::On) => BindFlags::XDP_ZEROCOPY,
-        (Mode::Native, ZeroCopy::Auto) => BindFlags::empty(),
-    };
-    Ok(BindFlags::XDP_USE_NEED_WAKEUP | copying)
 }
 
 fn set_busy_poll(socket: &OwnedFd, busy_poll: BusyPoll) -> io::Result<()> {
@@ -266,12 +318,12 @@ impl Refused<'_> {
         }
     }
 
-    fn bind(&self, source: io::Error, config: &XskConfig) -> XskError {
+    fn bind(&self, source: io::Error, copying: Copying) -> XskError {
         let (interface, queue) = (self.interface.name.clone(), self.queue);
         match Errno::from_io_error(&source) {
             Some(Errno::BUSY) => XskError::Busy { interface, queue },
             Some(Errno::NETDOWN) => XskError::Down { interface },
-            Some(_) if config.zero_copy == ZeroCopy::On => self.no_zero_copy(&source.to_string()),
+            Some(_) if copying == Copying::No => self.no_zero_copy(&source.to_string()),
             _ => self.by("bind an AF_XDP socket", source),
         }
     }
@@ -310,4 +362,35 @@ fn os_error(error: &(dyn Error + 'static)) -> io::Error {
         || io::Error::other(error.to_string()),
         io::Error::from_raw_os_error,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame_bytes_for(mtu: usize, copying: Copying) -> Option<u32> {
+        let interface = Interface {
+            mtu,
+            ..Interface::named("lo").unwrap()
+        };
+        frame_bytes(&interface, copying).ok()
+    }
+
+    #[test]
+    fn what_the_mtu_allows_fits_into_a_frame() {
+        for (mtu, expected) in [(1500, Some(2048)), (1774, Some(2048)), (1775, Some(4096))] {
+            assert_eq!(frame_bytes_for(mtu, Copying::Kernel), expected, "{mtu}");
+        }
+        assert_eq!(frame_bytes_for(3822, Copying::Kernel), Some(4096));
+        assert_eq!(frame_bytes_for(3823, Copying::Kernel), None);
+    }
+
+    #[test]
+    fn zero_copy_counts_on_whole_kibibytes_only() {
+        assert_eq!(frame_bytes_for(1006, Copying::No), Some(2048));
+        for mtu in [1007, 1500, 3054] {
+            assert_eq!(frame_bytes_for(mtu, Copying::No), Some(4096), "{mtu}");
+        }
+        assert_eq!(frame_bytes_for(3055, Copying::No), None);
+    }
 }
