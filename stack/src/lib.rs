@@ -39,6 +39,7 @@ pub mod random;
 pub mod redirect;
 #[cfg(feature = "xdp")]
 pub mod route;
+pub mod sender;
 pub mod service;
 pub mod shard;
 pub mod source_ports;
