@@ -94,9 +94,11 @@ impl Cubic {
         }
     }
 
-    /// Reduces the threshold for a loss that showed while `in_flight` bytes were in flight. The window
-    /// follows during recovery.
-    pub fn on_loss(&mut self, in_flight: u32, mss: u32) {
+    /// Reduces the threshold for a loss. The window follows during recovery.
+    ///
+    /// It is the window that is reduced, not what is in flight: a service that answers one request after
+    /// the other has little in flight, and the window does not grow meanwhile (section 4.6 allows it then).
+    pub fn on_loss(&mut self, mss: u32) {
         self.epoch = None;
         self.cwnd_prior = self.cwnd;
         // Fast convergence, section 4.7: leave room for a newcomer.
@@ -105,7 +107,7 @@ impl Cubic {
         } else {
             self.cwnd
         };
-        self.ssthresh = (u64::from(in_flight) * 7 / 10).max(u64::from(mss) * 2) as u32;
+        self.ssthresh = (u64::from(self.cwnd) * 7 / 10).max(u64::from(mss) * 2) as u32;
     }
 
     /// Recovery is over: the window is the threshold (RFC 6937, section 3).
@@ -216,7 +218,7 @@ mod tests {
     #[test]
     fn window_is_reduced_to_seven_tenths_and_is_back_after_k() {
         let mut cubic = Cubic::new(1_000 * MSS, Some(1_000 * MSS));
-        cubic.on_loss(1_000 * MSS, MSS);
+        cubic.on_loss(MSS);
         assert_eq!(cubic.threshold(), Some(700 * MSS));
         cubic.on_recovered(MSS);
         // K is the cube root of 300 / 0.4: 9.09 s.
@@ -232,7 +234,7 @@ mod tests {
     fn on_a_short_path_it_grows_at_least_as_reno() {
         let rtt = Duration::from_millis(10);
         let mut cubic = Cubic::new(20 * MSS, Some(20 * MSS));
-        cubic.on_loss(20 * MSS, MSS);
+        cubic.on_loss(MSS);
         cubic.on_recovered(MSS);
         let mut now = Instant::ZERO;
         for _ in 0..20 {
@@ -249,16 +251,16 @@ mod tests {
     #[test]
     fn two_losses_in_a_row_leave_room_for_others() {
         let mut cubic = Cubic::new(100 * MSS, Some(100 * MSS));
-        cubic.on_loss(100 * MSS, MSS);
+        cubic.on_loss(MSS);
         cubic.on_recovered(MSS);
-        cubic.on_loss(70 * MSS, MSS);
+        cubic.on_loss(MSS);
         assert_eq!(cubic.w_max, 70 * MSS * 17 / 20);
     }
 
     #[test]
     fn never_reduces_below_two_segments() {
         let mut cubic = Cubic::new(MSS, None);
-        cubic.on_loss(MSS, MSS);
+        cubic.on_loss(MSS);
         assert_eq!(cubic.threshold(), Some(2 * MSS));
     }
 
@@ -277,7 +279,7 @@ mod tests {
     #[test]
     fn extremes_do_not_overflow() {
         let mut cubic = Cubic::new(u32::MAX, Some(u32::MAX - 1));
-        cubic.on_loss(u32::MAX, u32::from(u16::MAX));
+        cubic.on_loss(u32::from(u16::MAX));
         cubic.on_recovered(u32::from(u16::MAX));
         for now in [0, i64::MAX / 2, 5] {
             let now = Instant::from_micros(now);

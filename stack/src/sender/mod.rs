@@ -407,27 +407,30 @@ impl Sender {
             return self.on_useless_ack(chunks, ack);
         }
         let is_window_changed = self.take_window(ack);
+        let has_dsack = self.has_sack && self.read_dsack(chunks, ack);
+        let is_unchanged = bytes == 0 && !ack.has_payload && !is_window_changed;
+        let is_repeated = is_unchanged && !is_before(ack.seq, self.window_seq);
+        self.answer_probe(
+            chunks,
+            ack.ack,
+            is_repeated && ack.sack.is_empty(),
+            has_dsack,
+        );
         if flight == 0 {
             self.arm_persist(chunks, config, now);
             return Acked::default();
         }
         let is_limited = self.take_is_limited(flight);
-        let delivery = self.release(chunks, ack, now);
-        let has_dsack = self.has_sack && self.read_dsack(chunks, ack);
-        let is_duplicate = bytes == 0
-            && !ack.has_payload
-            && !is_window_changed
-            && !is_before(ack.seq, self.window_seq);
-        if is_duplicate {
+        let delivery = self.release(chunks, ack, has_dsack, now);
+        if is_repeated {
             chunks.counters.dup_acks.increment();
         }
         let delivered = if self.has_sack {
             delivery.bytes
         } else {
-            self.count_dup_acks(bytes, is_duplicate)
+            self.count_dup_acks(bytes, is_repeated)
         };
         self.take_rtt(&delivery, bytes, ack.rtt, now);
-        self.answer_probe(chunks, ack.ack, is_duplicate && !has_dsack, has_dsack);
         self.find_losses(chunks, bytes, now);
         self.change_phase(chunks, config, bytes, delivered, is_limited, now);
         self.restart_timers(chunks, config, bytes, delivery.bytes, now);
@@ -867,7 +870,13 @@ impl Sender {
 
     /// Gives back what is acknowledged, and marks what is SACKed.
     #[inline]
-    fn release(&mut self, chunks: &mut Chunks, ack: &Ack<'_>, now: Instant) -> Delivery {
+    fn release(
+        &mut self,
+        chunks: &mut Chunks,
+        ack: &Ack<'_>,
+        has_dsack: bool,
+        now: Instant,
+    ) -> Delivery {
         let mut delivery = Delivery::default();
         let min = self.rtt.min();
         let sacked_before = self.kept.sacked;
@@ -884,8 +893,9 @@ impl Sender {
         self.kept.release(chunks, ack.ack, &mut note);
         let sacked_and_acked = sacked_before - self.kept.sacked;
         let mut bytes = ack.ack.wrapping_sub(una) - sacked_and_acked;
-        if self.has_sack && !ack.sack.is_empty() {
-            bytes += mark_sacked(&mut self.kept, chunks, ack, &mut note);
+        let blocks = &ack.sack[usize::from(has_dsack)..];
+        if self.has_sack && !blocks.is_empty() {
+            bytes += mark_sacked(&mut self.kept, chunks, blocks, &mut note);
         }
         delivery.bytes = bytes;
         delivery
@@ -968,7 +978,8 @@ impl Sender {
         is_limited || self.phase == Phase::Loss
     }
 
-    /// Looks at what a tail loss probe has brought (RFC 8985, section 7.4).
+    /// Looks at what a tail loss probe has brought (RFC 8985, section 7.4). That it repaired a loss
+    /// shows only when something later is acknowledged: until then a DSACK may still come.
     fn answer_probe(
         &mut self,
         chunks: &Chunks,
@@ -982,11 +993,11 @@ impl Sender {
         }
         let is_over = if !probe.was_resent || has_dsack {
             true
-        } else if is_before(probe.end, ack) || self.kept.flight() == 0 {
+        } else if is_before(probe.end, ack) {
             // The probe was received and the original was not, or a DSACK would say so.
             if self.has_sack {
                 chunks.counters.loss_probe_recoveries.increment();
-                self.cubic.on_loss(self.kept.flight(), u32::from(self.mss));
+                self.cubic.on_loss(u32::from(self.mss));
                 self.cubic.on_recovered(u32::from(self.mss));
             }
             true
@@ -1065,12 +1076,14 @@ impl Sender {
                 return;
             }
         } else if self.phase == Phase::Recovery {
-            self.reduce_rate(delivered, 0);
+            // A partial acknowledgment sends the next one that is missing at once (RFC 6582, section 3.2).
+            let is_partial = !self.has_sack && bytes > 0;
+            self.reduce_rate(delivered, if is_partial { mss } else { 0 });
             return;
         }
         if self.phase == Phase::Open && self.kept.lost > 0 {
             chunks.counters.recoveries.increment();
-            self.cubic.on_loss(self.kept.flight(), mss);
+            self.cubic.on_loss(mss);
             self.phase = Phase::Recovery;
             self.recover = self.kept.nxt;
             self.probe_at = NEVER;
@@ -1128,7 +1141,6 @@ impl Sender {
             self.probe_at = NEVER;
             self.reorder_at = NEVER;
             self.probe_is_due = false;
-            self.probe = None;
             self.dup_acks = 0;
             self.arm_persist(chunks, config, now);
         } else if bytes > 0 || delivered > 0 {
@@ -1142,7 +1154,10 @@ impl Sender {
     #[inline]
     fn arm_probe(&mut self, config: &Config, now: Instant) {
         self.probe_at = NEVER;
-        if self.phase != Phase::Open || self.kept.sacked > 0 || self.probe.is_some() {
+        let is_unanswered = self
+            .probe
+            .is_some_and(|probe| is_before(self.kept.una, probe.end));
+        if self.phase != Phase::Open || self.kept.sacked > 0 || is_unanswered {
             return;
         }
         let Some(srtt) = self.rtt.smoothed() else {
@@ -1170,6 +1185,9 @@ impl Sender {
             .first_queued(chunks)
             .is_some_and(|handle| self.window_allows(chunks.get(handle).len).is_none());
         if !is_blocked {
+            if self.rto_at != NEVER {
+                self.rtt.end_back_off();
+            }
             self.rto_at = NEVER;
             self.window_probe_is_due = false;
         } else if self.rto_at == NEVER {
@@ -1214,7 +1232,7 @@ impl Sender {
             Phase::Loss => is_first,
         };
         if is_new_loss {
-            self.cubic.on_loss(self.kept.flight(), u32::from(self.mss));
+            self.cubic.on_loss(u32::from(self.mss));
         }
         if chunks.get(head).is_sacked {
             self.kept.forget_sacked(chunks);
@@ -1252,13 +1270,13 @@ impl Sender {
 fn mark_sacked(
     kept: &mut Kept,
     chunks: &mut Chunks,
-    ack: &Ack<'_>,
+    blocks: &[Block],
     note: &mut impl FnMut(&Chunk),
 ) -> u32 {
     let mut valid = [Block::default(); sack::BLOCKS_MAX];
     let mut count = 0;
     let mut highest = kept.una;
-    for block in ack.sack.iter().take(sack::BLOCKS_MAX) {
+    for block in blocks.iter().take(sack::BLOCKS_MAX) {
         let is_in_flight =
             block.is_valid() && is_before(kept.una, block.start) && !is_before(kept.nxt, block.end);
         if is_in_flight {

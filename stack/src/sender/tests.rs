@@ -264,7 +264,35 @@ fn a_probe_that_arrives_twice_reduces_nothing() {
     story.after_ms(5).ack(2000);
     let window = story.sender.congestion_window();
     story.sack(2000, &[(1000, 2000)]);
-    assert!(story.sender.congestion_window() >= window.min(10_000) * 7 / 10);
+    story.queue(1000);
+    story.after_ms(20).ack(3000);
+    assert!(story.sender.congestion_window() >= window);
+    assert_eq!(story.chunks.counters.dsack_recv.get(), 1);
+    assert_eq!(story.chunks.counters.sack_discards.get(), 0);
+    assert_eq!(story.chunks.counters.loss_probe_recoveries.get(), 0);
+}
+
+#[test]
+fn a_probe_that_repaired_a_loss_reduces_the_window_with_the_next_ack() {
+    let mut story = Story::with_sack();
+    story.queue(2000);
+    assert_eq!(story.wait().1, Timeout::Probe);
+    story.after_ms(20).ack(2000);
+    story.queue(1000);
+    story.after_ms(20).ack(3000);
+    assert_eq!(story.chunks.counters.loss_probe_recoveries.get(), 1);
+    assert_eq!(story.sender.congestion_window(), 7_000);
+}
+
+#[test]
+fn every_lone_tail_gets_its_probe() {
+    let mut story = Story::new(true, 1 << 20, 1);
+    for n in 1..10 {
+        story.queue(150);
+        assert_eq!(story.wait().1, Timeout::Probe);
+        story.after_ms(1).ack(n * 150);
+    }
+    assert_eq!(story.chunks.counters.timeouts.get(), 0);
 }
 
 // RFC 6582, RFC 5681, RFC 3042: without SACK.
