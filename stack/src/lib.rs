@@ -35,6 +35,7 @@ pub mod outbound;
 pub mod packet;
 pub mod prefetch;
 pub mod random;
+pub mod receiver;
 #[cfg(feature = "xdp")]
 pub mod redirect;
 #[cfg(feature = "xdp")]
