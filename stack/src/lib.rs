@@ -36,10 +36,12 @@ pub mod packet;
 pub mod path;
 pub mod prefetch;
 pub mod random;
+pub mod receiver;
 #[cfg(feature = "xdp")]
 pub mod redirect;
 #[cfg(feature = "xdp")]
 pub mod route;
+pub mod sender;
 pub mod service;
 pub mod shard;
 pub mod shared;

@@ -1,0 +1,76 @@
+//! Copying a payload and adding it up in one pass.
+
+/// Copies `from` to the beginning of `to`, and returns the ones' complement sum of what was copied
+/// (RFC 1071), as big-endian words, folded to 16 bits and not inverted; an odd last byte is padded
+/// with a zero behind it.
+///
+/// # Panics
+///
+/// If `to` is shorter than `from`.
+#[inline]
+pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> u16 {
+    let to = &mut to[..from.len()];
+    let (words, rest) = from.as_chunks::<8>();
+    let (to_words, to_rest) = to.as_chunks_mut::<8>();
+    // The halves are summed apart: neither sum overflows below 2^32 words, and the loop needs no carry.
+    let (mut low, mut high) = (0_u64, 0_u64);
+    for (to, from) in to_words.iter_mut().zip(words) {
+        *to = *from;
+        let word = u64::from_ne_bytes(*from);
+        low += word & 0xffff_ffff;
+        high += word >> 32;
+    }
+    to_rest.copy_from_slice(rest);
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let last = u64::from_ne_bytes(last);
+    let sum = fold(low + high + (last & 0xffff_ffff) + (last >> 32));
+    // A sum of byte-swapped words is the byte-swapped sum (RFC 1071, section 2 (B)).
+    u16::from_be_bytes(sum.to_ne_bytes())
+}
+
+/// Ones' complement sum of `bytes`; see [`copy_and_sum`].
+#[cfg(test)]
+fn sum(bytes: &[u8]) -> u16 {
+    copy_and_sum(&mut vec![0; bytes.len()], bytes)
+}
+
+#[inline]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use smoltcp::wire::checksum;
+
+    use super::*;
+
+    #[test]
+    fn sums_the_example_of_rfc_1071() {
+        assert_eq!(
+            sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
+            0xddf2
+        );
+        assert_eq!(sum(&[]), 0);
+        assert_eq!(sum(&[0xab]), 0xab00);
+        assert_eq!(sum(&[0xff; 1536]), 0xffff);
+    }
+
+    proptest! {
+        #[test]
+        fn copies_and_sums_as_the_reference_does(
+            bytes in proptest::collection::vec(any::<u8>(), 0..1537)
+        ) {
+            let mut copy = vec![0; bytes.len()];
+            let sum = copy_and_sum(&mut copy, &bytes);
+            prop_assert_eq!(sum, checksum::data(&bytes));
+            prop_assert_eq!(copy, bytes);
+        }
+    }
+}
