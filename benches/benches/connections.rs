@@ -17,8 +17,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Responder};
-use barewire::site::{self, Site};
+use barewire::http::{HttpCounters, Limits};
+use barewire::site::{self, Site, SiteResponder};
 use barewire::stacks::epoll::Epoll;
 use barewire::stacks::kernel::KernelConfig;
 use barewire::stacks::uring::Uring;
@@ -276,8 +276,8 @@ impl Drop for Server {
     }
 }
 
-fn responder(_core: usize) -> Responder<Site> {
-    let routes = site::routes(false);
+fn responder(_core: usize) -> SiteResponder {
+    let routes = site::routes(false).expect("the table is consistent");
     let events = Events::new(EventsConfig::new(1)).unwrap();
     let site = Site {
         events: events.shard(0),

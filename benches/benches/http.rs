@@ -9,8 +9,9 @@ use std::sync::Arc;
 use barewire::events::{Events, EventsConfig, Stats};
 use barewire::http::{
     Answer, Connection, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route,
+    Routes,
 };
-use barewire::site::{self, Site};
+use barewire::site::{self, Site, SiteResponder};
 use barewire_stack::service::{Input, Reply, Service};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde::Serialize;
@@ -42,8 +43,8 @@ const CHUNKED_EVENT: &str = "POST /event HTTP/1.1\r\nHost: server\r\nTransfer-En
 
 const MALFORMED: &str = "GET /plaintext HTTP/1.1\r\nHost : server\r\n\r\n";
 
-fn responder() -> Responder<Site> {
-    let routes = site::routes(true);
+fn responder() -> SiteResponder {
+    let routes = site::routes(true).expect("the table is consistent");
     let events = Events::new(EventsConfig::new(1)).expect("one core can count");
     let counters = Arc::new(HttpCounters::new(&routes));
     let mut responder = site::responder(
@@ -111,28 +112,32 @@ fn requests(criterion: &mut Criterion) {
 
 /// A minimal request for the last route of tables of different lengths: the difference is the search.
 fn routes(criterion: &mut Criterion) {
-    fn answer(_: &mut (), _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    fn answer(_: &mut (), request: &Request<'_>, response: Response<'_, '_>) -> Answer {
+        black_box(request.param("number"));
         response.text("ok")
     }
 
     let mut group = criterion.benchmark_group("http/routes");
-    for count in [1_usize, 8, 64] {
-        let routes: Vec<&'static Route<()>> = (0..count)
-            .map(|number| {
-                let path: &'static str = format!("/path/number/{number}").leak();
-                &*Box::leak(Box::new(Route::new(
-                    path,
-                    &[(Method::Get, Handler::Head(answer))],
-                )))
-            })
+    for (name, count, has_params) in [
+        ("1", 1, false),
+        ("8", 8, false),
+        ("64", 64, false),
+        ("8/parameter", 8, true),
+        ("64/parameter", 64, true),
+    ] {
+        let path = |number| match (number, has_params) {
+            (0, true) => "/path/number/{number}".to_owned(),
+            _ => format!("/path/number/{number}"),
+        };
+        let routes: Vec<_> = (0..count)
+            .map(|number| Route::with_path(path(number), &[(Method::Get, Handler::Head(answer))]))
             .collect();
-        let counters = Arc::new(HttpCounters::new(&routes));
-        let mut responder = Responder::new(&routes, (), Limits::default(), counters);
+        let mut responder = Responder::new(&Routes::new(&routes).unwrap(), ());
         responder.on_clock(784_111_777);
-        let last = count - 1;
+        let last = if has_params { count } else { count - 1 };
         let request = format!("GET /path/number/{last} HTTP/1.1\r\nHost: server\r\n\r\n");
         let mut space = vec![0; 64 * 1024];
-        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
             bencher.iter(|| {
                 let mut connection = Connection::default();
                 let mut reply = Reply::new(&mut space);

@@ -8,8 +8,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Responder};
-use barewire::site::{self, Site};
+use barewire::http::{HttpCounters, Limits};
+use barewire::site::{self, Site, SiteResponder};
 use barewire_conformance::driver::{Connection, Memory};
 use proptest::prelude::*;
 use serde_json::json;
@@ -143,7 +143,7 @@ impl Model {
 }
 
 /// A core of the server, and a connection to it.
-type Core = (Memory<Responder<Site>>, Connection<Responder<Site>>);
+type Core = (Memory<SiteResponder>, Connection<SiteResponder>);
 
 struct Server {
     cores: Vec<Core>,
@@ -157,7 +157,7 @@ impl Server {
             ..EventsConfig::new(CORES)
         };
         let events = Events::new(config).unwrap();
-        let routes = site::routes(false);
+        let routes = site::routes(false).expect("the table is consistent");
         let core = |core| {
             let site = Site {
                 events: events.shard(core),

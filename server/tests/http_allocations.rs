@@ -57,7 +57,7 @@ fn the_counter_counts() {
 
 #[test]
 fn no_request_allocates_whatever_it_is() {
-    let routes = site::routes(true);
+    let routes = site::routes(true).expect("the table is consistent");
     let events = Events::new(EventsConfig {
         users_max: 100,
         ..EventsConfig::new(1)

@@ -10,12 +10,9 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use barewire::http::{
-    Answer, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route,
-};
+use barewire::http::{Answer, Handler, Method, Request, Responder, Response, Route, Routes};
 use barewire_conformance::driver::{Driver, Memory};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -246,19 +243,18 @@ fn seen_by_responder(requests: &[u8]) -> Vec<Seen> {
         response.text("")
     }
 
-    fn post(seen: &mut Vec<Seen>, body: &[u8], response: Response<'_, '_>) -> Answer {
+    fn post(
+        seen: &mut Vec<Seen>,
+        _: &Request<'_>,
+        body: &[u8],
+        response: Response<'_, '_>,
+    ) -> Answer {
         seen.push(Seen::Post(body.to_vec()));
         response.text("")
     }
 
-    let routes: Vec<_> = ROUTES.iter().collect();
-    let counters = Arc::new(HttpCounters::new(&routes));
-    let mut memory = Memory::new(Responder::new(
-        &routes,
-        Vec::new(),
-        Limits::default(),
-        counters,
-    ));
+    let routes = Routes::new(ROUTES).unwrap();
+    let mut memory = Memory::new(Responder::new(&routes, Vec::new()));
     memory.exchange(&[requests]).unwrap();
     memory.service.into_state()
 }

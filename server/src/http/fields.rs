@@ -6,7 +6,6 @@ use std::ops::Range;
 use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::refusal::Refusal;
-use super::response::Persistence;
 use super::target::is_authority;
 
 /// The minor version of HTTP/1 that a request speaks.
@@ -45,12 +44,25 @@ pub(super) enum Expectation {
     Unknown,
 }
 
+/// Whether the connection is open after a response, and how it has to be said (RFC 9112, section 9.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Persistence {
+    /// HTTP/1.1: open unless somebody says otherwise.
+    #[default]
+    Open,
+    /// HTTP/1.0 with `keep-alive`: open, and said so.
+    OpenSaid,
+    /// Closed after this response.
+    Close,
+}
+
 /// The meaning of the fields that matter to the responder itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Meaning {
     pub(super) framing: Framing,
     pub(super) persistence: Persistence,
     pub(super) expectation: Expectation,
+    pub(super) version: Version,
 }
 
 /// The most field lines that a head can have, whatever the configured limit.
@@ -122,7 +134,7 @@ fn parse_into<'a>(
 }
 
 /// Iterates over the lines of a valid field section: names and values without white space around them.
-pub(super) fn lines(section: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn lines<'a>(section: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
     section.split(|byte| *byte == b'\r').filter_map(|line| {
         let line = line.strip_prefix(b"\n").unwrap_or(line);
         let colon = line.iter().position(|byte| *byte == b':')?;
@@ -191,6 +203,7 @@ impl Seen {
                 Version::Http11 if !self.host => return Err(Refusal::HostMissing),
                 Version::Http11 => self.expectation,
             },
+            version,
         })
     }
 

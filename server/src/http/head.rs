@@ -10,42 +10,13 @@
 //! 2. the request line is malformed: as soon as it is complete, or too long;
 //! 3. a field is malformed: as soon as the head is complete, or too large.
 
-use super::fields::{self, FIELDS_MAX, Meaning, Version};
+use super::fields::{self, Meaning, Version};
+use super::limits::Limits;
+use super::method::Method;
 use super::refusal::Refusal;
-use super::request::{Method, Request};
+use super::request::Request;
 use super::scan::{is_target_byte, is_token_byte, path_end, target_end};
 use super::target::Target;
-
-/// What a request may cost. Beyond these the request is refused, counted, and the connection closed.
-///
-/// A stack's receive buffer limits head and body as well: what does not fit it is refused likewise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Request line, header fields and empty line: 431 beyond.
-    pub head_bytes_max: usize,
-    /// The request target: 414 beyond. RFC 9112, section 3, wants 8,000 octets for a request line.
-    pub target_bytes_max: usize,
-    /// Header fields: 431 beyond. At most [`Limits::HEADERS_MAX`].
-    pub headers_max: usize,
-    /// The body, decoded, where it is not streamed: 413 beyond.
-    pub body_bytes_max: usize,
-}
-
-impl Limits {
-    /// The largest `headers_max`: the fields of a head are kept on the stack while it is parsed.
-    pub const HEADERS_MAX: usize = FIELDS_MAX;
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            head_bytes_max: 16 * 1024,
-            target_bytes_max: 8000,
-            headers_max: 100,
-            body_bytes_max: 64 * 1024,
-        }
-    }
-}
 
 /// How far the search for the end of a head has come. Kept between calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -97,6 +68,7 @@ pub(super) fn find<'a>(
                 method: line.method,
                 target: line.target,
                 fields: &bytes[line.len..len],
+                route: "",
             };
             Ok(Some(Head {
                 request,

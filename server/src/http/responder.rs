@@ -1,4 +1,4 @@
-//! The state machine of a connection: from bytes to requests to responses.
+//! The state machine of an HTTP/1.1 connection: from bytes to requests to responses.
 
 use std::sync::Arc;
 
@@ -6,164 +6,152 @@ use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
 
 use super::body::Body;
 use super::chunked::Found;
+use super::connection::{Collect, Connection, Exchange, Phase, Turn};
+use super::content::{LAST_CHUNK, Sent, put_chunk};
 use super::counters::HttpCounters;
-use super::date::ServerAndDate;
+use super::date::{InvalidServer, ServerAndDate};
 use super::durations::Stopwatch;
-use super::fields::{Expectation, Framing};
-use super::head::{self, Head, Limits, Search};
+use super::encode::{ROOM_MIN, put};
+use super::fields::{Expectation, Framing, Persistence};
+use super::head::{self, Head, Search};
+use super::limits::Limits;
+use super::method::Method;
+use super::middleware::Middleware;
+use super::origin::Origin;
 use super::refusal::Refusal;
-use super::request::{Method, Request};
-use super::response::{
-    Answer, BODY_BYTES_MAX, ContentType, Envelope, HEAD_BYTES_MAX, Persistence, Piece, Response,
-    put,
-};
-use super::routes::{Handler, Route, Routes, Stream, allow};
-use super::status::Status;
-
-/// Where each response is logged, at level debug.
-///
-/// Off, it costs a response the look at one number. On, the core itself writes the line and waits for
-/// the log: this is for looking, not for load.
-pub const REQUEST_LOG: &str = "barewire::request";
+use super::request::Request;
+use super::response::Response;
+use super::response_fields::ResponseFields;
+use super::routes::{Handler, Routes};
 
 /// One core's HTTP server: the routes, what their handlers share, and what all connections share.
+///
+/// `S` is the state of the handlers, `M` what is done around each of them; see
+/// [`middleware`](super::middleware).
 #[derive(Debug)]
-pub struct Responder<S: 'static> {
+pub struct Responder<S: 'static, M = ()> {
     routes: Routes<S>,
-    state: S,
-    limits: Limits,
-    counters: Arc<HttpCounters>,
-    stopwatch: Stopwatch,
-    /// The index under which requests are counted that match no route.
-    no_route: usize,
-    server_and_date: ServerAndDate,
-    /// The `Allow` field of `OPTIONS *`.
-    allow: Piece<64>,
-    draining: bool,
-    /// Where a chunked body is put together for its handler.
-    decoded: Vec<u8>,
-}
-
-/// What is kept of a connection between two calls. No bytes of requests or responses are.
-#[derive(Debug, Default)]
-pub struct Connection {
-    phase: Phase,
-    /// What happens after the response to the request that is being handled.
-    persistence: Persistence,
-    /// When the request began that could not be answered at once; 0: there is none.
-    began_ns: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    /// The next thing to arrive is a head.
-    Head(Search),
-    /// A handler wants the whole body.
-    Collect(Collect),
-    /// The response is written; nobody wants the body, at most `allowance` bytes of which may follow.
-    Discard { body: Body, allowance: u64 },
-    /// The body is sent back.
-    Echo(Body),
-    /// A body is generated.
-    Stream { stream: Stream, offset: u64 },
-    /// Nothing matters any more.
-    Closed,
-}
-
-/// A body on its way to a handler. It stays in the input until it is complete.
-#[derive(Debug, Clone, Copy)]
-struct Collect {
-    route: u16,
-    method: u8,
-    head_only: bool,
-    body: Body,
-    /// Bytes of the input that were looked at, and the data in them. Only used if it is chunked.
-    scanned: u32,
-    decoded: u32,
-}
-
-impl Default for Phase {
-    fn default() -> Self {
-        Phase::Head(Search::default())
-    }
-}
-
-/// What one turn of the state machine did.
-struct Turn {
-    consumed: usize,
-    /// A request's last byte was consumed.
-    ends_message: bool,
-    /// What to wait for, or another turn.
-    next: Option<Next>,
-}
-
-impl Turn {
-    fn go_on(consumed: usize) -> Self {
-        Turn {
-            consumed,
-            ends_message: false,
-            next: None,
-        }
-    }
-
-    fn wait(next: Next) -> Self {
-        Turn {
-            consumed: 0,
-            ends_message: false,
-            next: Some(next),
-        }
-    }
+    origin: Origin<S, M>,
+    /// Where a chunked body is put together, and a path decoded.
+    scratch: Vec<u8>,
 }
 
 impl<S> Responder<S> {
-    /// A responder for one core. `counters` must have been made for the same `routes`.
+    /// A responder for one core, with the default limits and counters of its own.
+    pub fn new(routes: &Routes<S>, state: S) -> Self {
+        let limits = Limits::default();
+        Responder {
+            routes: routes.clone(),
+            origin: Origin {
+                state,
+                middleware: (),
+                limits,
+                counters: Arc::new(HttpCounters::new(routes)),
+                stopwatch: Stopwatch::new(routes.len() + 1),
+                server_and_date: ServerAndDate::new(),
+                fields: ResponseFields::new(limits.response_fields_bytes_max),
+                draining: false,
+            },
+            scratch: scratch(&limits),
+        }
+    }
+}
+
+impl<S, M: Middleware<S>> Responder<S, M> {
+    /// With other limits.
     ///
     /// # Panics
     ///
     /// If a limit does not fit in 32 bits.
-    pub fn new(
-        routes: &[&'static Route<S>],
-        state: S,
-        limits: Limits,
-        counters: Arc<HttpCounters>,
-    ) -> Self {
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
         let bytes_max = limits.head_bytes_max.max(limits.body_bytes_max);
         assert!(u32::try_from(bytes_max).is_ok(), "{limits:?}");
-        let methods = [
-            Method::Get,
-            Method::Post,
-            Method::Put,
-            Method::Patch,
-            Method::Delete,
-        ];
-        Responder {
-            allow: allow(methods.into_iter().filter(|method| {
-                routes
-                    .iter()
-                    .any(|route| route.methods.iter().any(|(each, _)| each == method))
-            })),
-            routes: Routes::new(routes),
-            stopwatch: Stopwatch::new(routes.len() + 1),
-            no_route: routes.len(),
+        self.origin.fields = ResponseFields::new(limits.response_fields_bytes_max);
+        self.origin.limits = limits;
+        self.scratch = scratch(&limits);
+        self
+    }
+
+    /// Counts in `counters`, which somebody else reads.
+    ///
+    /// # Panics
+    ///
+    /// If they were not made for the same routes.
+    #[must_use]
+    pub fn with_counters(mut self, counters: Arc<HttpCounters>) -> Self {
+        assert_eq!(
+            counters.routes().len(),
+            self.routes.len() + 1,
+            "counters of other routes"
+        );
+        self.origin.counters = counters;
+        self
+    }
+
+    /// Says `server` in the field `Server`; nothing if it is empty.
+    ///
+    /// # Errors
+    ///
+    /// If it is longer than 57 bytes, or not ASCII that can be printed.
+    pub fn with_server(mut self, server: &str) -> Result<Self, InvalidServer> {
+        self.origin.server_and_date.set_server(server)?;
+        Ok(self)
+    }
+
+    /// Does `middleware` around every handler, and around what is done there already.
+    pub fn with_middleware<N: Middleware<S>>(self, middleware: N) -> Responder<S, (N, M)> {
+        let Origin {
             state,
+            middleware: inner,
             limits,
             counters,
-            server_and_date: ServerAndDate::new(),
-            draining: false,
-            decoded: Vec::with_capacity(limits.body_bytes_max),
+            stopwatch,
+            server_and_date,
+            fields,
+            draining,
+        } = self.origin;
+        Responder {
+            routes: self.routes,
+            origin: Origin {
+                state,
+                middleware: (middleware, inner),
+                limits,
+                counters,
+                stopwatch,
+                server_and_date,
+                fields,
+                draining,
+            },
+            scratch: self.scratch,
         }
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &Arc<HttpCounters> {
+        &self.origin.counters
+    }
+
+    /// What its handlers share.
+    pub fn state(&self) -> &S {
+        &self.origin.state
     }
 
     /// Ends the responder and returns what its handlers shared.
     pub fn into_state(self) -> S {
-        self.state
+        self.origin.state
     }
 }
 
-impl<S> Service for Responder<S> {
+/// Room for the longest body, or path, that has to be decoded.
+fn scratch(limits: &Limits) -> Vec<u8> {
+    Vec::with_capacity(limits.body_bytes_max.max(limits.target_bytes_max))
+}
+
+impl<S, M: Middleware<S>> Service for Responder<S, M> {
     type Connection = Connection;
 
-    const REPLY_BYTES_MIN: usize = HEAD_BYTES_MAX + BODY_BYTES_MAX;
+    const REPLY_BYTES_MIN: usize = ROOM_MIN;
 
     #[inline]
     fn on_input(
@@ -178,6 +166,21 @@ impl<S> Service for Responder<S> {
             next: Next::Close,
         };
         loop {
+            if connection.sending.is_pending() {
+                match connection.sending.go_on(reply) {
+                    Sent::All => {}
+                    Sent::Part => {
+                        progress.next = Next::Send;
+                        return progress;
+                    }
+                    Sent::Broken => {
+                        self.origin.counters.contents_broken.increment();
+                        connection.phase = Phase::Closed;
+                        progress.next = Next::Abort;
+                        return progress;
+                    }
+                }
+            }
             let bytes = &input.bytes[progress.consumed..];
             let full = input.full && progress.consumed == 0;
             let turn = match connection.phase {
@@ -187,12 +190,7 @@ impl<S> Service for Responder<S> {
                     self.discard(connection, body, allowance, bytes)
                 }
                 Phase::Echo(body) => self.echo(connection, body, bytes, reply),
-                Phase::Stream { stream, offset } => stream_on(connection, stream, offset, reply),
-                Phase::Closed => Turn {
-                    consumed: bytes.len(),
-                    ends_message: false,
-                    next: Some(Next::Close),
-                },
+                Phase::Closed => Turn::wait_after(bytes.len(), Next::Close),
             };
             progress.consumed += turn.consumed;
             progress.messages += u32::from(turn.ends_message);
@@ -204,39 +202,46 @@ impl<S> Service for Responder<S> {
     }
 
     fn on_timeout(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
+        let has_room = reply.remaining() >= ROOM_MIN && !connection.sending.is_pending();
         match connection.phase {
-            Phase::Head(search) if !search.has_begun() => {}
-            Phase::Head(_) if reply.remaining() >= Self::REPLY_BYTES_MIN => {
-                let refusal = (Refusal::Timeout, self.no_route);
+            Phase::Head(search) if search.has_begun() && has_room => {
+                let refusal = (Refusal::Timeout, self.no_route());
                 self.refuse(connection, refusal, false, reply);
             }
-            Phase::Collect(collect) if reply.remaining() >= Self::REPLY_BYTES_MIN => {
+            Phase::Collect(collect) if has_room => {
                 let refusal = (Refusal::Timeout, collect.route.into());
                 self.refuse(connection, refusal, false, reply);
             }
-            Phase::Discard { .. } => self.counters.bodies_abandoned.increment(),
+            Phase::Discard { .. } => self.origin.counters.bodies_abandoned.increment(),
             _ => {}
         }
         connection.phase = Phase::Closed;
     }
 
     fn on_clock(&mut self, unix_time_s: u64) {
-        self.server_and_date.set(unix_time_s);
+        self.origin.server_and_date.set(unix_time_s);
     }
 
     #[inline]
     fn on_time(&mut self, now_ns: u64) {
-        self.stopwatch.on_time(now_ns, |route, ns, requests| {
-            self.counters.record(route, ns, requests);
+        let Origin {
+            stopwatch,
+            counters,
+            middleware,
+            ..
+        } = &mut self.origin;
+        stopwatch.on_time(now_ns, |route, ns, requests| {
+            counters.record(route, ns, requests);
         });
+        middleware.on_time(now_ns);
     }
 
     fn on_drain(&mut self) {
-        self.draining = true;
+        self.origin.draining = true;
     }
 }
 
-impl<S> Responder<S> {
+impl<S, M: Middleware<S>> Responder<S, M> {
     /// Takes a request's head and answers it, or prepares for its body.
     #[inline]
     fn head(
@@ -250,16 +255,16 @@ impl<S> Responder<S> {
         if bytes.is_empty() {
             return Turn::wait(Next::Receive(Expect::Message));
         }
-        if reply.remaining() < Self::REPLY_BYTES_MIN {
-            self.suspend(connection);
+        if reply.remaining() < ROOM_MIN {
+            self.origin.suspend(connection);
             return Turn::wait(Next::Send);
         }
-        let served = match head::find(bytes, full, &mut search, &self.limits) {
-            Ok(Some(head)) => self.serve(connection, &head, reply),
+        let served = match head::find(bytes, full, &mut search, &self.origin.limits) {
+            Ok(Some(head)) => self.serve(connection, head, bytes, full, reply),
             Ok(None) => {
                 connection.phase = Phase::Head(search);
                 let expect = if search.has_begun() {
-                    self.suspend(connection);
+                    self.origin.suspend(connection);
                     Expect::Head
                 } else {
                     Expect::Message
@@ -276,52 +281,105 @@ impl<S> Responder<S> {
     fn serve(
         &mut self,
         connection: &mut Connection,
-        head: &Head<'_>,
+        head: Head<'_>,
+        bytes: &[u8],
+        full: bool,
         reply: &mut Reply<'_>,
     ) -> Result<Turn, Refusal> {
-        let Head {
-            request, meaning, ..
-        } = head;
+        let meaning = head.meaning;
         if meaning.expectation == Expectation::Unknown {
             return Err(Refusal::Expectation);
         }
         let mut exchange = Exchange {
-            route: self.no_route,
+            route: self.no_route(),
             head_len: head.len,
-            head_only: request.method == Method::Head,
+            head_only: head.request.method == Method::Head,
+            version: meaning.version,
             framing: meaning.framing,
             expects_continue: meaning.expectation == Expectation::Continue
                 && meaning.framing.has_body(),
         };
-        connection.persistence = if self.draining {
+        connection.persistence = if self.origin.draining {
             Persistence::Close
         } else {
             meaning.persistence
         };
 
-        let Some(route) = self.routes.find(&request.target) else {
-            return self.serve_unrouted(connection, request, exchange, reply);
+        let target = &head.request.target;
+        let Some(route) = self.routes.find(target, &mut self.scratch)? else {
+            return self.serve_unrouted(connection, &head.request, exchange, reply);
         };
         exchange.route = route;
-        let Some((method, handler)) = self.routes.entry(route).find(request.method) else {
-            return Ok(self.serve_other_method(connection, request, exchange, reply));
+        let Some((method, handler)) = self.routes.entry(route).find(head.request.method) else {
+            return Ok(self.serve_other_method(connection, &head.request, exchange, reply));
+        };
+        let request = &Request {
+            route: self.routes.entry(route).path(),
+            ..head.request
         };
         match handler {
             Handler::Head(handler) => {
-                let envelope = self.settle(connection, &exchange);
-                let answer = handler(
-                    &mut self.state,
-                    request,
-                    Response::new(envelope, &self.server_and_date, reply),
-                );
-                Ok(self.skip_body(connection, exchange, answer))
+                settle(connection, &exchange, &self.origin.limits);
+                self.origin
+                    .answer(connection, request, &exchange, reply, |state, response| {
+                        handler(state, request, response)
+                    });
+                Ok(skip_body(connection, exchange, &self.origin.limits))
             }
-            Handler::Body(_) => Ok(self.begin_collecting(connection, exchange, method, reply)),
-            Handler::Stream(handler) => {
-                let stream = handler(&mut self.state, request);
-                Ok(self.begin_stream(connection, exchange, stream, reply))
+            Handler::Body(handler) => {
+                if let Some(refusal) = refuses_body(&exchange, &self.origin.limits) {
+                    let refusal = (refusal, exchange.route);
+                    return Ok(self.refuse(connection, refusal, exchange.head_only, reply));
+                }
+                let mut collect = Collect::new(route, method, head.len, exchange.framing);
+                if exchange.expects_continue {
+                    self.invite_body(reply);
+                    connection.phase = Phase::Collect(collect);
+                    return Ok(Turn::go_on(0));
+                }
+                let bytes = &bytes[head.len..];
+                let body_bytes_max = self.origin.limits.body_bytes_max;
+                match collect.complete(bytes, body_bytes_max, &mut self.scratch) {
+                    Ok(Some((len, body))) => {
+                        self.origin.answer(
+                            connection,
+                            request,
+                            &exchange,
+                            reply,
+                            |state, response| handler(state, request, body, response),
+                        );
+                        Ok(connection.end_message(exchange.head_len + len))
+                    }
+                    Ok(None) => Ok(self.await_body(connection, collect, full, reply)),
+                    Err(refusal) => {
+                        let refusal = (refusal, exchange.route);
+                        Ok(self.refuse(connection, refusal, exchange.head_only, reply))
+                    }
+                }
             }
-            Handler::Echo => Ok(self.begin_echo(connection, exchange, reply)),
+            Handler::Echo => {
+                if exchange.expects_continue {
+                    self.invite_body(reply);
+                }
+                let length = match exchange.framing {
+                    Framing::Absent => Some(0),
+                    Framing::Length(length) => Some(length),
+                    Framing::Chunked => None,
+                };
+                let begin = |_: &mut S, response: Response<'_, '_>| response.echo(length);
+                let refused = self
+                    .origin
+                    .answer(connection, request, &exchange, reply, begin);
+                let body = Body::new(exchange.framing);
+                connection.phase = match exchange.head_only || refused.is_some() {
+                    true => Phase::Discard {
+                        body,
+                        allowance: u64::MAX,
+                    },
+                    false => Phase::Echo(body),
+                };
+                Ok(Turn::go_on(exchange.head_len))
+            }
         }
     }
 
@@ -338,14 +396,17 @@ impl<S> Responder<S> {
         if !is_server && !request.target.has_valid_path() {
             return Err(Refusal::Target);
         }
-        let envelope = self.settle(connection, &exchange);
-        let response = Response::new(envelope, &self.server_and_date, reply);
-        let answer = if is_server {
-            response.allow(&self.allow).empty()
-        } else {
-            response.refuse(Refusal::NotFound)
-        };
-        Ok(self.skip_body(connection, exchange, answer))
+        let allow = self.routes.allow();
+        settle(connection, &exchange, &self.origin.limits);
+        self.origin
+            .answer_without_handler(connection, request, &exchange, reply, |response| {
+                if is_server {
+                    response.allow(allow).empty()
+                } else {
+                    response.refuse(Refusal::NotFound)
+                }
+            });
+        Ok(skip_body(connection, exchange, &self.origin.limits))
     }
 
     /// The route has no handler for the method: OPTIONS, or 405.
@@ -357,50 +418,18 @@ impl<S> Responder<S> {
         exchange: Exchange,
         reply: &mut Reply<'_>,
     ) -> Turn {
-        let envelope = self.settle(connection, &exchange);
-        let response = Response::new(envelope, &self.server_and_date, reply)
-            .allow(&self.routes.entry(exchange.route).allow);
-        let answer = if request.method == Method::Options {
-            response.empty()
-        } else {
-            response.refuse(Refusal::MethodNotAllowed)
-        };
-        self.skip_body(connection, exchange, answer)
-    }
-
-    /// Decides what a response that does not wait for the body says about the connection.
-    #[inline]
-    fn settle(&self, connection: &mut Connection, exchange: &Exchange) -> Envelope {
-        if exchange.leaves_body(&self.limits) {
-            connection.persistence = Persistence::Close;
-        }
-        Envelope {
-            persistence: connection.persistence,
-            head_only: exchange.head_only,
-        }
-    }
-
-    /// Goes on after a response that did not wait for the body.
-    #[inline]
-    fn skip_body(
-        &mut self,
-        connection: &mut Connection,
-        exchange: Exchange,
-        answer: Answer,
-    ) -> Turn {
-        self.count(connection, exchange.route, answer);
-        if !exchange.framing.has_body() {
-            return end_message(connection, exchange.head_len);
-        }
-        connection.phase = if exchange.leaves_body(&self.limits) {
-            Phase::Closed
-        } else {
-            Phase::Discard {
-                body: Body::new(exchange.framing),
-                allowance: self.limits.body_bytes_max as u64,
-            }
-        };
-        Turn::go_on(exchange.head_len)
+        let allow = &self.routes.entry(exchange.route).allow;
+        settle(connection, &exchange, &self.origin.limits);
+        self.origin
+            .answer_without_handler(connection, request, &exchange, reply, |response| {
+                let response = response.allow(allow);
+                if request.method == Method::Options {
+                    response.empty()
+                } else {
+                    response.refuse(Refusal::MethodNotAllowed)
+                }
+            });
+        skip_body(connection, exchange, &self.origin.limits)
     }
 
     /// Reads a body that nobody wants.
@@ -415,14 +444,10 @@ impl<S> Responder<S> {
         let mut consumed = 0;
         loop {
             match body.advance(&bytes[consumed..], usize::MAX) {
-                Ok((n, Found::End)) => return end_message(connection, consumed + n),
+                Ok((n, Found::End)) => return connection.end_message(consumed + n),
                 Ok((n, Found::More)) => {
                     connection.phase = Phase::Discard { body, allowance };
-                    return Turn {
-                        consumed: consumed + n,
-                        ends_message: false,
-                        next: Some(Next::Receive(Expect::Body)),
-                    };
+                    return Turn::wait_for_body(consumed + n);
                 }
                 Ok((n, Found::Data(len))) if len as u64 <= allowance => {
                     consumed += n;
@@ -430,7 +455,7 @@ impl<S> Responder<S> {
                 }
                 Ok(_) | Err(_) => {
                     // The response is on its way; there is nobody left to be told.
-                    self.counters.bodies_abandoned.increment();
+                    self.origin.counters.bodies_abandoned.increment();
                     connection.phase = Phase::Closed;
                     return Turn::go_on(consumed);
                 }
@@ -438,42 +463,8 @@ impl<S> Responder<S> {
         }
     }
 
-    /// Prepares for a body that a handler wants as a whole.
-    #[inline]
-    fn begin_collecting(
-        &mut self,
-        connection: &mut Connection,
-        exchange: Exchange,
-        method: usize,
-        reply: &mut Reply<'_>,
-    ) -> Turn {
-        let refusal = match exchange.framing {
-            Framing::Absent => Some(Refusal::LengthRequired),
-            Framing::Length(length) if length > self.limits.body_bytes_max as u64 => {
-                Some(Refusal::BodyTooLarge)
-            }
-            _ => None,
-        };
-        if let Some(refusal) = refusal {
-            let refusal = (refusal, exchange.route);
-            return self.refuse(connection, refusal, exchange.head_only, reply);
-        }
-        if exchange.expects_continue {
-            self.invite_body(reply);
-        }
-        connection.phase = Phase::Collect(Collect {
-            route: exchange.route as u16,
-            method: method as u8,
-            head_only: exchange.head_only,
-            body: Body::new(exchange.framing),
-            scanned: 0,
-            decoded: 0,
-        });
-        Turn::go_on(exchange.head_len)
-    }
-
-    /// Hands a body to its handler once it is complete.
-    #[inline]
+    /// Hands a body that came in pieces to its handler once it is complete.
+    #[inline(never)]
     fn collect(
         &mut self,
         connection: &mut Connection,
@@ -482,51 +473,46 @@ impl<S> Responder<S> {
         full: bool,
         reply: &mut Reply<'_>,
     ) -> Turn {
-        if reply.remaining() < Self::REPLY_BYTES_MIN {
-            self.suspend(connection);
+        if reply.remaining() < ROOM_MIN {
+            self.origin.suspend(connection);
             return Turn::wait(Next::Send);
         }
-        let (consumed, body) = match collect.body {
-            Body::Length(length) => match usize::try_from(length)
-                .ok()
-                .and_then(|length| bytes.get(..length))
-            {
-                Some(body) => (body.len(), body),
-                None => return self.await_body(connection, collect, full, reply),
-            },
-            Body::Chunked(_) => match collect.scan(bytes, self.limits.body_bytes_max) {
-                Ok(true) => {
-                    join_chunks(&bytes[..collect.scanned as usize], &mut self.decoded);
-                    (collect.scanned as usize, &self.decoded[..])
-                }
-                Ok(false) => return self.await_body(connection, collect, full, reply),
-                Err(refusal) => {
-                    let refusal = (refusal, collect.route.into());
-                    return self.refuse(connection, refusal, collect.head_only, reply);
-                }
-            },
-        };
-        let Handler::Body(handler) = self
-            .routes
-            .entry(collect.route.into())
-            .handler(collect.method.into())
+        let route = usize::from(collect.route);
+        let head_len = collect.head_len as usize;
+        let Origin { limits, .. } = &self.origin;
+        let (len, body) =
+            match collect.complete(&bytes[head_len..], limits.body_bytes_max, &mut self.scratch) {
+                Ok(Some(complete)) => complete,
+                Ok(None) => return self.await_body(connection, collect, full, reply),
+                Err(refusal) => return self.refuse(connection, (refusal, route), false, reply),
+            };
+        // The head was valid when it came, and has not changed since.
+        let head = head::find(bytes, full, &mut Search::default(), limits);
+        let entry = self.routes.entry(route);
+        let (Ok(Some(head)), Handler::Body(handler)) = (head, entry.handler(collect.method.into()))
         else {
-            unreachable!("only a handler of bodies is collected for");
+            unreachable!("only a valid head and a handler of bodies are collected for");
         };
-        if self.draining {
+        if self.origin.draining {
             connection.persistence = Persistence::Close;
         }
-        let envelope = Envelope {
-            persistence: connection.persistence,
-            head_only: collect.head_only,
+        let request = Request {
+            route: entry.path(),
+            ..head.request
         };
-        let answer = handler(
-            &mut self.state,
-            body,
-            Response::new(envelope, &self.server_and_date, reply),
-        );
-        self.count(connection, collect.route.into(), answer);
-        end_message(connection, consumed)
+        let exchange = Exchange {
+            route,
+            head_len,
+            head_only: request.method == Method::Head,
+            version: head.meaning.version,
+            framing: head.meaning.framing,
+            expects_continue: false,
+        };
+        self.origin
+            .answer(connection, &request, &exchange, reply, |state, response| {
+                handler(state, &request, body, response)
+            });
+        connection.end_message(head_len + len)
     }
 
     fn await_body(
@@ -538,73 +524,11 @@ impl<S> Responder<S> {
     ) -> Turn {
         if full {
             let refusal = (Refusal::BodyTooLarge, collect.route.into());
-            return self.refuse(connection, refusal, collect.head_only, reply);
+            return self.refuse(connection, refusal, false, reply);
         }
-        self.suspend(connection);
+        self.origin.suspend(connection);
         connection.phase = Phase::Collect(collect);
-        Turn::wait(Next::Receive(Expect::Body))
-    }
-
-    /// Begins a response whose body is generated.
-    fn begin_stream(
-        &mut self,
-        connection: &mut Connection,
-        exchange: Exchange,
-        stream: Stream,
-        reply: &mut Reply<'_>,
-    ) -> Turn {
-        if exchange.framing.has_body() {
-            // Two bodies at once would need two states. Nobody sends one with a GET.
-            connection.persistence = Persistence::Close;
-        }
-        let envelope = Envelope {
-            persistence: connection.persistence,
-            head_only: exchange.head_only,
-        };
-        Response::new(envelope, &self.server_and_date, reply)
-            .head(stream.content_type, stream.length);
-        self.count_status(connection, exchange.route, Status::Ok);
-        if exchange.head_only {
-            return end_message(connection, exchange.head_len);
-        }
-        connection.phase = Phase::Stream { stream, offset: 0 };
-        Turn {
-            consumed: exchange.head_len,
-            ends_message: !exchange.framing.has_body(),
-            next: None,
-        }
-    }
-
-    /// Begins a response that is the request's body.
-    fn begin_echo(
-        &mut self,
-        connection: &mut Connection,
-        exchange: Exchange,
-        reply: &mut Reply<'_>,
-    ) -> Turn {
-        if exchange.expects_continue {
-            self.invite_body(reply);
-        }
-        let envelope = Envelope {
-            persistence: connection.persistence,
-            head_only: exchange.head_only,
-        };
-        let response = Response::new(envelope, &self.server_and_date, reply);
-        match exchange.framing {
-            Framing::Absent => response.head(ContentType::Bytes, 0),
-            Framing::Length(length) => response.head(ContentType::Bytes, length),
-            Framing::Chunked => response.chunked_head(ContentType::Bytes),
-        }
-        self.count_status(connection, exchange.route, Status::Ok);
-        let body = Body::new(exchange.framing);
-        connection.phase = match exchange.head_only {
-            true => Phase::Discard {
-                body,
-                allowance: u64::MAX,
-            },
-            false => Phase::Echo(body),
-        };
-        Turn::go_on(exchange.head_len)
+        Turn::wait_for_body(0)
     }
 
     /// Sends back what has arrived of a body, as far as there is room.
@@ -623,14 +547,9 @@ impl<S> Responder<S> {
         let mut consumed = 0;
         loop {
             let room = reply.remaining().saturating_sub(CHUNK_OVERHEAD);
-            let wait = |next| Turn {
-                consumed,
-                ends_message: false,
-                next: Some(next),
-            };
             if room == 0 {
                 connection.phase = Phase::Echo(body);
-                return wait(Next::Send);
+                return Turn::wait_after(consumed, Next::Send);
             }
             match body.advance(&bytes[consumed..], room) {
                 Ok((n, Found::Data(len))) => {
@@ -643,23 +562,18 @@ impl<S> Responder<S> {
                     }
                 }
                 Ok((n, Found::More)) => {
-                    consumed += n;
                     connection.phase = Phase::Echo(body);
-                    return Turn {
-                        consumed,
-                        ends_message: false,
-                        next: Some(Next::Receive(Expect::Body)),
-                    };
+                    return Turn::wait_for_body(consumed + n);
                 }
                 Ok((n, Found::End)) => {
                     if is_chunked {
-                        put(reply, b"0\r\n\r\n")
+                        put(reply, LAST_CHUNK)
                     }
-                    return end_message(connection, consumed + n);
+                    return connection.end_message(consumed + n);
                 }
                 Err(_) => {
                     // A chunked response without its end says that something went wrong.
-                    self.counters.bodies_abandoned.increment();
+                    self.origin.counters.bodies_abandoned.increment();
                     connection.phase = Phase::Closed;
                     return Turn::go_on(consumed);
                 }
@@ -671,7 +585,7 @@ impl<S> Responder<S> {
     #[cold]
     fn invite_body(&self, reply: &mut Reply<'_>) {
         put(reply, b"HTTP/1.1 100 Continue\r\n\r\n");
-        self.counters.continues.increment();
+        self.origin.counters.continues.increment();
     }
 
     /// Refuses the head at the front of `bytes`, of which perhaps nothing could be understood.
@@ -684,7 +598,7 @@ impl<S> Responder<S> {
         reply: &mut Reply<'_>,
     ) -> Turn {
         let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
-        let refusal = (refusal, self.no_route);
+        let refusal = (refusal, self.no_route());
         self.refuse(connection, refusal, line.starts_with(b"HEAD "), reply)
     }
 
@@ -693,163 +607,55 @@ impl<S> Responder<S> {
     fn refuse(
         &mut self,
         connection: &mut Connection,
-        (refusal, route): (Refusal, usize),
+        refusal: (Refusal, usize),
         head_only: bool,
         reply: &mut Reply<'_>,
     ) -> Turn {
-        let envelope = Envelope {
-            persistence: Persistence::Close,
-            head_only,
-        };
-        let answer = Response::new(envelope, &self.server_and_date, reply).refuse(refusal);
-        self.count(connection, route, answer);
+        self.origin.refuse(connection, refusal, head_only, reply);
         connection.phase = Phase::Closed;
         Turn::go_on(0)
     }
 
-    /// The request cannot be answered before something else happens: remembers when it began.
-    fn suspend(&self, connection: &mut Connection) {
-        if connection.began_ns == 0 {
-            connection.began_ns = self.stopwatch.now_ns();
-        }
-    }
-
+    /// The index under which requests are counted that match no route.
     #[inline]
-    fn count(&mut self, connection: &mut Connection, route: usize, answer: Answer) {
-        self.count_status(connection, route, answer.status);
-        if let Some(refusal) = answer.refusal {
-            self.counters.count_refusal(refusal);
-        }
-    }
-
-    /// A response was written.
-    #[inline]
-    fn count_status(&mut self, connection: &mut Connection, route: usize, status: Status) {
-        self.counters.count_response(route, status);
-        tracing::debug!(
-            target: REQUEST_LOG,
-            route = self.counters.path(route).unwrap_or("none"),
-            status = status.code(),
-            "answered"
-        );
-        let began_ns = std::mem::take(&mut connection.began_ns);
-        if let Some(ns) = self.stopwatch.on_answer(route, began_ns) {
-            self.counters.record(route, ns, 1);
-        }
+    fn no_route(&self) -> usize {
+        self.routes.len()
     }
 }
 
-/// What is known of a request once its head is consumed.
-#[derive(Debug, Clone, Copy)]
-struct Exchange {
-    /// The index under which it is counted.
-    route: usize,
-    head_len: usize,
-    /// The response has no body because the request is HEAD.
-    head_only: bool,
-    framing: Framing,
-    /// The client waits for `100 Continue` before it sends the body.
-    expects_continue: bool,
-}
-
-impl Exchange {
-    /// Whether a body that nobody wants is not even read: it is too large, or may never be sent, since
-    /// the client asked first. Nobody can tell then where the next request begins.
-    #[inline]
-    fn leaves_body(&self, limits: &Limits) -> bool {
-        match self.framing {
-            Framing::Absent => false,
-            Framing::Length(length) => {
-                self.expects_continue || length > limits.body_bytes_max as u64
-            }
-            Framing::Chunked => self.expects_continue,
-        }
-    }
-}
-
-impl Collect {
-    /// Looks at the bytes of a chunked body that were not looked at before. Returns whether it is complete.
-    fn scan(&mut self, bytes: &[u8], body_bytes_max: usize) -> Result<bool, Refusal> {
-        loop {
-            let (n, found) = self
-                .body
-                .advance(&bytes[self.scanned as usize..], usize::MAX)?;
-            self.scanned += n as u32;
-            match found {
-                Found::More => return Ok(false),
-                Found::End => return Ok(true),
-                Found::Data(len) => {
-                    self.decoded = self.decoded.saturating_add(len as u32);
-                    if self.decoded as usize > body_bytes_max {
-                        return Err(Refusal::BodyTooLarge);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Puts the data of a complete chunked body together.
-fn join_chunks(mut chunks: &[u8], joined: &mut Vec<u8>) {
-    joined.clear();
-    let mut body = Body::new(Framing::Chunked);
-    while let Ok((n, Found::Data(len))) = body.advance(chunks, usize::MAX) {
-        joined.extend_from_slice(&chunks[n - len..n]);
-        chunks = &chunks[n..];
-    }
-}
-
-/// The last byte of a request was consumed, and its response is written.
+/// Whether the body is refused of a request whose handler wants one.
 #[inline]
-fn end_message(connection: &mut Connection, consumed: usize) -> Turn {
-    connection.phase = match connection.persistence {
-        Persistence::Close => Phase::Closed,
-        Persistence::Open | Persistence::OpenSaid => Phase::Head(Search::default()),
-    };
-    Turn {
-        consumed,
-        ends_message: true,
-        next: None,
+fn refuses_body(exchange: &Exchange, limits: &Limits) -> Option<Refusal> {
+    match exchange.framing {
+        Framing::Absent => Some(Refusal::LengthRequired),
+        Framing::Length(length) if length > limits.body_bytes_max as u64 => {
+            Some(Refusal::BodyTooLarge)
+        }
+        _ => None,
     }
 }
 
-/// Goes on with a generated body.
-#[inline(never)]
-fn stream_on(
-    connection: &mut Connection,
-    stream: Stream,
-    offset: u64,
-    reply: &mut Reply<'_>,
-) -> Turn {
-    let rest = usize::try_from(stream.length - offset).unwrap_or(usize::MAX);
-    let len = rest.min(reply.remaining());
-    (stream.fill)(stream.seed, offset, &mut reply.spare()[..len]);
-    reply.advance(len);
-    if len == rest {
-        return Turn {
-            ends_message: false,
-            ..end_message(connection, 0)
-        };
+/// Decides what a response that does not wait for the body says about the connection.
+#[inline]
+fn settle(connection: &mut Connection, exchange: &Exchange, limits: &Limits) {
+    if exchange.leaves_body(limits) {
+        connection.persistence = Persistence::Close;
     }
-    connection.phase = Phase::Stream {
-        stream,
-        offset: offset + len as u64,
-    };
-    Turn::wait(Next::Send)
 }
 
-/// Writes one chunk; there is room.
-fn put_chunk(reply: &mut Reply<'_>, data: &[u8]) {
-    let mut size = [0; 16];
-    let mut at = size.len();
-    let mut rest = data.len();
-    while rest > 0 {
-        at -= 1;
-        size[at] = b"0123456789abcdef"[rest & 15];
-        rest >>= 4;
+/// Goes on after a response that did not wait for the body.
+#[inline]
+fn skip_body(connection: &mut Connection, exchange: Exchange, limits: &Limits) -> Turn {
+    if !exchange.framing.has_body() {
+        return connection.end_message(exchange.head_len);
     }
-    put(reply, &size[at..]);
-    put(reply, b"\r\n");
-    put(reply, data);
-    put(reply, b"\r\n");
+    connection.phase = if exchange.leaves_body(limits) {
+        Phase::Closed
+    } else {
+        Phase::Discard {
+            body: Body::new(exchange.framing),
+            allowance: limits.body_bytes_max as u64,
+        }
+    };
+    Turn::go_on(exchange.head_len)
 }

@@ -1,112 +1,255 @@
 //! Which handler answers which request: a table, and the search in it.
 
-use super::request::{Method, Request};
-use super::response::{Answer, ContentType, Piece, Response};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use super::method::Method;
+use super::pattern::{self, PatternError};
+use super::piece::Piece;
+use super::refusal::Refusal;
+use super::request::Request;
+use super::response::{Answer, Response};
 use super::target::Target;
 
 /// One path and what can be done with it.
 ///
 /// `S` is what the handlers of a core share: one value per core, without locks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route<S: 'static> {
-    pub(super) path: &'static str,
-    pub(super) methods: &'static [(Method, Handler<S>)],
+    path: Cow<'static, str>,
+    methods: &'static [(Method, Handler<S>)],
 }
 
 impl<S> Route<S> {
     /// A route with what answers each of its methods. HEAD comes with GET, OPTIONS with any.
     ///
-    /// `path` is the decoded one and consists of slashes and unreserved characters (RFC 3986).
+    /// `path` is the decoded one and consists of slashes and unreserved characters (RFC 3986). A segment
+    /// `{name}` stands for any one, `{*name}` at the end for one or more; see [`Request::param`]. A
+    /// path without parameters goes before one with them.
     pub const fn new(path: &'static str, methods: &'static [(Method, Handler<S>)]) -> Self {
-        Route { path, methods }
+        Route {
+            path: Cow::Borrowed(path),
+            methods,
+        }
+    }
+
+    /// The same for a path that is not known before the program runs.
+    pub const fn with_path(path: String, methods: &'static [(Method, Handler<S>)]) -> Self {
+        Route {
+            path: Cow::Owned(path),
+            methods,
+        }
     }
 
     /// The decoded path.
-    pub const fn path(&self) -> &'static str {
-        self.path
+    pub fn path(&self) -> &str {
+        &self.path
     }
 }
 
 /// How a request is answered.
-#[derive(Debug)]
 pub enum Handler<S: 'static> {
     /// From the head alone. A body is read and forgotten.
     Head(fn(&mut S, &Request<'_>, Response<'_, '_>) -> Answer),
-    /// From the whole body, at most `body_bytes_max` long and decoded if it was chunked.
-    Body(fn(&mut S, &[u8], Response<'_, '_>) -> Answer),
-    /// With a body of any length, generated as fast as the peer takes it.
-    Stream(fn(&mut S, &Request<'_>) -> Stream),
+    /// From the head and the whole body, at most `body_bytes_max` long and decoded if it was chunked.
+    Body(fn(&mut S, &Request<'_>, &[u8], Response<'_, '_>) -> Answer),
     /// With the request's own body, of any length, as it arrives.
     Echo,
 }
 
-/// A body that is a pure function of its offset, so that a connection keeps no bytes of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Stream {
-    /// Its media type.
-    pub content_type: ContentType,
-    /// Its length in bytes.
-    pub length: u64,
-    /// Handed to `fill`, to tell one body from another.
-    pub seed: u64,
-    /// Fills all of a space with the bytes from an offset on: `fill(seed, offset, space)`.
-    pub fill: fn(u64, u64, &mut [u8]),
+impl<S> Clone for Handler<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
 }
 
-/// A table of routes, ready to be searched.
+impl<S> Copy for Handler<S> {}
+
+impl<S> fmt::Debug for Handler<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Handler::Head(_) => "Head",
+            Handler::Body(_) => "Body",
+            Handler::Echo => "Echo",
+        })
+    }
+}
+
+/// A table of routes, ready to be searched. Its clones share it.
+///
+/// Short tables are searched one by one; in longer ones, and for parameters, the path is looked up in
+/// a radix tree.
 #[derive(Debug)]
-pub(super) struct Routes<S: 'static> {
-    entries: Box<[Entry<S>]>,
+pub struct Routes<S: 'static> {
+    entries: Arc<[Entry<S>]>,
+    tree: Arc<matchit::Router<u16>>,
+    /// The `Allow` field of `OPTIONS *`.
+    allow: Piece<64>,
+}
+
+/// Why routes cannot be served together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The path of a route is malformed.
+    #[error("{path:?} is no path of a route: {source}")]
+    Pattern {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// The path of a route is, or cannot be told from, another one's.
+    #[error("the route {path:?} cannot be told from {other:?}: give it another path")]
+    Conflict {
+        /// The path.
+        path: String,
+        /// The one that was there before.
+        other: String,
+    },
+    /// There are more than 65,535.
+    #[error("there are more than 65,535 routes")]
+    TooMany,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry<S: 'static> {
-    path: &'static [u8],
+    path: Box<str>,
+    has_params: bool,
     methods: &'static [(Method, Handler<S>)],
     /// The `Allow` field of this path.
     pub(super) allow: Piece<64>,
 }
 
+/// Up to here, comparing one by one is faster than the tree.
+const FEW: usize = 8;
+
 impl<S> Routes<S> {
-    pub(super) fn new(routes: &[&'static Route<S>]) -> Self {
-        let entries = routes.iter().map(|route| Entry {
-            path: route.path.as_bytes(),
-            methods: route.methods,
-            allow: allow(route.methods.iter().map(|(method, _)| *method)),
-        });
-        Routes {
-            entries: entries.collect(),
+    /// A table of `routes`.
+    ///
+    /// # Errors
+    ///
+    /// If a path is malformed, or stands for the same paths as another.
+    pub fn new<'a>(routes: impl IntoIterator<Item = &'a Route<S>>) -> Result<Self, RouteError> {
+        let mut tree = matchit::Router::new();
+        let mut entries = Vec::new();
+        for route in routes {
+            let path = &*route.path;
+            pattern::check(path).map_err(|source| RouteError::Pattern {
+                path: path.to_owned(),
+                source,
+            })?;
+            let index = u16::try_from(entries.len()).map_err(|_| RouteError::TooMany)?;
+            tree.insert(path, index)
+                .map_err(|error| RouteError::Conflict {
+                    path: path.to_owned(),
+                    other: match error {
+                        matchit::InsertError::Conflict { with } => with,
+                        other => other.to_string(),
+                    },
+                })?;
+            entries.push(Entry {
+                path: path.into(),
+                has_params: pattern::has_params(path),
+                methods: route.methods,
+                allow: allow(|method| route.methods.iter().any(|(each, _)| *each == method)),
+            });
         }
+        let has = |method| {
+            let mut methods = entries.iter().flat_map(|entry: &Entry<S>| entry.methods);
+            methods.any(|(each, _)| *each == method)
+        };
+        Ok(Routes {
+            allow: allow(has),
+            entries: entries.into(),
+            tree: Arc::new(tree),
+        })
     }
 
-    /// The index of the route that `target` names.
+    /// The paths of all routes, in their order.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| &*entry.path)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The index of the route that `target` names. `scratch` is where a path is decoded; it needs as
+    /// much capacity as the path has bytes.
+    ///
+    /// Fails if the path, which a parameter would stand for, is malformed.
     #[inline]
-    pub(super) fn find(&self, target: &Target<'_>) -> Option<usize> {
-        let exact = self
-            .entries
-            .iter()
-            .position(|entry| entry.path == target.path);
-        exact.or_else(|| self.find_encoded(target))
+    pub(super) fn find(
+        &self,
+        target: &Target<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Refusal> {
+        if self.entries.len() <= FEW {
+            let mut entries = self.entries.iter();
+            let is_exact =
+                |entry: &Entry<S>| entry.path.as_bytes() == target.path && !entry.has_params;
+            if let Some(index) = entries.position(is_exact) {
+                return Ok(Some(index));
+            }
+        }
+        self.find_in_tree(target, scratch)
     }
 
-    #[cold]
-    fn find_encoded(&self, target: &Target<'_>) -> Option<usize> {
-        memchr::memchr(b'%', target.path)?;
-        self.entries
-            .iter()
-            .position(|entry| target.names(entry.path))
+    #[inline(never)]
+    fn find_in_tree(
+        &self,
+        target: &Target<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Refusal> {
+        let mut path = target.path;
+        if memchr::memchr(b'%', path).is_some() {
+            target.normalise(scratch);
+            path = scratch;
+        }
+        // A valid target is ASCII.
+        let found = std::str::from_utf8(path)
+            .ok()
+            .and_then(|path| self.tree.at(path).ok());
+        let Some(index) = found.map(|found| usize::from(*found.value)) else {
+            return Ok(None);
+        };
+        if self.entries[index].has_params && !target.has_valid_path() {
+            return Err(Refusal::Target);
+        }
+        Ok(Some(index))
     }
 
     #[inline]
     pub(super) fn entry(&self, index: usize) -> &Entry<S> {
         &self.entries[index]
     }
+
+    /// The `Allow` field of the whole server.
+    pub(super) fn allow(&self) -> &Piece<64> {
+        &self.allow
+    }
+}
+
+impl<S> Clone for Routes<S> {
+    fn clone(&self) -> Self {
+        Routes {
+            entries: Arc::clone(&self.entries),
+            tree: Arc::clone(&self.tree),
+            allow: self.allow,
+        }
+    }
 }
 
 impl<S> Entry<S> {
+    #[inline]
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The handler of `method` and its index in this entry. HEAD is answered by GET's.
     #[inline]
-    pub(super) fn find(&self, method: Method) -> Option<(usize, &'static Handler<S>)> {
+    pub(super) fn find(&self, method: Method) -> Option<(usize, Handler<S>)> {
         let method = if method == Method::Head {
             Method::Get
         } else {
@@ -116,25 +259,118 @@ impl<S> Entry<S> {
             .methods
             .iter()
             .position(|(candidate, _)| *candidate == method)?;
-        Some((index, &self.methods[index].1))
+        Some((index, self.methods[index].1))
     }
 
-    pub(super) fn handler(&self, index: usize) -> &'static Handler<S> {
-        &self.methods[index].1
+    pub(super) fn handler(&self, index: usize) -> Handler<S> {
+        self.methods[index].1
     }
 }
 
-/// The `Allow` field for a resource with these methods (RFC 9110, section 10.2.1).
-pub(super) fn allow(methods: impl Iterator<Item = Method>) -> Piece<64> {
+/// The `Allow` field for a resource with the methods that `has` says (RFC 9110, section 10.2.1).
+fn allow(has: impl Fn(Method) -> bool) -> Piece<64> {
     let mut text = String::from("Allow: ");
-    for method in methods {
-        text += method.as_str();
-        text += if method == Method::Get {
-            ", HEAD, "
-        } else {
-            ", "
+    for &method in Method::ALL {
+        let comes_by_itself = match method {
+            Method::Head => has(Method::Get),
+            Method::Options => true,
+            _ => false,
         };
+        if comes_by_itself || has(method) {
+            if !text.ends_with(' ') {
+                text += ", ";
+            }
+            text += method.as_str();
+        }
     }
-    text += "OPTIONS\r\n";
+    text += "\r\n";
     Piece::new(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ECHO: &[(Method, Handler<()>)] = &[(Method::Post, Handler::Echo)];
+
+    fn found(paths: &[&'static str], path: &str) -> Result<Option<&'static str>, Refusal> {
+        let routes: Vec<_> = paths.iter().map(|path| Route::new(path, ECHO)).collect();
+        let routes = Routes::new(&routes).unwrap();
+        let target = Target {
+            path: path.as_bytes(),
+            query: None,
+        };
+        let found = routes.find(&target, &mut Vec::new())?;
+        Ok(found.map(|index| paths[index]))
+    }
+
+    #[test]
+    fn paths_match_in_any_encoding_of_unreserved_characters() {
+        let more: Vec<&'static str> = (0..20).map(|n| &*format!("/more/{n}").leak()).collect();
+        for more in [&[][..], &more] {
+            let paths = [
+                &[
+                    "/plaintext",
+                    "/users/{id}",
+                    "/users/me",
+                    "/files/{*path}",
+                    "/{top}",
+                ],
+                more,
+            ]
+            .concat();
+            let found = |path| found(&paths, path);
+            assert_eq!(found("/plaintext"), Ok(Some("/plaintext")));
+            assert_eq!(found("/%70laintext"), Ok(Some("/plaintext")));
+            assert_eq!(
+                found("/%70%6c%61%69%6E%74%65%78%74"),
+                Ok(Some("/plaintext"))
+            );
+            assert_eq!(found("%2Fplaintext"), Ok(None));
+            assert_eq!(found("/plaintext/"), Ok(None));
+            assert_eq!(found("/plaintex"), Ok(Some("/{top}")));
+            assert_eq!(found("/%70laintext%7"), Err(Refusal::Target));
+            assert_eq!(found("/users/me"), Ok(Some("/users/me")));
+            assert_eq!(found("/users/%6de"), Ok(Some("/users/me")));
+            assert_eq!(found("/users/m"), Ok(Some("/users/{id}")));
+            assert_eq!(found("/%75sers/a%2Fb"), Ok(Some("/users/{id}")));
+            assert_eq!(found("/users/a{b"), Err(Refusal::Target));
+            assert_eq!(found("/users/{id}"), Err(Refusal::Target));
+            assert_eq!(found("/users/"), Ok(None));
+            assert_eq!(found("/users/a/b"), Ok(None));
+            assert_eq!(found("/files/a/b/"), Ok(Some("/files/{*path}")));
+            assert_eq!(found("/files/"), Ok(None));
+            assert_eq!(found("*"), Ok(None));
+        }
+    }
+
+    #[test]
+    fn tables_that_cannot_be_told_apart_are_refused() {
+        let table = |paths: &[&'static str]| {
+            let routes: Vec<_> = paths.iter().map(|path| Route::new(path, ECHO)).collect();
+            Routes::new(&routes).map(|routes| routes.len())
+        };
+        assert_eq!(table(&["/a", "/{a}", "/a/{*b}"]), Ok(3));
+        for (paths, other) in [(["/a", "/a"], "/a"), (["/{a}", "/{b}"], "/{a}")] {
+            assert_eq!(
+                table(&paths),
+                Err(RouteError::Conflict {
+                    path: paths[1].to_owned(),
+                    other: other.to_owned()
+                })
+            );
+        }
+        assert!(matches!(table(&["a"]), Err(RouteError::Pattern { .. })));
+    }
+
+    #[test]
+    fn allow_names_what_there_is() {
+        let routes = Routes::new(&[Route::new("/a", ECHO)]).unwrap();
+        assert_eq!(routes.allow().as_bytes(), b"Allow: POST, OPTIONS\r\n");
+        let allow = allow(|_| true);
+        assert_eq!(
+            allow.as_bytes(),
+            b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+        );
+    }
 }

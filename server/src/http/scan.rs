@@ -28,7 +28,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 }
 
 /// What a field value may contain: HTAB, SP, visible characters and obs-text (RFC 9110, section 5.5).
-pub(super) fn is_text_byte(byte: u8) -> bool {
+pub(super) const fn is_text_byte(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 

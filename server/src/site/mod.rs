@@ -1,8 +1,7 @@
 //! What this server answers: its routes, in one table, and their handlers.
 //!
 //! To add a route, write a handler and a line in [`ROUTES`]. A [`Handler::Head`] answers from the
-//! request's head, a [`Handler::Body`] from its body, a [`Handler::Stream`] with more than fits in a
-//! reply. HEAD, OPTIONS, 404, 405 and 413 are taken care of. Handlers run on every core at once, each
+//! request's head, a [`Handler::Body`] from its body, too. HEAD, OPTIONS, 404, 405 and 413 are taken care of. Handlers run on every core at once, each
 //! core with a [`Site`] of its own; they must not block and should not allocate.
 
 mod test_routes;
@@ -12,8 +11,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::events::{self, EventShard};
+use crate::http::middleware::RequestLog;
 use crate::http::{
-    Answer, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route, Status,
+    Answer, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route, RouteError,
+    Routes, Status,
 };
 
 pub use test_routes::{TEST_ROUTES, byte_at};
@@ -36,19 +37,29 @@ pub struct Site {
 }
 
 /// The routes of a server, with those of [`TEST_ROUTES`] or without.
-pub fn routes(with_test_routes: bool) -> Vec<&'static Route<Site>> {
+///
+/// # Errors
+///
+/// If two of them are for the same path.
+pub fn routes(with_test_routes: bool) -> Result<Routes<Site>, RouteError> {
     let test_routes = if with_test_routes { TEST_ROUTES } else { &[] };
-    ROUTES.iter().chain(test_routes).collect()
+    Routes::new(ROUTES.iter().chain(test_routes))
 }
+
+/// What serves one core.
+pub type SiteResponder = Responder<Site, (RequestLog, ())>;
 
 /// The responder of one core, with counters made for the same routes.
 pub fn responder(
-    routes: &[&'static Route<Site>],
+    routes: &Routes<Site>,
     site: Site,
     limits: Limits,
     counters: Arc<HttpCounters>,
-) -> Responder<Site> {
-    Responder::new(routes, site, limits, counters)
+) -> SiteResponder {
+    Responder::new(routes, site)
+        .with_limits(limits)
+        .with_counters(counters)
+        .with_middleware(RequestLog)
 }
 
 /// TechEmpower's plaintext test.
@@ -74,7 +85,7 @@ fn health(_: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
 }
 
 /// Counts an event before it says so.
-fn event(site: &mut Site, body: &[u8], response: Response<'_, '_>) -> Answer {
+fn event(site: &mut Site, _: &Request<'_>, body: &[u8], response: Response<'_, '_>) -> Answer {
     match site.events.record(body) {
         Ok(()) => response.text("ok\n"),
         Err(events::Refusal::UsersFull) => response

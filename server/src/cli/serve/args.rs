@@ -497,6 +497,7 @@ impl ServeArgs {
             target_bytes_max: args.target_bytes_max,
             headers_max: args.headers_max,
             body_bytes_max: args.body_bytes_max,
+            ..Limits::default()
         }
     }
 

@@ -119,7 +119,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     let cores_max = cores_max(args)?;
     let mut state = args.event.state.as_deref().map(StateFile::new);
     let events = events(args.events(cores_max), state.as_mut())?;
-    let routes: Arc<[_]> = site::routes(args.place.test_routes).into();
+    let routes = site::routes(args.place.test_routes)?;
     let http: Arc<[_]> = (0..cores_max)
         .map(|_| Arc::new(HttpCounters::new(&routes)))
         .collect();
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn the_summary_adds_up_all_cores() {
         let http: Vec<_> = (0..2)
-            .map(|_| Arc::new(HttpCounters::new(&site::routes(false))))
+            .map(|_| Arc::new(HttpCounters::new(&site::routes(false).unwrap())))
             .collect();
         assert!(summary(&http, Instant::now()).starts_with("served 0 requests in 0."));
     }
