@@ -3,9 +3,8 @@
 
 use std::ops::Range;
 
-use httparse::{EMPTY_HEADER, Header, Status};
-
 use super::refusal::Refusal;
+use super::scan::{is_token_byte, text_end, usual_name_end};
 use super::target::is_authority;
 
 /// The minor version of HTTP/1 that a request speaks.
@@ -65,72 +64,67 @@ pub(super) struct Meaning {
     pub(super) version: Version,
 }
 
-/// The most field lines that a head can have, whatever the configured limit.
-pub(super) const FIELDS_MAX: usize = 128;
-/// What nearly every head has at most. Making room for more costs more than parsing these.
-const FIELDS_USUAL: usize = 24;
-
 /// Parses the field lines from `from` on, and the empty line behind them. Returns where the head ends
 /// and what the fields mean.
 ///
 /// A head that is incomplete is refused like one that is malformed: the caller knows which it is.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(
     bytes: &[u8],
     from: usize,
     version: Version,
     headers_max: usize,
 ) -> Result<(usize, Meaning), Refusal> {
-    match parse_into(&mut [EMPTY_HEADER; FIELDS_USUAL], bytes, from, version) {
-        Err(Refusal::TooManyFields) if headers_max > FIELDS_USUAL => {
-            parse_many(bytes, from, version, headers_max)
+    let mut seen = Seen::default();
+    let mut at = from;
+    let mut count = 0;
+    loop {
+        let name_end = usual_name_end(bytes, at);
+        let name_end = match bytes.get(name_end) {
+            Some(b':') if name_end > at => name_end,
+            _ => match line_or_end(bytes, at)? {
+                Line::End { head_len } => return Ok((head_len, seen.meaning(version)?)),
+                Line::Field { name_end } => name_end,
+            },
+        };
+        if count == headers_max {
+            return Err(Refusal::TooManyFields);
         }
-        Ok((_, _, count)) if count > headers_max => Err(Refusal::TooManyFields),
-        parsed => parsed.map(|(len, meaning, _)| (len, meaning)),
+        count += 1;
+        let value_end = text_end(bytes, name_end + 1);
+        match bytes.get(value_end..value_end + 2) {
+            Some(b"\r\n") => {}
+            _ if bytes.get(value_end) == Some(&b'\n') => return Err(Refusal::BareLf),
+            _ => return Err(Refusal::Field),
+        }
+        seen.field(&bytes[at..name_end], &bytes[name_end + 1..value_end])?;
+        at = value_end + 2;
+    }
+}
+
+/// What stands where a line begins that does not begin with a usual name and a colon.
+enum Line {
+    End { head_len: usize },
+    Field { name_end: usize },
+}
+
+/// The end of the head, or a field whose name has unusual characters.
+#[inline]
+fn line_or_end(bytes: &[u8], at: usize) -> Result<Line, Refusal> {
+    match bytes.get(at..at + 2) {
+        Some(b"\r\n") => Ok(Line::End { head_len: at + 2 }),
+        _ if bytes.get(at) == Some(&b'\n') => Err(Refusal::BareLf),
+        _ => unusual_name(bytes, at),
     }
 }
 
 #[cold]
-fn parse_many(
-    bytes: &[u8],
-    from: usize,
-    version: Version,
-    headers_max: usize,
-) -> Result<(usize, Meaning), Refusal> {
-    let mut fields = [EMPTY_HEADER; FIELDS_MAX];
-    let fields = &mut fields[..headers_max.min(FIELDS_MAX)];
-    parse_into(fields, bytes, from, version).map(|(len, meaning, _)| (len, meaning))
-}
-
-/// Returns where the head ends, what its fields mean, and how many there are.
-///
-/// httparse finds names and values; what it forgives, a bare LF, is refused here.
-#[inline]
-fn parse_into<'a>(
-    fields: &mut [Header<'a>],
-    bytes: &'a [u8],
-    from: usize,
-    version: Version,
-) -> Result<(usize, Meaning, usize), Refusal> {
-    let (len, fields) = match httparse::parse_headers(&bytes[from..], fields) {
-        Ok(Status::Complete((len, fields))) => (from + len, fields),
-        Ok(Status::Partial) => return Err(Refusal::Field),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyFields),
-        Err(_) => return Err(Refusal::Field),
-    };
-    let mut seen = Seen::default();
-    for field in fields {
-        // The line before must have ended in CR LF.
-        let at = field.name.as_ptr() as usize - bytes.as_ptr() as usize;
-        if bytes[at - 2] != b'\r' {
-            return Err(Refusal::BareLf);
-        }
-        seen.field(field.name.as_bytes(), field.value)?;
+fn unusual_name(bytes: &[u8], at: usize) -> Result<Line, Refusal> {
+    let len = bytes[at..].iter().position(|byte| !is_token_byte(*byte));
+    match len {
+        Some(len) if len > 0 && bytes[at + len] == b':' => Ok(Line::Field { name_end: at + len }),
+        _ => Err(Refusal::Field),
     }
-    if !bytes[..len].ends_with(b"\r\n\r\n") {
-        return Err(Refusal::BareLf);
-    }
-    Ok((len, seen.meaning(version)?, fields.len()))
 }
 
 /// Iterates over the lines of a valid field section: names and values without white space around them.
@@ -178,7 +172,7 @@ impl Default for Seen {
 
 impl Seen {
     /// Takes one field line. Most are none of ours: the length of the name says so.
-    #[inline]
+    #[inline(always)]
     fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         let is = |lower: &[u8]| name.eq_ignore_ascii_case(lower);
         match name.len() {

@@ -46,7 +46,7 @@ pub(super) struct Head<'a> {
 /// Looks for a head at the front of `bytes`; `full` says that no more bytes can come.
 ///
 /// `Ok(None)` means that more bytes are needed.
-#[inline]
+#[inline(always)]
 pub(super) fn find<'a>(
     bytes: &'a [u8],
     full: bool,
@@ -149,7 +149,7 @@ struct Line<'a> {
 }
 
 /// Parses the request line at the front of `bytes`; `Ok(None)` means that more bytes are needed.
-#[inline]
+#[inline(always)]
 fn parse_line<'a>(
     bytes: &'a [u8],
     full: bool,
@@ -163,7 +163,7 @@ fn parse_line<'a>(
 }
 
 /// The line of nearly every request: an implemented method, an origin-form target, HTTP/1.1.
-#[inline]
+#[inline(always)]
 fn parse_usual_line<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Line<'a>> {
     const VERSION: &[u8; 11] = b" HTTP/1.1\r\n";
     let (method, at) = match bytes {

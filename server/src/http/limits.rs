@@ -9,7 +9,7 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// The request target: 414 beyond. RFC 9112, section 3, wants 8,000 octets for a request line.
     pub target_bytes_max: usize,
-    /// Header fields: 431 beyond. At most [`Limits::HEADERS_MAX`].
+    /// Header fields: 431 beyond.
     pub headers_max: usize,
     /// The body, decoded, where it is not streamed: 413 beyond.
     pub body_bytes_max: usize,
@@ -18,11 +18,6 @@ pub struct Limits {
     /// Content that a handler lends, where it does not fit in the send space and has to be copied: 500
     /// beyond. What a handler gives away as [`Content`](super::Content) may have any length.
     pub copied_bytes_max: usize,
-}
-
-impl Limits {
-    /// The largest `headers_max`: the fields of a head are kept on the stack while it is parsed.
-    pub const HEADERS_MAX: usize = super::fields::FIELDS_MAX;
 }
 
 impl Default for Limits {

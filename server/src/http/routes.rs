@@ -1,8 +1,11 @@
 //! Which handler answers which request: a table, and the search in it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+
+use foldhash::fast::FixedState;
 
 use super::method::Method;
 use super::pattern::{self, PatternError};
@@ -78,11 +81,12 @@ impl<S> fmt::Debug for Handler<S> {
 
 /// A table of routes, ready to be searched. Its clones share it.
 ///
-/// Short tables are searched one by one; in longer ones, and for parameters, the path is looked up in
-/// a radix tree.
+/// A path without parameters is found by its hash, one with them in a radix tree.
 #[derive(Debug)]
 pub struct Routes<S: 'static> {
     entries: Arc<[Entry<S>]>,
+    /// The paths without parameters. They are not a client's choice, so that a fast hash will do.
+    literals: Arc<HashMap<Box<[u8]>, u16, FixedState>>,
     tree: Arc<matchit::Router<u16>>,
     /// The `Allow` field of `OPTIONS *`.
     allow: Piece<64>,
@@ -115,14 +119,10 @@ pub enum RouteError {
 #[derive(Debug)]
 pub(super) struct Entry<S: 'static> {
     path: Box<str>,
-    has_params: bool,
     methods: &'static [(Method, Handler<S>)],
     /// The `Allow` field of this path.
     pub(super) allow: Piece<64>,
 }
-
-/// Up to here, comparing one by one is faster than the tree.
-const FEW: usize = 8;
 
 impl<S> Routes<S> {
     /// A table of `routes`.
@@ -132,6 +132,7 @@ impl<S> Routes<S> {
     /// If a path is malformed, or stands for the same paths as another.
     pub fn new<'a>(routes: impl IntoIterator<Item = &'a Route<S>>) -> Result<Self, RouteError> {
         let mut tree = matchit::Router::new();
+        let mut literals = HashMap::with_hasher(FixedState::with_seed(9110));
         let mut entries = Vec::new();
         for route in routes {
             let path = &*route.path;
@@ -148,9 +149,11 @@ impl<S> Routes<S> {
                         other => other.to_string(),
                     },
                 })?;
+            if !pattern::has_params(path) {
+                literals.insert(path.as_bytes().into(), index);
+            }
             entries.push(Entry {
                 path: path.into(),
-                has_params: pattern::has_params(path),
                 methods: route.methods,
                 allow: allow(|method| route.methods.iter().any(|(each, _)| *each == method)),
             });
@@ -162,6 +165,7 @@ impl<S> Routes<S> {
         Ok(Routes {
             allow: allow(has),
             entries: entries.into(),
+            literals: Arc::new(literals),
             tree: Arc::new(tree),
         })
     }
@@ -185,15 +189,10 @@ impl<S> Routes<S> {
         target: &Target<'_>,
         scratch: &mut Vec<u8>,
     ) -> Result<Option<usize>, Refusal> {
-        if self.entries.len() <= FEW {
-            let mut entries = self.entries.iter();
-            let is_exact =
-                |entry: &Entry<S>| entry.path.as_bytes() == target.path && !entry.has_params;
-            if let Some(index) = entries.position(is_exact) {
-                return Ok(Some(index));
-            }
+        match self.literals.get(target.path) {
+            Some(index) => Ok(Some((*index).into())),
+            None => self.find_in_tree(target, scratch),
         }
-        self.find_in_tree(target, scratch)
     }
 
     #[inline(never)]
@@ -214,7 +213,7 @@ impl<S> Routes<S> {
         let Some(index) = found.map(|found| usize::from(*found.value)) else {
             return Ok(None);
         };
-        if self.entries[index].has_params && !target.has_valid_path() {
+        if pattern::has_params(&self.entries[index].path) && !target.has_valid_path() {
             return Err(Refusal::Target);
         }
         Ok(Some(index))
@@ -235,6 +234,7 @@ impl<S> Clone for Routes<S> {
     fn clone(&self) -> Self {
         Routes {
             entries: Arc::clone(&self.entries),
+            literals: Arc::clone(&self.literals),
             tree: Arc::clone(&self.tree),
             allow: self.allow,
         }
