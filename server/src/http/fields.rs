@@ -177,10 +177,15 @@ impl Seen {
         let is = |lower: &[u8]| name.eq_ignore_ascii_case(lower);
         match name.len() {
             4 if is(b"host") => self.host(value)?,
-            6 if is(b"expect") => self.expect(value),
+            6 if is(b"expect") => self.expectation = expectation(self.expectation, value),
             10 if is(b"connection") => self.connection(value),
-            14 if is(b"content-length") => self.content_length(trim(value))?,
-            17 if is(b"transfer-encoding") => self.transfer_encoding(value)?,
+            14 if is(b"content-length") && self.content_length.is_none() => {
+                self.content_length = Some(content_length(trim(value))?)
+            }
+            14 if is(b"content-length") => return Err(Refusal::ContentLength),
+            17 if is(b"transfer-encoding") => {
+                self.transfer_encoding = Some(transfer_encoding(self.transfer_encoding, value)?)
+            }
             _ => {}
         }
         Ok(())
@@ -220,54 +225,6 @@ impl Seen {
         }
     }
 
-    #[cold]
-    fn expect(&mut self, value: &[u8]) {
-        for expectation in list(value) {
-            if !expectation.eq_ignore_ascii_case(b"100-continue") {
-                self.expectation = Expectation::Unknown;
-            } else if self.expectation == Expectation::None {
-                self.expectation = Expectation::Continue;
-            }
-        }
-    }
-
-    /// RFC 9110, section 8.6. A list of equal numbers may be accepted; it is not.
-    fn content_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        if self.content_length.is_some()
-            || value.is_empty()
-            || !value.iter().all(u8::is_ascii_digit)
-        {
-            return Err(Refusal::ContentLength);
-        }
-        // A number beyond u64 is a valid one, of a body that is too large for anybody.
-        let length = value.iter().fold(0u64, |length, digit| {
-            length
-                .saturating_mul(10)
-                .saturating_add(u64::from(digit - b'0'))
-        });
-        self.content_length = Some(length);
-        Ok(())
-    }
-
-    /// RFC 9112, section 6.1.
-    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        for coding in list(value) {
-            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
-            self.transfer_encoding = Some(match (self.transfer_encoding, is_chunked) {
-                (None, true) => Codings::Chunked,
-                (Some(Codings::Undelimited), true) => Codings::OthersThenChunked,
-                (None | Some(Codings::Undelimited), false) => Codings::Undelimited,
-                // chunked must be the last coding, and must not be applied twice.
-                (Some(Codings::Chunked | Codings::OthersThenChunked), _) => {
-                    return Err(Refusal::TransferEncoding);
-                }
-            });
-        }
-        // An empty list delimits nothing.
-        self.transfer_encoding.get_or_insert(Codings::Undelimited);
-        Ok(())
-    }
-
     /// RFC 9112, section 6.3.
     #[inline]
     fn framing(&self, version: Version) -> Result<Framing, Refusal> {
@@ -290,6 +247,55 @@ impl Seen {
             (false, Version::Http11, _) => Persistence::Open,
         }
     }
+}
+
+// A field's meaning, and that of those with the same name before. Functions, not methods of `Seen`: what
+// is borrowed by a function that is not inlined has to stay in memory.
+
+#[cold]
+fn expectation(before: Expectation, value: &[u8]) -> Expectation {
+    list(value).fold(before, |before, expectation| {
+        if !expectation.eq_ignore_ascii_case(b"100-continue") {
+            Expectation::Unknown
+        } else if before == Expectation::None {
+            Expectation::Continue
+        } else {
+            before
+        }
+    })
+}
+
+/// RFC 9110, section 8.6. A list of equal numbers may be accepted; it is not.
+#[inline]
+fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::ContentLength);
+    }
+    // A number beyond u64 is a valid one, of a body that is too large for anybody.
+    Ok(value.iter().fold(0u64, |length, digit| {
+        length
+            .saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    }))
+}
+
+/// RFC 9112, section 6.1.
+#[inline(never)]
+fn transfer_encoding(mut before: Option<Codings>, value: &[u8]) -> Result<Codings, Refusal> {
+    for coding in list(value) {
+        let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+        before = Some(match (before, is_chunked) {
+            (None, true) => Codings::Chunked,
+            (Some(Codings::Undelimited), true) => Codings::OthersThenChunked,
+            (None | Some(Codings::Undelimited), false) => Codings::Undelimited,
+            // chunked must be the last coding, and must not be applied twice.
+            (Some(Codings::Chunked | Codings::OthersThenChunked), _) => {
+                return Err(Refusal::TransferEncoding);
+            }
+        });
+    }
+    // An empty list delimits nothing.
+    Ok(before.unwrap_or(Codings::Undelimited))
 }
 
 /// The members of a comma-separated list without white space; empty ones do not count (RFC 9110, section 5.6.1).

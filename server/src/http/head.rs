@@ -43,10 +43,27 @@ pub(super) struct Head<'a> {
     pub(super) len: usize,
 }
 
+/// The head at the front of `bytes`, if it is a whole and valid one of the usual kind. Of all others,
+/// [`find`] says what they are.
+#[inline(always)]
+pub(super) fn find_usual<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Head<'a>> {
+    let line = usual_line(bytes, limits)?;
+    let (len, meaning) = fields::parse(bytes, line.len, line.version, limits.headers_max).ok()?;
+    (len <= limits.head_bytes_max).then_some(Head {
+        request: Request {
+            method: line.method,
+            target: line.target,
+            fields: &bytes[line.len..len],
+            route: "",
+        },
+        meaning,
+        len,
+    })
+}
+
 /// Looks for a head at the front of `bytes`; `full` says that no more bytes can come.
 ///
 /// `Ok(None)` means that more bytes are needed.
-#[inline(always)]
 pub(super) fn find<'a>(
     bytes: &'a [u8],
     full: bool,
@@ -59,7 +76,11 @@ pub(super) fn find<'a>(
     if search.has_begun() && !resume(bytes, full, search, limits)? {
         return Ok(None);
     }
-    let Some(line) = parse_line(bytes, full, search, limits)? else {
+    let line = match usual_line(bytes, limits) {
+        Some(line) => Some(line),
+        None => parse_line(bytes, full, search, limits)?,
+    };
+    let Some(line) = line else {
         return Ok(None);
     };
     match fields::parse(bytes, line.len, line.version, limits.headers_max) {
@@ -101,7 +122,7 @@ fn refuse_or_wait<T>(
 /// Whether a head of which parts were seen before is complete, by looking at its new bytes only.
 #[cold]
 fn resume(bytes: &[u8], full: bool, search: &mut Search, limits: &Limits) -> Result<bool, Refusal> {
-    if !search.line_checked && parse_any_line(bytes, full, search, limits)?.is_none() {
+    if !search.line_checked && parse_line(bytes, full, search, limits)?.is_none() {
         return Ok(false);
     }
     search.line_checked = true;
@@ -148,23 +169,9 @@ struct Line<'a> {
     len: usize,
 }
 
-/// Parses the request line at the front of `bytes`; `Ok(None)` means that more bytes are needed.
-#[inline(always)]
-fn parse_line<'a>(
-    bytes: &'a [u8],
-    full: bool,
-    search: &mut Search,
-    limits: &Limits,
-) -> Result<Option<Line<'a>>, Refusal> {
-    match parse_usual_line(bytes, limits) {
-        Some(line) => Ok(Some(line)),
-        None => parse_any_line(bytes, full, search, limits),
-    }
-}
-
 /// The line of nearly every request: an implemented method, an origin-form target, HTTP/1.1.
 #[inline(always)]
-fn parse_usual_line<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Line<'a>> {
+fn usual_line<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Line<'a>> {
     const VERSION: &[u8; 11] = b" HTTP/1.1\r\n";
     let (method, at) = match bytes {
         [b'G', b'E', b'T', b' ', b'/', ..] => (Method::Get, 4),
@@ -198,8 +205,8 @@ fn parse_usual_line<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Line<'a>> {
 /// The longest method that is looked at, the version, the white space and CR LF.
 const LINE_BYTES_MAX_BESIDE_TARGET: usize = 64;
 
-#[cold]
-fn parse_any_line<'a>(
+/// Parses the request line at the front of `bytes`; `Ok(None)` means that more bytes are needed.
+fn parse_line<'a>(
     bytes: &'a [u8],
     full: bool,
     search: &mut Search,

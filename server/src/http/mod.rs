@@ -34,6 +34,7 @@ mod limits;
 mod method;
 pub mod middleware;
 mod origin;
+mod paths;
 mod pattern;
 mod piece;
 mod refusal;

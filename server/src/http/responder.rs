@@ -6,7 +6,7 @@ use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
 
 use super::body::Body;
 use super::chunked::Found;
-use super::connection::{Collect, Connection, Exchange, Phase, Turn};
+use super::connection::{Collect, Connection, Exchange, Phase, Then, Turn};
 use super::content::{LAST_CHUNK, Sent, put_chunk};
 use super::counters::HttpCounters;
 use super::date::{InvalidServer, ServerAndDate};
@@ -193,10 +193,13 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
                 Phase::Closed => Turn::wait_after(bytes.len(), Next::Close),
             };
             progress.consumed += turn.consumed;
-            progress.messages += u32::from(turn.ends_message);
-            if let Some(next) = turn.next {
-                progress.next = next;
-                return progress;
+            match turn.then {
+                Then::GoOn => {}
+                Then::EndMessage => progress.messages += 1,
+                Then::Wait(next) => {
+                    progress.next = next;
+                    return progress;
+                }
             }
         }
     }
@@ -247,7 +250,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     fn head(
         &mut self,
         connection: &mut Connection,
-        mut search: Search,
+        search: Search,
         bytes: &[u8],
         full: bool,
         reply: &mut Reply<'_>,
@@ -259,7 +262,25 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             self.origin.suspend(connection);
             return Turn::wait(Next::Send);
         }
-        let served = match head::find(bytes, full, &mut search, &self.origin.limits) {
+        if !search.has_begun()
+            && let Some(head) = head::find_usual(bytes, &self.origin.limits)
+        {
+            return self.serve(connection, head, bytes, full, reply);
+        }
+        self.unusual_head(connection, search, bytes, full, reply)
+    }
+
+    /// The same for a head that is not whole, or not like nearly every other one.
+    #[cold]
+    fn unusual_head(
+        &mut self,
+        connection: &mut Connection,
+        mut search: Search,
+        bytes: &[u8],
+        full: bool,
+        reply: &mut Reply<'_>,
+    ) -> Turn {
+        match head::find(bytes, full, &mut search, &self.origin.limits) {
             Ok(Some(head)) => self.serve(connection, head, bytes, full, reply),
             Ok(None) => {
                 connection.phase = Phase::Head(search);
@@ -269,14 +290,13 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                 } else {
                     Expect::Message
                 };
-                return Turn::wait(Next::Receive(expect));
+                Turn::wait(Next::Receive(expect))
             }
-            Err(refusal) => Err(refusal),
-        };
-        served.unwrap_or_else(|refusal| self.refuse_head(connection, refusal, bytes, reply))
+            Err(refusal) => self.refuse_head(connection, refusal, bytes, reply),
+        }
     }
 
-    /// Answers the request with this head, or prepares for its body. Nothing happened if it fails.
+    /// Answers the request with this head, or prepares for its body.
     #[inline]
     fn serve(
         &mut self,
@@ -285,10 +305,10 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         bytes: &[u8],
         full: bool,
         reply: &mut Reply<'_>,
-    ) -> Result<Turn, Refusal> {
+    ) -> Turn {
         let meaning = head.meaning;
         if meaning.expectation == Expectation::Unknown {
-            return Err(Refusal::Expectation);
+            return self.refuse_head(connection, Refusal::Expectation, bytes, reply);
         }
         let mut exchange = Exchange {
             route: self.no_route(),
@@ -306,12 +326,16 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         };
 
         let target = &head.request.target;
-        let Some(route) = self.routes.find(target, &mut self.scratch)? else {
-            return self.serve_unrouted(connection, &head.request, exchange, reply);
+        let route = match self.routes.find(target, &mut self.scratch) {
+            Ok(Some(route)) => route,
+            Ok(None) => {
+                return self.serve_unrouted(connection, &head.request, exchange, bytes, reply);
+            }
+            Err(refusal) => return self.refuse_head(connection, refusal, bytes, reply),
         };
         exchange.route = route;
         let Some((method, handler)) = self.routes.entry(route).find(head.request.method) else {
-            return Ok(self.serve_other_method(connection, &head.request, exchange, reply));
+            return self.serve_other_method(connection, &head.request, exchange, reply);
         };
         let request = &Request {
             route: self.routes.entry(route).path(),
@@ -324,18 +348,18 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     .answer(connection, request, &exchange, reply, |state, response| {
                         handler(state, request, response)
                     });
-                Ok(skip_body(connection, exchange, &self.origin.limits))
+                skip_body(connection, exchange, &self.origin.limits)
             }
             Handler::Body(handler) => {
                 if let Some(refusal) = refuses_body(&exchange, &self.origin.limits) {
                     let refusal = (refusal, exchange.route);
-                    return Ok(self.refuse(connection, refusal, exchange.head_only, reply));
+                    return self.refuse(connection, refusal, exchange.head_only, reply);
                 }
                 let mut collect = Collect::new(route, method, head.len, exchange.framing);
                 if exchange.expects_continue {
                     self.invite_body(reply);
                     connection.phase = Phase::Collect(collect);
-                    return Ok(Turn::go_on(0));
+                    return Turn::go_on(0);
                 }
                 let bytes = &bytes[head.len..];
                 let body_bytes_max = self.origin.limits.body_bytes_max;
@@ -348,12 +372,12 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                             reply,
                             |state, response| handler(state, request, body, response),
                         );
-                        Ok(connection.end_message(exchange.head_len + len))
+                        connection.end_message(exchange.head_len + len)
                     }
-                    Ok(None) => Ok(self.await_body(connection, collect, full, reply)),
+                    Ok(None) => self.await_body(connection, collect, full, reply),
                     Err(refusal) => {
                         let refusal = (refusal, exchange.route);
-                        Ok(self.refuse(connection, refusal, exchange.head_only, reply))
+                        self.refuse(connection, refusal, exchange.head_only, reply)
                     }
                 }
             }
@@ -378,7 +402,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     },
                     false => Phase::Echo(body),
                 };
-                Ok(Turn::go_on(exchange.head_len))
+                Turn::go_on(exchange.head_len)
             }
         }
     }
@@ -390,11 +414,12 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         connection: &mut Connection,
         request: &Request<'_>,
         exchange: Exchange,
+        bytes: &[u8],
         reply: &mut Reply<'_>,
-    ) -> Result<Turn, Refusal> {
+    ) -> Turn {
         let is_server = request.target.path == b"*";
         if !is_server && !request.target.has_valid_path() {
-            return Err(Refusal::Target);
+            return self.refuse_head(connection, Refusal::Target, bytes, reply);
         }
         let allow = self.routes.allow();
         settle(connection, &exchange, &self.origin.limits);
@@ -406,7 +431,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     response.refuse(Refusal::NotFound)
                 }
             });
-        Ok(skip_body(connection, exchange, &self.origin.limits))
+        skip_body(connection, exchange, &self.origin.limits)
     }
 
     /// The route has no handler for the method: OPTIONS, or 405.

@@ -1,13 +1,11 @@
 //! Which handler answers which request: a table, and the search in it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-
 use super::method::Method;
+use super::paths::Paths;
 use super::pattern::{self, PatternError};
 use super::piece::Piece;
 use super::refusal::Refusal;
@@ -85,8 +83,8 @@ impl<S> fmt::Debug for Handler<S> {
 #[derive(Debug)]
 pub struct Routes<S: 'static> {
     entries: Arc<[Entry<S>]>,
-    /// The paths without parameters. They are not a client's choice, so that a fast hash will do.
-    literals: Arc<HashMap<Box<[u8]>, u16, FixedState>>,
+    /// The paths without parameters.
+    literals: Arc<Paths>,
     tree: Arc<matchit::Router<u16>>,
     /// The `Allow` field of `OPTIONS *`.
     allow: Piece<64>,
@@ -132,7 +130,7 @@ impl<S> Routes<S> {
     /// If a path is malformed, or stands for the same paths as another.
     pub fn new<'a>(routes: impl IntoIterator<Item = &'a Route<S>>) -> Result<Self, RouteError> {
         let mut tree = matchit::Router::new();
-        let mut literals = HashMap::with_hasher(FixedState::with_seed(9110));
+        let mut literals = Vec::new();
         let mut entries = Vec::new();
         for route in routes {
             let path = &*route.path;
@@ -150,7 +148,7 @@ impl<S> Routes<S> {
                     },
                 })?;
             if !pattern::has_params(path) {
-                literals.insert(path.as_bytes().into(), index);
+                literals.push((path.as_bytes(), index));
             }
             entries.push(Entry {
                 path: path.into(),
@@ -165,7 +163,7 @@ impl<S> Routes<S> {
         Ok(Routes {
             allow: allow(has),
             entries: entries.into(),
-            literals: Arc::new(literals),
+            literals: Arc::new(Paths::new(literals.into_iter())),
             tree: Arc::new(tree),
         })
     }
@@ -189,8 +187,9 @@ impl<S> Routes<S> {
         target: &Target<'_>,
         scratch: &mut Vec<u8>,
     ) -> Result<Option<usize>, Refusal> {
-        match self.literals.get(target.path) {
-            Some(index) => Ok(Some((*index).into())),
+        let path_of = |index| self.entries[usize::from(index)].path.as_bytes();
+        match self.literals.find(target.path, path_of) {
+            Some(index) => Ok(Some(index.into())),
             None => self.find_in_tree(target, scratch),
         }
     }
