@@ -1,22 +1,24 @@
 //! An HTTP/1.1 origin server without I/O: the `Service` that every stack runs.
 //!
 //! ```text
-//!  bytes ─▶ head ──▶ Request ──▶ routes ──▶ handler ──▶ Response ─▶ reply
-//!            │ target, fields,      │ path, method        ▲ date
-//!            │ framing              ▼                     │
-//!            └─▶ body, chunked ─▶ collected, echoed or discarded
-//!            └─▶ Refusal ─────────────────────────────────┘
+//!  bytes ─▶ head ──▶ Request ──▶ routes ──▶ middleware ─▶ handler ──▶ Response ─▶ encode ─▶ reply
+//!            │ target, fields,      │ path, method            ▲           ▲ date      │
+//!            │ framing              ▼                         │           │           └▶ content:
+//!            └─▶ body, chunked ─▶ collected, echoed, discarded┘           │              the rest
+//!            └─▶ Refusal ─────────────────────────────────────────────────┘
 //! ```
 //!
 //! The grammar is RFC 9112 and RFC 9110 to the letter, because whatever a server forgives, somebody
 //! uses to make two parties read the same bytes differently. What a request may cost is limited by
 //! [`Limits`]; each limit has a status of its own and a counter. Nothing is allocated after a
-//! [`Responder`] was made: heads are parsed in place, responses are written straight into the send
-//! space, and between two calls a connection keeps a few words of state and no bytes.
+//! [`Responder`] was made, unless a handler does: heads are parsed in place, responses are written
+//! straight into the send space, and between two calls a connection keeps a few words of state. Content
+//! that is longer than the send space is kept as a reference to it; see [`Content`].
 //!
-//! What a server answers is not decided here but in its table of [`Route`]s; see [`crate::site`].
+//! What a server answers is not decided here but in its table of [`Route`]s. `origin` and `response`
+//! decide an answer and know no protocol; `responder`, `head` and `encode` speak HTTP/1.
 //!
-//! Deliberately not supported: TLS, HTTP/2, upgrades, content codings, ranges, conditional requests.
+//! Deliberately not supported: TLS, HTTP/2, upgrades, content codings.
 
 mod body;
 mod chunked;

@@ -132,7 +132,7 @@ mod tests {
                 })
                 .collect();
             let indexed = paths.iter().zip(0..).map(|(path, n)| (path.as_bytes(), n));
-            let table = Paths::new(indexed);
+            let table = Paths::new(indexed.collect::<Vec<_>>().into_iter());
             let find = |path: &str| {
                 table.find(path.as_bytes(), |index| {
                     paths[usize::from(index)].as_bytes()
