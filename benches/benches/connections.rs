@@ -279,9 +279,7 @@ impl Drop for Server {
 fn responder(_core: usize) -> SiteResponder {
     let routes = site::routes(false).expect("the table is consistent");
     let events = Events::new(EventsConfig::new(1)).unwrap();
-    let site = Site {
-        events: events.shard(0),
-    };
+    let site = Site::new(events.shard(0));
     let counters = Arc::new(HttpCounters::new(&routes));
     site::responder(&routes, site, Limits::default(), counters)
 }

@@ -49,9 +49,7 @@ fn responder() -> SiteResponder {
     let counters = Arc::new(HttpCounters::new(&routes));
     let mut responder = site::responder(
         &routes,
-        Site {
-            events: events.shard(0),
-        },
+        Site::new(events.shard(0)),
         Limits::default(),
         counters,
     );

@@ -96,9 +96,7 @@ fn responder() -> SiteResponder {
     let routes = site::routes(false).expect("the table is consistent");
     let events = Events::new(EventsConfig::new(1)).unwrap();
     let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site {
-        events: events.shard(0),
-    };
+    let site = Site::new(events.shard(0));
     let mut responder = site::responder(&routes, site, Limits::default(), counters);
     responder.on_clock(784_111_777);
     responder

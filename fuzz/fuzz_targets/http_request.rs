@@ -35,9 +35,7 @@ fn server() -> Memory<SiteResponder> {
     let routes = ROUTES.iter().chain(TEST_ROUTES);
     let routes = Routes::new(routes.filter(is_finite_and_the_same)).expect("the table is consistent");
     let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site {
-        events: events.shard(0),
-    };
+    let site = Site::new(events.shard(0));
     let mut memory = Memory::new(site::responder(&routes, site, LIMITS, counters));
     memory.receive_bytes = 768;
     memory

@@ -159,9 +159,7 @@ impl Server {
         let events = Events::new(config).unwrap();
         let routes = site::routes(false).expect("the table is consistent");
         let core = |core| {
-            let site = Site {
-                events: events.shard(core),
-            };
+            let site = Site::new(events.shard(core));
             let counters = Arc::new(HttpCounters::new(&routes));
             let memory = Memory::new(site::responder(&routes, site, Limits::default(), counters));
             let connection = memory.connect();

@@ -25,9 +25,7 @@ fn responder_within(limits: Limits) -> (SiteResponder, Arc<HttpCounters>) {
     };
     let events = Events::new(config).unwrap();
     let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site {
-        events: events.shard(0),
-    };
+    let site = Site::new(events.shard(0));
     let mut responder = site::responder(&routes, site, limits, Arc::clone(&counters));
     responder.on_clock(UNIX_TIME_S);
     (responder, counters)

@@ -30,6 +30,7 @@ mod date;
 mod durations;
 mod encode;
 mod fields;
+pub mod files;
 mod head;
 mod json;
 mod limits;

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::events::{self, EventShard};
+use crate::http::files::Directory;
 use crate::http::middleware::RequestLog;
 use crate::http::{
-    Answer, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route, RouteError,
-    Routes, Status,
+    Answer, Handler, HttpCounters, Limits, Method, Refusal, Request, Responder, Response, Route,
+    RouteError, Routes, Status,
 };
 
 pub use test_routes::{TEST_ROUTES, byte_at};
@@ -34,6 +35,18 @@ pub const ROUTES: &[Route<Site>] = &[
 pub struct Site {
     /// Where this core counts its events.
     pub events: EventShard,
+    /// The directory that is served, if one is.
+    pub files: Option<Directory>,
+}
+
+impl Site {
+    /// What counts events, and serves no files.
+    pub fn new(events: EventShard) -> Self {
+        Site {
+            events,
+            files: None,
+        }
+    }
 }
 
 /// The routes of a server, with those of [`TEST_ROUTES`] or without.
@@ -42,8 +55,37 @@ pub struct Site {
 ///
 /// If two of them are for the same path.
 pub fn routes(with_test_routes: bool) -> Result<Routes<Site>, RouteError> {
+    routes_with_files(with_test_routes, None)
+}
+
+/// The same, and all files of a [`Directory`] below `prefix`, if there is one.
+///
+/// # Errors
+///
+/// If two of them are for the same path, or `prefix` is none.
+pub fn routes_with_files(
+    with_test_routes: bool,
+    prefix: Option<&str>,
+) -> Result<Routes<Site>, RouteError> {
     let test_routes = if with_test_routes { TEST_ROUTES } else { &[] };
-    Routes::new(ROUTES.iter().chain(test_routes))
+    let file_routes = prefix.map_or(Vec::new(), file_routes);
+    Routes::new(ROUTES.iter().chain(test_routes).chain(&file_routes))
+}
+
+/// The directory itself, with its slash or without, and everything in it.
+fn file_routes(prefix: &str) -> Vec<Route<Site>> {
+    const FILE: &[(Method, Handler<Site>)] = &[(Method::Get, Handler::Head(file))];
+    const TO_DIRECTORY: &[(Method, Handler<Site>)] = &[(Method::Get, Handler::Head(to_directory))];
+
+    let prefix = prefix.trim_end_matches('/');
+    let mut routes = vec![
+        Route::with_path(format!("{prefix}/"), FILE),
+        Route::with_path(format!("{prefix}/{{*path}}"), FILE),
+    ];
+    if !prefix.is_empty() {
+        routes.push(Route::with_path(prefix.to_owned(), TO_DIRECTORY));
+    }
+    routes
 }
 
 /// What serves one core.
@@ -98,6 +140,22 @@ fn event(site: &mut Site, _: &Request<'_>, body: &[u8], response: Response<'_, '
 /// What all cores counted.
 fn stats(site: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
     response.json(&site.events.stats())
+}
+
+/// A file of the directory.
+fn file(site: &mut Site, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    match &mut site.files {
+        Some(files) => files.answer(request, request.param("path").unwrap_or(""), response),
+        None => response.refuse(Refusal::NotFound),
+    }
+}
+
+/// Relative links would lead elsewhere without the slash.
+fn to_directory(_: &mut Site, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    let location = format!("{}/", String::from_utf8_lossy(request.path()));
+    response
+        .status(Status::MovedPermanently)
+        .redirect(&location)
 }
 
 /// Begins anew, if the operator allows it.

@@ -85,9 +85,7 @@ pub fn read_response(connection: &mut TcpStream) -> (u16, Vec<u8>) {
 pub fn responder(events: &Arc<Events>, core: usize) -> SiteResponder {
     let routes = site::routes(false).expect("the table is consistent");
     let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site {
-        events: events.shard(core),
-    };
+    let site = Site::new(events.shard(core));
     site::responder(&routes, site, Limits::default(), counters)
 }
 

@@ -119,7 +119,10 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     let cores_max = cores_max(args)?;
     let mut state = args.event.state.as_deref().map(StateFile::new);
     let events = events(args.events(cores_max), state.as_mut())?;
-    let routes = site::routes(args.place.test_routes)?;
+    let files = args.files.open()?;
+    let prefix = files.is_some().then_some(&*args.files.directory_prefix);
+    let routes = site::routes_with_files(args.place.test_routes, prefix)
+        .context("choose another --directory-prefix")?;
     let http: Arc<[_]> = (0..cores_max)
         .map(|_| Arc::new(HttpCounters::new(&routes)))
         .collect();
@@ -133,6 +136,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
             }
             let site = Site {
                 events: events.shard(core),
+                files: files.clone(),
             };
             site::responder(&routes, site, limits, Arc::clone(&http[core]))
         }
