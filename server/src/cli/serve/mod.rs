@@ -101,13 +101,10 @@ fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCo
     let stack = usage(kernel::uring(args), command)?;
     match crate::stacks::uring::supported(&stack) {
         Ok(()) => serve(args, "uring", stack),
-        #[cfg(feature = "epoll")]
         Err(missing) => {
             tracing::warn!("{missing}; falling back to epoll");
             serve(args, "epoll", usage(kernel::epoll(args), command)?)
         }
-        #[cfg(not(feature = "epoll"))]
-        Err(missing) => Err(missing.into()),
     }
 }
 
@@ -126,14 +123,21 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     let http: Arc<[_]> = (0..cores_max)
         .map(|_| Arc::new(HttpCounters::new(&routes)))
         .collect();
-    let make_service = {
-        let (limits, http, events) = (args.limits(), Arc::clone(&http), Arc::clone(&events));
+    // What each thread does once it has everything that takes privileges.
+    let enter = {
         let confinement = Arc::clone(&confinement);
-        move |core: usize| {
+        move || {
             if let Err(error) = confinement.give_up_privileges() {
                 // Nothing is lost: main asks for the same, and all threads are verified.
-                tracing::error!(core, "{error}");
+                tracing::error!("{error}");
             }
+        }
+    };
+    let make_service = {
+        let (limits, http, events) = (args.limits(), Arc::clone(&http), Arc::clone(&events));
+        let enter = enter.clone();
+        move |core: usize| {
+            enter();
             let site = Site {
                 events: events.shard(core),
                 files: files.clone(),
@@ -144,9 +148,6 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
 
     let lifecycle = Lifecycle::new();
     let running = stack.start(make_service, &lifecycle)?;
-    let doors = Doors::open(&args.operation, &running)?;
-    confinement.give_up_privileges()?;
-    let supervisor = Supervisor::new().context("cannot catch signals")?;
     let instruments = Instruments::new(
         name,
         started,
@@ -155,6 +156,9 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         Arc::clone(&events),
         lifecycle.clone(),
     );
+    let doors = Doors::open(&args.operation, &running, &instruments, enter)?;
+    confinement.give_up_privileges()?;
+    let supervisor = Supervisor::new().context("cannot catch signals")?;
     if let Some(interval) = args.log.drops_interval() {
         watch::watch(instruments.clone(), interval).context("no thread for the log")?;
     }
