@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig, Stats};
 use barewire::http::{
-    Answer, Connection, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route,
-    Routes,
+    Answer, Connection, HttpCounters, Limits, Request, Responder, Response, Route, Routes,
 };
 use barewire::site::{self, Site, SiteResponder};
 use barewire_stack::service::{Input, Reply, Service};
@@ -128,14 +127,8 @@ fn routes(criterion: &mut Criterion) {
     ] {
         let routes: Vec<_> = (0..count)
             .map(|number| match (number, has_params) {
-                (0, true) => Route::new(
-                    "/path/number/{number}",
-                    &[(Method::Get, Handler::Head(parameter))],
-                ),
-                _ => Route::with_path(
-                    format!("/path/number/{number}"),
-                    &[(Method::Get, Handler::Head(answer))],
-                ),
+                (0, true) => Route::new("/path/number/{number}").get(parameter),
+                _ => Route::with_path(format!("/path/number/{number}")).get(answer),
             })
             .collect();
         let mut responder = Responder::new(&Routes::new(&routes).unwrap(), ());

@@ -119,12 +119,9 @@ fn no_request_allocates_whatever_it_is() {
 #[test]
 fn no_request_for_a_file_in_memory_allocates() {
     use barewire::http::files::{Directory, DirectoryConfig};
-    use barewire::http::{Answer, Handler, Method, Request, Responder, Response, Route, Routes};
+    use barewire::http::{Answer, Request, Responder, Response, Route, Routes};
 
-    const ROUTES: &[Route<Directory>] = &[Route::new(
-        "/{*path}",
-        &[(Method::Get, Handler::Head(file))],
-    )];
+    const ROUTES: &[Route<Directory>] = &[Route::new("/{*path}").get(file)];
 
     fn file(files: &mut Directory, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
         files.answer(request, request.param("path").unwrap_or(""), response)

@@ -12,7 +12,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use barewire::http::{Answer, Handler, Method, Request, Responder, Response, Route, Routes};
+use barewire::http::{Answer, Request, Responder, Response, Route, Routes};
 use barewire_conformance::driver::{Driver, Memory};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -227,10 +227,7 @@ enum Seen {
 }
 
 fn seen_by_responder(requests: &[u8]) -> Vec<Seen> {
-    const ROUTES: &[Route<Vec<Seen>>] = &[
-        Route::new("/a", &[(Method::Get, Handler::Head(get))]),
-        Route::new("/b", &[(Method::Post, Handler::Body(post))]),
-    ];
+    const ROUTES: &[Route<Vec<Seen>>] = &[Route::new("/a").get(get), Route::new("/b").post(post)];
 
     fn get(seen: &mut Vec<Seen>, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
         let x = request

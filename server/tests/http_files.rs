@@ -7,15 +7,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use barewire::http::files::{Directory, DirectoryConfig};
-use barewire::http::{Answer, Handler, Method, Request, Responder, Response, Route, Routes};
+use barewire::http::{Answer, Request, Responder, Response, Route, Routes};
 use barewire_conformance::driver::{Driver, Memory};
 use barewire_stack::service::{Input, Next, Reply, Service};
 use tempfile::TempDir;
 
-const ROUTES: &[Route<Directory>] = &[
-    Route::new("/", &[(Method::Get, Handler::Head(file))]),
-    Route::new("/{*path}", &[(Method::Get, Handler::Head(file))]),
-];
+const ROUTES: &[Route<Directory>] = &[Route::new("/").get(file), Route::new("/{*path}").get(file)];
 
 fn file(files: &mut Directory, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
     files.answer(request, request.param("path").unwrap_or(""), response)

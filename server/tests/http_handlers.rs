@@ -25,21 +25,18 @@ struct State {
 type Reply<'r, 's> = Response<'r, 's>;
 
 const ROUTES: &[Route<State>] = &[
-    Route::new("/both", &[(Method::Put, Handler::Body(both))]),
-    Route::new(
-        "/users/{id}/{*rest}",
-        &[(Method::Get, Handler::Head(params))],
-    ),
-    Route::new("/json", &[(Method::Post, Handler::Body(json))]),
-    Route::new("/fields", &[(Method::Get, Handler::Head(fields))]),
-    Route::new("/static", &[(Method::Get, Handler::Head(stay))]),
-    Route::new("/shared", &[(Method::Get, Handler::Head(shared))]),
-    Route::new("/owned", &[(Method::Post, Handler::Head(owned))]),
-    Route::new("/list", &[(Method::Get, Handler::Head(list))]),
-    Route::new("/pieces", &[(Method::Get, Handler::Head(pieces))]),
-    Route::new("/nothing", &[(Method::Get, Handler::Head(nothing))]),
-    Route::new("/redirect", &[(Method::Get, Handler::Head(redirect))]),
-    Route::new("/bye", &[(Method::Get, Handler::Head(bye))]),
+    Route::new("/both").put(both),
+    Route::new("/users/{id}/{*rest}").get(params),
+    Route::new("/json").post(json),
+    Route::new("/fields").get(fields),
+    Route::new("/static").get(stay),
+    Route::new("/shared").get(shared),
+    Route::new("/owned").on(Method::Post, Handler::Head(owned)),
+    Route::new("/list").get(list),
+    Route::new("/pieces").get(pieces),
+    Route::new("/nothing").get(nothing),
+    Route::new("/redirect").get(redirect),
+    Route::new("/bye").get(bye),
 ];
 
 fn both(_: &mut State, request: &Request<'_>, body: &[u8], response: Reply<'_, '_>) -> Answer {

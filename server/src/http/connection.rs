@@ -47,7 +47,6 @@ impl Default for Phase {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Collect {
     pub(super) route: u16,
-    pub(super) method: u8,
     pub(super) head_len: u32,
     body: Body,
     /// Bytes of the body that were looked at, and the data in them. Only used if it is chunked.
@@ -56,10 +55,9 @@ pub(super) struct Collect {
 }
 
 impl Collect {
-    pub(super) fn new(route: usize, method: usize, head_len: usize, framing: Framing) -> Self {
+    pub(super) fn new(route: usize, head_len: usize, framing: Framing) -> Self {
         Collect {
             route: route as u16,
-            method: method as u8,
             head_len: head_len as u32,
             body: Body::new(framing),
             scanned: 0,

@@ -65,5 +65,5 @@ pub use refusal::Refusal;
 pub use request::Request;
 pub use responder::Responder;
 pub use response::{Answer, Rejection, Response};
-pub use routes::{Handler, Route, RouteError, Routes};
+pub use routes::{BodyHandler, Handler, HeadHandler, Route, RouteError, Routes};
 pub use status::Status;

@@ -334,7 +334,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             Err(refusal) => return self.refuse_head(connection, refusal, bytes, reply),
         };
         exchange.route = route;
-        let Some((method, handler)) = self.routes.entry(route).find(head.request.method) else {
+        let Some(handler) = self.routes.entry(route).handler(head.request.method) else {
             return self.serve_other_method(connection, &head.request, exchange, reply);
         };
         let request = &Request {
@@ -355,7 +355,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     let refusal = (refusal, exchange.route);
                     return self.refuse(connection, refusal, exchange.head_only, reply);
                 }
-                let mut collect = Collect::new(route, method, head.len, exchange.framing);
+                let mut collect = Collect::new(route, head.len, exchange.framing);
                 if exchange.expects_continue {
                     self.invite_body(reply);
                     connection.phase = Phase::Collect(collect);
@@ -514,9 +514,11 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         // The head was valid when it came, and has not changed since.
         let head = head::find(bytes, full, &mut Search::default(), limits);
         let entry = self.routes.entry(route);
-        let (Ok(Some(head)), Handler::Body(handler)) = (head, entry.handler(collect.method.into()))
-        else {
-            unreachable!("only a valid head and a handler of bodies are collected for");
+        let Ok(Some(head)) = head else {
+            unreachable!("only a valid head is collected for");
+        };
+        let Some(Handler::Body(handler)) = entry.handler(head.request.method) else {
+            unreachable!("only a handler of bodies is collected for");
         };
         if self.origin.draining {
             connection.persistence = Persistence::Close;

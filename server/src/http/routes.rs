@@ -15,32 +15,98 @@ use super::target::Target;
 
 /// One path and what can be done with it.
 ///
-/// `S` is what the handlers of a core share: one value per core, without locks.
-#[derive(Debug, Clone)]
+/// `S` is what the handlers of a core share: one value per core, without locks. HEAD is answered by the
+/// handler of GET, and OPTIONS by the responder.
+///
+/// ```
+/// # use barewire::http::{Answer, Handler, Method, Request, Response, Route};
+/// const ROUTES: &[Route<Vec<String>>] = &[
+///     Route::new("/names").get(list).post(add).on(Method::Delete, Handler::Head(clear)),
+///     Route::new("/names/{number}").get(name),
+/// ];
+///
+/// fn list(names: &mut Vec<String>, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+///     response.json(names)
+/// }
+///
+/// fn add(names: &mut Vec<String>, _: &Request<'_>, body: &[u8], response: Response<'_, '_>) -> Answer {
+///     names.push(String::from_utf8_lossy(body).into_owned());
+///     response.text("added")
+/// }
+/// # fn clear(_: &mut Vec<String>, _: &Request<'_>, response: Response<'_, '_>) -> Answer { response.text("") }
+/// # fn name(_: &mut Vec<String>, _: &Request<'_>, response: Response<'_, '_>) -> Answer { response.text("") }
+/// ```
+#[derive(Debug)]
 pub struct Route<S: 'static> {
     path: Cow<'static, str>,
-    methods: &'static [(Method, Handler<S>)],
+    handlers: Handlers<S>,
 }
 
+/// One for each method, in the order of [`Method`].
+type Handlers<S> = [Option<Handler<S>>; Method::ALL.len()];
+
+/// Answers from the head of a request.
+pub type HeadHandler<S> = fn(&mut S, &Request<'_>, Response<'_, '_>) -> Answer;
+
+/// Answers from the head and the body of a request.
+pub type BodyHandler<S> = fn(&mut S, &Request<'_>, &[u8], Response<'_, '_>) -> Answer;
+
 impl<S> Route<S> {
-    /// A route with what answers each of its methods. HEAD comes with GET, OPTIONS with any.
+    /// A route without any handler.
     ///
     /// `path` is the decoded one and consists of slashes and unreserved characters (RFC 3986). A segment
     /// `{name}` stands for any one, `{*name}` at the end for one or more; see [`Request::param`]. A
     /// path without parameters goes before one with them.
-    pub const fn new(path: &'static str, methods: &'static [(Method, Handler<S>)]) -> Self {
+    pub const fn new(path: &'static str) -> Self {
         Route {
             path: Cow::Borrowed(path),
-            methods,
+            handlers: [None; Method::ALL.len()],
         }
     }
 
     /// The same for a path that is not known before the program runs.
-    pub const fn with_path(path: String, methods: &'static [(Method, Handler<S>)]) -> Self {
+    pub const fn with_path(path: String) -> Self {
         Route {
             path: Cow::Owned(path),
-            methods,
+            handlers: [None; Method::ALL.len()],
         }
+    }
+
+    /// Answers `method` with `handler`.
+    #[must_use]
+    pub const fn on(mut self, method: Method, handler: Handler<S>) -> Self {
+        self.handlers[method as usize] = Some(handler);
+        self
+    }
+
+    /// Answers GET, and HEAD, from the head.
+    #[must_use]
+    pub const fn get(self, handler: HeadHandler<S>) -> Self {
+        self.on(Method::Get, Handler::Head(handler))
+    }
+
+    /// Answers POST from the body.
+    #[must_use]
+    pub const fn post(self, handler: BodyHandler<S>) -> Self {
+        self.on(Method::Post, Handler::Body(handler))
+    }
+
+    /// Answers PUT from the body.
+    #[must_use]
+    pub const fn put(self, handler: BodyHandler<S>) -> Self {
+        self.on(Method::Put, Handler::Body(handler))
+    }
+
+    /// Answers PATCH from the body.
+    #[must_use]
+    pub const fn patch(self, handler: BodyHandler<S>) -> Self {
+        self.on(Method::Patch, Handler::Body(handler))
+    }
+
+    /// Answers DELETE from the head.
+    #[must_use]
+    pub const fn delete(self, handler: HeadHandler<S>) -> Self {
+        self.on(Method::Delete, Handler::Head(handler))
     }
 
     /// The decoded path.
@@ -52,9 +118,9 @@ impl<S> Route<S> {
 /// How a request is answered.
 pub enum Handler<S: 'static> {
     /// From the head alone. A body is read and forgotten.
-    Head(fn(&mut S, &Request<'_>, Response<'_, '_>) -> Answer),
+    Head(HeadHandler<S>),
     /// From the head and the whole body, at most `body_bytes_max` long and decoded if it was chunked.
-    Body(fn(&mut S, &Request<'_>, &[u8], Response<'_, '_>) -> Answer),
+    Body(BodyHandler<S>),
     /// With the request's own body, of any length, as it arrives.
     Echo,
 }
@@ -117,7 +183,7 @@ pub enum RouteError {
 #[derive(Debug)]
 pub(super) struct Entry<S: 'static> {
     path: Box<str>,
-    methods: &'static [(Method, Handler<S>)],
+    handlers: Handlers<S>,
     /// The `Allow` field of this path.
     pub(super) allow: Piece<64>,
 }
@@ -152,13 +218,13 @@ impl<S> Routes<S> {
             }
             entries.push(Entry {
                 path: path.into(),
-                methods: route.methods,
-                allow: allow(|method| route.methods.iter().any(|(each, _)| *each == method)),
+                handlers: route.handlers,
+                allow: allow(|method| route.handlers[method as usize].is_some()),
             });
         }
         let has = |method| {
-            let mut methods = entries.iter().flat_map(|entry: &Entry<S>| entry.methods);
-            methods.any(|(each, _)| *each == method)
+            let mut entries = entries.iter();
+            entries.any(|entry: &Entry<S>| entry.handlers[method as usize].is_some())
         };
         Ok(Routes {
             allow: allow(has),
@@ -246,23 +312,13 @@ impl<S> Entry<S> {
         &self.path
     }
 
-    /// The handler of `method` and its index in this entry. HEAD is answered by GET's.
+    /// The handler of `method`. HEAD is answered by GET's.
     #[inline]
-    pub(super) fn find(&self, method: Method) -> Option<(usize, Handler<S>)> {
-        let method = if method == Method::Head {
-            Method::Get
-        } else {
-            method
-        };
-        let index = self
-            .methods
-            .iter()
-            .position(|(candidate, _)| *candidate == method)?;
-        Some((index, self.methods[index].1))
-    }
-
-    pub(super) fn handler(&self, index: usize) -> Handler<S> {
-        self.methods[index].1
+    pub(super) fn handler(&self, method: Method) -> Option<Handler<S>> {
+        match method {
+            Method::Head => self.handlers[Method::Get as usize],
+            _ => self.handlers[method as usize],
+        }
     }
 }
 
@@ -290,10 +346,12 @@ fn allow(has: impl Fn(Method) -> bool) -> Piece<64> {
 mod tests {
     use super::*;
 
-    const ECHO: &[(Method, Handler<()>)] = &[(Method::Post, Handler::Echo)];
+    fn echo(path: &'static str) -> Route<()> {
+        Route::new(path).on(Method::Post, Handler::Echo)
+    }
 
     fn found(paths: &[&'static str], path: &str) -> Result<Option<&'static str>, Refusal> {
-        let routes: Vec<_> = paths.iter().map(|path| Route::new(path, ECHO)).collect();
+        let routes: Vec<_> = paths.iter().map(|path| echo(path)).collect();
         let routes = Routes::new(&routes).unwrap();
         let target = Target {
             path: path.as_bytes(),
@@ -346,7 +404,7 @@ mod tests {
     #[test]
     fn tables_that_cannot_be_told_apart_are_refused() {
         let table = |paths: &[&'static str]| {
-            let routes: Vec<_> = paths.iter().map(|path| Route::new(path, ECHO)).collect();
+            let routes: Vec<_> = paths.iter().map(|path| echo(path)).collect();
             Routes::new(&routes).map(|routes| routes.len())
         };
         assert_eq!(table(&["/a", "/{a}", "/a/{*b}"]), Ok(3));
@@ -364,7 +422,7 @@ mod tests {
 
     #[test]
     fn allow_names_what_there_is() {
-        let routes = Routes::new(&[Route::new("/a", ECHO)]).unwrap();
+        let routes = Routes::new(&[echo("/a")]).unwrap();
         assert_eq!(routes.allow().as_bytes(), b"Allow: POST, OPTIONS\r\n");
         let allow = allow(|_| true);
         assert_eq!(

@@ -18,8 +18,7 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::{Instruments, metrics};
 use crate::http::{
-    Answer, ContentType, Handler, Limits, Method, Request, Responder, Response, Route, RouteError,
-    Routes,
+    Answer, ContentType, Limits, Request, Responder, Response, Route, RouteError, Routes,
 };
 use crate::stacks::Stack;
 use crate::stacks::epoll::Epoll;
@@ -59,10 +58,7 @@ const FIELDS_MAX: usize = 64;
 /// How long an answer is as good as a new one.
 const FRESH: Duration = Duration::from_millis(100);
 
-const ROUTES: &[Route<Board>] = &[Route::new(
-    "/metrics",
-    &[(Method::Get, Handler::Head(metrics))],
-)];
+const ROUTES: &[Route<Board>] = &[Route::new("/metrics").get(metrics)];
 
 /// Why nobody can be answered.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,9 @@
 //! What this server answers: its routes, in one table, and their handlers.
 //!
-//! To add a route, write a handler and a line in [`ROUTES`]. A [`Handler::Head`] answers from the
-//! request's head, a [`Handler::Body`] from its body, too. HEAD, OPTIONS, 404, 405 and 413 are taken care of. Handlers run on every core at once, each
-//! core with a [`Site`] of its own; they must not block and should not allocate.
+//! To add a route, write a handler and a line in [`ROUTES`]. The handler of a GET answers from the
+//! request's head, that of a POST from its body, too; [`Handler`] has all ways. HEAD, OPTIONS, 404, 405 and
+//! 413 are taken care of. Handlers run on every core at once, each core with a [`Site`] of its own; they
+//! must not block and should not allocate.
 
 mod test_routes;
 
@@ -22,12 +23,12 @@ pub use test_routes::{TEST_ROUTES, byte_at};
 
 /// Every path of this server.
 pub const ROUTES: &[Route<Site>] = &[
-    Route::new("/plaintext", &[(Method::Get, Handler::Head(plaintext))]),
-    Route::new("/json", &[(Method::Get, Handler::Head(json))]),
-    Route::new("/health", &[(Method::Get, Handler::Head(health))]),
-    Route::new("/event", &[(Method::Post, Handler::Body(event))]),
-    Route::new("/stats", &[(Method::Get, Handler::Head(stats))]),
-    Route::new("/reset", &[(Method::Post, Handler::Head(reset))]),
+    Route::new("/plaintext").get(plaintext),
+    Route::new("/json").get(json),
+    Route::new("/health").get(health),
+    Route::new("/event").post(event),
+    Route::new("/stats").get(stats),
+    Route::new("/reset").on(Method::Post, Handler::Head(reset)),
 ];
 
 /// What the handlers of one core share.
@@ -74,16 +75,13 @@ pub fn routes_with_files(
 
 /// The directory itself, with its slash or without, and everything in it.
 fn file_routes(prefix: &str) -> Vec<Route<Site>> {
-    const FILE: &[(Method, Handler<Site>)] = &[(Method::Get, Handler::Head(file))];
-    const TO_DIRECTORY: &[(Method, Handler<Site>)] = &[(Method::Get, Handler::Head(to_directory))];
-
     let prefix = prefix.trim_end_matches('/');
     let mut routes = vec![
-        Route::with_path(format!("{prefix}/"), FILE),
-        Route::with_path(format!("{prefix}/{{*path}}"), FILE),
+        Route::with_path(format!("{prefix}/")).get(file),
+        Route::with_path(format!("{prefix}/{{*path}}")).get(file),
     ];
     if !prefix.is_empty() {
-        routes.push(Route::with_path(prefix.to_owned(), TO_DIRECTORY));
+        routes.push(Route::with_path(prefix.to_owned()).get(to_directory));
     }
     routes
 }

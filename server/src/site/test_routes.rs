@@ -6,12 +6,11 @@ use super::Site;
 
 /// `GET /test/stream?bytes=N&seed=S`, `POST /test/echo` (streamed) and `POST /test/body` (collected).
 pub const TEST_ROUTES: &[Route<Site>] = &[
-    Route::new("/test/stream", &[(Method::Get, Handler::Head(stream))]),
-    Route::new(
-        "/test/echo",
-        &[(Method::Post, Handler::Echo), (Method::Put, Handler::Echo)],
-    ),
-    Route::new("/test/body", &[(Method::Post, Handler::Body(body))]),
+    Route::new("/test/stream").get(stream),
+    Route::new("/test/echo")
+        .on(Method::Post, Handler::Echo)
+        .on(Method::Put, Handler::Echo),
+    Route::new("/test/body").post(body),
 ];
 
 /// `bytes` bytes, of which each is [`byte_at`] its offset.

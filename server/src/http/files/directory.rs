@@ -70,10 +70,10 @@ pub enum DirectoryError {
 ///
 /// ```no_run
 /// # use barewire::http::files::{Directory, DirectoryConfig};
-/// # use barewire::http::{Answer, Handler, Method, Request, Response, Route};
+/// # use barewire::http::{Answer, Request, Response, Route};
 /// const ROUTES: &[Route<Directory>] = &[
-///     Route::new("/static/", &[(Method::Get, Handler::Head(file))]),
-///     Route::new("/static/{*path}", &[(Method::Get, Handler::Head(file))]),
+///     Route::new("/static/").get(file),
+///     Route::new("/static/{*path}").get(file),
 /// ];
 ///
 /// fn file(directory: &mut Directory, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
