@@ -43,13 +43,19 @@ pub(super) struct Head<'a> {
     pub(super) len: usize,
 }
 
-/// The head at the front of `bytes`, if it is a whole and valid one of the usual kind. Of all others,
-/// [`find`] says what they are.
+/// The head at the front of `bytes`, if it is a whole and valid one of the usual kind. What all others
+/// are is said by [`find`], or by [`refuse_or_wait`] if the request line is usual and its fields are not.
 #[inline(always)]
-pub(super) fn find_usual<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Head<'a>> {
-    let line = usual_line(bytes, limits)?;
-    let (len, meaning) = fields::parse(bytes, line.len, line.version, limits.headers_max).ok()?;
-    (len <= limits.head_bytes_max).then_some(Head {
+pub(super) fn find_usual<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+) -> Result<Head<'a>, Option<Refusal>> {
+    let line = usual_line(bytes, limits).ok_or(None)?;
+    let (len, meaning) = fields::parse(bytes, line.len, line.version, limits.headers_max)?;
+    if len > limits.head_bytes_max {
+        return Err(Some(Refusal::HeadTooLarge));
+    }
+    Ok(Head {
         request: Request {
             method: line.method,
             target: line.target,
@@ -104,7 +110,7 @@ pub(super) fn find<'a>(
 
 /// Fields could not be parsed: because they are malformed, or because they are incomplete.
 #[cold]
-fn refuse_or_wait<T>(
+pub(super) fn refuse_or_wait<T>(
     bytes: &[u8],
     full: bool,
     search: &mut Search,

@@ -262,25 +262,34 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             self.origin.suspend(connection);
             return Turn::wait(Next::Send);
         }
-        if !search.has_begun()
-            && let Some(head) = head::find_usual(bytes, &self.origin.limits)
-        {
-            return self.serve(connection, head, bytes, full, reply);
+        let usual = match search.has_begun() {
+            false => head::find_usual(bytes, &self.origin.limits),
+            true => Err(None),
+        };
+        match usual {
+            Ok(head) => self.serve(connection, head, bytes, full, reply),
+            Err(refusal) => self.unusual_head(connection, search, refusal, bytes, full, reply),
         }
-        self.unusual_head(connection, search, bytes, full, reply)
     }
 
-    /// The same for a head that is not whole, or not like nearly every other one.
+    /// The same for a head that is not whole, or not like nearly every other one. `refusal` is what is
+    /// wrong with its fields if they were looked at.
     #[cold]
     fn unusual_head(
         &mut self,
         connection: &mut Connection,
         mut search: Search,
+        refusal: Option<Refusal>,
         bytes: &[u8],
         full: bool,
         reply: &mut Reply<'_>,
     ) -> Turn {
-        match head::find(bytes, full, &mut search, &self.origin.limits) {
+        let limits = &self.origin.limits;
+        let found = match refusal {
+            Some(refusal) => head::refuse_or_wait(bytes, full, &mut search, limits, refusal),
+            None => head::find(bytes, full, &mut search, limits),
+        };
+        match found {
             Ok(Some(head)) => self.serve(connection, head, bytes, full, reply),
             Ok(None) => {
                 connection.phase = Phase::Head(search);
