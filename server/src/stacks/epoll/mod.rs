@@ -39,6 +39,15 @@ pub struct Epoll {
     pub config: KernelConfig,
 }
 
+impl Epoll {
+    /// Serves an address, everything else at its default, or whatever a configuration says.
+    pub fn new(config: impl Into<KernelConfig>) -> Self {
+        Epoll {
+            config: config.into(),
+        }
+    }
+}
+
 impl Stack for Epoll {
     type Error = StartError;
 
