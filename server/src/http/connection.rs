@@ -210,3 +210,14 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There is one for each connection, however idle.
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Connection>() <= 104, "{}", size_of::<Connection>());
+    }
+}
