@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig, Stats};
+use barewire::http::files::{Directory, DirectoryConfig};
 use barewire::http::{
     Answer, Connection, HttpCounters, Limits, Request, Responder, Response, Route, Routes,
 };
@@ -154,6 +155,45 @@ fn routes(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A file of 4,000 bytes from memory, as a browser asks for it: at first, again, and for a part of it.
+fn files(criterion: &mut Criterion) {
+    fn file(files: &mut Directory, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
+        files.answer(request, request.param("path").unwrap_or(""), response)
+    }
+
+    let directory = std::env::temp_dir().join(format!("barewire-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("style.css"), [b'x'; 4000]).unwrap();
+    let files = Directory::open(&directory, DirectoryConfig::default()).unwrap();
+    let routes = Routes::new(&[Route::new("/static/{*path}").get(file)]).unwrap();
+    let mut responder = Responder::new(&routes, files);
+    let mut space = vec![0; 64 * 1024];
+
+    let mut group = criterion.benchmark_group("http/files");
+    for (name, field) in [
+        ("whole", "Cache-Control: max-age=0"),
+        ("not_modified", "If-None-Match: *"),
+        ("part", "Range: bytes=1000-1999"),
+    ] {
+        let request = BROWSER.replace("/plaintext", "/static/style.css");
+        let request = request.replace("Cache-Control: max-age=0", field);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut connection = Connection::default();
+                let mut reply = Reply::new(&mut space);
+                let input = Input {
+                    bytes: black_box(request.as_bytes()),
+                    full: false,
+                    ended: false,
+                };
+                black_box(responder.on_input(&mut connection, input, &mut reply))
+            });
+        });
+    }
+    group.finish();
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
 /// What serde_json takes to write the two bodies there are.
 fn json(criterion: &mut Criterion) {
     #[derive(Serialize)]
@@ -189,5 +229,5 @@ fn json(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, requests, routes, json);
+criterion_group!(benches, requests, routes, files, json);
 criterion_main!(benches);

@@ -218,6 +218,10 @@ mod tests {
     /// There is one for each connection, however idle.
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Connection>() <= 104, "{}", size_of::<Connection>());
+        assert!(
+            size_of::<Connection>() <= 104,
+            "{}",
+            size_of::<Connection>()
+        );
     }
 }

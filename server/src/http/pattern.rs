@@ -95,21 +95,28 @@ pub(super) fn check(pattern: &str) -> Result<(), PatternError> {
 
 /// What `path`, which matches `pattern`, has where that has a parameter called `name`.
 pub(super) fn param<'p>(pattern: &str, path: &'p [u8], name: &str) -> Option<&'p str> {
-    let mut rest = path;
-    for segment in segments(pattern) {
-        let end = memchr::memchr(b'/', rest).unwrap_or(rest.len());
-        let text = match segment {
-            Segment::Literal(_) => None,
-            Segment::One(each) => (each == name).then_some(&rest[..end]),
-            Segment::Rest(each) => (each == name).then_some(rest),
+    let (mut pattern, mut rest) = (pattern.as_bytes(), path);
+    loop {
+        let (segment, end) = (&pattern[..segment_end(pattern)], segment_end(rest));
+        let found = match segment {
+            [b'{', b'*', each @ .., b'}'] if each == name.as_bytes() => Some(rest),
+            [b'{', each @ .., b'}'] if each == name.as_bytes() => Some(&rest[..end]),
+            _ => None,
         };
-        if let Some(text) = text {
+        if let Some(text) = found {
             // A valid target is ASCII.
             return std::str::from_utf8(text).ok();
         }
+        pattern = pattern.get(segment.len() + 1..)?;
         rest = rest.get(end + 1..)?;
     }
-    None
+}
+
+/// Segments are short: a loop is faster than the start of a vector search.
+fn segment_end(path: &[u8]) -> usize {
+    path.iter()
+        .position(|byte| *byte == b'/')
+        .unwrap_or(path.len())
 }
 
 #[cfg(test)]
