@@ -67,6 +67,22 @@ pub struct Running {
     pub cores: Vec<JoinHandle<anyhow::Result<()>>>,
 }
 
+impl Running {
+    /// Waits until all cores have ended.
+    ///
+    /// # Errors
+    ///
+    /// What broke the first one that did not end in order.
+    pub fn wait(self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        for core in self.cores {
+            let ended = core.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+}
+
 /// Where to watch the frames of a queue.
 #[derive(Debug, Clone)]
 pub struct QueueTap {

@@ -40,11 +40,9 @@ pub struct Epoll {
 }
 
 impl Epoll {
-    /// Serves an address, everything else at its default, or whatever a configuration says.
-    pub fn new(config: impl Into<KernelConfig>) -> Self {
-        Epoll {
-            config: config.into(),
-        }
+    /// The epoll stack with this configuration.
+    pub fn new(config: KernelConfig) -> Self {
+        Epoll { config }
     }
 }
 

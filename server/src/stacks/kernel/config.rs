@@ -36,13 +36,6 @@ pub struct KernelConfig {
     pub prefer_busy_poll: bool,
 }
 
-/// Everything but the address at its default.
-impl From<SocketAddr> for KernelConfig {
-    fn from(listen: SocketAddr) -> Self {
-        Self::new(listen)
-    }
-}
-
 impl KernelConfig {
     /// Everything at its default, on all CPUs.
     pub fn new(listen: SocketAddr) -> Self {

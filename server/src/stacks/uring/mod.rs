@@ -49,10 +49,10 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// Serves an address, everything else at its default, or whatever a configuration says.
-    pub fn new(config: impl Into<KernelConfig>) -> Self {
+    /// Everything beside the configuration at its default.
+    pub fn new(config: KernelConfig) -> Self {
         Uring {
-            config: config.into(),
+            config,
             sqpoll_idle_ms: None,
             zero_copy_bytes_min: None,
             ring_buffers: 512,
