@@ -5,8 +5,9 @@
 use std::env::args;
 use std::error::Error;
 
-use barewire_service::{Expect, Input, Lifecycle, Next, Progress, Reply, Service, Stack};
-use barewire_xdp::XdpConfig;
+use barewire::stacks::{Stack, xdp::XdpConfig};
+use barewire_stack::lifecycle::Lifecycle;
+use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
 
 /// One core's service. It needs no state; a connection needs none, either.
 struct Echo;

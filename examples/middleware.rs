@@ -1,18 +1,18 @@
 //! Middleware, composed when it is compiled: `middleware ADDRESS:PORT USER:PASSWORD-IN-BASE64`.
 //!
-//! ```text
-//! middleware [::]:8080 $(echo -n user:password | base64)
-//! curl --include --user user:password http://localhost:8080/
-//! ```
+//! Then `curl --include --user user:password http://localhost:8080/`, if `echo -n user:password | base64`
+//! was given.
 
 use std::env::args;
 use std::error::Error;
 use std::ops::ControlFlow;
 
-use barewire_http::middleware::{RateLimit, RequestId};
-use barewire_http::{Answer, Middleware, Request, Responder, Response, Route, Routes, Status};
-use barewire_kernel::{Epoll, KernelConfig};
-use barewire_service::{Lifecycle, Stack};
+use barewire::http::middleware::{RateLimit, RequestId};
+use barewire::http::{Answer, Middleware, Request, Responder, Response, Route, Routes, Status};
+use barewire::stacks::{Stack, epoll::Epoll, kernel::KernelConfig};
+use barewire_stack::lifecycle::Lifecycle;
+
+const CHALLENGE: &str = "Basic realm=\"barewire\"";
 
 /// Lets in who has the password (RFC 7617).
 #[derive(Clone)]
@@ -30,20 +30,21 @@ impl<S> Middleware<S> for BasicAuth {
         let given = request.field("Authorization").unwrap_or_default();
         let pairs = given.iter().zip(&self.credentials);
         // How long it takes does not tell how much of it was right.
-        let difference = pairs.fold(0, |difference, (given, wanted)| difference | (given ^ wanted));
+        let difference = pairs.fold(0, |bits, (given, wanted)| bits | given ^ wanted);
         if difference == 0 && given.len() == self.credentials.len() {
             return ControlFlow::Continue(response);
         }
         let response = response.status(Status::Unauthorized);
-        ControlFlow::Break(response.field("WWW-Authenticate", "Basic realm=\"barewire\"").empty())
+        ControlFlow::Break(response.field("WWW-Authenticate", CHALLENGE).empty())
     }
 }
 
 const ROUTES: &[Route<()>] = &[Route::new("/").get(|_, _, response| response.text("Welcome.\n"))];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    const USAGE: &str = "usage: middleware ADDRESS:PORT USER:PASSWORD-IN-BASE64";
-    let (address, secret) = args().nth(1).zip(args().nth(2)).ok_or(USAGE)?;
+    let arguments = args().nth(1).zip(args().nth(2));
+    let (address, secret) =
+        arguments.ok_or("usage: middleware ADDRESS:PORT USER:PASSWORD-IN-BASE64")?;
     let credentials = format!("Basic {secret}").into_bytes();
     let (auth, routes) = (BasicAuth { credentials }, Routes::new(ROUTES)?);
     let responder = move |core: usize| {
@@ -51,7 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         Responder::new(&routes, ())
             .with_middleware((RateLimit::new(10_000, 100), (ids, auth.clone())))
     };
-    let running = Epoll::new(KernelConfig::new(address.parse()?)).start(responder, &Lifecycle::new())?;
+    let running =
+        Epoll::new(KernelConfig::new(address.parse()?)).start(responder, &Lifecycle::new())?;
     println!("ready {:?}", running.addresses);
     Ok(running.wait()?)
 }
