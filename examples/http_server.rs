@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::env::args;
 use std::error::Error;
 
-use barewire::http::{Answer, Request, Responder, Response, Route, Routes};
 use barewire::stacks::{Stack, epoll::Epoll, kernel::KernelConfig};
+use barewire_http::{Answer, Request, Responder, Response, Route, Routes};
 use barewire_stack::lifecycle::Lifecycle;
 use serde::Deserialize;
 

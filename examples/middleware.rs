@@ -7,9 +7,9 @@ use std::env::args;
 use std::error::Error;
 use std::ops::ControlFlow;
 
-use barewire::http::middleware::{RateLimit, RequestId};
-use barewire::http::{Answer, Middleware, Request, Responder, Response, Route, Routes, Status};
 use barewire::stacks::{Stack, epoll::Epoll, kernel::KernelConfig};
+use barewire_http::middleware::{RateLimit, RequestId};
+use barewire_http::{Answer, Middleware, Request, Responder, Response, Route, Routes, Status};
 use barewire_stack::lifecycle::Lifecycle;
 
 const CHALLENGE: &str = "Basic realm=\"barewire\"";

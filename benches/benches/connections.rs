@@ -17,13 +17,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits};
 use barewire::site::{self, Site, SiteResponder};
 use barewire::stacks::epoll::Epoll;
 use barewire::stacks::kernel::KernelConfig;
 use barewire::stacks::uring::Uring;
 use barewire::stacks::xdp::XdpConfig;
 use barewire::stacks::{Running, Stack};
+use barewire_http::{HttpCounters, Limits};
 use barewire_lab::{Lab, SERVER_DEVICE};
 use barewire_stack::deadline::Deadlines;
 use barewire_stack::lifecycle::{Lifecycle, Phase};

@@ -7,11 +7,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig, Stats};
-use barewire::http::files::{Directory, DirectoryConfig};
-use barewire::http::{
+use barewire::site::{self, Site, SiteResponder};
+use barewire_http::files::{Directory, DirectoryConfig};
+use barewire_http::{
     Answer, Connection, HttpCounters, Limits, Request, Responder, Response, Route, Routes,
 };
-use barewire::site::{self, Site, SiteResponder};
 use barewire_stack::service::{Input, Reply, Service};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde::Serialize;

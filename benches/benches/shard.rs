@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Instant as Clock;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits};
 use barewire::site::{self, Site, SiteResponder};
+use barewire_http::{HttpCounters, Limits};
 use barewire_stack::arena::Arena;
 use barewire_stack::config::StackConfig;
 use barewire_stack::flow::FlowTable;

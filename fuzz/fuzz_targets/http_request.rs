@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Route, Routes};
+use barewire_http::{HttpCounters, Limits, Route, Routes};
 use barewire::site::{self, ROUTES, Site, SiteResponder, TEST_ROUTES};
 use barewire_conformance::driver::Memory;
 use barewire_conformance::property::same_replies_however_split;

@@ -8,9 +8,9 @@ use std::io::Write;
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits};
 use barewire::site::{self, Site, SiteResponder};
 use barewire_conformance::driver::{Connection, Memory};
+use barewire_http::{HttpCounters, Limits};
 use proptest::prelude::*;
 use serde_json::json;
 

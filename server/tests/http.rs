@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Refusal, Status};
 use barewire::site::{self, Site, SiteResponder, byte_at};
 use barewire_conformance::driver::{Connection, Driver, Memory};
 use barewire_conformance::{cases, property};
+use barewire_http::{HttpCounters, Limits, Refusal, Status};
 use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;

@@ -7,9 +7,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{Connection, HttpCounters, Limits};
 use barewire::site::{self, Site};
 use barewire_conformance::cases;
+use barewire_http::{Connection, HttpCounters, Limits};
 use barewire_stack::service::{Input, Next, Reply, Service};
 
 /// The system's allocator, counting the calls of each thread.
@@ -118,8 +118,8 @@ fn no_request_allocates_whatever_it_is() {
 
 #[test]
 fn no_request_for_a_file_in_memory_allocates() {
-    use barewire::http::files::{Directory, DirectoryConfig};
-    use barewire::http::{Answer, Request, Responder, Response, Route, Routes};
+    use barewire_http::files::{Directory, DirectoryConfig};
+    use barewire_http::{Answer, Request, Responder, Response, Route, Routes};
 
     const ROUTES: &[Route<Directory>] = &[Route::new("/{*path}").get(file)];
 

@@ -12,8 +12,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use barewire::http::{Answer, Request, Responder, Response, Route, Routes};
 use barewire_conformance::driver::{Driver, Memory};
+use barewire_http::{Answer, Request, Responder, Response, Route, Routes};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::rt::{Read, ReadBufCursor, Write};

@@ -17,12 +17,12 @@ use bytes::Bytes;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::{Instruments, metrics};
-use crate::http::{
-    Answer, ContentType, Limits, Request, Responder, Response, Route, RouteError, Routes,
-};
 use crate::stacks::Stack;
 use crate::stacks::epoll::Epoll;
 use crate::stacks::kernel::{KernelConfig, StartError};
+use barewire_http::{
+    Answer, ContentType, Limits, Request, Responder, Response, Route, RouteError, Routes,
+};
 
 /// Where to answer. A port alone means the loopback interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

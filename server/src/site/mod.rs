@@ -12,9 +12,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::events::{self, EventShard};
-use crate::http::files::Directory;
-use crate::http::middleware::RequestLog;
-use crate::http::{
+use barewire_http::files::Directory;
+use barewire_http::middleware::RequestLog;
+use barewire_http::{
     Answer, Handler, HttpCounters, Limits, Method, Refusal, Request, Responder, Response, Route,
     RouteError, Routes, Status,
 };

@@ -1,6 +1,6 @@
 //! Routes that only tests and benches want: bodies that are large, and bodies that come back.
 
-use crate::http::{Answer, Content, ContentType, Handler, Method, Request, Response, Route};
+use barewire_http::{Answer, Content, ContentType, Handler, Method, Request, Response, Route};
 
 use super::Site;
 

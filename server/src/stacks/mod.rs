@@ -76,7 +76,9 @@ impl Running {
     pub fn wait(self) -> anyhow::Result<()> {
         let mut outcome = Ok(());
         for core in self.cores {
-            let ended = core.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let ended = core
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             outcome = outcome.and(ended);
         }
         outcome

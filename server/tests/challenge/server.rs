@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits};
 use barewire::load;
 use barewire::site::{self, Site, SiteResponder};
 use barewire::stacks::{Running, Stack};
+use barewire_http::{HttpCounters, Limits};
 use barewire_stack::lifecycle::{Lifecycle, Phase};
 use clap::Parser;
 

@@ -541,7 +541,7 @@ fn responses_are_logged_only_if_that_is_asked_for() {
             .collect();
         let responses: Vec<(&str, u64)> = lines
             .iter()
-            .filter(|line| line["target"] == barewire::http::REQUEST_LOG)
+            .filter(|line| line["target"] == barewire_http::REQUEST_LOG)
             .map(|line| &line["fields"])
             .map(|fields| {
                 let status = fields["status"].as_u64().unwrap();

@@ -17,9 +17,9 @@ use crate::cli::list::List;
 use crate::cli::logging::LogArgs;
 use crate::confine::Seccomp;
 use crate::events::EventsConfig;
-use crate::http::Limits;
-use crate::http::files::{Directory, DirectoryConfig, DirectoryError};
 use crate::operate::admin::AdminAddress;
+use barewire_http::Limits;
+use barewire_http::files::{Directory, DirectoryConfig, DirectoryError};
 
 /// Arguments of `barewire serve`.
 #[derive(Debug, Clone, Args)]

@@ -30,7 +30,6 @@ use self::supervise::{Ending, Supervisor, tell_manager};
 use crate::cli::config::{self, Source, Sources};
 use crate::confine::Confinement;
 use crate::events::{Events, EventsConfig};
-use crate::http::{HttpCounters, Status};
 use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
 use crate::operate::{Instruments, watch};
@@ -38,6 +37,7 @@ use crate::site::{self, Site};
 #[cfg(feature = "xdp")]
 use crate::stacks::xdp::XdpConfig;
 use crate::stacks::{CounterGroup, Running, Stack};
+use barewire_http::{HttpCounters, Status};
 
 /// Serves until a signal or an error ends it.
 ///

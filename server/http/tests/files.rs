@@ -6,9 +6,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use barewire::http::files::{Directory, DirectoryConfig};
-use barewire::http::{Answer, Request, Responder, Response, Route, Routes};
 use barewire_conformance::driver::{Driver, Memory};
+use barewire_http::files::{Directory, DirectoryConfig};
+use barewire_http::{Answer, Request, Responder, Response, Route, Routes};
 use barewire_stack::service::{Input, Next, Reply, Service};
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use super::scan::is_text_byte;
 /// A media type, ready to be sent as `Content-Type` (RFC 9110, section 8.3).
 ///
 /// ```
-/// # use barewire::http::ContentType;
+/// # use barewire_http::ContentType;
 /// const PNG: &ContentType = &ContentType::from_static("image/png");
 /// assert_eq!(PNG.as_str(), "image/png");
 /// assert!(ContentType::new("text/html\r\nSet-Cookie: a=b").is_err());

@@ -19,7 +19,7 @@ use super::target::Target;
 /// handler of GET, and OPTIONS by the responder.
 ///
 /// ```
-/// # use barewire::http::{Answer, Handler, Method, Request, Response, Route};
+/// # use barewire_http::{Answer, Handler, Method, Request, Response, Route};
 /// const ROUTES: &[Route<Vec<String>>] = &[
 ///     Route::new("/names").get(list).post(add).on(Method::Delete, Handler::Head(clear)),
 ///     Route::new("/names/{number}").get(name),

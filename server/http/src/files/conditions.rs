@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::http::date::imf_fixdate;
-use crate::http::request::Request;
+use crate::date::imf_fixdate;
+use crate::request::Request;
 
 /// What tells one state of a file from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,8 +200,8 @@ pub(super) fn now_unix_s() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::find_usual;
-    use crate::http::limits::Limits;
+    use crate::head::find_usual;
+    use crate::limits::Limits;
 
     const MODIFIED: i64 = 784_111_777;
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

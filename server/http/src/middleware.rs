@@ -9,8 +9,8 @@
 //! called by nobody else. `(A, B)` is A around B, `()` is none, and costs nothing.
 //!
 //! ```
-//! # use barewire::http::middleware::{RateLimit, RequestId, RequestLog};
-//! # use barewire::http::{Responder, Routes};
+//! # use barewire_http::middleware::{RateLimit, RequestId, RequestLog};
+//! # use barewire_http::{Responder, Routes};
 //! # let routes = Routes::<()>::new([]).unwrap();
 //! let responder = Responder::new(&routes, ())
 //!     .with_middleware((RequestLog, (RequestId::new(7), RateLimit::new(10_000, 100))));

@@ -19,9 +19,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::conditions::{Asked, Validators, Verdict, now_unix_s};
 use super::name::{self, Kind};
 use super::range::{self, Part};
-use crate::http::{
-    Answer, Content, ContentType, Method, Produce, Refusal, Request, Response, Status,
-};
+use crate::{Answer, Content, ContentType, Method, Produce, Refusal, Request, Response, Status};
 
 /// What is served of a directory, and what it may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +67,8 @@ pub enum DirectoryError {
 /// A directory that one core serves. Each other core takes a clone.
 ///
 /// ```no_run
-/// # use barewire::http::files::{Directory, DirectoryConfig};
-/// # use barewire::http::{Answer, Request, Response, Route};
+/// # use barewire_http::files::{Directory, DirectoryConfig};
+/// # use barewire_http::{Answer, Request, Response, Route};
 /// const ROUTES: &[Route<Directory>] = &[
 ///     Route::new("/static/").get(file),
 ///     Route::new("/static/{*path}").get(file),
@@ -81,7 +79,7 @@ pub enum DirectoryError {
 /// }
 ///
 /// let directory = Directory::open("/srv/www".as_ref(), DirectoryConfig::default())?;
-/// # Ok::<(), barewire::http::files::DirectoryError>(())
+/// # Ok::<(), barewire_http::files::DirectoryError>(())
 /// ```
 #[derive(Debug)]
 pub struct Directory {

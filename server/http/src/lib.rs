@@ -7,7 +7,7 @@
 //! stack makes one on each, and calls it with the bytes that arrive.
 //!
 //! ```
-//! use barewire::http::{Answer, Request, Responder, Response, Route, Routes, Status};
+//! use barewire_http::{Answer, Request, Responder, Response, Route, Routes, Status};
 //!
 //! #[derive(Default)]
 //! struct State {
@@ -55,7 +55,7 @@
 //! # let created = answer("POST /words HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 6\r\n\r\n\"word\"");
 //! # assert!(created.starts_with("HTTP/1.1 201 Created\r\n") && created.contains("Location: /words/0\r\n"), "{created}");
 //! # assert!(answer("GET /words/0 HTTP/1.1\r\nHost: a\r\n\r\n").ends_with("\r\n\r\nword"));
-//! # Ok::<(), barewire::http::RouteError>(())
+//! # Ok::<(), barewire_http::RouteError>(())
 //! ```
 //!
 //! # What there is
@@ -99,6 +99,8 @@
 //! Deliberately not supported: TLS, HTTP/2, upgrades, content codings, request bodies that are longer than
 //! the receive buffer (but [`Handler::Echo`]).
 
+#![deny(unsafe_code)]
+
 mod body;
 mod chunked;
 mod connection;
@@ -109,6 +111,7 @@ mod date;
 mod durations;
 mod encode;
 mod fields;
+#[cfg(feature = "files")]
 pub mod files;
 mod head;
 mod json;

@@ -1,6 +1,6 @@
 //! From the path of a request to the name of a file.
 
-use crate::http::target::hex;
+use crate::target::hex;
 
 /// What a path asks for, below the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

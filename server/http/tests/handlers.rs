@@ -5,12 +5,12 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use barewire::http::middleware::{RateLimit, RequestId};
-use barewire::http::{
+use barewire_conformance::driver::{Driver, Memory};
+use barewire_http::middleware::{RateLimit, RequestId};
+use barewire_http::{
     Answer, Content, ContentType, Handler, Limits, Method, Middleware, Produce, Refusal, Request,
     Responder, Response, Route, Routes, Served, Status,
 };
-use barewire_conformance::driver::{Driver, Memory};
 use barewire_stack::service::{Next, Service};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
