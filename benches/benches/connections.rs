@@ -17,13 +17,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Responder};
-use barewire::site::{self, Site};
+use barewire::site::{self, Site, SiteResponder};
 use barewire::stacks::epoll::Epoll;
 use barewire::stacks::kernel::KernelConfig;
 use barewire::stacks::uring::Uring;
 use barewire::stacks::xdp::XdpConfig;
 use barewire::stacks::{Running, Stack};
+use barewire_http::{HttpCounters, Limits};
 use barewire_lab::{Lab, SERVER_DEVICE};
 use barewire_stack::deadline::Deadlines;
 use barewire_stack::lifecycle::{Lifecycle, Phase};
@@ -276,12 +276,10 @@ impl Drop for Server {
     }
 }
 
-fn responder(_core: usize) -> Responder<Site> {
-    let routes = site::routes(false);
+fn responder(_core: usize) -> SiteResponder {
+    let routes = site::routes(false).expect("the table is consistent");
     let events = Events::new(EventsConfig::new(1)).unwrap();
-    let site = Site {
-        events: events.shard(0),
-    };
+    let site = Site::new(events.shard(0));
     let counters = Arc::new(HttpCounters::new(&routes));
     site::responder(&routes, site, Limits::default(), counters)
 }

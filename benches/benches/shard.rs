@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Instant as Clock;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Responder};
-use barewire::site::{self, Site};
+use barewire::site::{self, Site, SiteResponder};
+use barewire_http::{HttpCounters, Limits};
 use barewire_stack::arena::Arena;
 use barewire_stack::config::StackConfig;
 use barewire_stack::flow::FlowTable;
@@ -92,13 +92,11 @@ fn local() -> Local {
     Local::new(&[server().ip()], &[server().port()]).unwrap()
 }
 
-fn responder() -> Responder<Site> {
-    let routes = site::routes(false);
+fn responder() -> SiteResponder {
+    let routes = site::routes(false).expect("the table is consistent");
     let events = Events::new(EventsConfig::new(1)).unwrap();
     let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site {
-        events: events.shard(0),
-    };
+    let site = Site::new(events.shard(0));
     let mut responder = site::responder(&routes, site, Limits::default(), counters);
     responder.on_clock(784_111_777);
     responder
@@ -110,7 +108,7 @@ trait Server {
     fn poll(&mut self, now: Instant);
 }
 
-struct ShardUnderTest<'a>(Shard<'a, MemoryLink, Responder<Site>>);
+struct ShardUnderTest<'a>(Shard<'a, MemoryLink, SiteResponder>);
 
 impl<'a> ShardUnderTest<'a> {
     fn new(config: StackConfig, arena: &'a mut Arena) -> Self {

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Responder, Route};
-use barewire::site::{self, Site};
+use barewire_http::{HttpCounters, Limits, Route, Routes};
+use barewire::site::{self, ROUTES, Site, SiteResponder, TEST_ROUTES};
 use barewire_conformance::driver::Memory;
 use barewire_conformance::property::same_replies_however_split;
 use libfuzzer_sys::fuzz_target;
@@ -20,9 +20,11 @@ const LIMITS: Limits = Limits {
     target_bytes_max: 100,
     headers_max: 10,
     body_bytes_max: 64,
+    response_fields_bytes_max: 64,
+    copied_bytes_max: 64,
 };
 
-fn server() -> Memory<Responder<Site>> {
+fn server() -> Memory<SiteResponder> {
     let config = EventsConfig {
         users_max: 4,
         users_seen_max: 2,
@@ -30,21 +32,17 @@ fn server() -> Memory<Responder<Site>> {
         ..EventsConfig::new(1)
     };
     let events = Events::new(config).expect("one core can count");
-    let routes: Vec<_> = site::routes(true)
-        .into_iter()
-        .filter(is_finite_and_the_same)
-        .collect();
+    let routes = ROUTES.iter().chain(TEST_ROUTES);
+    let routes = Routes::new(routes.filter(is_finite_and_the_same)).expect("the table is consistent");
     let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site {
-        events: events.shard(0),
-    };
+    let site = Site::new(events.shard(0));
     let mut memory = Memory::new(site::responder(&routes, site, LIMITS, counters));
     memory.receive_bytes = 768;
     memory
 }
 
 /// A stream may be endless, and an echo is cut into chunks as its body arrived.
-fn is_finite_and_the_same(route: &&'static Route<Site>) -> bool {
+fn is_finite_and_the_same(route: &&Route<Site>) -> bool {
     !matches!(route.path(), "/test/stream" | "/test/echo")
 }
 

@@ -5,7 +5,6 @@ pub mod check;
 pub mod cli;
 pub mod confine;
 pub mod events;
-pub mod http;
 pub mod load;
 pub mod operate;
 pub mod site;

@@ -8,9 +8,9 @@ use std::io::Write;
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Responder};
-use barewire::site::{self, Site};
+use barewire::site::{self, Site, SiteResponder};
 use barewire_conformance::driver::{Connection, Memory};
+use barewire_http::{HttpCounters, Limits};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -143,7 +143,7 @@ impl Model {
 }
 
 /// A core of the server, and a connection to it.
-type Core = (Memory<Responder<Site>>, Connection<Responder<Site>>);
+type Core = (Memory<SiteResponder>, Connection<SiteResponder>);
 
 struct Server {
     cores: Vec<Core>,
@@ -157,11 +157,9 @@ impl Server {
             ..EventsConfig::new(CORES)
         };
         let events = Events::new(config).unwrap();
-        let routes = site::routes(false);
+        let routes = site::routes(false).expect("the table is consistent");
         let core = |core| {
-            let site = Site {
-                events: events.shard(core),
-            };
+            let site = Site::new(events.shard(core));
             let counters = Arc::new(HttpCounters::new(&routes));
             let memory = Memory::new(site::responder(&routes, site, Limits::default(), counters));
             let connection = memory.connect();

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Refusal, Responder, Status};
-use barewire::site::{self, Site, byte_at};
+use barewire::site::{self, Site, SiteResponder, byte_at};
 use barewire_conformance::driver::{Connection, Driver, Memory};
 use barewire_conformance::{cases, property};
+use barewire_http::{HttpCounters, Limits, Refusal, Status};
 use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -17,28 +17,26 @@ const UNIX_TIME_S: u64 = 784_111_777;
 
 const GET: &str = "GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn responder_within(limits: Limits) -> (Responder<Site>, Arc<HttpCounters>) {
-    let routes = site::routes(true);
+fn responder_within(limits: Limits) -> (SiteResponder, Arc<HttpCounters>) {
+    let routes = site::routes(true).unwrap();
     let config = EventsConfig {
         users_max: 100,
         ..EventsConfig::new(1)
     };
     let events = Events::new(config).unwrap();
     let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site {
-        events: events.shard(0),
-    };
+    let site = Site::new(events.shard(0));
     let mut responder = site::responder(&routes, site, limits, Arc::clone(&counters));
     responder.on_clock(UNIX_TIME_S);
     (responder, counters)
 }
 
-fn memory() -> Memory<Responder<Site>> {
+fn memory() -> Memory<SiteResponder> {
     Memory::new(responder_within(Limits::default()).0)
 }
 
 /// What comes back for `requests`, sent whole.
-fn answer(memory: &mut Memory<Responder<Site>>, requests: &[u8]) -> String {
+fn answer(memory: &mut Memory<SiteResponder>, requests: &[u8]) -> String {
     let answer = memory.exchange(&[requests]).unwrap();
     String::from_utf8(answer).unwrap()
 }
@@ -47,7 +45,7 @@ fn status(answer: &str) -> &str {
     answer.get(9..12).unwrap_or("none")
 }
 
-fn sent(connection: &mut Connection<Responder<Site>>) -> String {
+fn sent(connection: &mut Connection<SiteResponder>) -> String {
     String::from_utf8(std::mem::take(&mut connection.sent)).unwrap()
 }
 
@@ -64,7 +62,7 @@ fn every_case_is_answered_as_the_rfc_demands_however_it_is_split() {
 #[test]
 fn every_case_is_answered_with_the_least_room_for_replies() {
     let mut memory = memory();
-    memory.reply_bytes = Responder::<Site>::REPLY_BYTES_MIN;
+    memory.reply_bytes = SiteResponder::REPLY_BYTES_MIN;
     for case in cases() {
         case.check(&mut memory, &[&case.requests]).unwrap();
     }
@@ -184,6 +182,7 @@ fn limits_are_configurable() {
         target_bytes_max: 20,
         headers_max: 3,
         body_bytes_max: 10,
+        ..Limits::default()
     };
     let (responder, counters) = responder_within(limits);
     let mut memory = Memory::new(responder);
@@ -245,11 +244,11 @@ fn limits_are_configurable() {
 
 /// Shows `bytes` to the responder, in the middle of a batch.
 fn show(
-    responder: &mut Responder<Site>,
-    connection: &mut <Responder<Site> as Service>::Connection,
+    responder: &mut SiteResponder,
+    connection: &mut <SiteResponder as Service>::Connection,
     bytes: &[u8],
 ) -> Progress {
-    let mut space = [0; 2 * Responder::<Site>::REPLY_BYTES_MIN];
+    let mut space = [0; 2 * SiteResponder::REPLY_BYTES_MIN];
     let input = Input {
         bytes,
         full: false,
@@ -418,7 +417,7 @@ fn unchunk(mut chunks: &[u8]) -> Vec<u8> {
 #[test]
 fn without_room_nothing_is_consumed() {
     let (mut responder, _) = responder_within(Limits::default());
-    let mut space = vec![0; Responder::<Site>::REPLY_BYTES_MIN + 100];
+    let mut space = vec![0; SiteResponder::REPLY_BYTES_MIN + 100];
     let mut reply = Reply::new(&mut space);
     let mut connection = Default::default();
     let requests = GET.repeat(100);
@@ -450,17 +449,31 @@ fn without_room_nothing_is_consumed() {
 }
 
 #[test]
-fn a_handler_that_writes_too_much_becomes_a_500() {
-    let (responder, counters) = responder_within(Limits::default());
+fn what_does_not_fit_is_copied_up_to_a_limit() {
+    let limits = Limits {
+        copied_bytes_max: 2000,
+        ..Limits::default()
+    };
+    let (responder, counters) = responder_within(limits);
     let mut memory = Memory::new(responder);
+    memory.reply_bytes = SiteResponder::REPLY_BYTES_MIN;
     let post = |len: usize| {
         format!(
             "POST /test/body HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{}",
             "x".repeat(len)
         )
     };
-    assert_eq!(status(&answer(&mut memory, post(704).as_bytes())), "200");
-    assert_eq!(status(&answer(&mut memory, post(705).as_bytes())), "500");
+    for len in [600, 601, 1024, 2000] {
+        let answer = answer(&mut memory, (post(len) + GET).as_bytes());
+        let (first, second) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(
+            first.ends_with(&format!("Content-Length: {len}")),
+            "{first}"
+        );
+        assert!(second.starts_with(&("x".repeat(len) + "HTTP/1.1 200")));
+    }
+    let answer = answer(&mut memory, post(2001).as_bytes());
+    assert_eq!(status(&answer), "500");
     assert_eq!(counters.refusals(Refusal::Overflow), 1);
 }
 

@@ -7,9 +7,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{Connection, HttpCounters, Limits};
 use barewire::site::{self, Site};
 use barewire_conformance::cases;
+use barewire_http::{Connection, HttpCounters, Limits};
 use barewire_stack::service::{Input, Next, Reply, Service};
 
 /// The system's allocator, counting the calls of each thread.
@@ -57,14 +57,12 @@ fn the_counter_counts() {
 
 #[test]
 fn no_request_allocates_whatever_it_is() {
-    let routes = site::routes(true);
+    let routes = site::routes(true).expect("the table is consistent");
     let events = Events::new(EventsConfig {
         users_max: 100,
         ..EventsConfig::new(1)
     });
-    let site = Site {
-        events: events.expect("one core can count").shard(0),
-    };
+    let site = Site::new(events.expect("one core can count").shard(0));
     let counters = Arc::new(HttpCounters::new(&routes));
     let mut responder = site::responder(&routes, site, Limits::default(), counters);
     let mut space = vec![0; 32 * 1024];
@@ -116,4 +114,65 @@ fn no_request_allocates_whatever_it_is() {
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);
     assert!(replies > 100_000, "{replies} bytes of replies");
+}
+
+#[test]
+fn no_request_for_a_file_in_memory_allocates() {
+    use barewire_http::files::{Directory, DirectoryConfig};
+    use barewire_http::{Answer, Request, Responder, Response, Route, Routes};
+
+    const ROUTES: &[Route<Directory>] = &[Route::new("/{*path}").get(file)];
+
+    fn file(files: &mut Directory, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
+        files.answer(request, request.param("path").unwrap_or(""), response)
+    }
+
+    let directory = tempfile::tempdir().expect("there is room for a file");
+    std::fs::write(directory.path().join("a b"), [b'x'; 50_000]).expect("there is room for a file");
+    let files = Directory::open(directory.path(), DirectoryConfig::default());
+    let routes = Routes::new(ROUTES).expect("the table is consistent");
+    let mut responder = Responder::new(&routes, files.expect("it is a directory"));
+    let mut space = vec![0; 4096];
+    // Once a second, somebody looks whether the file has changed: whichever round that is, is not counted.
+    let rounds = (0..10).map(|_| {
+        let before = ALLOCATIONS.get();
+        for fields in [
+            "",
+            "Range: bytes=1000-\r\n",
+            "If-None-Match: \"other\"\r\n",
+            "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+            "Range: bytes=50000-\r\n",
+        ] {
+            let mut request = [0; 256];
+            let mut rest = &mut request[..];
+            let written = std::io::Write::write_fmt(
+                &mut rest,
+                format_args!("GET /a%20b HTTP/1.1\r\nHost: a\r\n{fields}\r\n"),
+            );
+            assert!(written.is_ok());
+            let len = 256 - rest.len();
+            let mut connection = Connection::default();
+            let mut bytes = &request[..len];
+            loop {
+                let input = Input {
+                    bytes,
+                    full: false,
+                    ended: false,
+                };
+                let mut reply = Reply::new(&mut space);
+                let progress = responder.on_input(&mut connection, input, &mut reply);
+                bytes = &bytes[progress.consumed..];
+                if progress.next != Next::Send {
+                    break;
+                }
+            }
+        }
+        ALLOCATIONS.get() - before
+    });
+    let rounds: Vec<_> = rounds.collect();
+    assert!(rounds[0] > 0, "the first request reads the file");
+    assert!(
+        rounds.iter().filter(|count| **count == 0).count() >= 8,
+        "{rounds:?}"
+    );
 }

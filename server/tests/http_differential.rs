@@ -10,13 +10,10 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use barewire::http::{
-    Answer, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route,
-};
 use barewire_conformance::driver::{Driver, Memory};
+use barewire_http::{Answer, Request, Responder, Response, Route, Routes};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -230,10 +227,7 @@ enum Seen {
 }
 
 fn seen_by_responder(requests: &[u8]) -> Vec<Seen> {
-    const ROUTES: &[Route<Vec<Seen>>] = &[
-        Route::new("/a", &[(Method::Get, Handler::Head(get))]),
-        Route::new("/b", &[(Method::Post, Handler::Body(post))]),
-    ];
+    const ROUTES: &[Route<Vec<Seen>>] = &[Route::new("/a").get(get), Route::new("/b").post(post)];
 
     fn get(seen: &mut Vec<Seen>, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
         let x = request
@@ -246,19 +240,18 @@ fn seen_by_responder(requests: &[u8]) -> Vec<Seen> {
         response.text("")
     }
 
-    fn post(seen: &mut Vec<Seen>, body: &[u8], response: Response<'_, '_>) -> Answer {
+    fn post(
+        seen: &mut Vec<Seen>,
+        _: &Request<'_>,
+        body: &[u8],
+        response: Response<'_, '_>,
+    ) -> Answer {
         seen.push(Seen::Post(body.to_vec()));
         response.text("")
     }
 
-    let routes: Vec<_> = ROUTES.iter().collect();
-    let counters = Arc::new(HttpCounters::new(&routes));
-    let mut memory = Memory::new(Responder::new(
-        &routes,
-        Vec::new(),
-        Limits::default(),
-        counters,
-    ));
+    let routes = Routes::new(ROUTES).unwrap();
+    let mut memory = Memory::new(Responder::new(&routes, Vec::new()));
     memory.exchange(&[requests]).unwrap();
     memory.service.into_state()
 }

@@ -5,9 +5,9 @@ use barewire_stack::link::xsk::{Outcome, XskConfig, XskError, XskLink, ZeroCopy}
 use barewire_stack::redirect::{Mode, ModeChoice, Redirect, RedirectError, missing_capabilities};
 
 use super::finding::Report;
-use crate::http::Responder;
 use crate::site::Site;
 use crate::stacks::xdp::{Prepared, XdpConfig, XdpError};
+use barewire_http::Responder;
 
 /// A configuration that fits its interface.
 pub(super) struct Bound {

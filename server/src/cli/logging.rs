@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Command, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::http::REQUEST_LOG;
+use barewire_http::REQUEST_LOG;
 
 /// How to log. Logs go to stderr; stdout is for what the command has to say.
 #[derive(Debug, Clone, Args)]

@@ -83,6 +83,7 @@ const ALLOWED: &[c_long] = &[
     // Files: the state, the control socket's name, what is read of /proc. Who may open which is the
     // user's matter.
     libc::SYS_openat,
+    libc::SYS_openat2,
     libc::SYS_close,
     libc::SYS_read,
     libc::SYS_write,
@@ -91,6 +92,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_pread64,
     libc::SYS_pwrite64,
     libc::SYS_lseek,
+    libc::SYS_fadvise64,
     libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,

@@ -1,20 +1,28 @@
 //! The admin address: `GET /metrics`, and nothing else.
 //!
 //! It is off unless an operator asks for it, and stays on the loopback interface unless an operator
-//! says otherwise. Whoever scrapes slowly, often or maliciously harms nobody: there are a few threads
-//! of their own, each conversation has a deadline and a length, and what is asked for again within a
-//! tenth of a second is not computed again.
+//! says otherwise. The same responder answers there as everywhere else, on the epoll stack, on one thread
+//! of its own that belongs to no core. Whoever scrapes slowly, often or maliciously harms nobody: there
+//! are limits and deadlines as for every other connection, and what is asked for again within a tenth of
+//! a second is not computed again.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::timed::Timed;
+use barewire_stack::deadline::Deadlines;
+use barewire_stack::lifecycle::{Lifecycle, Phase};
+use bytes::Bytes;
+use rustix::thread::{CpuSet, sched_getaffinity};
+
 use super::{Instruments, metrics};
+use crate::stacks::Stack;
+use crate::stacks::epoll::Epoll;
+use crate::stacks::kernel::{KernelConfig, StartError};
+use barewire_http::{
+    Answer, ContentType, Limits, Request, Responder, Response, Route, RouteError, Routes,
+};
 
 /// Where to answer. A port alone means the loopback interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,131 +47,134 @@ impl fmt::Display for AdminAddress {
     }
 }
 
-/// Conversations at the same time; whoever comes next waits.
-const THREADS: usize = 2;
-/// How long one of them may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest head of a request.
+/// Connections at the same time; whoever comes next waits.
+const CONNECTIONS: usize = 256;
+/// How long any of them may take for anything.
+const TIMEOUT_MS: u32 = 5_000;
+/// The longest head of a request, and the room to receive it.
 const HEAD_BYTES_MAX: usize = 8192;
 /// The most fields in it.
 const FIELDS_MAX: usize = 64;
 /// How long an answer is as good as a new one.
 const FRESH: Duration = Duration::from_millis(100);
-/// How long to leave the queue alone when accepting failed, for lack of descriptors, say.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Answers on `listener` from here on, on threads that live as long as the process.
-///
-/// # Errors
-///
-/// If there are no more threads.
-pub fn serve(listener: TcpListener, instruments: Instruments) -> io::Result<()> {
-    let listener = Arc::new(listener);
-    let board = Arc::new(Board {
-        instruments,
-        last: Mutex::new(None),
-    });
-    for _ in 0..THREADS {
-        let (listener, board) = (Arc::clone(&listener), Arc::clone(&board));
-        thread::Builder::new().name("admin".into()).spawn(move || {
-            for stream in listener.incoming() {
-                match stream {
-                    // Who hangs up, or takes too long, gets no answer.
-                    Ok(stream) => drop(answer(stream, &board)),
-                    Err(_) => thread::sleep(ACCEPT_RETRY),
-                }
-            }
-        })?;
+const ROUTES: &[Route<Board>] = &[Route::new("/metrics").get(metrics)];
+
+/// Why nobody can be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The address cannot be served.
+    #[error("cannot listen at {address}: {source}; choose another --admin-listen")]
+    Start {
+        /// The address.
+        address: AdminAddress,
+        /// What is in the way.
+        source: StartError,
+    },
+    /// The table of routes is inconsistent.
+    #[error(transparent)]
+    Routes(#[from] RouteError),
+}
+
+/// The thread that answers. It stops when this is dropped.
+#[derive(Debug)]
+pub struct Admin {
+    address: SocketAddr,
+    lifecycle: Lifecycle,
+}
+
+impl Admin {
+    /// Answers at `address` from here on. The thread calls `enter` when it has everything that takes
+    /// privileges.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be had.
+    pub fn start(
+        address: AdminAddress,
+        instruments: &Instruments,
+        enter: impl Fn() + Clone + Send + 'static,
+    ) -> Result<Admin, AdminError> {
+        let routes = Routes::new(ROUTES)?;
+        let limits = Limits {
+            head_bytes_max: HEAD_BYTES_MAX,
+            headers_max: FIELDS_MAX,
+            ..Limits::default()
+        };
+        let config = KernelConfig {
+            cores: any_cpu().into_iter().collect(),
+            pin: false,
+            connections: CONNECTIONS,
+            receive_buffer_bytes: HEAD_BYTES_MAX,
+            deadlines: Deadlines {
+                idle_ms: TIMEOUT_MS,
+                head_ms: TIMEOUT_MS,
+                body_ms: TIMEOUT_MS,
+                send_ms: TIMEOUT_MS,
+                ..Deadlines::default()
+            },
+            ..KernelConfig::new(address.0)
+        };
+        let instruments = instruments.clone();
+        let make_service = move |_| {
+            enter();
+            let board = Board {
+                instruments: instruments.clone(),
+                last: None,
+            };
+            Responder::new(&routes, board).with_limits(limits)
+        };
+        let lifecycle = Lifecycle::new();
+        let running = Epoll { config }.start(make_service, &lifecycle);
+        let running = running.map_err(|source| AdminError::Start { address, source })?;
+        Ok(Admin {
+            // A kernel stack serves exactly one.
+            address: running.addresses.first().copied().unwrap_or(address.0),
+            lifecycle,
+        })
     }
-    Ok(())
+
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.lifecycle.advance(Phase::Stop);
+    }
+}
+
+/// One that the process may use, whichever: the thread is not pinned to it.
+fn any_cpu() -> Option<usize> {
+    let allowed = sched_getaffinity(None).ok()?;
+    (0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu))
 }
 
 /// The metrics, and when they were read last.
 struct Board {
     instruments: Instruments,
-    last: Mutex<Option<(Instant, Arc<str>)>>,
+    last: Option<(Instant, Bytes)>,
 }
 
 impl Board {
-    fn metrics(&self) -> Arc<str> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((read, text)) if read.elapsed() < FRESH => Arc::clone(text),
+    fn metrics(&mut self) -> Bytes {
+        match &self.last {
+            Some((read, text)) if read.elapsed() < FRESH => text.clone(),
             _ => {
-                let text: Arc<str> = metrics::encode(&self.instruments).into();
-                *last = Some((Instant::now(), Arc::clone(&text)));
+                let text = Bytes::from(metrics::encode(&self.instruments));
+                self.last = Some((Instant::now(), text.clone()));
                 text
             }
         }
     }
 }
 
-fn answer(stream: TcpStream, board: &Board) -> io::Result<()> {
-    let mut stream = Timed::new(stream, TIMEOUT);
-    let mut space = [0; HEAD_BYTES_MAX];
-    let mut len = 0;
-    let asked = loop {
-        match asked(&space[..len]) {
-            Some(asked) => break asked,
-            None if len == space.len() => break Asked::TooMuch,
-            None => match stream.read(&mut space[len..])? {
-                0 => return Ok(()),
-                count => len += count,
-            },
-        }
-    };
-    let (status, body) = match asked {
-        Asked::Metrics | Asked::MetricsHead => ("200 OK", board.metrics()),
-        Asked::Elsewhere => ("404 Not Found", "there is only /metrics\n".into()),
-        Asked::OtherMethod => ("405 Method Not Allowed", "there is only GET\n".into()),
-        Asked::TooMuch => ("431 Request Header Fields Too Large", "too long\n".into()),
-        Asked::Nonsense => ("400 Bad Request", "that is not HTTP\n".into()),
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n",
-        metrics::CONTENT_TYPE,
-        body.len(),
-        match asked {
-            Asked::OtherMethod => "Allow: GET, HEAD\r\n",
-            _ => "",
-        }
-    );
-    stream.write_all(head.as_bytes())?;
-    match asked {
-        Asked::MetricsHead => Ok(()),
-        _ => stream.write_all(body.as_bytes()),
-    }
-}
+fn metrics(board: &mut Board, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    const TYPE: &ContentType = &ContentType::from_static(metrics::CONTENT_TYPE);
 
-/// What a request is after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Metrics,
-    MetricsHead,
-    Elsewhere,
-    OtherMethod,
-    TooMuch,
-    Nonsense,
-}
-
-/// What the request is after whose head begins `bytes`; `None` if there is more of it to come.
-fn asked(bytes: &[u8]) -> Option<Asked> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(bytes) {
-        Ok(httparse::Status::Partial) => return None,
-        Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::TooManyHeaders) => return Some(Asked::TooMuch),
-        Err(_) => return Some(Asked::Nonsense),
-    }
-    let target = request.path.unwrap_or_default();
-    let path = target.split('?').next().unwrap_or_default();
-    Some(match (path, request.method) {
-        ("/metrics", Some("GET")) => Asked::Metrics,
-        ("/metrics", Some("HEAD")) => Asked::MetricsHead,
-        ("/metrics", _) => Asked::OtherMethod,
-        _ => Asked::Elsewhere,
-    })
+    response.close().send(TYPE, board.metrics())
 }
 
 #[cfg(test)]
@@ -181,28 +192,5 @@ mod tests {
         for text in ["", "x", "localhost:9100", "70000", "127.0.0.1"] {
             assert!(address(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn only_what_is_asked_for_in_full_is_answered() {
-        for (head, expected) in [
-            ("GET /metrics HTTP/1.1\r\n", None),
-            ("GET /metrics HTTP/1.1\r\n\r\n", Some(Asked::Metrics)),
-            (
-                "GET /metrics?a=b HTTP/1.0\r\nA: b\r\n\r\n",
-                Some(Asked::Metrics),
-            ),
-            ("HEAD /metrics HTTP/1.1\r\n\r\n", Some(Asked::MetricsHead)),
-            ("POST /metrics HTTP/1.1\r\n\r\n", Some(Asked::OtherMethod)),
-            ("GET /metrics/ HTTP/1.1\r\n\r\n", Some(Asked::Elsewhere)),
-            ("\0", Some(Asked::Nonsense)),
-        ] {
-            assert_eq!(asked(head.as_bytes()), expected, "{head:?}");
-        }
-        let many = format!(
-            "GET / HTTP/1.1\r\n{}\r\n",
-            "a: b\r\n".repeat(FIELDS_MAX + 1)
-        );
-        assert_eq!(asked(many.as_bytes()), Some(Asked::TooMuch));
     }
 }

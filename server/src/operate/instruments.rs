@@ -12,8 +12,8 @@ use super::status::{
     Connections, Counters, Drops, Memory, Pool, Requests, SCHEMA, Server, State, Stats, Status,
 };
 use crate::events::Events;
-use crate::http::{self, HttpCounters};
 use crate::stacks::{CounterGroup, Running};
+use barewire_http::HttpCounters;
 
 /// Everything that can be read of a running server.
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ impl Instruments {
     fn requests(&self) -> Requests {
         let mut requests = Requests::default();
         for core in self.http() {
-            for &status in http::Status::ALL {
+            for &status in barewire_http::Status::ALL {
                 let count = core.responses(status);
                 requests.total += count;
                 if count > 0 {

@@ -5,7 +5,7 @@
 //!
 //! | what | metrics |
 //! |---|---|
-//! | requests | `barewire_http_requests_total{core,route,code}`, `barewire_http_request_duration_seconds{core,route}` (a histogram; see [`crate::http::Durations`] for what is measured), `barewire_http_refusals_total{core,reason}` |
+//! | requests | `barewire_http_requests_total{core,route,code}`, `barewire_http_request_duration_seconds{core,route}` (a histogram; see [`barewire_http::Durations`] for what is measured), `barewire_http_refusals_total{core,reason}` |
 //! | events | `barewire_events_counted_total{core}`, `barewire_events_refusals_total{core,reason}`, `barewire_events_unique_users` |
 //! | connections | `barewire_connections{core,state}` |
 //! | supplies | `barewire_pool_used{core,queue,pool}`, `barewire_pool_max{core,queue,pool}` |
@@ -23,7 +23,7 @@ use prometheus::proto::{
 
 use super::instruments::{Instruments, Reading, is_state};
 use super::status::Status;
-use crate::http::{BOUNDS_NS, HttpCounters, RouteCounters, Status as Code};
+use barewire_http::{BOUNDS_NS, HttpCounters, RouteCounters, Status as Code};
 
 /// The media type of what [`encode`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

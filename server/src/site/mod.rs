@@ -1,9 +1,9 @@
 //! What this server answers: its routes, in one table, and their handlers.
 //!
-//! To add a route, write a handler and a line in [`ROUTES`]. A [`Handler::Head`] answers from the
-//! request's head, a [`Handler::Body`] from its body, a [`Handler::Stream`] with more than fits in a
-//! reply. HEAD, OPTIONS, 404, 405 and 413 are taken care of. Handlers run on every core at once, each
-//! core with a [`Site`] of its own; they must not block and should not allocate.
+//! To add a route, write a handler and a line in [`ROUTES`]. The handler of a GET answers from the
+//! request's head, that of a POST from its body, too; [`Handler`] has all ways. HEAD, OPTIONS, 404, 405 and
+//! 413 are taken care of. Handlers run on every core at once, each core with a [`Site`] of its own; they
+//! must not block and should not allocate.
 
 mod test_routes;
 
@@ -12,20 +12,23 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::events::{self, EventShard};
-use crate::http::{
-    Answer, Handler, HttpCounters, Limits, Method, Request, Responder, Response, Route, Status,
+use barewire_http::files::Directory;
+use barewire_http::middleware::RequestLog;
+use barewire_http::{
+    Answer, Handler, HttpCounters, Limits, Method, Refusal, Request, Responder, Response, Route,
+    RouteError, Routes, Status,
 };
 
 pub use test_routes::{TEST_ROUTES, byte_at};
 
 /// Every path of this server.
 pub const ROUTES: &[Route<Site>] = &[
-    Route::new("/plaintext", &[(Method::Get, Handler::Head(plaintext))]),
-    Route::new("/json", &[(Method::Get, Handler::Head(json))]),
-    Route::new("/health", &[(Method::Get, Handler::Head(health))]),
-    Route::new("/event", &[(Method::Post, Handler::Body(event))]),
-    Route::new("/stats", &[(Method::Get, Handler::Head(stats))]),
-    Route::new("/reset", &[(Method::Post, Handler::Head(reset))]),
+    Route::new("/plaintext").get(plaintext),
+    Route::new("/json").get(json),
+    Route::new("/health").get(health),
+    Route::new("/event").post(event),
+    Route::new("/stats").get(stats),
+    Route::new("/reset").on(Method::Post, Handler::Head(reset)),
 ];
 
 /// What the handlers of one core share.
@@ -33,22 +36,70 @@ pub const ROUTES: &[Route<Site>] = &[
 pub struct Site {
     /// Where this core counts its events.
     pub events: EventShard,
+    /// The directory that is served, if one is.
+    pub files: Option<Directory>,
+}
+
+impl Site {
+    /// What counts events, and serves no files.
+    pub fn new(events: EventShard) -> Self {
+        Site {
+            events,
+            files: None,
+        }
+    }
 }
 
 /// The routes of a server, with those of [`TEST_ROUTES`] or without.
-pub fn routes(with_test_routes: bool) -> Vec<&'static Route<Site>> {
-    let test_routes = if with_test_routes { TEST_ROUTES } else { &[] };
-    ROUTES.iter().chain(test_routes).collect()
+///
+/// # Errors
+///
+/// If two of them are for the same path.
+pub fn routes(with_test_routes: bool) -> Result<Routes<Site>, RouteError> {
+    routes_with_files(with_test_routes, None)
 }
+
+/// The same, and all files of a [`Directory`] below `prefix`, if there is one.
+///
+/// # Errors
+///
+/// If two of them are for the same path, or `prefix` is none.
+pub fn routes_with_files(
+    with_test_routes: bool,
+    prefix: Option<&str>,
+) -> Result<Routes<Site>, RouteError> {
+    let test_routes = if with_test_routes { TEST_ROUTES } else { &[] };
+    let file_routes = prefix.map_or(Vec::new(), file_routes);
+    Routes::new(ROUTES.iter().chain(test_routes).chain(&file_routes))
+}
+
+/// The directory itself, with its slash or without, and everything in it.
+fn file_routes(prefix: &str) -> Vec<Route<Site>> {
+    let prefix = prefix.trim_end_matches('/');
+    let mut routes = vec![
+        Route::with_path(format!("{prefix}/")).get(file),
+        Route::with_path(format!("{prefix}/{{*path}}")).get(file),
+    ];
+    if !prefix.is_empty() {
+        routes.push(Route::with_path(prefix.to_owned()).get(to_directory));
+    }
+    routes
+}
+
+/// What serves one core.
+pub type SiteResponder = Responder<Site, (RequestLog, ())>;
 
 /// The responder of one core, with counters made for the same routes.
 pub fn responder(
-    routes: &[&'static Route<Site>],
+    routes: &Routes<Site>,
     site: Site,
     limits: Limits,
     counters: Arc<HttpCounters>,
-) -> Responder<Site> {
-    Responder::new(routes, site, limits, counters)
+) -> SiteResponder {
+    Responder::new(routes, site)
+        .with_limits(limits)
+        .with_counters(counters)
+        .with_middleware(RequestLog)
 }
 
 /// TechEmpower's plaintext test.
@@ -74,7 +125,7 @@ fn health(_: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
 }
 
 /// Counts an event before it says so.
-fn event(site: &mut Site, body: &[u8], response: Response<'_, '_>) -> Answer {
+fn event(site: &mut Site, _: &Request<'_>, body: &[u8], response: Response<'_, '_>) -> Answer {
     match site.events.record(body) {
         Ok(()) => response.text("ok\n"),
         Err(events::Refusal::UsersFull) => response
@@ -87,6 +138,22 @@ fn event(site: &mut Site, body: &[u8], response: Response<'_, '_>) -> Answer {
 /// What all cores counted.
 fn stats(site: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
     response.json(&site.events.stats())
+}
+
+/// A file of the directory.
+fn file(site: &mut Site, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    match &mut site.files {
+        Some(files) => files.answer(request, request.param("path").unwrap_or(""), response),
+        None => response.refuse(Refusal::NotFound),
+    }
+}
+
+/// Relative links would lead elsewhere without the slash.
+fn to_directory(_: &mut Site, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    let location = format!("{}/", String::from_utf8_lossy(request.path()));
+    response
+        .status(Status::MovedPermanently)
+        .redirect(&location)
 }
 
 /// Begins anew, if the operator allows it.

@@ -69,6 +69,24 @@ pub struct Running {
     pub cores: Vec<JoinHandle<anyhow::Result<()>>>,
 }
 
+impl Running {
+    /// Waits until all cores have ended.
+    ///
+    /// # Errors
+    ///
+    /// What broke the first one that did not end in order.
+    pub fn wait(self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        for core in self.cores {
+            let ended = core
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+}
+
 /// Blocks until something breaks that no core notices, and returns what. It is not called on a core's thread, and
 /// holds nothing that keeps the stack from ending.
 pub struct Watch(pub Box<dyn FnOnce() -> anyhow::Error + Send + Sync>);

@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::Responder;
-use barewire::site::Site;
+use barewire::site::SiteResponder;
 use barewire_conformance::driver::{Driver, Memory};
 use barewire_stack::config::StackConfig;
 use barewire_stack::deadline::Deadlines;
@@ -86,7 +85,7 @@ fn of_clients_that_vanish_counts_what_was_acknowledged_and_no_more_than_was_sent
 
 /// A core of the server, and clients at the other end of its bad wire.
 struct Wire {
-    shard: Shard<'static, FaultyLink<MemoryLink>, Responder<Site>>,
+    shard: Shard<'static, FaultyLink<MemoryLink>, SiteResponder>,
     peers: Vec<Peer>,
     now: Instant,
 }

@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::http::{HttpCounters, Limits, Responder};
 use barewire::load;
-use barewire::site::{self, Site};
+use barewire::site::{self, Site, SiteResponder};
 use barewire::stacks::{Running, Stack};
+use barewire_http::{HttpCounters, Limits};
 use barewire_stack::lifecycle::{Lifecycle, Phase};
 use clap::Parser;
 
@@ -82,12 +82,10 @@ pub fn read_response(connection: &mut TcpStream) -> (u16, Vec<u8>) {
 }
 
 /// What a core of the site under test runs; `events` has shards for at least as many cores.
-pub fn responder(events: &Arc<Events>, core: usize) -> Responder<Site> {
-    let routes = site::routes(false);
+pub fn responder(events: &Arc<Events>, core: usize) -> SiteResponder {
+    let routes = site::routes(false).expect("the table is consistent");
     let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site {
-        events: events.shard(core),
-    };
+    let site = Site::new(events.shard(core));
     site::responder(&routes, site, Limits::default(), counters)
 }
 

@@ -69,6 +69,11 @@ impl Client {
         response
     }
 
+    /// Fills `space` with what comes next.
+    pub fn receive_into(&mut self, space: &mut [u8]) {
+        self.0.read_exact(space).unwrap();
+    }
+
     pub fn get(&mut self, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
         self.receive(false)

@@ -13,6 +13,7 @@ mod capture;
 mod check;
 mod clients;
 mod config;
+mod files;
 #[cfg(feature = "xdp")]
 mod flood;
 #[cfg(feature = "xdp")]

@@ -436,8 +436,15 @@ fn a_hostile_scraper_gets_nothing_and_keeps_nobody_from_being_served() {
     let operated = Operated::on(STACKS[0], &[]);
     let admin = operated.admin();
     for (request, status) in [
-        ("GET / HTTP/1.1\r\n\r\n", "404"),
-        ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "404",
+        ),
+        (
+            "POST /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "405",
+        ),
+        ("GET /metrics HTTP/1.1\r\n\r\n", "400"),
         ("\x01\r\n", "400"),
         (
             &format!("GET /metrics HTTP/1.1\r\nA: {}", "a".repeat(8192 - 26)),
@@ -450,7 +457,12 @@ fn a_hostile_scraper_gets_nothing_and_keeps_nobody_from_being_served() {
             "{request:?}: {said}"
         );
     }
-    let silent: Vec<_> = (0..8).map(|_| TcpStream::connect(admin).unwrap()).collect();
+    // Neither do those who say nothing keep others from scraping.
+    let silent: Vec<_> = (0..200)
+        .map(|_| TcpStream::connect(admin).unwrap())
+        .collect();
+    let scraped = answer(admin, SCRAPE);
+    assert!(scraped.starts_with("HTTP/1.1 200 "), "{scraped}");
     let mut client = Client::connect(operated.server.addresses[0]);
     assert_eq!(client.get("/plaintext").status, 200);
     assert_eq!(operated.status().requests.total, 1);
@@ -529,7 +541,7 @@ fn responses_are_logged_only_if_that_is_asked_for() {
             .collect();
         let responses: Vec<(&str, u64)> = lines
             .iter()
-            .filter(|line| line["target"] == barewire::http::REQUEST_LOG)
+            .filter(|line| line["target"] == barewire_http::REQUEST_LOG)
             .map(|line| &line["fields"])
             .map(|fields| {
                 let status = fields["status"].as_u64().unwrap();

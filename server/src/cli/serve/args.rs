@@ -17,8 +17,9 @@ use crate::cli::list::List;
 use crate::cli::logging::LogArgs;
 use crate::confine::Seccomp;
 use crate::events::EventsConfig;
-use crate::http::Limits;
 use crate::operate::admin::AdminAddress;
+use barewire_http::Limits;
+use barewire_http::files::{Directory, DirectoryConfig, DirectoryError};
 
 /// Arguments of `barewire serve`.
 #[derive(Debug, Clone, Args)]
@@ -41,6 +42,8 @@ pub struct ServeArgs {
     pub deadline: DeadlineArgs,
     #[command(flatten)]
     pub request: RequestArgs,
+    #[command(flatten)]
+    pub files: FileArgs,
     #[command(flatten)]
     pub event: EventArgs,
     #[command(flatten)]
@@ -330,12 +333,55 @@ pub struct RequestArgs {
     pub target_bytes_max: usize,
 
     /// Number of header fields; 431 beyond
-    #[arg(long, value_name = "N", value_parser = up_to(Limits::HEADERS_MAX), default_value_t = Limits::default().headers_max)]
+    #[arg(long, value_name = "N", value_parser = up_to(4096), default_value_t = Limits::default().headers_max)]
     pub headers_max: usize,
 
     /// A body that a route reads as a whole; 413 beyond
     #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = Limits::default().body_bytes_max)]
     pub body_bytes_max: usize,
+}
+
+/// A directory whose files are served.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Files")]
+pub struct FileArgs {
+    /// Serve the files in this directory; see --directory-prefix
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+
+    /// Path below which the directory is served; / serves it at the root, beside the other routes
+    #[arg(long, value_name = "PATH", default_value = "/static")]
+    pub directory_prefix: String,
+
+    /// File that is served for a directory itself; an empty name serves none
+    #[arg(long, value_name = "NAME", default_value = "index.html")]
+    pub directory_index: String,
+
+    /// Files up to this size are kept in memory; larger ones are read from disk for each request
+    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = DirectoryConfig::default().kept_file_bytes_max)]
+    pub directory_kept_file_bytes_max: usize,
+
+    /// Memory that each core may take for files
+    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = DirectoryConfig::default().kept_bytes_max)]
+    pub directory_kept_bytes_max: usize,
+}
+
+impl FileArgs {
+    /// The directory, if one shall be served.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be.
+    pub fn open(&self) -> Result<Option<Directory>, DirectoryError> {
+        let config = DirectoryConfig {
+            index: Some(self.directory_index.clone()).filter(|index| !index.is_empty()),
+            kept_file_bytes_max: self.directory_kept_file_bytes_max,
+            kept_bytes_max: self.directory_kept_bytes_max,
+            ..DirectoryConfig::default()
+        };
+        let open = |path: &PathBuf| Directory::open(path, config);
+        self.directory.as_ref().map(open).transpose()
+    }
 }
 
 /// Limits of the event counts.
@@ -501,6 +547,7 @@ impl ServeArgs {
             target_bytes_max: args.target_bytes_max,
             headers_max: args.headers_max,
             body_bytes_max: args.body_bytes_max,
+            ..Limits::default()
         }
     }
 

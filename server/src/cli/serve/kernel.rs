@@ -4,13 +4,13 @@
 use barewire_stack::service::Service as _;
 
 use super::args::ServeArgs;
-use crate::http::Responder;
 use crate::site::Site;
 #[cfg(feature = "epoll")]
 use crate::stacks::epoll::Epoll;
 use crate::stacks::kernel::{KernelConfig, StartError};
 #[cfg(feature = "uring")]
 use crate::stacks::uring::Uring;
+use barewire_http::Responder;
 
 /// The epoll stack as `args` ask for it.
 ///

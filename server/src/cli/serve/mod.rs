@@ -30,7 +30,6 @@ use self::supervise::{Ending, Supervisor, tell_manager};
 use crate::cli::config::{self, Source, Sources};
 use crate::confine::Confinement;
 use crate::events::{Events, EventsConfig};
-use crate::http::{HttpCounters, Status};
 use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
 use crate::operate::{Instruments, watch};
@@ -38,6 +37,7 @@ use crate::site::{self, Site};
 #[cfg(feature = "xdp")]
 use crate::stacks::xdp::XdpConfig;
 use crate::stacks::{CounterGroup, Running, Stack};
+use barewire_http::{HttpCounters, Status};
 
 /// Serves until a signal or an error ends it.
 ///
@@ -101,13 +101,10 @@ fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCo
     let stack = usage(kernel::uring(args), command)?;
     match crate::stacks::uring::supported(&stack) {
         Ok(()) => serve(args, "uring", stack),
-        #[cfg(feature = "epoll")]
         Err(missing) => {
             tracing::warn!("{missing}; falling back to epoll");
             serve(args, "epoll", usage(kernel::epoll(args), command)?)
         }
-        #[cfg(not(feature = "epoll"))]
-        Err(missing) => Err(missing.into()),
     }
 }
 
@@ -119,20 +116,31 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     let cores_max = cores_max(args)?;
     let mut state = args.event.state.as_deref().map(StateFile::new);
     let events = events(args.events(cores_max), state.as_mut())?;
-    let routes: Arc<[_]> = site::routes(args.place.test_routes).into();
+    let files = args.files.open()?;
+    let prefix = files.is_some().then_some(&*args.files.directory_prefix);
+    let routes = site::routes_with_files(args.place.test_routes, prefix)
+        .context("choose another --directory-prefix")?;
     let http: Arc<[_]> = (0..cores_max)
         .map(|_| Arc::new(HttpCounters::new(&routes)))
         .collect();
-    let make_service = {
-        let (limits, http, events) = (args.limits(), Arc::clone(&http), Arc::clone(&events));
+    // What each thread does once it has everything that takes privileges.
+    let enter = {
         let confinement = Arc::clone(&confinement);
-        move |core: usize| {
+        move || {
             if let Err(error) = confinement.give_up_privileges() {
                 // Nothing is lost: main asks for the same, and all threads are verified.
-                tracing::error!(core, "{error}");
+                tracing::error!("{error}");
             }
+        }
+    };
+    let make_service = {
+        let (limits, http, events) = (args.limits(), Arc::clone(&http), Arc::clone(&events));
+        let enter = enter.clone();
+        move |core: usize| {
+            enter();
             let site = Site {
                 events: events.shard(core),
+                files: files.clone(),
             };
             site::responder(&routes, site, limits, Arc::clone(&http[core]))
         }
@@ -140,14 +148,6 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
 
     let lifecycle = Lifecycle::new();
     let mut running = stack.start(make_service, &lifecycle)?;
-    let doors = Doors::open(&args.operation, &running)?;
-    confinement.give_up_privileges()?;
-    let supervisor = Supervisor::new().context("cannot catch signals")?;
-    if let Some(watch) = running.watch.take() {
-        supervisor
-            .watch(watch)
-            .context("no thread to watch the interface")?;
-    }
     let instruments = Instruments::new(
         name,
         started,
@@ -156,6 +156,14 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         Arc::clone(&events),
         lifecycle.clone(),
     );
+    let doors = Doors::open(&args.operation, &running, &instruments, enter)?;
+    confinement.give_up_privileges()?;
+    let supervisor = Supervisor::new().context("cannot catch signals")?;
+    if let Some(watch) = running.watch.take() {
+        supervisor
+            .watch(watch)
+            .context("no thread to watch the interface")?;
+    }
     if let Some(interval) = args.log.drops_interval() {
         watch::watch(instruments.clone(), interval).context("no thread for the log")?;
     }
@@ -333,7 +341,7 @@ mod tests {
     #[test]
     fn the_summary_adds_up_all_cores() {
         let http: Vec<_> = (0..2)
-            .map(|_| Arc::new(HttpCounters::new(&site::routes(false))))
+            .map(|_| Arc::new(HttpCounters::new(&site::routes(false).unwrap())))
             .collect();
         assert!(summary(&http, Instant::now()).starts_with("served 0 requests in 0."));
     }

@@ -1,30 +1,29 @@
 //! How a server can be reached by its operator.
 //!
-//! Everything is opened while the process still has its rights, and answers once it has given them up.
+//! Everything is opened while the process still has its rights. What can change the server answers once
+//! it has given them up.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
-
 use super::args::OperationArgs;
 use super::supervise::Remote;
+use crate::operate::admin::Admin;
 use crate::operate::capture::{Capture, Captures};
 use crate::operate::control::{ControlSocket, Controlled, Name};
-use crate::operate::{Instruments, Status, admin, locate};
+use crate::operate::{Instruments, Status, locate};
 use crate::stacks::Running;
 
-/// Open, but nobody answers yet.
+/// Open; at the control socket, nobody answers yet.
 pub struct Doors {
     control: Option<ControlSocket>,
-    admin: Option<TcpListener>,
+    admin: Option<Admin>,
 }
 
 /// Where the operator is answered. The control socket's name is removed when this is dropped.
 pub struct Answering {
     control: Option<Name>,
-    admin: Option<SocketAddr>,
+    admin: Option<Admin>,
 }
 
 impl Doors {
@@ -34,7 +33,12 @@ impl Doors {
     /// # Errors
     ///
     /// If what was asked for cannot be had.
-    pub fn open(args: &OperationArgs, running: &Running) -> anyhow::Result<Self> {
+    pub fn open(
+        args: &OperationArgs,
+        running: &Running,
+        instruments: &Instruments,
+        enter: impl Fn() + Clone + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let port = running
             .addresses
             .first()
@@ -48,14 +52,10 @@ impl Doors {
                 .ok(),
             path => Some(ControlSocket::open(Path::new(path))?),
         };
-        let listen = |address: admin::AdminAddress| {
-            TcpListener::bind(address.0).with_context(|| {
-                format!("cannot listen at {address}: choose another --admin-listen")
-            })
-        };
+        let start = |address| Admin::start(address, instruments, enter);
         Ok(Doors {
             control,
-            admin: args.admin_listen.map(listen).transpose()?,
+            admin: args.admin_listen.map(start).transpose()?,
         })
     }
 
@@ -70,14 +70,6 @@ impl Doors {
         captures: Captures,
         remote: Remote,
     ) -> anyhow::Result<Answering> {
-        let admin = match self.admin {
-            Some(listener) => {
-                let address = listener.local_addr()?;
-                admin::serve(listener, instruments.clone())?;
-                Some(address)
-            }
-            None => None,
-        };
         let controls = Arc::new(Controls {
             instruments,
             captures,
@@ -86,7 +78,7 @@ impl Doors {
         let control = self.control.map(|socket| socket.serve(controls));
         Ok(Answering {
             control: control.transpose()?,
-            admin,
+            admin: self.admin,
         })
     }
 }
@@ -99,8 +91,8 @@ impl Answering {
 
     /// Where the metrics are.
     pub fn metrics(&self) -> Option<String> {
-        self.admin
-            .map(|address| format!("http://{address}/metrics"))
+        let admin = self.admin.as_ref();
+        admin.map(|admin| format!("http://{}/metrics", admin.address()))
     }
 }
 

@@ -8,9 +8,9 @@ use barewire_stack::service::Service;
 use barewire_stack::worker::Wait;
 
 use super::args::{ChecksumsName, ModeName, ServeArgs, WaitName, ZeroCopyName};
-use crate::http::Responder;
 use crate::site::Site;
 use crate::stacks::xdp::XdpConfig;
+use barewire_http::Responder;
 
 /// The stack on `interface` as `args` ask for it.
 ///

@@ -39,6 +39,13 @@ pub struct Epoll {
     pub config: KernelConfig,
 }
 
+impl Epoll {
+    /// The epoll stack with this configuration.
+    pub fn new(config: KernelConfig) -> Self {
+        Epoll { config }
+    }
+}
+
 impl Stack for Epoll {
     type Error = StartError;
 

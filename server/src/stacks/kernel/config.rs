@@ -13,6 +13,8 @@ pub struct KernelConfig {
     pub listen: SocketAddr,
     /// CPUs to serve on, one pinned thread and one listener each. Empty: all that the process may use.
     pub cores: Vec<usize>,
+    /// Whether each thread stays on its CPU.
+    pub pin: bool,
     /// Connections that each core holds at most; more wait in the kernel's accept queue.
     pub connections: usize,
     /// Longest unconsumed input of a connection, in bytes.
@@ -40,6 +42,7 @@ impl KernelConfig {
         KernelConfig {
             listen,
             cores: Vec::new(),
+            pin: true,
             connections: 4096,
             receive_buffer_bytes: 16 * 1024,
             send_buffer_bytes: 32 * 1024,

@@ -124,7 +124,13 @@ where
             member: lifecycle.enrol().map_err(failure(index, "eventfd"))?,
             counters: Arc::default(),
         };
-        let thread = spawn(cpu, format!("{name}/{cpu}"), core, make_worker.clone());
+        let pinned_to = config.pin.then_some(cpu);
+        let thread = spawn(
+            pinned_to,
+            format!("{name}/{cpu}"),
+            core,
+            make_worker.clone(),
+        );
         starting.push(thread.map_err(failure(index, "thread"))?);
     }
     let mut reports = Vec::with_capacity(cpus.len());
@@ -180,7 +186,12 @@ impl<E> Drop for Starting<E> {
     }
 }
 
-fn spawn<W, E, F>(cpu: usize, name: String, core: Core, make_worker: F) -> io::Result<Starting<E>>
+fn spawn<W, E, F>(
+    cpu: Option<usize>,
+    name: String,
+    core: Core,
+    make_worker: F,
+) -> io::Result<Starting<E>>
 where
     W: Worker,
     E: From<StartError> + Send + 'static,
@@ -191,7 +202,8 @@ where
     let counters = Arc::clone(&core.counters);
     let thread = Builder::new().name(name).spawn(move || {
         let index = core.index;
-        let made = pin(cpu)
+        let made = cpu
+            .map_or(Ok(()), pin)
             .map_err(failure(index, "sched_setaffinity"))
             .map_err(E::from)
             .and_then(|()| make_worker(core));

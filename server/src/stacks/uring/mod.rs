@@ -49,7 +49,7 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// Everything at its default.
+    /// Everything beside the configuration at its default.
     pub fn new(config: KernelConfig) -> Self {
         Uring {
             config,

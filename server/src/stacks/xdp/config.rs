@@ -33,7 +33,20 @@ pub struct Calls {
     pub reserved_ports: Vec<u16>,
 }
 
+/// The ports above those that Linux gives to its own connections by default.
+const SOURCE_PORTS: RangeInclusive<u16> = 61_000..=65_535;
+
 impl Calls {
+    /// Calls to `destination`, from the ports that Linux leaves alone by default.
+    pub fn to(destination: SocketAddr) -> Self {
+        Calls {
+            destination,
+            next_hop_mac: None,
+            source_ports: SOURCE_PORTS,
+            reserved_ports: Vec::new(),
+        }
+    }
+
     /// The address to call from if none is named.
     pub(super) fn source(&self, interface: &Interface) -> Result<IpAddr, XdpError> {
         Ok(Route::to(self.destination.ip(), interface)?.source)

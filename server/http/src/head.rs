@@ -10,42 +10,13 @@
 //! 2. the request line is malformed: as soon as it is complete, or too long;
 //! 3. a field is malformed: as soon as the head is complete, or too large.
 
-use super::fields::{self, FIELDS_MAX, Meaning, Version};
+use super::fields::{self, Meaning, Version};
+use super::limits::Limits;
+use super::method::Method;
 use super::refusal::Refusal;
-use super::request::{Method, Request};
+use super::request::Request;
 use super::scan::{is_target_byte, is_token_byte, path_end, target_end};
 use super::target::Target;
-
-/// What a request may cost. Beyond these the request is refused, counted, and the connection closed.
-///
-/// A stack's receive buffer limits head and body as well: what does not fit it is refused likewise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Request line, header fields and empty line: 431 beyond.
-    pub head_bytes_max: usize,
-    /// The request target: 414 beyond. RFC 9112, section 3, wants 8,000 octets for a request line.
-    pub target_bytes_max: usize,
-    /// Header fields: 431 beyond. At most [`Limits::HEADERS_MAX`].
-    pub headers_max: usize,
-    /// The body, decoded, where it is not streamed: 413 beyond.
-    pub body_bytes_max: usize,
-}
-
-impl Limits {
-    /// The largest `headers_max`: the fields of a head are kept on the stack while it is parsed.
-    pub const HEADERS_MAX: usize = FIELDS_MAX;
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            head_bytes_max: 16 * 1024,
-            target_bytes_max: 8000,
-            headers_max: 100,
-            body_bytes_max: 64 * 1024,
-        }
-    }
-}
 
 /// How far the search for the end of a head has come. Kept between calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,10 +43,33 @@ pub(super) struct Head<'a> {
     pub(super) len: usize,
 }
 
+/// The head at the front of `bytes`, if it is a whole and valid one of the usual kind. What all others
+/// are is said by [`find`], or by [`refuse_or_wait`] if the request line is usual and its fields are not.
+#[inline(always)]
+pub(super) fn find_usual<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+) -> Result<Head<'a>, Option<Refusal>> {
+    let line = usual_line(bytes, limits).ok_or(None)?;
+    let (len, meaning) = fields::parse(bytes, line.len, line.version, limits.headers_max)?;
+    if len > limits.head_bytes_max {
+        return Err(Some(Refusal::HeadTooLarge));
+    }
+    Ok(Head {
+        request: Request {
+            method: line.method,
+            target: line.target,
+            fields: &bytes[line.len..len],
+            route: "",
+        },
+        meaning,
+        len,
+    })
+}
+
 /// Looks for a head at the front of `bytes`; `full` says that no more bytes can come.
 ///
 /// `Ok(None)` means that more bytes are needed.
-#[inline]
 pub(super) fn find<'a>(
     bytes: &'a [u8],
     full: bool,
@@ -88,7 +82,11 @@ pub(super) fn find<'a>(
     if search.has_begun() && !resume(bytes, full, search, limits)? {
         return Ok(None);
     }
-    let Some(line) = parse_line(bytes, full, search, limits)? else {
+    let line = match usual_line(bytes, limits) {
+        Some(line) => Some(line),
+        None => parse_line(bytes, full, search, limits)?,
+    };
+    let Some(line) = line else {
         return Ok(None);
     };
     match fields::parse(bytes, line.len, line.version, limits.headers_max) {
@@ -97,6 +95,7 @@ pub(super) fn find<'a>(
                 method: line.method,
                 target: line.target,
                 fields: &bytes[line.len..len],
+                route: "",
             };
             Ok(Some(Head {
                 request,
@@ -111,7 +110,7 @@ pub(super) fn find<'a>(
 
 /// Fields could not be parsed: because they are malformed, or because they are incomplete.
 #[cold]
-fn refuse_or_wait<T>(
+pub(super) fn refuse_or_wait<T>(
     bytes: &[u8],
     full: bool,
     search: &mut Search,
@@ -129,7 +128,7 @@ fn refuse_or_wait<T>(
 /// Whether a head of which parts were seen before is complete, by looking at its new bytes only.
 #[cold]
 fn resume(bytes: &[u8], full: bool, search: &mut Search, limits: &Limits) -> Result<bool, Refusal> {
-    if !search.line_checked && parse_any_line(bytes, full, search, limits)?.is_none() {
+    if !search.line_checked && parse_line(bytes, full, search, limits)?.is_none() {
         return Ok(false);
     }
     search.line_checked = true;
@@ -176,23 +175,9 @@ struct Line<'a> {
     len: usize,
 }
 
-/// Parses the request line at the front of `bytes`; `Ok(None)` means that more bytes are needed.
-#[inline]
-fn parse_line<'a>(
-    bytes: &'a [u8],
-    full: bool,
-    search: &mut Search,
-    limits: &Limits,
-) -> Result<Option<Line<'a>>, Refusal> {
-    match parse_usual_line(bytes, limits) {
-        Some(line) => Ok(Some(line)),
-        None => parse_any_line(bytes, full, search, limits),
-    }
-}
-
 /// The line of nearly every request: an implemented method, an origin-form target, HTTP/1.1.
-#[inline]
-fn parse_usual_line<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Line<'a>> {
+#[inline(always)]
+fn usual_line<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Line<'a>> {
     const VERSION: &[u8; 11] = b" HTTP/1.1\r\n";
     let (method, at) = match bytes {
         [b'G', b'E', b'T', b' ', b'/', ..] => (Method::Get, 4),
@@ -226,8 +211,8 @@ fn parse_usual_line<'a>(bytes: &'a [u8], limits: &Limits) -> Option<Line<'a>> {
 /// The longest method that is looked at, the version, the white space and CR LF.
 const LINE_BYTES_MAX_BESIDE_TARGET: usize = 64;
 
-#[cold]
-fn parse_any_line<'a>(
+/// Parses the request line at the front of `bytes`; `Ok(None)` means that more bytes are needed.
+fn parse_line<'a>(
     bytes: &'a [u8],
     full: bool,
     search: &mut Search,

@@ -22,13 +22,27 @@ pub(super) fn usual_host_end(bytes: &[u8], from: usize) -> usize {
     })
 }
 
+/// The end of the letters, digits and hyphens that most names of fields consist of.
+#[inline(always)]
+pub(super) fn usual_name_end(bytes: &[u8], from: usize) -> usize {
+    find(bytes, from, |block| alphanumeric(block) | is(block, b'-'))
+}
+
+/// The end of what a field value may contain.
+#[inline(always)]
+pub(super) fn text_end(bytes: &[u8], from: usize) -> usize {
+    find(bytes, from, |block| {
+        within(block, b' ', 0xff) & !is(block, 0x7f) | is(block, b'\t')
+    })
+}
+
 /// `tchar` (RFC 9110, section 5.6.2).
 pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// What a field value may contain: HTAB, SP, visible characters and obs-text (RFC 9110, section 5.5).
-pub(super) fn is_text_byte(byte: u8) -> bool {
+pub(super) const fn is_text_byte(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
@@ -128,6 +142,11 @@ mod tests {
             usual_host_end(bytes, from),
             end(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
         );
+        assert_eq!(
+            usual_name_end(bytes, from),
+            end(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        );
+        assert_eq!(text_end(bytes, from), end(is_text_byte));
     }
 
     #[test]

@@ -3,10 +3,8 @@
 
 use std::ops::Range;
 
-use httparse::{EMPTY_HEADER, Header, Status};
-
 use super::refusal::Refusal;
-use super::response::Persistence;
+use super::scan::{is_token_byte, text_end, usual_name_end};
 use super::target::is_authority;
 
 /// The minor version of HTTP/1 that a request speaks.
@@ -45,84 +43,92 @@ pub(super) enum Expectation {
     Unknown,
 }
 
+/// Whether the connection is open after a response, and how it has to be said (RFC 9112, section 9.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Persistence {
+    /// HTTP/1.1: open unless somebody says otherwise.
+    #[default]
+    Open,
+    /// HTTP/1.0 with `keep-alive`: open, and said so.
+    OpenSaid,
+    /// Closed after this response.
+    Close,
+}
+
 /// The meaning of the fields that matter to the responder itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Meaning {
     pub(super) framing: Framing,
     pub(super) persistence: Persistence,
     pub(super) expectation: Expectation,
+    pub(super) version: Version,
 }
-
-/// The most field lines that a head can have, whatever the configured limit.
-pub(super) const FIELDS_MAX: usize = 128;
-/// What nearly every head has at most. Making room for more costs more than parsing these.
-const FIELDS_USUAL: usize = 24;
 
 /// Parses the field lines from `from` on, and the empty line behind them. Returns where the head ends
 /// and what the fields mean.
 ///
 /// A head that is incomplete is refused like one that is malformed: the caller knows which it is.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(
     bytes: &[u8],
     from: usize,
     version: Version,
     headers_max: usize,
 ) -> Result<(usize, Meaning), Refusal> {
-    match parse_into(&mut [EMPTY_HEADER; FIELDS_USUAL], bytes, from, version) {
-        Err(Refusal::TooManyFields) if headers_max > FIELDS_USUAL => {
-            parse_many(bytes, from, version, headers_max)
+    let mut seen = Seen::default();
+    let mut at = from;
+    let mut count = 0;
+    loop {
+        let name_end = usual_name_end(bytes, at);
+        let name_end = match bytes.get(name_end) {
+            Some(b':') if name_end > at => name_end,
+            _ => match line_or_end(bytes, at)? {
+                Line::End { head_len } => return Ok((head_len, seen.meaning(version)?)),
+                Line::Field { name_end } => name_end,
+            },
+        };
+        if count == headers_max {
+            return Err(Refusal::TooManyFields);
         }
-        Ok((_, _, count)) if count > headers_max => Err(Refusal::TooManyFields),
-        parsed => parsed.map(|(len, meaning, _)| (len, meaning)),
+        count += 1;
+        let value_end = text_end(bytes, name_end + 1);
+        match bytes.get(value_end..value_end + 2) {
+            Some(b"\r\n") => {}
+            _ if bytes.get(value_end) == Some(&b'\n') => return Err(Refusal::BareLf),
+            _ => return Err(Refusal::Field),
+        }
+        seen.field(&bytes[at..name_end], &bytes[name_end + 1..value_end])?;
+        at = value_end + 2;
+    }
+}
+
+/// What stands where a line begins that does not begin with a usual name and a colon.
+enum Line {
+    End { head_len: usize },
+    Field { name_end: usize },
+}
+
+/// The end of the head, or a field whose name has unusual characters.
+#[inline]
+fn line_or_end(bytes: &[u8], at: usize) -> Result<Line, Refusal> {
+    match bytes.get(at..at + 2) {
+        Some(b"\r\n") => Ok(Line::End { head_len: at + 2 }),
+        _ if bytes.get(at) == Some(&b'\n') => Err(Refusal::BareLf),
+        _ => unusual_name(bytes, at),
     }
 }
 
 #[cold]
-fn parse_many(
-    bytes: &[u8],
-    from: usize,
-    version: Version,
-    headers_max: usize,
-) -> Result<(usize, Meaning), Refusal> {
-    let mut fields = [EMPTY_HEADER; FIELDS_MAX];
-    let fields = &mut fields[..headers_max.min(FIELDS_MAX)];
-    parse_into(fields, bytes, from, version).map(|(len, meaning, _)| (len, meaning))
-}
-
-/// Returns where the head ends, what its fields mean, and how many there are.
-///
-/// httparse finds names and values; what it forgives, a bare LF, is refused here.
-#[inline]
-fn parse_into<'a>(
-    fields: &mut [Header<'a>],
-    bytes: &'a [u8],
-    from: usize,
-    version: Version,
-) -> Result<(usize, Meaning, usize), Refusal> {
-    let (len, fields) = match httparse::parse_headers(&bytes[from..], fields) {
-        Ok(Status::Complete((len, fields))) => (from + len, fields),
-        Ok(Status::Partial) => return Err(Refusal::Field),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyFields),
-        Err(_) => return Err(Refusal::Field),
-    };
-    let mut seen = Seen::default();
-    for field in fields {
-        // The line before must have ended in CR LF.
-        let at = field.name.as_ptr() as usize - bytes.as_ptr() as usize;
-        if bytes[at - 2] != b'\r' {
-            return Err(Refusal::BareLf);
-        }
-        seen.field(field.name.as_bytes(), field.value)?;
+fn unusual_name(bytes: &[u8], at: usize) -> Result<Line, Refusal> {
+    let len = bytes[at..].iter().position(|byte| !is_token_byte(*byte));
+    match len {
+        Some(len) if len > 0 && bytes[at + len] == b':' => Ok(Line::Field { name_end: at + len }),
+        _ => Err(Refusal::Field),
     }
-    if !bytes[..len].ends_with(b"\r\n\r\n") {
-        return Err(Refusal::BareLf);
-    }
-    Ok((len, seen.meaning(version)?, fields.len()))
 }
 
 /// Iterates over the lines of a valid field section: names and values without white space around them.
-pub(super) fn lines(section: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn lines<'a>(section: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
     section.split(|byte| *byte == b'\r').filter_map(|line| {
         let line = line.strip_prefix(b"\n").unwrap_or(line);
         let colon = line.iter().position(|byte| *byte == b':')?;
@@ -166,15 +172,20 @@ impl Default for Seen {
 
 impl Seen {
     /// Takes one field line. Most are none of ours: the length of the name says so.
-    #[inline]
+    #[inline(always)]
     fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         let is = |lower: &[u8]| name.eq_ignore_ascii_case(lower);
         match name.len() {
             4 if is(b"host") => self.host(value)?,
-            6 if is(b"expect") => self.expect(value),
+            6 if is(b"expect") => self.expectation = expectation(self.expectation, value),
             10 if is(b"connection") => self.connection(value),
-            14 if is(b"content-length") => self.content_length(trim(value))?,
-            17 if is(b"transfer-encoding") => self.transfer_encoding(value)?,
+            14 if is(b"content-length") && self.content_length.is_none() => {
+                self.content_length = Some(content_length(trim(value))?)
+            }
+            14 if is(b"content-length") => return Err(Refusal::ContentLength),
+            17 if is(b"transfer-encoding") => {
+                self.transfer_encoding = Some(transfer_encoding(self.transfer_encoding, value)?)
+            }
             _ => {}
         }
         Ok(())
@@ -191,6 +202,7 @@ impl Seen {
                 Version::Http11 if !self.host => return Err(Refusal::HostMissing),
                 Version::Http11 => self.expectation,
             },
+            version,
         })
     }
 
@@ -211,54 +223,6 @@ impl Seen {
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
-    }
-
-    #[cold]
-    fn expect(&mut self, value: &[u8]) {
-        for expectation in list(value) {
-            if !expectation.eq_ignore_ascii_case(b"100-continue") {
-                self.expectation = Expectation::Unknown;
-            } else if self.expectation == Expectation::None {
-                self.expectation = Expectation::Continue;
-            }
-        }
-    }
-
-    /// RFC 9110, section 8.6. A list of equal numbers may be accepted; it is not.
-    fn content_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        if self.content_length.is_some()
-            || value.is_empty()
-            || !value.iter().all(u8::is_ascii_digit)
-        {
-            return Err(Refusal::ContentLength);
-        }
-        // A number beyond u64 is a valid one, of a body that is too large for anybody.
-        let length = value.iter().fold(0u64, |length, digit| {
-            length
-                .saturating_mul(10)
-                .saturating_add(u64::from(digit - b'0'))
-        });
-        self.content_length = Some(length);
-        Ok(())
-    }
-
-    /// RFC 9112, section 6.1.
-    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        for coding in list(value) {
-            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
-            self.transfer_encoding = Some(match (self.transfer_encoding, is_chunked) {
-                (None, true) => Codings::Chunked,
-                (Some(Codings::Undelimited), true) => Codings::OthersThenChunked,
-                (None | Some(Codings::Undelimited), false) => Codings::Undelimited,
-                // chunked must be the last coding, and must not be applied twice.
-                (Some(Codings::Chunked | Codings::OthersThenChunked), _) => {
-                    return Err(Refusal::TransferEncoding);
-                }
-            });
-        }
-        // An empty list delimits nothing.
-        self.transfer_encoding.get_or_insert(Codings::Undelimited);
-        Ok(())
     }
 
     /// RFC 9112, section 6.3.
@@ -283,6 +247,55 @@ impl Seen {
             (false, Version::Http11, _) => Persistence::Open,
         }
     }
+}
+
+// A field's meaning, and that of those with the same name before. Functions, not methods of `Seen`: what
+// is borrowed by a function that is not inlined has to stay in memory.
+
+#[cold]
+fn expectation(before: Expectation, value: &[u8]) -> Expectation {
+    list(value).fold(before, |before, expectation| {
+        if !expectation.eq_ignore_ascii_case(b"100-continue") {
+            Expectation::Unknown
+        } else if before == Expectation::None {
+            Expectation::Continue
+        } else {
+            before
+        }
+    })
+}
+
+/// RFC 9110, section 8.6. A list of equal numbers may be accepted; it is not.
+#[inline]
+fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::ContentLength);
+    }
+    // A number beyond u64 is a valid one, of a body that is too large for anybody.
+    Ok(value.iter().fold(0u64, |length, digit| {
+        length
+            .saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    }))
+}
+
+/// RFC 9112, section 6.1.
+#[inline(never)]
+fn transfer_encoding(mut before: Option<Codings>, value: &[u8]) -> Result<Codings, Refusal> {
+    for coding in list(value) {
+        let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+        before = Some(match (before, is_chunked) {
+            (None, true) => Codings::Chunked,
+            (Some(Codings::Undelimited), true) => Codings::OthersThenChunked,
+            (None | Some(Codings::Undelimited), false) => Codings::Undelimited,
+            // chunked must be the last coding, and must not be applied twice.
+            (Some(Codings::Chunked | Codings::OthersThenChunked), _) => {
+                return Err(Refusal::TransferEncoding);
+            }
+        });
+    }
+    // An empty list delimits nothing.
+    Ok(before.unwrap_or(Codings::Undelimited))
 }
 
 /// The members of a comma-separated list without white space; empty ones do not count (RFC 9110, section 5.6.1).

@@ -1,6 +1,8 @@
 //! What a handler sees of a request.
 
 use super::fields;
+use super::method::Method;
+use super::pattern;
 use super::target::Target;
 
 /// A request's head, borrowed from the bytes that arrived.
@@ -10,10 +12,12 @@ pub struct Request<'a> {
     pub(super) target: Target<'a>,
     /// The valid field lines and the empty line.
     pub(super) fields: &'a [u8],
+    /// The path of the route that was found; empty if none was.
+    pub(super) route: &'a str,
 }
 
 impl<'a> Request<'a> {
-    /// The method; `GET` for the handler of a `GET` that is asked for `HEAD`, too.
+    /// The method; `HEAD` for the handler of a `GET` that is asked for it, too.
     pub fn method(&self) -> Method {
         self.method
     }
@@ -21,6 +25,16 @@ impl<'a> Request<'a> {
     /// The path as it was sent, percent-encoded.
     pub fn path(&self) -> &'a [u8] {
         self.target.path
+    }
+
+    /// The part of the path that stands where the route has `{name}` or `{*name}`, as it was sent.
+    ///
+    /// ```text
+    ///   route  /users/{id}/files/{*file}
+    ///   path   /users/7/files/a/b%20c      id: 7   file: a/b%20c
+    /// ```
+    pub fn param(&self, name: &str) -> Option<&'a str> {
+        pattern::param(self.route, self.target.path, name)
     }
 
     /// What follows the first `?`, as it was sent.
@@ -36,7 +50,7 @@ impl<'a> Request<'a> {
     }
 
     /// All header fields, in order: name and value, without white space around them.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         fields::lines(self.fields)
     }
 
@@ -46,40 +60,4 @@ impl<'a> Request<'a> {
             .find(|(each, _)| each.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     }
-}
-
-macro_rules! methods {
-    ($( $name:ident = $text:literal, )+) => {
-        /// A method that a route can have (RFC 9110, section 9).
-        ///
-        /// TRACE and CONNECT are not implemented: an origin server has no use for them.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Method {
-            $( #[doc = concat!("`", $text, "`")] $name, )+
-        }
-
-        impl Method {
-            /// The method with this name; names are case-sensitive.
-            #[inline]
-            pub(super) fn from_token(token: &[u8]) -> Option<Method> {
-                $( if token == $text.as_bytes() { return Some(Method::$name); } )+
-                None
-            }
-
-            /// The method's name.
-            pub const fn as_str(self) -> &'static str {
-                match self { $( Method::$name => $text, )+ }
-            }
-        }
-    };
-}
-
-methods! {
-    Get = "GET",
-    Post = "POST",
-    Head = "HEAD",
-    Put = "PUT",
-    Patch = "PATCH",
-    Delete = "DELETE",
-    Options = "OPTIONS",
 }

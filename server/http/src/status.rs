@@ -1,10 +1,12 @@
-//! The status codes this server sends (RFC 9110, section 15).
+//! The status codes that a response can have (RFC 9110, section 15; RFC 6585; RFC 7725).
 
-use super::response::Piece;
+use super::piece::Piece;
 
 macro_rules! statuses {
     ($( $name:ident = $code:literal $reason:literal, )+) => {
-        /// A status code this server sends, with the reason phrase of RFC 9110.
+        /// A status code, with its registered reason phrase.
+        ///
+        /// Those are left out that only a proxy or an upgrade sends, and 205, which nobody uses.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Status {
             $( #[doc = concat!($code, " ", $reason)] $name, )+
@@ -43,20 +45,53 @@ macro_rules! statuses {
 statuses! {
     Ok = 200 "OK",
     Created = 201 "Created",
+    Accepted = 202 "Accepted",
+    NoContent = 204 "No Content",
+    PartialContent = 206 "Partial Content",
+    MultipleChoices = 300 "Multiple Choices",
+    MovedPermanently = 301 "Moved Permanently",
+    Found = 302 "Found",
+    SeeOther = 303 "See Other",
+    NotModified = 304 "Not Modified",
+    TemporaryRedirect = 307 "Temporary Redirect",
+    PermanentRedirect = 308 "Permanent Redirect",
     BadRequest = 400 "Bad Request",
+    Unauthorized = 401 "Unauthorized",
+    PaymentRequired = 402 "Payment Required",
     Forbidden = 403 "Forbidden",
     NotFound = 404 "Not Found",
     MethodNotAllowed = 405 "Method Not Allowed",
+    NotAcceptable = 406 "Not Acceptable",
     RequestTimeout = 408 "Request Timeout",
+    Conflict = 409 "Conflict",
+    Gone = 410 "Gone",
     LengthRequired = 411 "Length Required",
+    PreconditionFailed = 412 "Precondition Failed",
     ContentTooLarge = 413 "Content Too Large",
     UriTooLong = 414 "URI Too Long",
+    UnsupportedMediaType = 415 "Unsupported Media Type",
+    RangeNotSatisfiable = 416 "Range Not Satisfiable",
     ExpectationFailed = 417 "Expectation Failed",
     MisdirectedRequest = 421 "Misdirected Request",
+    UnprocessableContent = 422 "Unprocessable Content",
+    Locked = 423 "Locked",
+    TooEarly = 425 "Too Early",
+    PreconditionRequired = 428 "Precondition Required",
+    TooManyRequests = 429 "Too Many Requests",
     HeaderFieldsTooLarge = 431 "Request Header Fields Too Large",
+    UnavailableForLegalReasons = 451 "Unavailable For Legal Reasons",
     InternalServerError = 500 "Internal Server Error",
     NotImplemented = 501 "Not Implemented",
+    BadGateway = 502 "Bad Gateway",
     ServiceUnavailable = 503 "Service Unavailable",
+    GatewayTimeout = 504 "Gateway Timeout",
     VersionNotSupported = 505 "HTTP Version Not Supported",
     InsufficientStorage = 507 "Insufficient Storage",
+}
+
+impl Status {
+    /// Whether a response with this status never has content (RFC 9110, sections 15.3.5 and 15.4.5).
+    pub const fn forbids_content(self) -> bool {
+        matches!(self, Status::NoContent | Status::NotModified)
+    }
 }

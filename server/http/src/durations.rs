@@ -81,7 +81,7 @@ impl Durations {
 pub(super) struct Stopwatch {
     /// The last reading; 0 before the first.
     now_ns: u64,
-    /// Requests answered since that began since, by route.
+    /// Requests that began and were answered since then, by route.
     answered: Box<[u64]>,
     is_any_answered: bool,
     /// Route and beginning of those that began before.

@@ -4,7 +4,7 @@ use barewire_stack::counters::{Counter, Kind, Sample};
 
 use super::durations::Durations;
 use super::refusal::Refusal;
-use super::routes::Route;
+use super::routes::Routes;
 use super::status::Status;
 
 /// Responses by route and status, how long they took, refusals by reason. Written by one core.
@@ -18,6 +18,8 @@ pub struct HttpCounters {
     pub(super) continues: Counter,
     /// Connections closed because a body that nobody wanted was malformed, too large or too slow.
     pub(super) bodies_abandoned: Counter,
+    /// Connections reset because the content of a response ended before its time.
+    pub(super) contents_broken: Counter,
     /// In the order of the routes, and one more for requests that have none.
     routes: Box<[RouteCounters]>,
 }
@@ -27,24 +29,25 @@ pub struct HttpCounters {
 #[repr(align(64))]
 pub struct RouteCounters {
     /// `None`: the request matched no route, or was refused before that was known.
-    path: Option<&'static str>,
+    path: Option<Box<str>>,
     responses: [Counter; Status::ALL.len()],
     durations: Durations,
 }
 
 impl HttpCounters {
     /// Counters for a responder with these routes.
-    pub fn new<S>(routes: &[&'static Route<S>]) -> Self {
-        let paths = routes.iter().map(|route| Some(route.path));
+    pub fn new<S>(routes: &Routes<S>) -> Self {
+        let paths = routes.paths().map(|path| Some(path.into()));
         HttpCounters {
-            refusals: Default::default(),
+            refusals: std::array::from_fn(|_| Counter::default()),
             continues: Counter::default(),
             bodies_abandoned: Counter::default(),
+            contents_broken: Counter::default(),
             routes: paths
                 .chain([None])
                 .map(|path| RouteCounters {
                     path,
-                    responses: Default::default(),
+                    responses: std::array::from_fn(|_| Counter::default()),
                     durations: Durations::default(),
                 })
                 .collect(),
@@ -52,8 +55,9 @@ impl HttpCounters {
     }
 
     /// Which of its routes this is.
-    pub(super) fn path(&self, route: usize) -> Option<&'static str> {
-        self.routes[route].path
+    #[inline]
+    pub(super) fn path(&self, route: usize) -> Option<&str> {
+        self.routes[route].path()
     }
 
     #[inline]
@@ -86,11 +90,11 @@ impl HttpCounters {
     }
 
     /// Each route's path and the requests answered whose path was that, with any method.
-    pub fn requests_by_route(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub fn requests_by_route(&self) -> impl Iterator<Item = (&str, u64)> {
         self.routes.iter().filter_map(|route| {
             let statuses = Status::ALL.iter();
             let requests = statuses.map(|status| route.responses(*status)).sum();
-            Some((route.path?, requests))
+            Some((route.path()?, requests))
         })
     }
 
@@ -127,6 +131,11 @@ impl HttpCounters {
                 "Connections closed because a body that nobody wanted was malformed, too large or too slow.",
                 self.bodies_abandoned.get(),
             ),
+            counter(
+                "contents_broken",
+                "Connections reset because the content of a response ended before its time.",
+                self.contents_broken.get(),
+            ),
         ];
         responses.chain(refusals).chain(others).collect()
     }
@@ -134,8 +143,8 @@ impl HttpCounters {
 
 impl RouteCounters {
     /// Its path; `None`: the request matched no route, or was refused before that was known.
-    pub fn path(&self) -> Option<&'static str> {
-        self.path
+    pub fn path(&self) -> Option<&str> {
+        self.path.as_deref()
     }
 
     /// Responses sent with `status`.

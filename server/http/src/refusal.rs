@@ -80,8 +80,16 @@ refusals! {
     TooManyFields = "too_many_fields" HeaderFieldsTooLarge "The header section has too many fields.",
     /// The extensions and trailers of a chunked body are too large (RFC 6585, 5).
     ChunkedOverhead = "chunked_overhead" HeaderFieldsTooLarge "The chunk extensions and trailers are too large.",
-    /// A handler wrote more than a response may hold at once.
+    /// The body is not of the media type that the route takes (RFC 9110, 15.5.16).
+    MediaType = "media_type" UnsupportedMediaType "The body must be application/json.",
+    /// The body is not the JSON that the route takes (RFC 9110, 15.5.1).
+    Json = "json" BadRequest "The body is not the JSON that is expected here.",
+    /// More requests than a [`RateLimit`](super::middleware::RateLimit) allows (RFC 6585, 4).
+    RateLimit = "rate_limit" TooManyRequests "Too many requests; try again later.",
+    /// A handler wrote more than `copied_bytes_max`, or what cannot be serialised.
     Overflow = "overflow" InternalServerError "The response is too large.",
+    /// A handler added a malformed field, one that is not its own, or more than `response_fields_bytes_max`.
+    ResponseField = "response_field" InternalServerError "The response is malformed.",
     /// The method is unknown or not implemented (RFC 9110, 15.6.2).
     Method = "method" NotImplemented "This method is not implemented.",
     /// A transfer coding other than chunked (RFC 9112, 6.1).

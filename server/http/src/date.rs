@@ -1,0 +1,141 @@
+//! The part of every response that changes once a second.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use httpdate::HttpDate;
+
+use super::piece::Piece;
+use super::scan::is_text_byte;
+
+/// `Server` and `Date`, rendered when the clock moves on.
+#[derive(Debug)]
+pub(super) struct ServerAndDate {
+    server: Box<str>,
+    unix_time_s: u64,
+    rendered: Piece<BYTES_MAX>,
+}
+
+/// The text is no value for `Server`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} cannot be the value of Server: it has to consist of at most {SERVER_BYTES_MAX} visible \
+     characters and spaces"
+)]
+pub struct InvalidServer(String);
+
+/// The longest value of `Server`.
+pub(super) const SERVER_BYTES_MAX: usize = 57;
+/// `Server: …␍␊Date: Sun, 06 Nov 1994 08:49:37 GMT␍␊`
+const BYTES_MAX: usize = 8 + SERVER_BYTES_MAX + 2 + 37;
+
+/// The last second of the year 9999, the end of IMF-fixdate (RFC 9110, section 5.6.7).
+const UNIX_TIME_S_MAX: u64 = 253_402_300_799;
+
+impl ServerAndDate {
+    pub(super) fn new() -> Self {
+        ServerAndDate {
+            server: "Server: barewire\r\n".into(),
+            unix_time_s: 0,
+            rendered: render("Server: barewire\r\n", 0),
+        }
+    }
+
+    /// Changes what `Server` says; an empty text leaves the field out.
+    pub(super) fn set_server(&mut self, server: &str) -> Result<(), InvalidServer> {
+        let is_value = |byte: u8| byte.is_ascii() && is_text_byte(byte);
+        if server.len() > SERVER_BYTES_MAX
+            || server.trim() != server
+            || !server.bytes().all(is_value)
+        {
+            return Err(InvalidServer(server.to_owned()));
+        }
+        self.server = match server {
+            "" => "".into(),
+            _ => format!("Server: {server}\r\n").into(),
+        };
+        self.rendered = render(&self.server, self.unix_time_s);
+        Ok(())
+    }
+
+    /// Moves the clock; does nothing within the same second.
+    #[inline]
+    pub(super) fn set(&mut self, unix_time_s: u64) {
+        if unix_time_s != self.unix_time_s {
+            self.unix_time_s = unix_time_s;
+            self.rendered = render(&self.server, unix_time_s);
+        }
+    }
+
+    #[inline]
+    pub(super) fn fields(&self) -> &Piece<BYTES_MAX> {
+        &self.rendered
+    }
+}
+
+fn render(server: &str, unix_time_s: u64) -> Piece<BYTES_MAX> {
+    let mut space = [0; 29];
+    Piece::joined(&[
+        server,
+        "Date: ",
+        imf_fixdate(unix_time_s, &mut space),
+        "\r\n",
+    ])
+}
+
+/// Writes the time as RFC 9110, section 5.6.7, wants it.
+pub(super) fn imf_fixdate(unix_time_s: u64, space: &mut [u8; 29]) -> &str {
+    use std::io::Write;
+
+    let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(unix_time_s.min(UNIX_TIME_S_MAX)));
+    let fits = write!(&mut space[..], "{date}").is_ok();
+    assert!(fits, "IMF-fixdate has a fixed length");
+    std::str::from_utf8(space).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn date_at(unix_time_s: u64) -> String {
+        let mut date = ServerAndDate::new();
+        date.set(unix_time_s);
+        String::from_utf8(date.fields().as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn is_an_imf_fixdate() {
+        // RFC 9110, section 5.6.7 gives this example.
+        assert_eq!(
+            date_at(784_111_777),
+            "Server: barewire\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+        );
+    }
+
+    #[test]
+    fn servers_have_names_of_their_own_or_none() {
+        let named = |server: &str| {
+            let mut date = ServerAndDate::new();
+            date.set_server(server)
+                .map(|()| date.fields().as_bytes().len())
+        };
+        assert_eq!(named(""), Ok(37));
+        assert_eq!(named("a"), Ok(10 + 1 + 37));
+        assert_eq!(named(&"x".repeat(SERVER_BYTES_MAX)), Ok(BYTES_MAX));
+        for server in [
+            &"x".repeat(SERVER_BYTES_MAX + 1),
+            "a\r\nb: c",
+            " a",
+            "a\0",
+            "é",
+        ] {
+            assert_eq!(named(server), Err(InvalidServer(server.to_owned())));
+        }
+    }
+
+    #[test]
+    fn stays_within_four_digit_years() {
+        let last = "Server: barewire\r\nDate: Fri, 31 Dec 9999 23:59:59 GMT\r\n";
+        assert_eq!(date_at(UNIX_TIME_S_MAX), last);
+        assert_eq!(date_at(u64::MAX), last);
+    }
+}
