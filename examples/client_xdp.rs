@@ -1,7 +1,8 @@
 //! Calls an echo server over ten connections, past the kernel: `client_xdp INTERFACE ADDRESS:PORT`.
 
-use barewire::stacks::{Stack, xdp::Calls, xdp::XdpConfig};
-use barewire_stack::{lifecycle::Lifecycle, lifecycle::Phase, service::*, time::Instant};
+use barewire_service::Stack;
+use barewire_service::{Lifecycle, Phase, service::*, time::Instant};
+use barewire_xdp::{Calls, XdpConfig};
 use std::env::args;
 use std::error::Error;
 

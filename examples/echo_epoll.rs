@@ -5,9 +5,10 @@
 use std::env::args;
 use std::error::Error;
 
-use barewire::stacks::{Stack, epoll::Epoll, kernel::KernelConfig};
-use barewire_stack::lifecycle::Lifecycle;
-use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_kernel::{KernelConfig, epoll::Epoll};
+use barewire_service::Stack;
+use barewire_service::lifecycle::Lifecycle;
+use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 
 /// One core's service. It needs no state; a connection needs none, either.
 struct Echo;

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::env::args;
 use std::error::Error;
 
-use barewire::stacks::{Stack, epoll::Epoll, kernel::KernelConfig};
 use barewire_http::{Answer, Request, Responder, Response, Route, Routes};
-use barewire_stack::lifecycle::Lifecycle;
+use barewire_kernel::{KernelConfig, epoll::Epoll};
+use barewire_service::Stack;
+use barewire_service::lifecycle::Lifecycle;
 use serde::Deserialize;
 
 /// What the handlers of one core share. No other core sees it, so nothing is locked.

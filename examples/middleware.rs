@@ -7,10 +7,11 @@ use std::env::args;
 use std::error::Error;
 use std::ops::ControlFlow;
 
-use barewire::stacks::{Stack, epoll::Epoll, kernel::KernelConfig};
 use barewire_http::middleware::{RateLimit, RequestId};
 use barewire_http::{Answer, Middleware, Request, Responder, Response, Route, Routes, Status};
-use barewire_stack::lifecycle::Lifecycle;
+use barewire_kernel::{KernelConfig, epoll::Epoll};
+use barewire_service::Stack;
+use barewire_service::lifecycle::Lifecycle;
 
 const CHALLENGE: &str = "Basic realm=\"barewire\"";
 

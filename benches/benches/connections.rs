@@ -18,15 +18,15 @@ use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
 use barewire::site::{self, Site, SiteResponder};
-use barewire::stacks::epoll::Epoll;
-use barewire::stacks::kernel::KernelConfig;
-use barewire::stacks::uring::Uring;
-use barewire::stacks::xdp::XdpConfig;
-use barewire::stacks::{Running, Stack};
 use barewire_http::{HttpCounters, Limits};
+use barewire_kernel::KernelConfig;
+use barewire_kernel::epoll::Epoll;
+use barewire_kernel::uring::Uring;
 use barewire_lab::{Lab, SERVER_DEVICE};
-use barewire_stack::deadline::Deadlines;
-use barewire_stack::lifecycle::{Lifecycle, Phase};
+use barewire_service::deadline::Deadlines;
+use barewire_service::lifecycle::{Lifecycle, Phase};
+use barewire_service::stack::{Running, Stack};
+use barewire_xdp::XdpConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const IDLE: usize = 10_000;

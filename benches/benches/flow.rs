@@ -5,8 +5,8 @@
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
-use barewire_stack::flow::FlowTable;
-use barewire_stack::packet::FlowKey;
+use barewire_tcp::flow::FlowTable;
+use barewire_tcp::packet::FlowKey;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];

@@ -12,7 +12,7 @@ use barewire_http::files::{Directory, DirectoryConfig};
 use barewire_http::{
     Answer, Connection, HttpCounters, Limits, Request, Responder, Response, Route, Routes,
 };
-use barewire_stack::service::{Input, Reply, Service};
+use barewire_service::service::{Input, Reply, Service};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde::Serialize;
 

@@ -4,10 +4,10 @@
 
 use std::hint::black_box;
 
-use barewire_stack::sender::chunks::Chunks;
-use barewire_stack::sender::sack::Block;
-use barewire_stack::sender::{Ack, Config, Remembered, Sender, Start};
-use barewire_stack::time::{Duration, Instant};
+use barewire_service::time::{Duration, Instant};
+use barewire_tcp::sender::chunks::Chunks;
+use barewire_tcp::sender::sack::Block;
+use barewire_tcp::sender::{Ack, Config, Remembered, Sender, Start};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const MSS: u16 = 1460;

@@ -15,17 +15,17 @@ use std::time::Instant as Clock;
 use barewire::events::{Events, EventsConfig};
 use barewire::site::{self, Site, SiteResponder};
 use barewire_http::{HttpCounters, Limits};
-use barewire_stack::arena::Arena;
-use barewire_stack::config::StackConfig;
-use barewire_stack::flow::FlowTable;
-use barewire_stack::guard::Secrets;
-use barewire_stack::link::memory::{MemoryLink, MemoryLinkConfig};
-use barewire_stack::link::{Link, Received, Transmit};
-use barewire_stack::packet::{self, ChecksumPolicy, Flags, FlowKey, Local, Segment};
-use barewire_stack::service::Service;
-use barewire_stack::shard::Shard;
-use barewire_stack::testing::frame::{TcpFrame, TcpView};
-use barewire_stack::time::{Duration, Instant};
+use barewire_memory::Arena;
+use barewire_service::service::Service;
+use barewire_service::time::{Duration, Instant};
+use barewire_tcp::config::StackConfig;
+use barewire_tcp::flow::FlowTable;
+use barewire_tcp::guard::Secrets;
+use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
+use barewire_tcp::link::{Link, Received, Transmit};
+use barewire_tcp::packet::{self, ChecksumPolicy, Flags, FlowKey, Local, Segment};
+use barewire_tcp::shard::Shard;
+use barewire_tcp::testing::frame::{TcpFrame, TcpView};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const REQUEST: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: server\r\n\r\n";
@@ -33,7 +33,7 @@ const CONNECTIONS: [usize; 4] = [1, 100, 1_000, 10_000];
 const DEPTHS: [usize; 2] = [1, 16];
 /// Frames received at once.
 const BATCH: usize = 64;
-const START: Instant = Instant::from_micros_const(1_000_000_000);
+const START: Instant = Instant::from_micros(1_000_000_000);
 
 fn requests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("shard/request");

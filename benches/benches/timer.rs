@@ -4,8 +4,8 @@
 
 use std::hint::black_box;
 
-use barewire_stack::time::{Duration, Instant};
-use barewire_stack::timer::TimerWheel;
+use barewire_service::time::{Duration, Instant};
+use barewire_service::timer::TimerWheel;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const SIZES: [u32; 3] = [100, 10_000, 1_000_000];

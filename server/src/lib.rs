@@ -5,7 +5,5 @@ pub mod check;
 pub mod cli;
 pub mod confine;
 pub mod events;
-pub mod load;
 pub mod operate;
 pub mod site;
-pub mod stacks;

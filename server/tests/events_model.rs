@@ -21,7 +21,7 @@ mod sync {
     pub struct PairTable(Vec<[AtomicU64; 2]>);
 
     impl PairTable {
-        pub fn new(len: usize) -> Result<Self, barewire_stack::arena::OutOfMemory> {
+        pub fn new(len: usize) -> Result<Self, barewire_memory::OutOfMemory> {
             let zeroes = || [AtomicU64::new(0), AtomicU64::new(0)];
             Ok(PairTable((0..len).map(|_| zeroes()).collect()))
         }

@@ -8,7 +8,7 @@ use barewire::site::{self, Site, SiteResponder, byte_at};
 use barewire_conformance::driver::{Connection, Driver, Memory};
 use barewire_conformance::{cases, property};
 use barewire_http::{HttpCounters, Limits, Refusal, Status};
-use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 

@@ -10,7 +10,7 @@ use barewire::events::{Events, EventsConfig};
 use barewire::site::{self, Site};
 use barewire_conformance::cases;
 use barewire_http::{Connection, HttpCounters, Limits};
-use barewire_stack::service::{Input, Next, Reply, Service};
+use barewire_service::service::{Input, Next, Reply, Service};
 
 /// The system's allocator, counting the calls of each thread.
 struct Counting;

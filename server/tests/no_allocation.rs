@@ -8,12 +8,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use barewire::stacks::epoll::Epoll;
-use barewire::stacks::kernel::KernelConfig;
-use barewire::stacks::uring::Uring;
-use barewire::stacks::{Running, Stack};
-use barewire_stack::lifecycle::{Lifecycle, Phase};
-use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_kernel::KernelConfig;
+use barewire_kernel::epoll::Epoll;
+use barewire_kernel::uring::Uring;
+use barewire_service::lifecycle::{Lifecycle, Phase};
+use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::stack::{Running, Stack};
 
 /// The system's allocator, counting.
 struct Counting;

@@ -9,16 +9,17 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use barewire::stacks::xdp::{PlanError, XdpConfig, XdpError};
-use barewire::stacks::{Running, Stack};
 use barewire_lab::{Lab, SERVER_DEVICE};
-use barewire_stack::config::StackConfig;
-use barewire_stack::interface::Interface;
-use barewire_stack::lifecycle::{Lifecycle, Phase};
-use barewire_stack::link::xsk::{BusyPoll, XskConfig, XskError, XskLink};
-use barewire_stack::redirect::{Mode, ModeChoice, RedirectError};
-use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
-use barewire_stack::worker::Wait;
+use barewire_service::cores::PinError;
+use barewire_service::lifecycle::{Lifecycle, Phase};
+use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::stack::{Running, Stack};
+use barewire_tcp::config::StackConfig;
+use barewire_xdp::interface::Interface;
+use barewire_xdp::redirect::{Mode, ModeChoice, RedirectError};
+use barewire_xdp::worker::Wait;
+use barewire_xdp::xsk::{BusyPoll, XskConfig, XskError, XskLink};
+use barewire_xdp::{PlanError, XdpConfig, XdpError};
 
 const PORT: u16 = 8080;
 const CLIENTS: usize = 64;
@@ -101,7 +102,13 @@ impl<'a> Server<'a> {
     }
 
     fn report(&self) -> String {
-        self.running.report.join("\n")
+        let lines: Vec<_> = self
+            .running
+            .notices
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        lines.join("\n")
     }
 
     /// Connects, and has one message echoed, from many ports and over both address families.
@@ -349,10 +356,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
         XdpError::Plan(PlanError::NoQueue { queue: 2, .. })
     ));
     let core = fail(config(&[4000]));
-    assert!(matches!(
-        core,
-        XdpError::Plan(PlanError::NoCore { cpu: 4000, .. })
-    ));
+    assert!(matches!(core, XdpError::Pin(PinError { cpu: 4000, .. })));
     assert!(matches!(
         fail(XdpConfig {
             ports: vec![0],

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use barewire_stack::service::{Input, Next, Reply, Service};
+use barewire_service::service::{Input, Next, Reply, Service};
 
 /// A way to a server.
 pub trait Driver {

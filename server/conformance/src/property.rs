@@ -1,6 +1,6 @@
 //! What holds for any bytes at all.
 
-use barewire_stack::service::Service;
+use barewire_service::service::Service;
 
 use crate::driver::{Driver, Memory};
 

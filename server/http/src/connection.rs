@@ -1,6 +1,6 @@
 //! What is kept of a connection between two calls.
 
-use barewire_stack::service::{Expect, Next};
+use barewire_service::service::{Expect, Next};
 
 use super::body::Body;
 use super::chunked::Found;

@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use barewire_stack::service::Reply;
+use barewire_service::service::Reply;
 
 /// The content of a response, of any length, owned by the response.
 ///

@@ -1,6 +1,6 @@
 //! What one core's responder counted.
 
-use barewire_stack::counters::{Counter, Kind, Sample};
+use barewire_service::counters::{Counter, Kind, Sample};
 
 use super::durations::Durations;
 use super::refusal::Refusal;

@@ -14,7 +14,7 @@
 //! per batch and route. What waits in a queue of the kernel or the NIC, before or after, is not seen.
 //! Of a reply that is streamed or echoed, only the head counts.
 
-use barewire_stack::counters::Counter;
+use barewire_service::counters::Counter;
 
 /// Upper bounds of the buckets, in nanoseconds, inclusive. What takes longer is in one more.
 pub const BOUNDS_NS: [u64; 22] = [

@@ -17,7 +17,7 @@ use std::io;
 use bytes::Bytes;
 use serde::Serialize;
 
-use barewire_stack::service::Reply;
+use barewire_service::service::Reply;
 
 use super::content::{Content, Sending};
 use super::content_type::{CONTENT_LENGTH, ContentType};

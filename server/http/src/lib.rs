@@ -1,4 +1,4 @@
-//! HTTP/1.1 for any stack: a [`Service`](barewire_stack::service::Service) without I/O that answers requests.
+//! HTTP/1.1 for any stack: a [`Service`](barewire_service::service::Service) without I/O that answers requests.
 //!
 //! # A server
 //!
@@ -43,7 +43,7 @@
 //! let routes = Routes::new(ROUTES)?;
 //! let make_responder = move |_core: usize| Responder::new(&routes, State::default());
 //! // let running = Epoll::new(address).start(make_responder, &Lifecycle::new())?;
-//! # use barewire_stack::service::{Input, Reply, Service};
+//! # use barewire_service::service::{Input, Reply, Service};
 //! # let mut responder = make_responder(0);
 //! # let mut answer = |request: &str| {
 //! #     let mut space = [0; 4096];

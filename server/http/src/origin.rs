@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use barewire_stack::service::Reply;
+use barewire_service::service::Reply;
 
 use super::connection::{Connection, Exchange};
 use super::counters::HttpCounters;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 
 use super::body::Body;
 use super::chunked::Found;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use barewire_conformance::driver::{Driver, Memory};
 use barewire_http::files::{Directory, DirectoryConfig};
 use barewire_http::{Answer, Request, Responder, Response, Route, Routes};
-use barewire_stack::service::{Input, Next, Reply, Service};
+use barewire_service::service::{Input, Next, Reply, Service};
 use tempfile::TempDir;
 
 const ROUTES: &[Route<Directory>] = &[Route::new("/").get(file), Route::new("/{*path}").get(file)];

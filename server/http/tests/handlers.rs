@@ -11,7 +11,7 @@ use barewire_http::{
     Answer, Content, ContentType, Handler, Limits, Method, Middleware, Produce, Refusal, Request,
     Responder, Response, Route, Routes, Served, Status,
 };
-use barewire_stack::service::{Next, Service};
+use barewire_service::service::{Next, Service};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 

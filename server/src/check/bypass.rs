@@ -1,13 +1,13 @@
 //! The interface: whether its traffic can be taken, and how well.
 
-use barewire_stack::interface::{Interface, Settings, XdpFeatures, XdpState};
-use barewire_stack::link::xsk::{Outcome, XskConfig, XskError, XskLink, ZeroCopy};
-use barewire_stack::redirect::{Mode, ModeChoice, Redirect, RedirectError, missing_capabilities};
+use barewire_xdp::interface::{Interface, Settings, XdpFeatures, XdpState};
+use barewire_xdp::redirect::{Mode, ModeChoice, Redirect, RedirectError, missing_capabilities};
+use barewire_xdp::xsk::{Outcome, XskConfig, XskError, XskLink, ZeroCopy};
 
 use super::finding::Report;
 use crate::site::Site;
-use crate::stacks::xdp::{Prepared, XdpConfig, XdpError};
 use barewire_http::Responder;
+use barewire_xdp::{Prepared, XdpConfig, XdpError};
 
 /// A configuration that fits its interface.
 pub(super) struct Bound {
@@ -73,7 +73,6 @@ fn queues(config: &XdpConfig, prepared: &Prepared, report: &mut Report) {
     });
     report.ok("queues and cores", shares.collect::<Vec<_>>().join("; "));
     for advice in plan.advice(interface, &config.ports) {
-        let advice = advice.trim_start_matches("warning:").trim().to_owned();
         report.warn("queues and cores", advice, "connections or a core", None);
     }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);

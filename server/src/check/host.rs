@@ -9,7 +9,7 @@ use rustix::thread::CapabilitySet;
 
 use super::bypass::Bound;
 use super::finding::Report;
-use crate::stacks::xdp::Prepared;
+use barewire_xdp::Prepared;
 
 pub(super) fn kernel(report: &mut Report) {
     let Ok(version) = KernelVersion::current() else {

@@ -2,7 +2,7 @@
 //!
 //! Nothing is changed: the program is loaded but not attached, a queue is bound for a moment only if
 //! nobody has the interface, and everything else is read. What is decided at start is decided here by
-//! the same code ([`XdpConfig::prepare`](crate::stacks::xdp::XdpConfig), the program's loader, the
+//! the same code ([`XdpConfig::prepare`](barewire_xdp::XdpConfig), the program's loader, the
 //! queue's `open`), so the two cannot disagree.
 
 mod bypass;
@@ -12,7 +12,7 @@ mod host;
 pub use finding::{Finding, Level, Report};
 
 use crate::confine::Confinement;
-use crate::stacks::xdp::XdpConfig;
+use barewire_xdp::XdpConfig;
 
 /// Looks at everything that `serve` would need with this configuration, to run as `user` in the end.
 pub fn run(config: &XdpConfig, user: Option<&str>) -> Report {

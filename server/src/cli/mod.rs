@@ -13,7 +13,6 @@
 #[cfg(feature = "xdp")]
 mod check;
 mod config;
-pub(crate) mod list;
 mod logging;
 mod operate;
 mod serve;
@@ -26,7 +25,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::config::Sources;
-use crate::load;
+use barewire_load as load;
 
 /// One HTTP server, two network stacks: AF_XDP past the kernel, or the kernel's own
 #[derive(Debug, Parser)]

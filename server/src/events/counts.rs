@@ -22,7 +22,7 @@
 //! happens only inside a change, after the core has made sure that the generation is still the one
 //! it knows, so it suffices to wait for the end of each core's change, if it is in one.
 
-use barewire_stack::arena::OutOfMemory;
+use barewire_memory::OutOfMemory;
 
 use super::ledger::{Ledger, Totals};
 use super::seen::SeenUsers;

@@ -46,7 +46,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use barewire_stack::arena::OutOfMemory;
+use barewire_memory::OutOfMemory;
 
 use self::counts::Counts;
 use self::ledger::Ledger;
@@ -144,7 +144,7 @@ pub enum ResetError {
 
 impl Events {
     /// Takes all that events will ever take: as address space, of which the kernel provides the pages
-    /// when users come (see [`barewire_stack::zeroed`]).
+    /// when users come (see [`barewire_memory::zeroed`]).
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use barewire_stack::counters;
+use barewire_service::counters;
 
 /// The first thing that is wrong with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@
 //! It holds full hashes, so a hit is as exact as one in the shared table, and it may forget: a user
 //! who was pushed out is found in the shared table again.
 
-use barewire_stack::arena::OutOfMemory;
-use barewire_stack::zeroed::Zeroed;
+use barewire_memory::OutOfMemory;
+use barewire_memory::Zeroed;
 use zerocopy::FromZeros;
 
 use super::users::UserHash;

@@ -3,7 +3,7 @@
 //! The model check (`tests/events_model.rs`) compiles the files that share memory between cores once
 //! more, with loom's atomics in place of these.
 
-use barewire_stack::zeroed::Zeroed;
+use barewire_memory::Zeroed;
 
 pub use std::hint::spin_loop;
 pub use std::sync::atomic::{AtomicU64, Ordering, fence};

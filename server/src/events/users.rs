@@ -18,7 +18,7 @@
 //! once; if they had not, the loser goes on to the next slot. A core passes a slot only when its
 //! words are final and differ from what it brings, so no two slots can hold the same user.
 
-use barewire_stack::arena::OutOfMemory;
+use barewire_memory::OutOfMemory;
 use siphasher::sip128::SipHasher24;
 use zerocopy::FromZeros;
 

@@ -11,18 +11,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use barewire_stack::deadline::Deadlines;
-use barewire_stack::lifecycle::{Lifecycle, Phase};
+use barewire_service::deadline::Deadlines;
+use barewire_service::lifecycle::{Lifecycle, Phase};
 use bytes::Bytes;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::{Instruments, metrics};
-use crate::stacks::Stack;
-use crate::stacks::epoll::Epoll;
-use crate::stacks::kernel::{KernelConfig, StartError};
 use barewire_http::{
     Answer, ContentType, Limits, Request, Responder, Response, Route, RouteError, Routes,
 };
+use barewire_kernel::epoll::Epoll;
+use barewire_kernel::{KernelConfig, StartError};
+use barewire_service::stack::Stack;
 
 /// Where to answer. A port alone means the loopback interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

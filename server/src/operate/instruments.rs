@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use barewire_stack::counters::{Kind, Sample};
-use barewire_stack::lifecycle::{Lifecycle, Phase};
+use barewire_service::counters::{Kind, Sample};
+use barewire_service::lifecycle::{Lifecycle, Phase};
 use procfs::process::Process;
 
 use super::status::{
     Connections, Counters, Drops, Memory, Pool, Requests, SCHEMA, Server, State, Stats, Status,
 };
 use crate::events::Events;
-use crate::stacks::{CounterGroup, Running};
 use barewire_http::HttpCounters;
+use barewire_service::stack::{CounterGroup, Running};
 
 /// Everything that can be read of a running server.
 #[derive(Debug, Clone)]
@@ -114,7 +114,7 @@ impl Instruments {
         let cores = self.cpus.len();
         let http = self.http().map(HttpCounters::samples);
         let events = self.events.counters().iter();
-        let events = events.map(|core| barewire_stack::counters::Samples::samples(&**core));
+        let events = events.map(|core| barewire_service::counters::Samples::samples(&**core));
         stack
             .chain(http.enumerate().map(of_core("http")))
             .chain(events.take(cores).enumerate().map(of_core("events")))
@@ -353,10 +353,11 @@ fn unix_time_s(now: SystemTime, uptime: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use barewire_stack::counters::{LinkCounters, Samples};
-    use barewire_stack::packet::DiscardCounters;
-    use barewire_stack::shard::TcpCounters;
-    use barewire_stack::worker::WorkerCounters;
+    use barewire_service::counters::Samples;
+    use barewire_tcp::link::LinkCounters;
+    use barewire_tcp::packet::DiscardCounters;
+    use barewire_tcp::shard::TcpCounters;
+    use barewire_xdp::worker::WorkerCounters;
 
     use super::*;
 
@@ -381,7 +382,7 @@ mod tests {
         parts.push(reading(
             "connections",
             0,
-            &crate::stacks::kernel::KernelCounters::default(),
+            &barewire_kernel::KernelCounters::default(),
         ));
         for reading in &parts {
             let drops = DROPS.iter().filter(|(part, _)| *part == reading.part);

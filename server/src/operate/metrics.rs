@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 
-use barewire_stack::counters::{Kind, Sample};
+use barewire_service::counters::{Kind, Sample};
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,

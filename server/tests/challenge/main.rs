@@ -49,21 +49,21 @@ keeps_the_promises!(uring, crate::on_uring);
 keeps_the_promises!(xdp, crate::on_xdp);
 
 #[cfg(any(feature = "epoll", feature = "uring"))]
-fn on_loopback() -> barewire::stacks::kernel::KernelConfig {
+fn on_loopback() -> barewire_kernel::KernelConfig {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    barewire::stacks::kernel::KernelConfig::new(listen)
+    barewire_kernel::KernelConfig::new(listen)
 }
 
 #[cfg(feature = "epoll")]
 fn on_epoll(test: fn(&server::Server)) {
     let config = on_loopback();
-    let stack = barewire::stacks::epoll::Epoll { config };
+    let stack = barewire_kernel::epoll::Epoll { config };
     test(&Carrier::start(stack, cores()).server());
 }
 
 #[cfg(feature = "uring")]
 fn on_uring(test: fn(&server::Server)) {
-    let stack = barewire::stacks::uring::Uring::new(on_loopback());
+    let stack = barewire_kernel::uring::Uring::new(on_loopback());
     test(&Carrier::start(stack, cores()).server());
 }
 
@@ -74,7 +74,7 @@ fn on_xdp(test: fn(&server::Server)) {
     let Some(lab) = Lab::up(&["--queues", "2"]) else {
         return;
     };
-    let stack = barewire::stacks::xdp::XdpConfig::new(SERVER_DEVICE, 8080);
+    let stack = barewire_xdp::XdpConfig::new(SERVER_DEVICE, 8080);
     let carrier = lab.server(|| Carrier::start(stack, cores()));
     lab.client(|| test(&carrier.server()));
 }

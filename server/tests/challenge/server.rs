@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use barewire::events::{Events, EventsConfig};
-use barewire::load;
 use barewire::site::{self, Site, SiteResponder};
-use barewire::stacks::{Running, Stack};
 use barewire_http::{HttpCounters, Limits};
-use barewire_stack::lifecycle::{Lifecycle, Phase};
+use barewire_load as load;
+use barewire_service::lifecycle::{Lifecycle, Phase};
+use barewire_service::stack::{Running, Stack};
 use clap::Parser;
 
 /// Where it is. Connections are made from the network namespace of the calling thread.

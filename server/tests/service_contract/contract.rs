@@ -1,10 +1,10 @@
-//! What every stack promises to a service and to its peers (`barewire_stack::service`).
+//! What every stack promises to a service and to its peers (`barewire_service::service`).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use barewire_stack::deadline::Deadlines;
+use barewire_service::deadline::Deadlines;
 
 use crate::line_service::pattern;
 use crate::server::{Limits, Server};

@@ -9,7 +9,7 @@
 //! | `close` | `bye`, then the connection ends |
 //! | `abort` | none: the connection is reset |
 
-use barewire_stack::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 
 #[derive(Debug, Default)]
 pub struct LineService {

@@ -1,4 +1,4 @@
-//! The contract of `barewire_stack::service`, run against every stack over real sockets.
+//! The contract of `barewire_service::service`, run against every stack over real sockets.
 //!
 //! Our own stack keeps it in a lab, for which root is needed.
 
@@ -63,15 +63,15 @@ fn is_possible(stack: &str) -> bool {
 }
 
 #[cfg(any(feature = "epoll", feature = "uring"))]
-fn on_loopback(limits: server::Limits) -> barewire::stacks::kernel::KernelConfig {
+fn on_loopback(limits: server::Limits) -> barewire_kernel::KernelConfig {
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    barewire::stacks::kernel::KernelConfig {
+    barewire_kernel::KernelConfig {
         cores: vec![rustix::thread::sched_getcpu()],
         connections: limits.connections,
         receive_buffer_bytes: limits.receive_buffer_bytes,
         send_buffer_bytes: limits.send_buffer_bytes,
         deadlines: limits.deadlines,
-        ..barewire::stacks::kernel::KernelConfig::new(listen)
+        ..barewire_kernel::KernelConfig::new(listen)
     }
 }
 
@@ -80,7 +80,7 @@ keeps_the_contract!(
     epoll,
     |limits| {
         let config = super::on_loopback(limits);
-        super::server::Server::start(barewire::stacks::epoll::Epoll { config })
+        super::server::Server::start(barewire_kernel::epoll::Epoll { config })
     },
     connections_beyond_the_limit_wait_for_their_turn
 );
@@ -90,7 +90,7 @@ keeps_the_contract!(
     uring,
     |limits| {
         let config = super::on_loopback(limits);
-        super::server::Server::start(barewire::stacks::uring::Uring::new(config))
+        super::server::Server::start(barewire_kernel::uring::Uring::new(config))
     },
     connections_beyond_the_limit_wait_for_their_turn
 );
@@ -100,9 +100,9 @@ keeps_the_contract!(
     uring_without_copies,
     |limits| {
         let config = super::on_loopback(limits);
-        super::server::Server::start(barewire::stacks::uring::Uring {
+        super::server::Server::start(barewire_kernel::uring::Uring {
             zero_copy_bytes_min: Some(1),
-            ..barewire::stacks::uring::Uring::new(config)
+            ..barewire_kernel::uring::Uring::new(config)
         })
     },
     connections_beyond_the_limit_wait_for_their_turn
@@ -113,9 +113,9 @@ keeps_the_contract!(
     uring_with_a_submitting_thread,
     |limits| {
         let config = super::on_loopback(limits);
-        super::server::Server::start(barewire::stacks::uring::Uring {
+        super::server::Server::start(barewire_kernel::uring::Uring {
             sqpoll_idle_ms: Some(1),
-            ..barewire::stacks::uring::Uring::new(config)
+            ..barewire_kernel::uring::Uring::new(config)
         })
     },
     connections_beyond_the_limit_wait_for_their_turn
@@ -125,7 +125,7 @@ keeps_the_contract!(
 #[cfg(feature = "xdp")]
 keeps_the_contract!(xdp, |limits| {
     let lab = barewire_lab::Lab::up(&["--queues", "1"]).unwrap();
-    let mut config = barewire::stacks::xdp::XdpConfig::new(barewire_lab::SERVER_DEVICE, 8080);
+    let mut config = barewire_xdp::XdpConfig::new(barewire_lab::SERVER_DEVICE, 8080);
     config.cores = vec![rustix::thread::sched_getcpu()];
     // Connections that the peer has just closed are in use for a moment longer.
     config.stack.connections = 4 * limits.connections as u32;

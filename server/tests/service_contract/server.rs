@@ -4,10 +4,10 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-use barewire::stacks::{Running, Stack};
 use barewire_lab::Lab;
-use barewire_stack::deadline::Deadlines;
-use barewire_stack::lifecycle::{Lifecycle, Phase};
+use barewire_service::deadline::Deadlines;
+use barewire_service::lifecycle::{Lifecycle, Phase};
+use barewire_service::stack::{Running, Stack};
 
 use crate::line_service::LineService;
 

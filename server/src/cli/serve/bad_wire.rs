@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use barewire_stack::link::faulty::Faults;
+use barewire_tcp::link::faulty::Faults;
 use thiserror::Error;
 
 /// Faults of a wire, written as `key=number,…`; see [`BadWire::KEYS`].

@@ -1,16 +1,16 @@
 //! From arguments to the configuration of a kernel stack.
 #![cfg(any(feature = "epoll", feature = "uring"))]
 
-use barewire_stack::service::Service as _;
+use barewire_service::service::Service as _;
 
 use super::args::ServeArgs;
 use crate::site::Site;
-#[cfg(feature = "epoll")]
-use crate::stacks::epoll::Epoll;
-use crate::stacks::kernel::{KernelConfig, StartError};
-#[cfg(feature = "uring")]
-use crate::stacks::uring::Uring;
 use barewire_http::Responder;
+#[cfg(feature = "epoll")]
+use barewire_kernel::epoll::Epoll;
+#[cfg(feature = "uring")]
+use barewire_kernel::uring::Uring;
+use barewire_kernel::{KernelConfig, StartError};
 
 /// The epoll stack as `args` ask for it.
 ///

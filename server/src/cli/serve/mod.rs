@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use barewire_stack::counters::Kind;
-use barewire_stack::lifecycle::Lifecycle;
+use barewire_service::counters::Kind;
+use barewire_service::lifecycle::Lifecycle;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 use sd_notify::NotifyState;
@@ -34,10 +34,10 @@ use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
 use crate::operate::{Instruments, watch};
 use crate::site::{self, Site};
-#[cfg(feature = "xdp")]
-use crate::stacks::xdp::XdpConfig;
-use crate::stacks::{CounterGroup, Running, Stack};
 use barewire_http::{HttpCounters, Status};
+use barewire_service::stack::{CounterGroup, Running, Stack};
+#[cfg(feature = "xdp")]
+use barewire_xdp::XdpConfig;
 
 /// Serves until a signal or an error ends it.
 ///
@@ -99,7 +99,7 @@ fn usage<T, E: fmt::Display>(
 #[cfg(feature = "uring")]
 fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCode> {
     let stack = usage(kernel::uring(args), command)?;
-    match crate::stacks::uring::supported(&stack) {
+    match barewire_kernel::uring::supported(&stack) {
         Ok(()) => serve(args, "uring", stack),
         Err(missing) => {
             tracing::warn!("{missing}; falling back to epoll");
@@ -195,8 +195,8 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
 
 /// Says what each core got and what it all takes, then that the server is ready, and where.
 fn report(running: &Running, events: &Events, answering: &Answering) {
-    for line in &running.report {
-        say(line);
+    for notice in &running.notices {
+        say(&notice.to_string());
     }
     say(&format!(
         "events: at most {} for all users, taken as they come",

@@ -12,7 +12,7 @@ use crate::operate::admin::Admin;
 use crate::operate::capture::{Capture, Captures};
 use crate::operate::control::{ControlSocket, Controlled, Name};
 use crate::operate::{Instruments, Status, locate};
-use crate::stacks::Running;
+use barewire_service::stack::Running;
 
 /// Open; at the control socket, nobody answers yet.
 pub struct Doors {

@@ -12,13 +12,14 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use barewire_stack::lifecycle::{Lifecycle, Phase};
+use barewire_service::cores::CoreError;
+use barewire_service::lifecycle::{Lifecycle, Phase};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use crate::stacks::Watch;
+use barewire_service::stack::Watch;
 
 /// How long cores have to stop once they were told to stop at once. Closing a zero-copy socket waits for the NIC,
 /// about a second for each queue of a core; a core that takes longer hangs.
@@ -87,7 +88,7 @@ enum Event {
     Broken(anyhow::Error),
     CoreEnded {
         index: usize,
-        outcome: thread::Result<anyhow::Result<()>>,
+        outcome: thread::Result<Result<(), CoreError>>,
     },
 }
 
@@ -126,7 +127,7 @@ impl Supervisor {
         let to = self.sender.clone();
         let wait = move || {
             // Nobody listens any more once the process is about to end.
-            let _ = to.send(Event::Broken(watch.0()));
+            let _ = to.send(Event::Broken(anyhow::Error::from_boxed(watch.0())));
         };
         thread::Builder::new()
             .name("watch/stack".into())
@@ -143,7 +144,7 @@ impl Supervisor {
     /// clients.
     pub fn run(
         self,
-        cores: Vec<JoinHandle<anyhow::Result<()>>>,
+        cores: Vec<JoinHandle<Result<(), CoreError>>>,
         lifecycle: &Lifecycle,
         drain_timeout: Duration,
     ) -> anyhow::Result<Ending> {
@@ -230,7 +231,7 @@ pub fn tell_manager(state: NotifyState<'_>) {
 /// A core may end without an error, but not while it should serve.
 fn check(
     index: usize,
-    outcome: thread::Result<anyhow::Result<()>>,
+    outcome: thread::Result<Result<(), CoreError>>,
     phase: Phase,
 ) -> anyhow::Result<()> {
     match outcome {
@@ -238,7 +239,7 @@ fn check(
         Ok(Ok(())) => {
             anyhow::bail!("core {index} ended while it should serve; this is a bug in barewire")
         }
-        Ok(Err(error)) => Err(error.context(format!("core {index} broke"))),
+        Ok(Err(error)) => Err(anyhow::Error::new(error).context(format!("core {index} broke"))),
         Err(_) => anyhow::bail!("core {index} panicked; this is a bug in barewire"),
     }
 }
@@ -248,7 +249,7 @@ mod tests {
     use super::*;
 
     /// A core that follows the phases, or ignores draining.
-    fn core(lifecycle: &Lifecycle, until: Phase) -> JoinHandle<anyhow::Result<()>> {
+    fn core(lifecycle: &Lifecycle, until: Phase) -> JoinHandle<Result<(), CoreError>> {
         let lifecycle = lifecycle.clone();
         thread::spawn(move || {
             while lifecycle.phase() < until {
@@ -317,7 +318,7 @@ mod tests {
         let lifecycle = Lifecycle::new();
         let cores = vec![core(&lifecycle, Phase::Stop)];
         let supervisor = supervisor(&[]);
-        let watch = Watch(Box::new(|| anyhow::anyhow!("the NIC is gone")));
+        let watch = Watch(Box::new(|| "the NIC is gone".into()));
         supervisor.watch(watch).unwrap();
         let error = supervisor.run(cores, &lifecycle, NEVER).unwrap_err();
         assert_eq!(error.to_string(), "the NIC is gone");
@@ -327,7 +328,12 @@ mod tests {
     #[test]
     fn a_broken_core_takes_the_others_down() {
         for broken in [
-            thread::spawn(|| anyhow::bail!("the NIC is gone")),
+            thread::spawn(|| {
+                Err(CoreError {
+                    call: "poll",
+                    source: io::Error::other("the NIC is gone"),
+                })
+            }),
             thread::spawn(|| Ok(())),
             thread::spawn(|| panic!("a bug")),
         ] {

@@ -1,16 +1,16 @@
 //! From arguments to the configuration of the bypass.
 
-use barewire_stack::config::{ConfigError, StackConfig};
-use barewire_stack::link::xsk::{BusyPoll, XskConfig, ZeroCopy};
-use barewire_stack::packet::ChecksumPolicy;
-use barewire_stack::redirect::ModeChoice;
-use barewire_stack::service::Service;
-use barewire_stack::worker::Wait;
+use barewire_service::service::Service;
+use barewire_tcp::config::{ConfigError, StackConfig};
+use barewire_tcp::packet::ChecksumPolicy;
+use barewire_xdp::redirect::ModeChoice;
+use barewire_xdp::worker::Wait;
+use barewire_xdp::xsk::{BusyPoll, XskConfig, ZeroCopy};
 
 use super::args::{ChecksumsName, ModeName, ServeArgs, WaitName, ZeroCopyName};
 use crate::site::Site;
-use crate::stacks::xdp::XdpConfig;
 use barewire_http::Responder;
+use barewire_xdp::XdpConfig;
 
 /// The stack on `interface` as `args` ask for it.
 ///

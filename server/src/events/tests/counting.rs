@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use barewire_stack::counters::Samples;
+use barewire_service::counters::Samples;
 
 use crate::events::seen::SeenUsers;
 use crate::events::users::{Offer, UserHash, UserKey, UserTable};

@@ -11,7 +11,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use barewire_stack::link::tap::Direction;
+use barewire_service::tap::Direction;
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TcpSlice, TransportSlice};
 use thiserror::Error;
 

@@ -18,13 +18,13 @@ use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use barewire_stack::link::tap::{Direction, Record, Watch};
+use barewire_service::tap::{Direction, Record, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use file::File;
 pub use filter::{Filter, FilterError};
 
-use crate::stacks::QueueTap;
+use barewire_service::stack::QueueTap;
 
 /// The longest frame that a link can have.
 pub const SNAP_BYTES_MAX: u32 = 65_535;
@@ -303,7 +303,7 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
-    use barewire_stack::link::tap::TapEnd;
+    use barewire_service::tap::TapEnd;
 
     use super::*;
 

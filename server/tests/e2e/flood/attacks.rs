@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use barewire_stack::packet::Flags;
-use barewire_stack::random::Random;
-use barewire_stack::testing::frame::TcpFrame;
+use barewire_tcp::packet::Flags;
+use barewire_tcp::random::Random;
+use barewire_tcp::testing::frame::TcpFrame;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::Target;

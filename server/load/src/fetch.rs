@@ -1,0 +1,65 @@
+//! One blocking `GET`, for what is asked before and after a run.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+use super::request::Request;
+use super::response::{Heads, Response};
+use barewire_service::service::Reply;
+
+/// Longest body that is read, in bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Status and body of the answer to `request`.
+///
+/// # Errors
+///
+/// If there is no whole answer within `timeout`, or what comes is no HTTP.
+pub fn fetch(
+    address: SocketAddr,
+    request: &Request,
+    timeout: Duration,
+) -> anyhow::Result<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let mut space = vec![0; super::request::REQUEST_BYTES_MAX];
+    let mut written = Reply::new(&mut space);
+    ensure!(request.write(0, &mut written), "the request is too long");
+    stream.write_all(written.written())?;
+
+    let (mut response, mut heads, mut body) = (Response::default(), Heads::default(), Vec::new());
+    let mut held = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        let count = stream.read(&mut piece).map_err(explain)?;
+        held.extend_from_slice(&piece[..count]);
+        let sink = |bytes: &[u8]| body.extend_from_slice(bytes);
+        let read = response.read(&held, count == 0, request.is_head(), &mut heads, sink);
+        let read = read.context("the answer is not HTTP")?;
+        held.drain(..read.consumed);
+        ensure!(
+            body.len() <= BODY_BYTES_MAX,
+            "the answer is longer than {BODY_BYTES_MAX} bytes"
+        );
+        match read.complete {
+            Some(complete) => return Ok((complete.status, body)),
+            None if count == 0 => bail!("the server closed the connection instead of answering"),
+            None => {}
+        }
+    }
+}
+
+fn explain(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            anyhow::anyhow!(
+                "the connection opens, but no answer comes: is the server stuck, or is this not HTTP?"
+            )
+        }
+        _ => error.into(),
+    }
+}

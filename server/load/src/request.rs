@@ -1,0 +1,295 @@
+//! Writes the requests.
+//!
+//! All that does not change from request to request is rendered once; an event costs two numbers.
+
+use anyhow::{Context, bail, ensure};
+use barewire_service::service::Reply;
+use clap::ValueEnum;
+use http::{HeaderName, HeaderValue, Method};
+
+/// Longest request, in bytes, that can be asked with.
+pub const REQUEST_BYTES_MAX: usize = 8 << 10;
+
+/// Most bytes of an event behind its `Content-Length`.
+const EVENT_BYTES_MAX: usize = 128;
+
+/// Users of the challenge: event `i` comes from `user_{i % USERS}`.
+pub const USERS: u64 = 75_000;
+/// Values of the challenge: event `i` has the value `i % VALUES`, and perhaps a half.
+pub const VALUES: u64 = 1_000;
+
+/// What the challenge's events carry as their value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Values {
+    /// `i % 1000 + 0.5`, as the official client sends.
+    Official,
+    /// `i % 1000`.
+    Integer,
+}
+
+impl Values {
+    /// Twice the value of event `index`: an integer whichever the kind.
+    #[inline]
+    pub fn halves(self, index: u64) -> u64 {
+        2 * (index % VALUES) + u64::from(self == Values::Official)
+    }
+}
+
+/// How to write the request number so-and-so.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Everything in front of what changes.
+    head: Box<[u8]>,
+    events: Option<Values>,
+    is_head: bool,
+}
+
+impl Request {
+    /// The same request every time.
+    ///
+    /// # Errors
+    ///
+    /// If it would be longer than [`REQUEST_BYTES_MAX`].
+    pub fn fixed(
+        method: &Method,
+        path: &str,
+        fields: &[(HeaderName, HeaderValue)],
+        body: &str,
+    ) -> anyhow::Result<Self> {
+        let mut head = render_head(method, path, fields);
+        let has_body = !body.is_empty() || [Method::POST, Method::PUT].contains(method);
+        if has_body
+            && !fields
+                .iter()
+                .any(|(name, _)| name == http::header::CONTENT_LENGTH)
+        {
+            head.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+        }
+        head.extend_from_slice(b"\r\n");
+        head.extend_from_slice(body.as_bytes());
+        ensure!(
+            head.len() <= REQUEST_BYTES_MAX,
+            "the request is {} bytes long, more than {REQUEST_BYTES_MAX}: shorten its headers or its body",
+            head.len()
+        );
+        let is_head = *method == Method::HEAD;
+        Ok(Request {
+            head: head.into(),
+            events: None,
+            is_head,
+        })
+    }
+
+    /// The challenge's `POST /event`.
+    ///
+    /// # Errors
+    ///
+    /// If it would be longer than [`REQUEST_BYTES_MAX`].
+    pub fn event(values: Values, fields: &[(HeaderName, HeaderValue)]) -> anyhow::Result<Self> {
+        let mut head = render_head(&Method::POST, "/event", fields);
+        if !fields
+            .iter()
+            .any(|(name, _)| name == http::header::CONTENT_TYPE)
+        {
+            head.extend_from_slice(b"Content-Type: application/json\r\n");
+        }
+        head.extend_from_slice(b"Content-Length: ");
+        ensure!(
+            head.len() + EVENT_BYTES_MAX <= REQUEST_BYTES_MAX,
+            "the request is longer than {REQUEST_BYTES_MAX} bytes: shorten its headers"
+        );
+        Ok(Request {
+            head: head.into(),
+            events: Some(values),
+            is_head: false,
+        })
+    }
+
+    /// Whether answers have no body because it is asked with `HEAD`.
+    pub fn is_head(&self) -> bool {
+        self.is_head
+    }
+
+    /// Length of the longest request, in bytes.
+    #[cfg(feature = "xdp")]
+    pub fn bytes_max(&self) -> usize {
+        match self.events {
+            Some(_) => self.head.len() + EVENT_BYTES_MAX,
+            None => self.head.len(),
+        }
+    }
+
+    /// What its events carry, if it is an event.
+    pub fn events(&self) -> Option<Values> {
+        self.events
+    }
+
+    /// Appends request number `index`, or nothing and returns false if it does not fit.
+    #[inline]
+    #[must_use]
+    pub fn write(&self, index: u64, reply: &mut Reply<'_>) -> bool {
+        let before = reply.len();
+        let fits = reply.put(&self.head)
+            && match self.events {
+                Some(values) => write_event(values, index, reply),
+                None => true,
+            };
+        if !fits {
+            reply.truncate(before);
+        }
+        fits
+    }
+}
+
+/// Appends the length and the body of an event, from the digits of its `Content-Length` on.
+#[inline]
+fn write_event(values: Values, index: u64, reply: &mut Reply<'_>) -> bool {
+    const BEFORE_USER: &[u8] = b"{\"userId\":\"user_";
+    const BEFORE_VALUE: &[u8] = b"\",\"value\":";
+    let (mut user, mut value, mut len) = (
+        itoa::Buffer::new(),
+        itoa::Buffer::new(),
+        itoa::Buffer::new(),
+    );
+    let user = user.format(index % USERS).as_bytes();
+    let value = value.format(index % VALUES).as_bytes();
+    let end: &[u8] = match values {
+        Values::Official => b".5}",
+        Values::Integer => b"}",
+    };
+    let body_len = BEFORE_USER.len() + user.len() + BEFORE_VALUE.len() + value.len() + end.len();
+    let parts = [
+        len.format(body_len).as_bytes(),
+        b"\r\n\r\n",
+        BEFORE_USER,
+        user,
+        BEFORE_VALUE,
+        value,
+        end,
+    ];
+    parts.iter().all(|part| reply.put(part))
+}
+
+/// The request line and the fields, without the empty line.
+fn render_head(method: &Method, path: &str, fields: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
+    for (name, value) in fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head
+}
+
+/// Parses `Name: value`.
+///
+/// # Errors
+///
+/// If it has no colon, or holds characters that would break the request apart.
+pub fn parse_field(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
+    let Some((name, value)) = text.split_once(':') else {
+        bail!("a header is written as \"Name: value\"");
+    };
+    let name = HeaderName::from_bytes(name.trim().as_bytes()).context("invalid header name")?;
+    let value = HeaderValue::from_str(value.trim()).context("invalid header value")?;
+    ensure!(
+        name != http::header::TRANSFER_ENCODING,
+        "a body is always sent with its length"
+    );
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(request: &Request, index: u64) -> String {
+        let mut space = [0; REQUEST_BYTES_MAX];
+        let mut reply = Reply::new(&mut space);
+        assert!(request.write(index, &mut reply));
+        String::from_utf8(reply.written().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn events_are_those_of_the_two_known_clients() {
+        let host = [parse_field("Host: h:1").unwrap()];
+        let official = Request::event(Values::Official, &host).unwrap();
+        assert_eq!(
+            render(&official, 75_123),
+            "POST /event HTTP/1.1\r\nhost: h:1\r\nContent-Type: application/json\r\n\
+             Content-Length: 35\r\n\r\n{\"userId\":\"user_123\",\"value\":123.5}"
+        );
+        let integer = Request::event(Values::Integer, &host).unwrap();
+        assert!(
+            render(&integer, 0)
+                .ends_with("Content-Length: 29\r\n\r\n{\"userId\":\"user_0\",\"value\":0}")
+        );
+        assert!(render(&integer, 74_999).ends_with("{\"userId\":\"user_74999\",\"value\":999}"));
+    }
+
+    #[test]
+    fn the_length_of_every_event_is_right() {
+        let request = Request::event(Values::Official, &[]).unwrap();
+        for index in (0..150_000).step_by(7) {
+            let text = render(&request, index);
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.ends_with(&format!("Content-Length: {}", body.len())),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_sums_of_a_million_are_the_published_ones() {
+        let sum = |values: Values| {
+            (0..1_000_000)
+                .map(|index| values.halves(index))
+                .sum::<u64>()
+        };
+        assert_eq!(sum(Values::Official), 2 * 500_000_000);
+        assert_eq!(sum(Values::Integer), 2 * 499_500_000);
+    }
+
+    #[test]
+    fn fixed_requests_carry_their_length() {
+        let fields = [
+            parse_field("Host: h").unwrap(),
+            parse_field("X-Y:  z ").unwrap(),
+        ];
+        let get = Request::fixed(&Method::GET, "/a?b", &fields, "").unwrap();
+        assert_eq!(
+            render(&get, 7),
+            "GET /a?b HTTP/1.1\r\nhost: h\r\nx-y: z\r\n\r\n"
+        );
+        let post = Request::fixed(&Method::POST, "/", &fields[..1], "hey").unwrap();
+        assert_eq!(
+            render(&post, 0),
+            "POST / HTTP/1.1\r\nhost: h\r\nContent-Length: 3\r\n\r\nhey"
+        );
+        assert!(Request::fixed(&Method::POST, "/", &[], &"x".repeat(REQUEST_BYTES_MAX)).is_err());
+    }
+
+    #[test]
+    fn a_request_is_written_whole_or_not_at_all() {
+        let request = Request::event(Values::Official, &[]).unwrap();
+        let len = render(&request, 1).len();
+        let mut space = vec![0; len - 1];
+        let mut reply = Reply::new(&mut space);
+        assert!(!request.write(1, &mut reply));
+        assert!(reply.is_empty());
+    }
+
+    #[test]
+    fn a_header_cannot_break_the_request_apart() {
+        for text in [
+            "no colon",
+            "X: a\r\nY: b",
+            ": x",
+            "X Y: z",
+            "Transfer-Encoding: chunked",
+        ] {
+            assert!(parse_field(text).is_err(), "{text}");
+        }
+    }
+}

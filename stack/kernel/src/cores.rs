@@ -1,0 +1,214 @@
+//! Start-up: one pinned thread per core, all of them ready before the first one serves.
+
+use std::io;
+use std::sync::Arc;
+
+use barewire_service::cores::{CoreError, PinError, Starting, choose_cpus};
+use barewire_service::lifecycle::{Lifecycle, Member};
+use barewire_service::stack::{CounterGroup, Notice, Running};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::config::KernelConfig;
+use super::counters::KernelCounters;
+use super::listener::{ListenError, Listener};
+
+/// What a core has before it makes its connections' memory.
+#[derive(Debug)]
+pub struct Core {
+    /// Its index, counted from zero in the order of the configured cores.
+    pub index: usize,
+    /// Its listener, to which the kernel steers the connections of its CPU.
+    pub listener: Listener,
+    /// Its view of the phase.
+    pub member: Member,
+    /// Its counters.
+    pub counters: Arc<KernelCounters>,
+}
+
+/// A core that can serve.
+pub trait Worker {
+    /// What it got and what it took, for the operator.
+    fn report(&self) -> String;
+
+    /// Serves until the lifecycle says otherwise.
+    fn run(self) -> Result<(), CoreError>;
+}
+
+/// Why a kernel stack cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A configured core does not exist or is forbidden.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The limit of open files is too low for the connections.
+    #[error(
+        "{needed} open files are needed and {limit} are allowed: \
+         lower --connections, or raise the limit (`ulimit -n {needed}`, LimitNOFILE= in a unit)"
+    )]
+    TooFewFiles {
+        /// What all connections of all cores take.
+        needed: u64,
+        /// The hard limit.
+        limit: u64,
+    },
+    /// A limit of the configuration that no connection could live with.
+    #[error("{name} is {value}, but has to be at least {least}: raise it")]
+    TooSmall {
+        /// The limit's name.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it needs to be.
+        least: usize,
+    },
+    /// There is no room for the buffers.
+    #[error(
+        "no memory for {connections} buffers of {buffer_bytes} bytes: {source}; \
+         lower --connections, or make the buffers smaller"
+    )]
+    Memory {
+        /// Connections of each core.
+        connections: usize,
+        /// Length of a buffer of each connection.
+        buffer_bytes: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused something that every kernel has.
+    #[error("core {core}: {call}: {source}")]
+    Core {
+        /// The core's index.
+        core: usize,
+        /// The call that failed.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Opens the listeners, starts a thread on each core, and lets them serve once all are ready.
+///
+/// `make_worker` runs on each core's own thread, so that memory is local to it.
+pub fn start<W, E, F>(
+    config: &KernelConfig,
+    name: &str,
+    lifecycle: &Lifecycle,
+    make_worker: F,
+) -> Result<Running, E>
+where
+    W: Worker,
+    E: From<StartError> + From<PinError> + Send + 'static,
+    F: Fn(Core) -> Result<W, E> + Clone + Send + 'static,
+{
+    let cpus = choose_cpus(&config.cores).map_err(StartError::from)?;
+    allow_open_files(cpus.len(), config.connections)?;
+    let listeners = Listener::open_group(config, &cpus).map_err(StartError::from)?;
+    let address = listeners[0].address();
+    let address = address.map_err(failure(0, "getsockname"))?;
+
+    let mut starting = Vec::with_capacity(cpus.len());
+    let mut counters = Vec::with_capacity(cpus.len());
+    for ((index, &cpu), listener) in cpus.iter().enumerate().zip(listeners) {
+        let core = Core {
+            index,
+            listener,
+            member: lifecycle.enrol().map_err(failure(index, "eventfd"))?,
+            counters: Arc::default(),
+        };
+        counters.push(CounterGroup {
+            core: Some(index),
+            queue: None,
+            part: "connections",
+            counters: core.counters.clone(),
+        });
+        let pinned_to = config.pin.then_some(cpu);
+        let thread = spawn(
+            pinned_to,
+            format!("{name}/{cpu}"),
+            core,
+            make_worker.clone(),
+        );
+        starting.push(thread.map_err(failure(index, "thread"))?);
+    }
+    let mut notices = Vec::with_capacity(cpus.len());
+    for (core, starting) in starting.iter().enumerate() {
+        let died = || failure(core, "start")(io::Error::other("the thread ended early"));
+        let report = starting.wait().ok_or_else(died)??;
+        let text = format!("core {core} (CPU {}): {report}", cpus[core]);
+        notices.push(Notice::Fact(text));
+    }
+    Ok(Running {
+        watch: None,
+        addresses: vec![address],
+        cpus,
+        notices,
+        counters,
+        taps: Vec::new(),
+        cores: starting
+            .into_iter()
+            .filter_map(|starting| starting.go(()))
+            .collect(),
+    })
+}
+
+/// Makes the worker of `core` on its own thread, and lets it serve when all are ready.
+fn spawn<W, E, F>(
+    cpu: Option<usize>,
+    name: String,
+    core: Core,
+    make_worker: F,
+) -> io::Result<Starting<String, (), E>>
+where
+    W: Worker,
+    E: From<StartError> + From<PinError> + Send + 'static,
+    F: FnOnce(Core) -> Result<W, E> + Send + 'static,
+{
+    Starting::spawn(name, cpu, move |gate| {
+        let worker = make_worker(core)?;
+        Ok(match gate.ready(worker.report()) {
+            Some(()) => worker.run(),
+            None => Ok(()),
+        })
+    })
+}
+
+/// What ends a core that serves: `call` failed.
+pub fn ended<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> CoreError {
+    move |source| CoreError {
+        call,
+        source: source.into(),
+    }
+}
+
+/// Raises the limit of open files as far as it goes, and refuses one that connections could run into.
+fn allow_open_files(cores: usize, connections: usize) -> Result<(), StartError> {
+    /// Standard streams, listeners, event queues, and what a library may open.
+    const OTHERS: u64 = 64;
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limits.maximum,
+        maximum: limits.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).map_err(|error| failure(0, "setrlimit")(error.into()))?;
+    let needed = (cores * (connections + 4)) as u64 + OTHERS;
+    match limits.maximum {
+        Some(limit) if limit < needed => Err(StartError::TooFewFiles { needed, limit }),
+        _ => Ok(()),
+    }
+}
+
+/// How many files the process may have open.
+pub fn open_files_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
+}
+
+/// An error of `call` on `core`.
+pub fn failure(core: usize, call: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Core { core, call, source }
+}

@@ -1,0 +1,68 @@
+//! What each core of a kernel stack counts.
+
+use barewire_service::deadline::Wait;
+
+barewire_service::counters! {
+    /// What one core of a kernel stack served, and which of its limits were hit.
+    pub struct KernelCounters {
+        /// Connections open now.
+        open: Gauge,
+        /// Connections that can be open at once.
+        open_max: Gauge,
+        /// Buffers that hold input which was not consumed yet.
+        receive_buffers: Gauge,
+        /// Buffers for input there are.
+        receive_buffers_max: Gauge,
+        /// Buffers that hold replies which were not sent yet.
+        send_buffers: Gauge,
+        /// Buffers for replies there are.
+        send_buffers_max: Gauge,
+        /// Connections accepted.
+        accepted: Counter,
+        /// Times accepting paused because every connection was in use.
+        accept_paused: Counter,
+        /// Times a connection could not be accepted for lack of file descriptors or memory.
+        accept_failed: Counter,
+        /// Messages served.
+        messages: Counter,
+        /// Bytes received.
+        received_bytes: Counter,
+        /// Bytes sent.
+        sent_bytes: Counter,
+        /// Times a reply had to wait because the peer did not read.
+        send_blocked: Counter,
+        /// Connections that ended in order.
+        closed: Counter,
+        /// Connections that the peer, or the network, broke.
+        broken: Counter,
+        /// Connections reset because the service asked for it.
+        aborted: Counter,
+        /// Connections closed because no message began in time.
+        idle_timeouts: Counter,
+        /// Connections closed because a message's head took too long.
+        head_timeouts: Counter,
+        /// Connections closed because a message's body took too long.
+        body_timeouts: Counter,
+        /// Connections reset because the peer did not read in time.
+        send_timeouts: Counter,
+        /// Connections reset because the peer did not close in time.
+        close_timeouts: Counter,
+        /// Times the core asked the kernel for events, and slept if there were none.
+        waits: Counter,
+    }
+}
+
+impl KernelCounters {
+    /// Counts a connection that waited too long for `wait`.
+    pub fn timed_out(&self, wait: Wait) {
+        match wait {
+            Wait::Message => self.idle_timeouts.increment(),
+            Wait::Head => self.head_timeouts.increment(),
+            Wait::Body => self.body_timeouts.increment(),
+            Wait::Send => self.send_timeouts.increment(),
+            Wait::Close => self.close_timeouts.increment(),
+            // The kernel's own: a socket is accepted after its handshake.
+            Wait::Handshake => {}
+        }
+    }
+}

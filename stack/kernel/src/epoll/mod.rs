@@ -1,0 +1,353 @@
+//! The kernel's TCP, driven by edge-triggered epoll.
+//!
+//! Each core waits for a batch of events, lets every connection that has one receive and be served,
+//! and then sends all the replies. In the common case that is one `recv` and one `send` for all
+//! requests of a connection, and both buffers go back to their pools; whatever is left over stays
+//! with the connection.
+//!
+//! ```text
+//!   epoll_wait ─▶ [events] ─▶ recv ─▶ Session ─▶ [replies] ─▶ send ─┬─▶ all taken: wait for more
+//!       ▲                                                           └─▶ some left: wait for room,
+//!       └── timers, accept, phase ◀─────────────────────────────────    and read nothing until then
+//! ```
+
+mod connection;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use barewire_service::cores::CoreError;
+use barewire_service::lifecycle::{Lifecycle, Member, Phase};
+use barewire_service::service::Service;
+use barewire_service::time::{Duration, Instant};
+use barewire_service::timer::TimerWheel;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use slab::Slab;
+
+use self::connection::{Connection, Outcome};
+use crate::cores::{self, Core, Worker, ended, failure};
+use crate::{Complaint, KernelConfig, Listener, StartError, Workbench, set_epoll_busy_poll};
+use barewire_service::stack::{Running, Stack};
+
+/// The epoll stack.
+#[derive(Debug, Clone)]
+pub struct Epoll {
+    /// Where, on which cores and within which limits it serves.
+    pub config: KernelConfig,
+}
+
+impl Epoll {
+    /// The epoll stack with this configuration.
+    pub fn new(config: KernelConfig) -> Self {
+        Epoll { config }
+    }
+}
+
+impl Stack for Epoll {
+    type Error = StartError;
+
+    fn start<S, F>(self, make_service: F, lifecycle: &Lifecycle) -> Result<Running, StartError>
+    where
+        S: Service + 'static,
+        F: Fn(usize) -> S + Clone + Send + 'static,
+    {
+        let config = self.config.clone();
+        self.config.check(S::REPLY_BYTES_MIN)?;
+        cores::start(&self.config, "epoll", lifecycle, move |core| {
+            EpollCore::new(make_service(core.index), config.clone(), core)
+        })
+    }
+}
+
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 512;
+/// Connections accepted between two looks at the others.
+const ACCEPTS_MAX: usize = 64;
+/// How long to leave the queue alone when accepting failed for lack of file descriptors or memory.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Event data of what is not a connection; a connection's is its index.
+const LISTENER: u64 = u64::MAX;
+const PHASE: u64 = u64::MAX - 1;
+
+/// One core: its event queue, its connections, and what they are worked on with.
+struct EpollCore<S: Service> {
+    epoll: OwnedFd,
+    member: Member,
+    door: Door,
+    connections: Slab<Connection<S::Connection>>,
+    /// Connections of the batch that have something to send; each has one event at most.
+    replying: Vec<usize>,
+    timers: TimerWheel,
+    bench: Workbench<S>,
+}
+
+/// Where connections come in.
+struct Door {
+    /// `None` once the core drains.
+    listener: Option<Listener>,
+    /// Whether the listener's events are heard. Otherwise connections wait in the kernel's queue.
+    open: bool,
+    /// When to open again, at the latest; a connection that closes opens it too.
+    retry_at: Option<Instant>,
+    accept_failure: Complaint,
+}
+
+impl Door {
+    /// Accepting failed, as it may do ten times in a second.
+    fn complain(&mut self, error: &io::Error, now: Instant) {
+        if let Some(suppressed) = self.accept_failure.due(now) {
+            tracing::warn!(
+                suppressed,
+                "accept: {error}; trying again in {ACCEPT_RETRY}"
+            );
+        }
+    }
+}
+
+impl<S: Service> EpollCore<S> {
+    fn new(service: S, config: KernelConfig, core: Core) -> Result<Self, StartError> {
+        let failed = |call| failure(core.index, call);
+        let epoll = epoll::create(CreateFlags::CLOEXEC);
+        let epoll = epoll.map_err(|error| failed("epoll_create1")(error.into()))?;
+        if let Some(us) = config.busy_poll_us {
+            set_epoll_busy_poll(&epoll, us, config.prefer_busy_poll)
+                .map_err(failed("EPIOCSPARAMS"))?;
+        }
+        for (fd, data) in [
+            (core.listener.as_fd(), LISTENER),
+            (core.member.as_fd(), PHASE),
+        ] {
+            epoll::add(&epoll, fd, EventData::new_u64(data), EventFlags::IN)
+                .map_err(|error| failed("epoll_ctl")(error.into()))?;
+        }
+        let bench = Workbench::new(service, config, core.counters, 0)?;
+        Ok(EpollCore {
+            epoll,
+            member: core.member,
+            door: Door {
+                listener: Some(core.listener),
+                open: true,
+                retry_at: None,
+                accept_failure: Complaint::default(),
+            },
+            connections: Slab::with_capacity(bench.config.connections),
+            replying: Vec::with_capacity(EVENTS_MAX),
+            timers: TimerWheel::new(bench.config.connections, bench.clock.now()),
+            bench,
+        })
+    }
+
+    fn wait(&mut self, events: &mut [Event]) -> io::Result<usize> {
+        let next_at = self.timers.next_at();
+        let until = next_at.into_iter().chain(self.door.retry_at).min();
+        let now = self.bench.clock.now();
+        let timeout = until.map(|at| timespec(if at > now { at - now } else { Duration::ZERO }));
+        self.bench.counters.waits.increment();
+        match epoll::wait(&self.epoll, events, timeout.as_ref()) {
+            Err(Errno::INTR) => Ok(0),
+            result => Ok(result?),
+        }
+    }
+
+    fn on_event(&mut self, index: usize, flags: EventFlags) {
+        // A connection that was closed earlier in the same batch has no entry any more.
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.on_event(flags);
+            self.work_on(index, Connection::advance_to_reply);
+        }
+    }
+
+    /// Sends all replies of a batch in one go: the packets reach the device closer together, and the
+    /// peer is woken up less often, than if each were sent between two receives.
+    fn send_replies(&mut self) {
+        for at in 0..self.replying.len() {
+            self.work_on(self.replying[at], Connection::advance);
+        }
+        self.replying.clear();
+    }
+
+    fn expire_timers(&mut self) {
+        let now = self.bench.clock.now();
+        while let Some(index) = self.timers.pop_expired(now) {
+            self.work_on(index as usize, Connection::on_timer);
+        }
+    }
+
+    /// Lets the connection at `index` go on, and does what comes of it.
+    #[inline]
+    fn work_on(
+        &mut self,
+        index: usize,
+        work: impl FnOnce(&mut Connection<S::Connection>, &mut Workbench<S>) -> Outcome,
+    ) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        let outcome = work(connection, &mut self.bench);
+        if outcome == Outcome::End {
+            return self.remove(index);
+        }
+        if let Some(at) = connection.next_at() {
+            self.timers.schedule(index as u32, at);
+        }
+        if outcome == Outcome::Reply {
+            self.replying.push(index);
+        }
+        if outcome == Outcome::Yield {
+            // Modifying an entry looks at the socket again, and queues it behind the others.
+            let data = EventData::new_u64(index as u64);
+            if epoll::modify(&self.epoll, connection.socket(), data, connection::EVENTS).is_err() {
+                self.remove(index);
+            }
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        let connection = self.connections.remove(index);
+        connection.close(&mut self.bench);
+        self.timers.cancel(index as u32);
+        self.bench.counters.open.set(self.connections.len() as u64);
+        if !self.door.open {
+            self.open_door();
+        }
+    }
+
+    /// Takes connections from the kernel's queue, as long as there is room for them.
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(listener) = &self.door.listener else {
+                return;
+            };
+            if self.connections.len() == self.bench.config.connections {
+                self.bench.counters.accept_paused.increment();
+                self.shut_door(None);
+                return;
+            }
+            match listener.accept() {
+                Ok(Some(socket)) => self.admit(socket),
+                Ok(None) => return,
+                Err(error) => {
+                    self.door.complain(&error, self.bench.clock.now());
+                    self.bench.counters.accept_failed.increment();
+                    self.shut_door(Some(self.bench.clock.now() + ACCEPT_RETRY));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd) {
+        let entry = self.connections.vacant_entry();
+        let index = entry.key();
+        let data = EventData::new_u64(index as u64);
+        if epoll::add(&self.epoll, &socket, data, connection::EVENTS).is_err() {
+            self.bench.counters.accept_failed.increment();
+            return;
+        }
+        let connection = entry.insert(Connection::new(socket, &self.bench));
+        if let Some(at) = connection.next_at() {
+            self.timers.schedule(index as u32, at);
+        }
+        self.bench.counters.accepted.increment();
+        self.bench.counters.open.set(self.connections.len() as u64);
+    }
+
+    fn open_door(&mut self) {
+        self.door.retry_at = None;
+        self.door.open = self.listen_for(EventFlags::IN);
+    }
+
+    fn shut_door(&mut self, retry_at: Option<Instant>) {
+        self.door.retry_at = retry_at;
+        self.door.open = !self.listen_for(EventFlags::empty());
+    }
+
+    /// Changes which of the listener's events are heard; returns whether that worked.
+    fn listen_for(&self, flags: EventFlags) -> bool {
+        let Some(listener) = &self.door.listener else {
+            return false;
+        };
+        epoll::modify(&self.epoll, listener, EventData::new_u64(LISTENER), flags).is_ok()
+    }
+
+    /// Takes in who is waiting already, closes the listener, and ends connections that are idle.
+    fn drain(&mut self) {
+        if self.bench.draining {
+            return;
+        }
+        self.bench.draining = true;
+        self.bench.service.on_drain();
+        let mut accepted_before = None;
+        while accepted_before != Some(self.bench.counters.accepted.get()) {
+            accepted_before = Some(self.bench.counters.accepted.get());
+            self.accept();
+        }
+        self.door.listener = None;
+        for index in 0..self.connections.capacity() {
+            if let Some(connection) = self.connections.get_mut(index) {
+                // A request may have come in since the last event.
+                connection.on_event(EventFlags::IN);
+                self.work_on(index, Connection::advance);
+            }
+        }
+    }
+}
+
+impl<S: Service> Worker for EpollCore<S> {
+    fn report(&self) -> String {
+        self.bench.report()
+    }
+
+    fn run(mut self) -> Result<(), CoreError> {
+        let no_event = Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
+        let mut events = [no_event; EVENTS_MAX];
+        loop {
+            let count = self.wait(&mut events).map_err(ended("epoll_wait"))?;
+            self.bench.tick();
+            let (mut knock, mut phase_changed) = (false, false);
+            for event in &events[..count] {
+                match event.data.u64() {
+                    LISTENER => knock = true,
+                    PHASE => phase_changed = true,
+                    index => self.on_event(index as usize, event.flags),
+                }
+            }
+            self.send_replies();
+            self.expire_timers();
+            self.bench.tick();
+            self.bench.publish_levels();
+            // Accepted last: no event of this batch can mean a connection that takes a freed index.
+            if knock {
+                self.accept();
+            }
+            let now = self.bench.clock.now();
+            if self.door.retry_at.is_some_and(|at| at <= now) {
+                self.open_door();
+            }
+            if phase_changed {
+                self.member.acknowledge();
+                match self.member.phase() {
+                    Phase::Serve => {}
+                    Phase::Drain => self.drain(),
+                    Phase::Stop => return Ok(()),
+                }
+            }
+            if self.bench.draining && self.connections.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.secs() as i64,
+        tv_nsec: (duration.total_micros() % 1_000_000 * 1_000) as i64,
+    }
+}

@@ -1,0 +1,151 @@
+//! A connection's conversation with the service, without its socket.
+//!
+//! [`Session`] keeps what the contract of [`Service`] asks of a stack and what does not depend on
+//! how bytes are moved: the protocol's state, what is waited for, and until when.
+
+use barewire_service::deadline::{Deadlines, Wait, Watch};
+use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::time::Instant;
+
+/// The protocol's side of one connection.
+#[derive(Debug)]
+pub struct Session<C> {
+    protocol: C,
+    next: Next,
+    ended: bool,
+    watch: Watch,
+}
+
+/// What a call to the service used up and produced.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// Bytes of the input that were consumed.
+    pub consumed: usize,
+    /// Bytes of the reply that were written.
+    pub written: usize,
+    /// Messages that were completed.
+    pub messages: u32,
+}
+
+impl<C: Default> Session<C> {
+    /// A connection that was just accepted.
+    pub fn new(now: Instant, deadlines: &Deadlines) -> Self {
+        Session {
+            protocol: C::default(),
+            next: Next::Receive(Expect::Message),
+            ended: false,
+            watch: Watch::established(now, deadlines),
+        }
+    }
+
+    /// Shows the service all unconsumed `bytes`; none are added once there are `capacity` of them.
+    ///
+    /// `space` is where the reply goes; all of it is free, and it holds at least
+    /// [`Service::REPLY_BYTES_MIN`].
+    #[inline]
+    pub fn on_input<S: Service<Connection = C>>(
+        &mut self,
+        service: &mut S,
+        bytes: &[u8],
+        capacity: usize,
+        space: &mut [u8],
+    ) -> Turn {
+        let input = Input {
+            bytes,
+            full: bytes.len() >= capacity,
+            ended: self.ended,
+        };
+        let mut reply = Reply::new(space);
+        let progress = service.on_input(&mut self.protocol, input, &mut reply);
+        assert!(
+            progress.consumed <= bytes.len(),
+            "service consumed bytes it was not shown"
+        );
+        let stuck = match progress.next {
+            // No byte can be added, no room can be gained: the service would wait for ever.
+            Next::Receive(_) => input.full && progress.consumed == 0,
+            Next::Send => reply.is_empty() && progress.consumed == 0,
+            Next::Close | Next::Abort => false,
+        };
+        self.next = match progress.next {
+            _ if stuck => Next::Abort,
+            Next::Receive(_) if self.ended => Next::Close,
+            next => next,
+        };
+        Turn {
+            consumed: progress.consumed,
+            written: reply.len(),
+            messages: progress.messages,
+        }
+    }
+
+    /// The wait for input was too long: what the service has to say about it goes to `space`, and
+    /// the connection ends after that. Returns the number of bytes written.
+    pub fn on_timeout<S: Service<Connection = C>>(
+        &mut self,
+        service: &mut S,
+        space: &mut [u8],
+    ) -> usize {
+        let mut reply = Reply::new(space);
+        service.on_timeout(&mut self.protocol, &mut reply);
+        self.next = Next::Close;
+        reply.len()
+    }
+
+    /// The peer will send no more.
+    pub fn on_end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Everything that was written has been sent, after a turn that completed `messages`: the
+    /// deadline of what is expected next begins.
+    #[inline]
+    pub fn on_all_sent(&mut self, messages: u32, now: Instant, deadlines: &Deadlines) {
+        self.watch.on_sent(now, 0, 0, deadlines);
+        self.expect(messages, self.next, now, deadlines);
+    }
+
+    /// The peer has taken `taken` bytes and at least `left` wait for it to take more: nothing else
+    /// is expected of it.
+    pub fn on_blocked(&mut self, taken: usize, left: usize, now: Instant, deadlines: &Deadlines) {
+        self.expect(0, Next::Send, now, deadlines);
+        self.watch.on_sent(now, taken, left, deadlines);
+    }
+
+    /// Our side of the stream has ended: the peer shall end its own.
+    pub fn on_close(&mut self, now: Instant, deadlines: &Deadlines) {
+        self.watch.on_close(now, deadlines);
+    }
+
+    /// What has to happen next.
+    #[inline]
+    pub fn next(&self) -> Next {
+        self.next
+    }
+
+    /// Whether the peer has ended its side of the stream.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// When to look at [`Session::due`] again.
+    #[inline]
+    pub fn next_at(&self) -> Option<Instant> {
+        self.watch.next_at()
+    }
+
+    /// What has been waited for too long.
+    pub fn due(&self, now: Instant) -> Option<Wait> {
+        self.watch.due(now)
+    }
+
+    #[inline]
+    fn expect(&mut self, messages: u32, next: Next, now: Instant, deadlines: &Deadlines) {
+        let progress = Progress {
+            consumed: 0,
+            messages,
+            next,
+        };
+        self.watch.on_progress(now, &progress, deadlines);
+    }
+}

@@ -1,0 +1,351 @@
+//! One connection on an io_uring.
+//!
+//! Receiving is asked for once and goes on by itself, but never for more bytes than the connection
+//! has room for: a client that sends and does not read is held back by its own window. While a
+//! reply is on its way, what arrives is kept and served when the reply has been taken.
+
+use barewire_service::service::{Expect, Next, Service};
+use barewire_service::time::Instant;
+
+use super::ring::{Provided, Received, Ring};
+use crate::{Buffer, Input, Session, Turn, Workbench};
+
+/// A direct descriptor's connection, and what could not be finished yet.
+pub struct Connection<C> {
+    index: u32,
+    session: Session<C>,
+    input: Input,
+    /// The service has not seen all of the input, or not its end.
+    unseen: bool,
+    /// The kernel receives for us.
+    receiving: bool,
+    /// The kernel is ending our side of the stream.
+    shutting_down: bool,
+    /// Messages that the reply on its way answers.
+    messages: u32,
+    state: State,
+}
+
+/// What has happened to the connection as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// We ended our side, and discard what arrives until the peer ends its own (RFC 9112, 9.6).
+    Lingering,
+    /// To be closed once the kernel has let go of it.
+    Ending {
+        how: End,
+        begun: bool,
+    },
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Both sides ended their streams.
+    Orderly,
+    /// The peer or the network broke it.
+    Broken,
+    /// With a reset: the service wanted it.
+    Aborted,
+    /// With a reset: the peer had its time.
+    TimedOut,
+}
+
+/// What a connection needs from its core after being worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// The next completion, or its deadline.
+    Wait,
+    /// To be removed and [closed](Connection::close).
+    End,
+}
+
+impl<C: Default> Connection<C> {
+    /// The connection that was accepted as `index`.
+    pub fn new<S: Service<Connection = C>>(index: u32, bench: &Workbench<S>) -> Self {
+        Connection {
+            index,
+            session: Session::new(bench.clock.now(), &bench.config.deadlines),
+            input: Input::default(),
+            unseen: false,
+            receiving: false,
+            shutting_down: false,
+            messages: 0,
+            state: State::Open,
+        }
+    }
+
+    /// Bytes or their end have arrived.
+    #[inline]
+    pub fn on_received<S: Service<Connection = C>>(
+        &mut self,
+        received: Received,
+        more: bool,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        self.receiving = more;
+        match received {
+            Received::Bytes(provided) => self.on_bytes(provided, bench, ring),
+            Received::End if self.state == State::Lingering => self.end(End::Orderly),
+            Received::End => {
+                self.session.on_end();
+                self.unseen = true;
+            }
+            Received::Again => {}
+            Received::Error => self.end(End::Broken),
+        }
+        self.advance(bench, ring)
+    }
+
+    /// The kernel took bytes of the reply, or failed to.
+    #[inline]
+    pub fn on_sent<S: Service<Connection = C>>(
+        &mut self,
+        sent: std::io::Result<usize>,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        let unsent = ring.unsent(self.index);
+        match sent {
+            Ok(count) => bench.counters.sent_bytes.add(count as u64),
+            Err(_) => self.end(End::Broken),
+        }
+        if unsent == 0 || self.is_ending() {
+            if let Some(buffer) = ring.take_back(self.index) {
+                bench.send.release(buffer);
+            }
+            self.session.on_all_sent(self.messages, now, deadlines);
+        } else {
+            bench.counters.send_blocked.increment();
+            self.session
+                .on_blocked(sent.unwrap_or(0), unsent, now, deadlines);
+            ring.send_rest(self.index, &bench.send, self.more_follows());
+        }
+        self.advance(bench, ring)
+    }
+
+    /// Our side of the stream was ended.
+    pub fn on_shut_down<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        self.shutting_down = false;
+        self.advance(bench, ring)
+    }
+
+    /// Its deadline may have passed.
+    pub fn on_timer<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        let Some(wait) = self.session.due(bench.clock.now()) else {
+            return Outcome::Wait;
+        };
+        if self.is_ending() {
+            return self.advance(bench, ring);
+        }
+        bench.counters.timed_out(wait);
+        if wait.is_for_input() {
+            // Input is waited for only when everything was sent.
+            let reply = bench.send.take();
+            let space = bench.send.bytes_mut(&reply);
+            let written = self.session.on_timeout(&mut bench.service, space);
+            self.send(reply, written, 0, bench, ring);
+        } else {
+            self.end(End::TimedOut);
+        }
+        self.advance(bench, ring)
+    }
+
+    /// Serves and asks the kernel for what the connection needs next.
+    #[inline]
+    pub fn advance<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        while self.state == State::Open && !ring.is_sending(self.index) {
+            match self.session.next() {
+                Next::Receive(_) if self.unseen => self.serve_input(bench, ring),
+                Next::Receive(Expect::Message) if bench.draining && self.input.is_empty() => {
+                    self.finish(bench, ring);
+                }
+                Next::Receive(_) => break,
+                Next::Send => self.serve_input(bench, ring),
+                Next::Close => self.finish(bench, ring),
+                Next::Abort => self.end(End::Aborted),
+            }
+        }
+        match &mut self.state {
+            State::Ending { how, begun } => {
+                let busy = self.receiving || self.shutting_down || ring.is_sending(self.index);
+                if !std::mem::replace(begun, true) {
+                    if *how != End::Orderly {
+                        ring.reset(self.index);
+                    }
+                    if busy {
+                        ring.cancel(self.index);
+                    }
+                }
+                if !busy {
+                    return Outcome::End;
+                }
+            }
+            State::Open | State::Lingering => {
+                let capacity = bench.config.receive_buffer_bytes;
+                let room = capacity.saturating_sub(self.input.len());
+                if !self.receiving && !self.session.has_ended() && room > 0 {
+                    self.receiving = true;
+                    ring.receive(self.index, room);
+                }
+            }
+        }
+        Outcome::Wait
+    }
+
+    /// When to call [`Connection::on_timer`].
+    #[inline]
+    pub fn next_at(&self) -> Option<Instant> {
+        self.session.next_at()
+    }
+
+    /// Gives everything back. The kernel does nothing for the connection any more.
+    pub fn close<S: Service<Connection = C>>(mut self, bench: &mut Workbench<S>, ring: &mut Ring) {
+        self.input.clear(&mut bench.receive);
+        if let State::Ending { how, .. } = self.state {
+            match how {
+                End::Orderly => bench.counters.closed.increment(),
+                End::Broken => bench.counters.broken.increment(),
+                End::Aborted => bench.counters.aborted.increment(),
+                End::TimedOut => {}
+            }
+        }
+        ring.close(self.index);
+    }
+
+    /// Serves bytes where they arrived, if nothing is in front of them.
+    fn on_bytes<S: Service<Connection = C>>(
+        &mut self,
+        provided: Provided,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) {
+        let bytes = ring.bytes(&provided);
+        bench.counters.received_bytes.add(bytes.len() as u64);
+        if self.state != State::Open {
+            return ring.give_back(provided);
+        }
+        if !self.input.is_empty() || ring.is_sending(self.index) {
+            // There is room: what was asked for, and a buffer of the ring more.
+            let kept = self.input.append(bytes, &mut bench.receive);
+            assert!(kept, "received more than there is room for");
+            self.unseen = true;
+            return ring.give_back(provided);
+        }
+        let reply = bench.send.take();
+        let turn = self.session.on_input(
+            &mut bench.service,
+            bytes,
+            bench.config.receive_buffer_bytes,
+            bench.send.bytes_mut(&reply),
+        );
+        let rest = &bytes[turn.consumed..];
+        if !rest.is_empty() {
+            let kept = self.input.append(rest, &mut bench.receive);
+            assert!(kept, "received more than there is room for");
+        }
+        ring.give_back(provided);
+        self.after_turn(reply, turn, bench, ring);
+    }
+
+    fn serve_input<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) {
+        self.unseen = false;
+        let reply = bench.send.take();
+        let turn = self.session.on_input(
+            &mut bench.service,
+            self.input.bytes(&bench.receive),
+            bench.config.receive_buffer_bytes,
+            bench.send.bytes_mut(&reply),
+        );
+        self.input.consume(turn.consumed, &mut bench.receive);
+        self.after_turn(reply, turn, bench, ring);
+    }
+
+    #[inline]
+    fn after_turn<S: Service<Connection = C>>(
+        &mut self,
+        reply: Buffer,
+        turn: Turn,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) {
+        bench.counters.messages.add(u64::from(turn.messages));
+        // What was written before a reset is forgotten.
+        let written = match self.session.next() {
+            Next::Abort => 0,
+            _ => turn.written,
+        };
+        self.send(reply, written, turn.messages, bench, ring);
+    }
+
+    #[inline]
+    fn send<S: Service<Connection = C>>(
+        &mut self,
+        reply: Buffer,
+        len: usize,
+        messages: u32,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        if len == 0 {
+            bench.send.release(reply);
+            self.session.on_all_sent(messages, now, deadlines);
+        } else {
+            self.messages = messages;
+            self.session.on_blocked(0, len, now, deadlines);
+            ring.send(self.index, reply, len, &bench.send, self.more_follows());
+        }
+    }
+
+    /// Whether more bytes, or the FIN, follow what is being sent at once.
+    fn more_follows(&self) -> bool {
+        matches!(self.session.next(), Next::Send | Next::Close)
+    }
+
+    /// Everything was sent: ends our side of the stream.
+    fn finish<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>, ring: &mut Ring) {
+        self.input.clear(&mut bench.receive);
+        if self.session.has_ended() {
+            self.end(End::Orderly);
+        } else {
+            ring.shut_down(self.index);
+            self.shutting_down = true;
+            let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+            self.session.on_close(now, deadlines);
+            self.state = State::Lingering;
+        }
+    }
+
+    /// The first reason to end counts.
+    fn end(&mut self, how: End) {
+        if !self.is_ending() {
+            let begun = false;
+            self.state = State::Ending { how, begun };
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.state, State::Ending { .. })
+    }
+}

@@ -1,0 +1,393 @@
+//! The kernel's TCP, driven by io_uring.
+//!
+//! Each core has a ring of its own. Connections are direct descriptors, so that no operation looks
+//! up a file; accepting and receiving go on by themselves once asked for; replies are sent with the
+//! same system call that waits for the next batch of completions.
+//!
+//! ```text
+//!   submit and wait ─▶ [completions] ─┬─▶ received ─▶ Session ─▶ send ──┐
+//!       ▲                             ├─▶ sent     ─▶ what has waited ──┤ submissions
+//!       └── timers, accept, phase ◀───┴─────────────────────────────────┘
+//! ```
+//!
+//! It needs Linux 6.1, and uses what came later where it is there. [`supported`] says beforehand
+//! whether it can run, so that a caller can fall back to epoll, which every kernel has.
+
+mod connection;
+#[allow(unsafe_code)]
+mod ring;
+
+use std::collections::VecDeque;
+use std::io;
+
+use barewire_service::cores::{CoreError, PinError};
+use barewire_service::lifecycle::{Lifecycle, Member, Phase};
+use barewire_service::service::Service;
+use barewire_service::time::{Duration, Instant};
+use barewire_service::timer::TimerWheel;
+
+use self::connection::{Connection, Outcome};
+use self::ring::{Completion, Ring};
+use crate::cores::{self, Core, Worker, ended, failure};
+use crate::{Complaint, KernelConfig, Listener, Pool, StartError, Workbench};
+use barewire_service::stack::{Running, Stack};
+
+/// The io_uring stack.
+#[derive(Debug, Clone)]
+pub struct Uring {
+    /// Where, on which cores and within which limits it serves.
+    pub config: KernelConfig,
+    /// Let a kernel thread look for submissions, which sleeps after so many idle milliseconds
+    /// (SQPOLL). It wants a core of its own. Off: `None`.
+    pub sqpoll_idle_ms: Option<u32>,
+    /// Send replies of at least so many bytes without copying them; the next reply then waits until
+    /// the peer has acknowledged them. Off: `None`.
+    pub zero_copy_bytes_min: Option<usize>,
+    /// Buffers into which the kernel receives, shared by a core's connections: a power of two, at
+    /// most 32,768. They are needed only until a batch of completions has been worked on.
+    pub ring_buffers: u16,
+    /// Length of each of them, in bytes.
+    pub ring_buffer_bytes: usize,
+}
+
+impl Uring {
+    /// Everything beside the configuration at its default.
+    pub fn new(config: KernelConfig) -> Self {
+        Uring {
+            config,
+            sqpoll_idle_ms: None,
+            zero_copy_bytes_min: None,
+            ring_buffers: 512,
+            ring_buffer_bytes: 4096,
+        }
+    }
+}
+
+/// Why the io_uring stack cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum UringError {
+    /// The same as with any other kernel stack.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// This kernel, or its configuration, does not let us.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+}
+
+impl From<PinError> for UringError {
+    fn from(error: PinError) -> Self {
+        UringError::Start(error.into())
+    }
+}
+
+/// Why there is no io_uring for us.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsupported {
+    /// The system call is missing.
+    #[error("this kernel has no io_uring: run Linux 6.1 or newer, built with CONFIG_IO_URING")]
+    Missing,
+    /// The system call is forbidden.
+    #[error(
+        "io_uring is forbidden: allow it with `sysctl kernel.io_uring_disabled=0`, or in the \
+         container's seccomp profile"
+    )]
+    Forbidden,
+    /// Something that is needed came later than this kernel.
+    #[error("this kernel's io_uring is too old: run Linux 6.1 or newer")]
+    TooOld,
+    /// The ring's memory is locked, and there is a limit to that.
+    #[error("no memory for io_uring: raise the limit of locked memory (`ulimit -l`)")]
+    Memory,
+    /// Anything else.
+    #[error("io_uring cannot be set up: {0}")]
+    Other(io::Error),
+}
+
+impl From<io::Error> for Unsupported {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOSYS) => Unsupported::Missing,
+            Some(libc::EPERM | libc::EACCES) => Unsupported::Forbidden,
+            Some(libc::EINVAL) => Unsupported::TooOld,
+            Some(libc::ENOMEM) => Unsupported::Memory,
+            _ => Unsupported::Other(error),
+        }
+    }
+}
+
+/// Whether the calling process can have the ring that `config` asks for.
+///
+/// # Errors
+///
+/// Why it cannot.
+pub fn supported(config: &Uring) -> Result<(), Unsupported> {
+    let nothing_to_send = Pool::new(1, 1)?;
+    Ring::new(config, 1, &nothing_to_send)?;
+    Ok(())
+}
+
+impl Stack for Uring {
+    type Error = UringError;
+
+    fn start<S, F>(self, make_service: F, lifecycle: &Lifecycle) -> Result<Running, UringError>
+    where
+        S: Service + 'static,
+        F: Fn(usize) -> S + Clone + Send + 'static,
+    {
+        self.config.check(S::REPLY_BYTES_MIN)?;
+        let config = self.config.clone();
+        cores::start(&config, "uring", lifecycle, move |core| {
+            UringCore::new(make_service(core.index), &self, core)
+        })
+    }
+}
+
+/// How long to leave the queue alone when accepting failed for lack of memory.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// One core: its ring, its connections, and what they are worked on with.
+struct UringCore<S: Service> {
+    /// Declared, and so dropped, before the buffers of `bench` that the kernel may be reading.
+    ring: Ring,
+    member: Member,
+    door: Door,
+    /// A connection's index is that of its direct descriptor.
+    connections: Vec<Option<Connection<S::Connection>>>,
+    open: usize,
+    /// Accepted, in that order, when every connection was in use: their descriptors wait here
+    /// instead of in the kernel's queue.
+    parked: VecDeque<u32>,
+    timers: TimerWheel,
+    bench: Workbench<S>,
+}
+
+/// Where connections come in.
+struct Door {
+    /// `None` once the core drains.
+    listener: Option<Listener>,
+    accepting: Accepting,
+    /// When to try again after a failure.
+    retry_at: Option<Instant>,
+    accept_failure: Complaint,
+}
+
+impl Door {
+    /// Accepting failed, as it may do ten times in a second.
+    fn complain(&mut self, error: &io::Error, now: Instant) {
+        if let Some(suppressed) = self.accept_failure.due(now) {
+            tracing::warn!(
+                suppressed,
+                "accept: {error}; trying again in {ACCEPT_RETRY}"
+            );
+        }
+    }
+}
+
+/// What the kernel was asked to accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepting {
+    Nothing,
+    /// All that come.
+    Many,
+    /// All that come, and then to stop that.
+    Stopping,
+}
+
+impl<S: Service> UringCore<S> {
+    fn new(service: S, config: &Uring, core: Core) -> Result<Self, UringError> {
+        let overshoot_bytes = config.ring_buffer_bytes;
+        let limits = config.config.clone();
+        let bench = Workbench::new(service, limits, core.counters, overshoot_bytes)?;
+        // When the kernel accepts all that wait at once, they have to find descriptors.
+        let backlog = usize::try_from(config.config.backlog).unwrap_or(0);
+        let descriptors = config.config.connections.saturating_add(backlog);
+        let descriptors = descriptors.min(cores::open_files_max());
+        let mut ring = Ring::new(config, descriptors, &bench.send).map_err(Unsupported::from)?;
+        core.listener
+            .set_blocking()
+            .map_err(failure(core.index, "FIONBIO"))?;
+        ring.watch_phase(&core.member);
+        Ok(UringCore {
+            ring,
+            member: core.member,
+            door: Door {
+                listener: Some(core.listener),
+                accepting: Accepting::Nothing,
+                retry_at: None,
+                accept_failure: Complaint::default(),
+            },
+            connections: Vec::with_capacity(descriptors),
+            open: 0,
+            parked: VecDeque::with_capacity(descriptors),
+            timers: TimerWheel::new(descriptors, bench.clock.now()),
+            bench,
+        })
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let next_at = self.timers.next_at();
+        let until = next_at.into_iter().chain(self.door.retry_at).min();
+        let now = self.bench.clock.now();
+        let timeout = until.map(|at| if at > now { at - now } else { Duration::ZERO });
+        self.bench.counters.waits.increment();
+        self.ring.wait(timeout)
+    }
+
+    /// Lets the connection at `index` go on, and does what comes of it.
+    #[inline]
+    fn work_on(
+        &mut self,
+        index: u32,
+        work: impl FnOnce(&mut Connection<S::Connection>, &mut Workbench<S>, &mut Ring) -> Outcome,
+    ) {
+        let Some(Some(connection)) = self.connections.get_mut(index as usize) else {
+            return;
+        };
+        match work(connection, &mut self.bench, &mut self.ring) {
+            Outcome::Wait => {
+                if let Some(at) = connection.next_at() {
+                    self.timers.schedule(index, at);
+                }
+            }
+            Outcome::End => self.remove(index),
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        let removed = self.connections.get_mut(index as usize);
+        if let Some(connection) = removed.and_then(Option::take) {
+            connection.close(&mut self.bench, &mut self.ring);
+            self.timers.cancel(index);
+            self.open -= 1;
+            self.bench.counters.open.set(self.open as u64);
+            self.door.retry_at = None;
+            if let Some(index) = self.parked.pop_front() {
+                self.admit(index);
+            }
+        }
+    }
+
+    fn on_accepted(&mut self, result: io::Result<u32>, more: bool) {
+        if !more {
+            self.door.accepting = Accepting::Nothing;
+        }
+        match result {
+            Ok(index) if self.open < self.bench.config.connections => self.admit(index),
+            Ok(index) => self.parked.push_back(index),
+            // The listener was closed.
+            Err(_) if self.door.listener.is_none() => {}
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) => {}
+                _ => {
+                    self.door.complain(&error, self.bench.clock.now());
+                    self.bench.counters.accept_failed.increment();
+                    self.door.retry_at = Some(self.bench.clock.now() + ACCEPT_RETRY);
+                }
+            },
+        }
+    }
+
+    fn admit(&mut self, index: u32) {
+        while self.connections.len() <= index as usize {
+            self.connections.push(None);
+        }
+        self.connections[index as usize] = Some(Connection::new(index, &self.bench));
+        self.open += 1;
+        self.bench.counters.accepted.increment();
+        self.bench.counters.open.set(self.open as u64);
+        self.work_on(index, Connection::advance);
+    }
+
+    /// Asks for connections as long as there is room for one.
+    fn accept(&mut self) {
+        let Some(listener) = &self.door.listener else {
+            return;
+        };
+        let full = self.open >= self.bench.config.connections;
+        match self.door.accepting {
+            Accepting::Many if full => {
+                self.bench.counters.accept_paused.increment();
+                self.ring.cancel_accept();
+                self.door.accepting = Accepting::Stopping;
+            }
+            Accepting::Nothing if !full && self.door.retry_at.is_none() => {
+                self.ring.accept(listener);
+                self.door.accepting = Accepting::Many;
+            }
+            Accepting::Many | Accepting::Stopping | Accepting::Nothing => {}
+        }
+    }
+
+    /// Closes the listener and ends connections that are idle.
+    fn drain(&mut self) {
+        self.door.listener = None;
+        self.ring.cancel_accept();
+        while let Some(index) = self.parked.pop_front() {
+            self.ring.close(index);
+        }
+        for index in 0..self.connections.len() {
+            self.work_on(index as u32, Connection::advance);
+        }
+    }
+}
+
+impl<S: Service> Worker for UringCore<S> {
+    fn report(&self) -> String {
+        format!("{}; {}", self.bench.report(), self.ring.report())
+    }
+
+    fn run(mut self) -> Result<(), CoreError> {
+        let mut drained = false;
+        loop {
+            self.accept();
+            self.wait().map_err(ended("io_uring_enter"))?;
+            self.bench.tick();
+            self.ring.take_batch();
+            while let Some(completion) = self.ring.next_completion() {
+                match completion {
+                    Completion::Received {
+                        index,
+                        result,
+                        more,
+                    } => self.work_on(index, |connection, bench, ring| {
+                        connection.on_received(result, more, bench, ring)
+                    }),
+                    Completion::Sent { index, result } => {
+                        self.work_on(index, |connection, bench, ring| {
+                            connection.on_sent(result, bench, ring)
+                        });
+                    }
+                    Completion::ShutDown { index } => {
+                        self.work_on(index, Connection::on_shut_down);
+                    }
+                    Completion::Accepted { result, more } => self.on_accepted(result, more),
+                    Completion::Phase => {
+                        self.member.acknowledge();
+                        self.ring.watch_phase(&self.member);
+                    }
+                }
+            }
+            let now = self.bench.clock.now();
+            while let Some(index) = self.timers.pop_expired(now) {
+                self.work_on(index, Connection::on_timer);
+            }
+            self.bench.tick();
+            self.bench.publish_levels();
+            self.door.retry_at = self.door.retry_at.filter(|&at| at > now);
+            match self.member.phase() {
+                Phase::Serve => {}
+                Phase::Drain => {
+                    if !std::mem::replace(&mut drained, true) {
+                        self.bench.service.on_drain();
+                        self.bench.draining = true;
+                        self.drain();
+                    }
+                    if self.open == 0 {
+                        return Ok(());
+                    }
+                }
+                Phase::Stop => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a core works on its connections with.
+
+use std::sync::Arc;
+
+use barewire_service::clock::Clock;
+use barewire_service::service::Service;
+
+use super::config::KernelConfig;
+use super::cores::StartError;
+use super::counters::KernelCounters;
+use super::pool::Pool;
+
+/// Everything of a core that is not a connection and not the way to wait for events.
+#[derive(Debug)]
+pub struct Workbench<S> {
+    /// The protocol.
+    pub service: S,
+    /// The time of the batch of events being worked on.
+    pub clock: Clock,
+    /// Buffers for input that was not consumed yet.
+    pub receive: Pool,
+    /// Buffers for replies that were not sent yet.
+    pub send: Pool,
+    /// The limits.
+    pub config: KernelConfig,
+    /// What was counted.
+    pub counters: Arc<KernelCounters>,
+    /// Whether connections shall end after the message they are in.
+    pub draining: bool,
+}
+
+impl<S: Service> Workbench<S> {
+    /// Takes the buffers of all connections.
+    ///
+    /// `overshoot_bytes` is what a connection may receive beyond the configured limit before the
+    /// kernel stops.
+    ///
+    /// # Errors
+    ///
+    /// If there is not that much memory.
+    pub fn new(
+        service: S,
+        config: KernelConfig,
+        counters: Arc<KernelCounters>,
+        overshoot_bytes: usize,
+    ) -> Result<Self, StartError> {
+        let pool = |buffer_bytes| {
+            Pool::new(config.connections, buffer_bytes).map_err(|source| StartError::Memory {
+                connections: config.connections,
+                buffer_bytes,
+                source,
+            })
+        };
+        for max in [
+            &counters.open_max,
+            &counters.receive_buffers_max,
+            &counters.send_buffers_max,
+        ] {
+            max.set(config.connections as u64);
+        }
+        Ok(Workbench {
+            service,
+            clock: Clock::new(),
+            receive: pool(config.receive_buffer_bytes + overshoot_bytes)?,
+            send: pool(config.send_buffer_bytes)?,
+            config,
+            counters,
+            draining: false,
+        })
+    }
+
+    /// A batch of events has arrived, or was worked on: reads the time.
+    #[inline]
+    pub fn tick(&mut self) {
+        if let Some(unix_time_s) = self.clock.tick() {
+            self.service.on_clock(unix_time_s);
+        }
+        self.service.on_time(self.clock.now_ns());
+    }
+
+    /// A batch of events was worked on: tells how much memory is in use.
+    #[inline]
+    pub fn publish_levels(&self) {
+        self.counters
+            .receive_buffers
+            .set(self.receive.lent() as u64);
+        self.counters.send_buffers.set(self.send.lent() as u64);
+    }
+
+    /// What it got and what it took, for the operator.
+    pub fn report(&self) -> String {
+        const MIB: usize = 1 << 20;
+        format!(
+            "{} connections; buffers {} MiB to receive and {} MiB to send, taken page by page when needed",
+            self.config.connections,
+            self.receive.memory().len().div_ceil(MIB),
+            self.send.memory().len().div_ceil(MIB),
+        )
+    }
+}

@@ -1,0 +1,331 @@
+//! How long a connection may wait, and for what.
+//!
+//! Every stack keeps the same promises: a peer that opens a connection and says nothing, that sends
+//! a request one byte at a time, or that never reads its reply, is found out and let go. A [`Watch`]
+//! is the few bytes of state that this takes per connection. It knows no timer and no socket; its
+//! owner tells it what happened and asks when to look again:
+//!
+//! ```text
+//!   Service::on_input ──▶ Progress ──▶ Watch::on_progress ──┐
+//!   bytes taken by the peer ─────────▶ Watch::on_sent ──────┼──▶ Watch::next_at ──▶ a timer
+//!   the last byte is out ────────────▶ Watch::on_close ─────┘    Watch::due     ◀── expires
+//! ```
+//!
+//! A deadline runs from the moment its [`Wait`] began and nothing that arrives prolongs it, except a
+//! whole message: dripping bytes (slowloris) gains a peer nothing. The same holds for reading: a
+//! peer has to take [`SENT_BYTES_MIN`] in each `send_ms`. A stack that sends segments itself does not
+//! hold a loss against the peer, see [`Watch::forgive_ms`].
+
+use crate::service::{Expect, Next, Progress};
+use crate::time::{Duration, Instant};
+
+/// How long a connection may wait for what, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From the SYN to the end of the handshake.
+    pub half_open_ms: u32,
+    /// For the first byte of the next message, on a connection that is kept alive.
+    pub idle_ms: u32,
+    /// From the first byte of a message to the end of its head.
+    pub head_ms: u32,
+    /// From the end of a message's head to the end of its body.
+    pub body_ms: u32,
+    /// For the peer to take at least [`SENT_BYTES_MIN`] of what waits to be sent, or all of it.
+    pub send_ms: u32,
+    /// From the last byte sent to the end of the connection: FIN-WAIT-1, FIN-WAIT-2, LAST-ACK.
+    pub close_ms: u32,
+    /// For the peer to acknowledge anything at all of what is in flight: the user timeout of
+    /// RFC 9293, section 3.9.1, after which retransmission gives up.
+    pub user_timeout_ms: u32,
+}
+
+/// Bytes that a peer has to take for the send deadline to begin anew.
+pub const SENT_BYTES_MIN: usize = 1024;
+
+impl Default for Deadlines {
+    /// Lenient enough for a slow mobile network, strict enough that holding a connection costs an
+    /// attacker a connection.
+    fn default() -> Self {
+        Deadlines {
+            half_open_ms: 10_000,
+            idle_ms: 75_000,
+            head_ms: 10_000,
+            body_ms: 30_000,
+            send_ms: 30_000,
+            close_ms: 10_000,
+            user_timeout_ms: 30_000,
+        }
+    }
+}
+
+/// What a connection is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// The end of the handshake.
+    Handshake,
+    /// The first byte of the next message.
+    Message,
+    /// The rest of a message's head.
+    Head,
+    /// The rest of a message's body.
+    Body,
+    /// The peer, to take what waits to be sent.
+    Send,
+    /// The peer, to end the connection as well.
+    Close,
+}
+
+impl Wait {
+    /// Whether the service may still say something to the peer when this wait was too long
+    /// ([`Service::on_timeout`](crate::service::Service::on_timeout)). Otherwise there is nobody
+    /// who would read it, and the connection is reset.
+    pub fn is_for_input(self) -> bool {
+        matches!(self, Wait::Message | Wait::Head | Wait::Body)
+    }
+}
+
+/// What one connection waits for, and until when. 24 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    /// When the wait is over.
+    at: Instant,
+    /// When the send deadline is over, which runs beside it.
+    send_at: Instant,
+    /// Bytes taken since the send deadline began.
+    taken: u32,
+    wait: Wait,
+}
+
+const NEVER: Instant = Instant::from_micros(i64::MAX);
+
+impl Watch {
+    /// A connection of which a SYN has arrived.
+    pub fn half_open(now: Instant, deadlines: &Deadlines) -> Watch {
+        Watch::new(Wait::Handshake, after(now, deadlines.half_open_ms))
+    }
+
+    /// A connection whose handshake is complete.
+    pub fn established(now: Instant, deadlines: &Deadlines) -> Watch {
+        Watch::new(Wait::Message, after(now, deadlines.idle_ms))
+    }
+
+    /// What the connection is waiting for, apart from sending.
+    #[inline]
+    pub fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    /// When to look at [`Watch::due`]; `None` if nothing is being waited for.
+    #[inline]
+    pub fn next_at(&self) -> Option<Instant> {
+        Some(self.at.min(self.send_at)).filter(|&at| at != NEVER)
+    }
+
+    /// The wait that has been too long, if one has.
+    #[inline]
+    pub fn due(&self, now: Instant) -> Option<Wait> {
+        if now >= self.send_at {
+            Some(Wait::Send)
+        } else if now >= self.at {
+            Some(self.wait)
+        } else {
+            None
+        }
+    }
+
+    /// As if nothing was waiting to be sent.
+    #[inline]
+    pub fn without_send(self) -> Watch {
+        Watch {
+            send_at: NEVER,
+            ..self
+        }
+    }
+
+    /// The service was called and returned `progress`.
+    ///
+    /// The deadline begins anew when a message was completed or something else is expected than
+    /// before. For [`Next::Close`] and [`Next::Abort`] nothing is expected; call
+    /// [`Watch::on_close`] when the last byte is out.
+    #[inline]
+    pub fn on_progress(&mut self, now: Instant, progress: &Progress, deadlines: &Deadlines) {
+        let (wait, ms) = match progress.next {
+            Next::Receive(Expect::Message) => (Wait::Message, deadlines.idle_ms),
+            Next::Receive(Expect::Head) => (Wait::Head, deadlines.head_ms),
+            Next::Receive(Expect::Body) => (Wait::Body, deadlines.body_ms),
+            Next::Send | Next::Close | Next::Abort => {
+                self.wait = Wait::Send;
+                self.at = NEVER;
+                return;
+            }
+        };
+        if wait != self.wait || progress.messages > 0 {
+            self.wait = wait;
+            self.at = after(now, ms);
+        }
+    }
+
+    /// The peer, or the kernel on its behalf, took `taken` more bytes of what was to be sent, and
+    /// `left` remain. Call it with `taken: 0` when bytes were added.
+    #[inline]
+    pub fn on_sent(&mut self, now: Instant, taken: usize, left: usize, deadlines: &Deadlines) {
+        if left == 0 {
+            self.send_at = NEVER;
+            return;
+        }
+        self.taken = self
+            .taken
+            .saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
+        if self.send_at == NEVER || self.taken as usize >= SENT_BYTES_MIN {
+            self.send_at = after(now, deadlines.send_ms);
+            self.taken = 0;
+        }
+    }
+
+    /// Nothing could be taken for so long, through no fault of the peer's: the send deadline moves.
+    #[inline]
+    pub fn forgive_ms(&mut self, pause_ms: u32) {
+        if self.send_at != NEVER {
+            self.send_at = after(self.send_at, pause_ms);
+        }
+    }
+
+    /// Everything was sent, the end of the stream included: from here the peer has `close_ms`.
+    pub fn on_close(&mut self, now: Instant, deadlines: &Deadlines) {
+        if self.wait != Wait::Close {
+            *self = Watch::new(Wait::Close, after(now, deadlines.close_ms));
+        }
+    }
+
+    fn new(wait: Wait, at: Instant) -> Watch {
+        Watch {
+            at,
+            send_at: NEVER,
+            taken: 0,
+            wait,
+        }
+    }
+}
+
+#[inline]
+fn after(now: Instant, ms: u32) -> Instant {
+    now + Duration::from_millis(u64::from(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINES: Deadlines = Deadlines {
+        half_open_ms: 1_000,
+        idle_ms: 60_000,
+        head_ms: 5_000,
+        body_ms: 20_000,
+        send_ms: 8_000,
+        close_ms: 3_000,
+        user_timeout_ms: 30_000,
+    };
+
+    fn ms(ms: i64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn progress(messages: u32, next: Next) -> Progress {
+        Progress {
+            consumed: 0,
+            messages,
+            next,
+        }
+    }
+
+    #[test]
+    fn a_watch_is_small() {
+        assert_eq!(size_of::<Watch>(), 24);
+    }
+
+    #[test]
+    fn a_handshake_that_never_ends_is_given_up() {
+        let watch = Watch::half_open(ms(10), &DEADLINES);
+        assert_eq!(watch.due(ms(1_009)), None);
+        assert_eq!(watch.due(ms(1_010)), Some(Wait::Handshake));
+        assert!(!Wait::Handshake.is_for_input());
+    }
+
+    #[test]
+    fn dripping_a_head_does_not_extend_its_deadline() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        for at in (1_000..6_000).step_by(100) {
+            let dripped = progress(0, Next::Receive(Expect::Head));
+            watch.on_progress(ms(at), &dripped, &DEADLINES);
+        }
+        assert_eq!(watch.next_at(), Some(ms(6_000)));
+        assert_eq!(watch.due(ms(6_000)), Some(Wait::Head));
+    }
+
+    #[test]
+    fn the_body_has_its_own_deadline_from_the_end_of_the_head() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        watch.on_progress(ms(0), &progress(0, Next::Receive(Expect::Head)), &DEADLINES);
+        watch.on_progress(
+            ms(4_000),
+            &progress(0, Next::Receive(Expect::Body)),
+            &DEADLINES,
+        );
+        assert_eq!(watch.next_at(), Some(ms(24_000)));
+    }
+
+    #[test]
+    fn a_whole_message_begins_the_same_wait_anew() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        for at in [10_000, 20_000] {
+            let served = progress(1, Next::Receive(Expect::Message));
+            watch.on_progress(ms(at), &served, &DEADLINES);
+        }
+        assert_eq!(watch.next_at(), Some(ms(80_000)));
+    }
+
+    #[test]
+    fn a_peer_that_stops_reading_is_found_out_while_it_waits_for_nothing_else() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        watch.on_progress(ms(0), &progress(1, Next::Send), &DEADLINES);
+        watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
+        // One byte at a time is as good as nothing.
+        for at in (1_000..8_000).step_by(1_000) {
+            watch.on_sent(ms(at), 1, 49_000, &DEADLINES);
+        }
+        assert_eq!(watch.due(ms(8_000)), Some(Wait::Send));
+    }
+
+    #[test]
+    fn a_slow_reader_may_take_its_time_and_an_empty_queue_waits_for_nobody() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        watch.on_progress(ms(0), &progress(1, Next::Send), &DEADLINES);
+        watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
+        watch.on_sent(ms(7_000), SENT_BYTES_MIN, 48_000, &DEADLINES);
+        assert_eq!(watch.next_at(), Some(ms(15_000)));
+        watch.on_sent(ms(9_000), 48_000, 0, &DEADLINES);
+        assert_eq!(watch.next_at(), None);
+    }
+
+    #[test]
+    fn a_pause_that_is_forgiven_moves_the_send_deadline_and_no_other() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        watch.forgive_ms(500);
+        assert_eq!(watch.next_at(), Some(ms(60_000)));
+        watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
+        watch.forgive_ms(500);
+        assert_eq!(watch.next_at(), Some(ms(8_500)));
+        assert_eq!(watch.without_send().next_at(), Some(ms(60_000)));
+    }
+
+    #[test]
+    fn closing_is_waited_for_once_from_the_last_byte() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        watch.on_progress(ms(0), &progress(1, Next::Close), &DEADLINES);
+        watch.on_sent(ms(0), 0, 100, &DEADLINES);
+        assert_eq!(watch.next_at(), Some(ms(8_000)));
+        watch.on_close(ms(1_000), &DEADLINES);
+        watch.on_close(ms(2_000), &DEADLINES);
+        assert_eq!(watch.due(ms(4_000)), Some(Wait::Close));
+    }
+}

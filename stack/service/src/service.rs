@@ -1,0 +1,300 @@
+//! What runs on the bytes of a connection.
+//!
+//! A [`Service`] is a protocol without I/O: it reads what arrived, writes what shall be sent, and
+//! says what it waits for. It never sees a socket, a frame, a thread or a clock, so the same value
+//! runs on AF_XDP, on the kernel's own stack, in a fuzz target and in a benchmark.
+//!
+//! ```text
+//!                    ┌────────────── a stack (shard, epoll, io_uring, a test) ─────────────┐
+//!   bytes arrive ──▶ │ Input { bytes, full, ended } ──▶ Service::on_input ──▶ Progress     │
+//!   room to send ──▶ │                     Reply  ◀───────────┘        │                   │
+//!   a deadline   ──▶ │                                    consumed, messages, next         │
+//!                    └─────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The contract between the two:
+//!
+//! * The stack calls [`Service::on_input`] when bytes were added, when the peer ended its stream, or
+//!   when the service asked for room ([`Next::Send`]) and at least [`Service::REPLY_BYTES_MIN`] are free.
+//! * Bytes that the service did not consume are shown again, in front of newer ones, at the next
+//!   call. `bytes` is always one slice.
+//! * Whatever was written to [`Reply`] is sent, in order, also when the service then closes.
+//! * The stack, not the service, keeps the deadlines ([`Expect`]), and closes a connection whose
+//!   peer ended its stream as soon as the service wants nothing but more input.
+//!
+//! A service can also be the side that calls. A shard that was given an
+//! [`Outbound`](barewire_tcp::outbound::Outbound) accepts nothing and opens what its service wants opened:
+//!
+//! ```text
+//!   in every turn ──▶ Service::wants ──▶ Open(token) ──▶ Service::on_open ──▶ SYN …
+//!                                        Call        ──▶ on_input without input, on an idle connection
+//!   established   ──▶ Service::on_input, without input: the service speaks first
+//!   over          ──▶ Service::on_end, once for each on_open
+//! ```
+
+use std::io;
+
+use crate::time::Instant;
+
+/// What a core runs on top of its connections. One value per core: `&mut self`, no locks.
+pub trait Service {
+    /// Protocol state of one connection; small, reset to its default when a connection opens.
+    type Connection: Default;
+
+    /// Contiguous room, in bytes, that a [`Reply`] has at least whenever the service is called.
+    ///
+    /// Large enough for the longest thing that must not be split (a response's head, an error).
+    const REPLY_BYTES_MIN: usize;
+
+    /// Consumes messages from the front of `input` and appends replies to `reply`.
+    ///
+    /// Called again with the rest of the input as long as it makes progress possible; see the
+    /// module documentation for when.
+    fn on_input(
+        &mut self,
+        connection: &mut Self::Connection,
+        input: Input<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Progress;
+
+    /// The deadline of what the service expected has passed: the last chance to say so to the peer.
+    ///
+    /// The stack sends what was written and closes the connection.
+    fn on_timeout(&mut self, connection: &mut Self::Connection, reply: &mut Reply<'_>) {
+        let _ = (connection, reply);
+    }
+
+    /// Tells the time, before the first input and at least once in every second with traffic.
+    ///
+    /// `unix_time_s` counts seconds since 1970 without leap seconds.
+    fn on_clock(&mut self, unix_time_s: u64) {
+        let _ = unix_time_s;
+    }
+
+    /// Tells the time that the stack has read for itself: before the inputs of a batch, and again
+    /// when all that was written is on its way.
+    ///
+    /// `now_ns` counts nanoseconds from some moment in the past, and never goes back.
+    #[inline]
+    fn on_time(&mut self, now_ns: u64) {
+        let _ = now_ns;
+    }
+
+    /// From now on, every connection shall end after the message it is in.
+    fn on_drain(&mut self) {}
+
+    /// What shall happen of the service's own accord. Asked in every turn of a shard that opens
+    /// connections, again and again until it is [`Want::Nothing`] or cannot be had.
+    fn wants(&mut self, now: Instant) -> Want {
+        let _ = now;
+        Want::Nothing { until: None }
+    }
+
+    /// The state of a connection that is being opened because [`Want::Open`] said so, with its token.
+    ///
+    /// The answer of the peer may arrive at another core, which then goes on with the connection: its
+    /// service is asked for the state anew, with the same token, and this one's is told
+    /// [`End::HandedOver`].
+    fn on_open(&mut self, token: u64) -> Self::Connection {
+        let _ = token;
+        Self::Connection::default()
+    }
+
+    /// A connection that was opened is over. What its peer still has to say is not waited for.
+    fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
+        let _ = (connection, end);
+    }
+}
+
+/// What a service that calls wants to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Nothing before `until`, or before something else happens.
+    Nothing {
+        /// When to ask again at the latest.
+        until: Option<Instant>,
+    },
+    /// A connection, and with which token.
+    Open(u64),
+    /// To be called, without input, on the connection that has waited longest for
+    /// [`Expect::Message`]; if none waits, it is asked again later.
+    Call,
+}
+
+/// How a connection that was opened from here came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was never begun, because all local ports are in use.
+    NoPort,
+    /// It was never begun, because all of the shard's connections are in use, those included that
+    /// their service is done with.
+    NoConnection,
+    /// Nobody answered its SYN in time.
+    Unanswered,
+    /// The peer refused it with an RST.
+    Refused,
+    /// Another core goes on with it.
+    HandedOver,
+    /// The peer reset it.
+    Reset,
+    /// The peer acknowledged nothing any more.
+    Silent,
+    /// It ended in order, or because the service or its deadlines said so.
+    Closed,
+}
+
+/// What has arrived on a connection and was not consumed yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// All unconsumed bytes, oldest first.
+    pub bytes: &'a [u8],
+    /// No more bytes will be added until some are consumed: the receive buffer is full.
+    ///
+    /// A service that still cannot go on must refuse the message, or the connection would hang.
+    pub full: bool,
+    /// The peer will send no more after these.
+    pub ended: bool,
+}
+
+/// What a call to [`Service::on_input`] did, and what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes taken from the front of the input.
+    pub consumed: usize,
+    /// Messages whose last byte was consumed; restarts the deadlines.
+    pub messages: u32,
+    /// What has to happen next.
+    pub next: Next,
+}
+
+/// What a service waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// More bytes of what is named, within the deadline that the stack has for it.
+    Receive(Expect),
+    /// Room in the reply: there is more to write than fitted.
+    Send,
+    /// Nothing: send what was written, then close in order.
+    Close,
+    /// Nothing: reset the connection at once and forget what was not sent.
+    Abort,
+}
+
+/// What a connection is waiting for, which decides how long it may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// The first byte of the next message (idle keep-alive).
+    Message,
+    /// The rest of a message's head. The deadline runs from the message's first byte.
+    Head,
+    /// The rest of a message's body. The deadline runs from the end of its head.
+    Body,
+}
+
+/// A contiguous piece of the connection's send space, filled from the front.
+///
+/// ```
+/// use crate::service::Reply;
+/// let mut space = [0; 16];
+/// let mut reply = Reply::new(&mut space);
+/// assert!(reply.put(b"hello"));
+/// assert!(!reply.put(b"does not fit any more"));
+/// assert_eq!(reply.written(), b"hello");
+/// ```
+#[derive(Debug)]
+pub struct Reply<'a> {
+    space: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> Reply<'a> {
+    /// A reply that writes into `space`, of which nothing is used yet.
+    pub fn new(space: &'a mut [u8]) -> Self {
+        Reply { space, len: 0 }
+    }
+
+    /// Appends all of `bytes`, or nothing and returns false if they do not fit.
+    #[inline]
+    #[must_use]
+    pub fn put(&mut self, bytes: &[u8]) -> bool {
+        match self.spare().get_mut(..bytes.len()) {
+            Some(space) => {
+                space.copy_from_slice(bytes);
+                self.len += bytes.len();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The free space behind what was written.
+    #[inline]
+    pub fn spare(&mut self) -> &mut [u8] {
+        &mut self.space[self.len..]
+    }
+
+    /// Declares the first `count` bytes of [`Reply::spare`] written.
+    ///
+    /// # Panics
+    ///
+    /// If `count` is longer than the free space.
+    #[inline]
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.space.len() - self.len, "reply overrun");
+        self.len += count;
+    }
+
+    /// Free bytes.
+    #[inline]
+    pub fn remaining(&self) -> usize {
+        self.space.len() - self.len
+    }
+
+    /// Number of bytes written.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was written.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What was written.
+    #[inline]
+    pub fn written(&self) -> &[u8] {
+        &self.space[..self.len]
+    }
+
+    /// What was written, to fill in what was not known when it was (a length, say).
+    #[inline]
+    pub fn written_mut(&mut self) -> &mut [u8] {
+        &mut self.space[..self.len]
+    }
+
+    /// Takes back everything behind the first `len` bytes. Does nothing if there are fewer.
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+/// Writes what fits; an error only when nothing does.
+impl io::Write for Reply<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(self.remaining());
+        if count == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let fits = self.put(&bytes[..count]);
+        debug_assert!(fits);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

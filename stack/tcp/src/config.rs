@@ -1,0 +1,243 @@
+//! Every limit of a shard, with its default and what it costs.
+
+use thiserror::Error;
+
+use crate::connection::CONNECTION_BYTES;
+use crate::flow::FlowTable;
+use crate::guard::time_wait::TimeWaits;
+use crate::packet::ChecksumPolicy;
+use barewire_service::deadline::Deadlines;
+use barewire_service::timer::TimerWheel;
+
+/// How large a shard is, and how patient.
+///
+/// All memory follows from these numbers and is taken when the shard is made; see
+/// [`StackConfig::memory_bytes`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct StackConfig {
+    /// Connections that can exist at once, half-open ones included. Past it SYNs are dropped and
+    /// counted (`listen_overflows`); established connections do not notice.
+    pub connections: u32,
+    /// How many of them may be half-open (SYN-RECEIVED). Past it SYNs are answered with cookies, which
+    /// take no memory; zero means cookies for all, [`StackConfig::connections`] or more for none.
+    pub half_open: u32,
+    /// Connections that can be in TIME-WAIT, besides [`StackConfig::connections`]. Past it the one that
+    /// has waited longest gives way. Zero means that connections end without TIME-WAIT.
+    pub time_wait: u32,
+    /// How long TIME-WAIT lasts: two maximum segment lifetimes (RFC 9293, section 3.4.2).
+    pub time_wait_ms: u32,
+    /// Receive buffer of each connection, and with it the largest window it offers, at most
+    /// [`StackConfig::RECEIVE_BUFFER_BYTES_MAX`]. The longest message a service can see at once.
+    pub receive_buffer_bytes: usize,
+    /// Send buffer of each connection: how much can be unacknowledged. At least twice the service's
+    /// `REPLY_BYTES_MIN`, or a reply has to wait for the one before it.
+    pub send_buffer_bytes: usize,
+    /// The longest IP packet in bytes that the links carry: the smallest MTU of them. The MSS that
+    /// peers are told and held to follows from it.
+    pub mtu: usize,
+    /// Whether checksums of received segments are verified. Those of sent ones are always made.
+    pub checksums: ChecksumPolicy,
+    /// How long connections may wait for what.
+    pub deadlines: Deadlines,
+    /// The longest that retransmissions of a connection are apart, and zero-window probes, as Linux's
+    /// `tcp_rto_max_ms`. RFC 6298, section 2.5, wants a minute, and keeps a timeout that was backed off
+    /// until a segment is acknowledged that was sent only once: on a wire that loses one of five, that
+    /// does not come to pass, and the connection crawls. One segment in this time congests nobody.
+    pub rto_max_ms: u32,
+    /// Whether a segment that belongs to no connection is answered with an RST.
+    pub unknown_flow: UnknownFlow,
+    /// RSTs per second for segments that belong to no connection, or to one that is not yet
+    /// established.
+    pub resets_per_second: u32,
+    /// Challenge ACKs per second (RFC 5961, section 7). A single connection gets no more than one in
+    /// half a second.
+    pub challenge_acks_per_second: u32,
+    /// ACKs per second in TIME-WAIT.
+    pub time_wait_acks_per_second: u32,
+}
+
+/// What happens to a segment that belongs to no connection, and opens none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownFlow {
+    /// It is answered with an RST (RFC 9293, section 3.10.7.1), rate limited, unless another shard seems to
+    /// have it. Right for a shard that receives every segment of its addresses and ports, and for those that
+    /// [share](crate::shared::Shared) what they have.
+    Reset,
+    /// It is dropped and counted. Right for shards of the same addresses and ports that know nothing of each
+    /// other: a flow can change its
+    /// queue, because the sender re-hashed it or the NIC's indirection table was changed, and the RST of
+    /// a shard that merely does not know it would kill a connection that lives in the next one.
+    Ignore,
+}
+
+impl UnknownFlow {
+    /// The right choice for each of `shards` that have the same addresses and ports, and nothing
+    /// [shared](crate::shared::Shared).
+    pub fn for_shards(shards: usize) -> UnknownFlow {
+        match shards {
+            0 | 1 => UnknownFlow::Reset,
+            _ => UnknownFlow::Ignore,
+        }
+    }
+}
+
+impl Default for StackConfig {
+    fn default() -> Self {
+        StackConfig {
+            connections: 8_192,
+            half_open: 1_024,
+            time_wait: 65_536,
+            time_wait_ms: 60_000,
+            receive_buffer_bytes: 8_192,
+            send_buffer_bytes: 16_384,
+            mtu: 1_500,
+            checksums: ChecksumPolicy::Verify,
+            deadlines: Deadlines::default(),
+            rto_max_ms: 4_000,
+            unknown_flow: UnknownFlow::Reset,
+            resets_per_second: 1_000,
+            challenge_acks_per_second: 1_000,
+            time_wait_acks_per_second: 1_000,
+        }
+    }
+}
+
+impl StackConfig {
+    /// The largest receive buffer. From one byte more on, window fields are scaled, and smoltcp 0.14
+    /// panics when a peer fills a window whose size is not a multiple of the scale.
+    pub const RECEIVE_BUFFER_BYTES_MAX: usize = 65_535;
+    /// The smallest receive buffer: one segment of the smallest MTU.
+    pub const RECEIVE_BUFFER_BYTES_MIN: usize = 512;
+    /// The largest send buffer.
+    pub const SEND_BUFFER_BYTES_MAX: usize = 1 << 24;
+    /// The smallest MTU: what IPv6 asks of every link (RFC 8200, section 5).
+    pub const MTU_MIN: usize = 1_280;
+    /// The largest MTU: a jumbo frame.
+    pub const MTU_MAX: usize = 9_216;
+    /// The most connections and TIME-WAIT records together.
+    pub const FLOWS_MAX: usize = 1 << 26;
+
+    /// Checks that a shard can be made of these numbers for a service that wants replies of
+    /// `reply_bytes_min`.
+    ///
+    /// # Errors
+    ///
+    /// The first number that is out of bounds, with its bounds.
+    pub fn validate(&self, reply_bytes_min: usize) -> Result<(), ConfigError> {
+        use ConfigError::OutOfBounds;
+        let check = |name, value: usize, min: usize, max: usize| match (min..=max).contains(&value)
+        {
+            true => Ok(()),
+            false => Err(OutOfBounds {
+                name,
+                value,
+                min,
+                max,
+            }),
+        };
+        let send_min = reply_bytes_min.max(Self::RECEIVE_BUFFER_BYTES_MIN);
+        check(
+            "connections",
+            self.connections as usize,
+            1,
+            Self::FLOWS_MAX / 2,
+        )?;
+        check("time_wait", self.time_wait as usize, 0, Self::FLOWS_MAX / 2)?;
+        check("time_wait_ms", self.time_wait_ms as usize, 1, 1 << 30)?;
+        check("rto_max_ms", self.rto_max_ms as usize, 1_000, 60_000)?;
+        check(
+            "receive_buffer_bytes",
+            self.receive_buffer_bytes,
+            Self::RECEIVE_BUFFER_BYTES_MIN,
+            Self::RECEIVE_BUFFER_BYTES_MAX,
+        )?;
+        check(
+            "send_buffer_bytes",
+            self.send_buffer_bytes,
+            send_min,
+            Self::SEND_BUFFER_BYTES_MAX,
+        )?;
+        check("mtu", self.mtu, Self::MTU_MIN, Self::MTU_MAX)
+    }
+
+    /// Bytes of the arena that a shard carves its connections' buffers from.
+    pub fn arena_bytes(&self) -> usize {
+        self.connections as usize * (self.receive_buffer_bytes + self.send_buffer_bytes)
+    }
+
+    /// All bytes a shard takes at start for connections of `service_connection_bytes` each
+    /// (`size_of::<S::Connection>()`): the arena and the tables. It takes no more later.
+    pub fn memory_bytes(&self, service_connection_bytes: usize) -> usize {
+        let connections = self.connections as usize;
+        let time_wait = self.time_wait as usize;
+        self.arena_bytes()
+            + connections * (CONNECTION_BYTES + service_connection_bytes)
+            + TimeWaits::memory_bytes(time_wait)
+            + FlowTable::memory_bytes(connections + time_wait)
+            + TimerWheel::memory_bytes(connections)
+    }
+}
+
+/// Why a shard cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// A number outside its bounds.
+    #[error("{name} is {value}, which is impossible: choose a value from {min} to {max}")]
+    OutOfBounds {
+        /// The field of [`StackConfig`].
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The smallest value that is possible.
+        min: usize,
+        /// The largest value that is possible.
+        max: usize,
+    },
+    /// The arena is smaller than [`StackConfig::arena_bytes`].
+    #[error(
+        "the buffers of {connections} connections need {wanted} bytes, of which the arena has {left}: make it that large"
+    )]
+    ArenaTooSmall {
+        /// [`StackConfig::connections`].
+        connections: u32,
+        /// [`StackConfig::arena_bytes`].
+        wanted: usize,
+        /// What was left in the arena.
+        left: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(StackConfig::default().validate(1024), Ok(()));
+    }
+
+    #[test]
+    fn a_receive_buffer_that_would_let_a_peer_crash_us_is_refused() {
+        let mut config = StackConfig {
+            receive_buffer_bytes: 65_535,
+            ..StackConfig::default()
+        };
+        assert_eq!(config.validate(1024), Ok(()));
+        config.receive_buffer_bytes = 65_536;
+        let error = config.validate(1024).unwrap_err().to_string();
+        assert!(
+            error.contains("receive_buffer_bytes is 65536") && error.contains("65535"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_send_buffer_has_room_for_the_longest_reply() {
+        let config = StackConfig {
+            send_buffer_bytes: 1000,
+            ..StackConfig::default()
+        };
+        assert_eq!(config.validate(1000), Ok(()));
+        assert!(config.validate(1001).is_err());
+    }
+}

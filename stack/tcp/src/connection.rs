@@ -1,0 +1,214 @@
+//! One connection: a hot line that decides what happens to a segment, and a cold part that does it.
+//!
+//! ```text
+//!   hot   ┌ flow key ┬ sequence numbers, windows ┬ timer, link, flags ┐  64 bytes, one per connection
+//!         └──────────┴───────────────────────────┴────────────────────┘
+//!   cold  ┌ smoltcp socket in a set of its own ┬ L2 header ┬ deadlines ┬ service's state ┐
+//!         └───────────────┬────────────────────┴───────────┴───────────┴─────────────────┘
+//!                         ▼ receive and send buffer, carved from the arena
+//! ```
+//!
+//! The flow table and the guards touch only the hot line, so that a flood of segments which go
+//! nowhere does not pull sockets through the cache. An established connection with nothing in flight
+//! is described by its hot line alone; nothing outside this module needs the socket to be there.
+//!
+//! smoltcp polls whole sets of sockets, so a set with one socket makes its cost independent of the
+//! number of connections.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
+use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
+
+use crate::config::StackConfig;
+use crate::control::L2Header;
+use crate::guard::segment::Tcb;
+use crate::packet::FlowKey;
+use crate::path::Path;
+use barewire_memory::prefetch;
+use barewire_service::deadline::{Deadlines, Watch};
+use barewire_service::time::Instant;
+
+/// What every segment of a connection needs to see.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Hot {
+    pub flow: FlowKey,
+    pub tcb: Tcb,
+    /// When the peer last acknowledged something, or began to owe us an acknowledgment.
+    pub progress_at_ms: u32,
+    /// When the last challenge ACK was sent.
+    pub challenge_at_ms: u32,
+    /// The link that the last valid segment came from.
+    pub link: u8,
+    pub flags: HotFlags,
+}
+
+/// Whether something is to be done for a connection later.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HotFlags {
+    /// On the list of those that have more to send than they were given slots for.
+    pub is_waiting_to_send: bool,
+    /// On the list of those that wait for a message that their service may want to ask for.
+    pub is_listed_idle: bool,
+    /// A challenge ACK was sent at [`Hot::challenge_at_ms`].
+    pub was_challenged: bool,
+}
+
+impl HotFlags {
+    /// What remains when the connection gives way to the next one: its places on the lists.
+    pub fn of_next_connection(self) -> HotFlags {
+        HotFlags {
+            was_challenged: false,
+            ..self
+        }
+    }
+}
+
+/// The rest of a connection.
+pub(crate) struct Cold<'a, C> {
+    pub slot: SocketSlot<'a>,
+    /// Written in front of every packet to the peer.
+    pub l2: L2Header,
+    pub watch: Watch,
+    /// How large packets to the peer may be.
+    pub path: Path,
+    /// No later than this the timer wheel calls.
+    pub timer_at: Instant,
+    /// When smoltcp wants to send again, if we want it sooner.
+    pub late_at: Instant,
+    /// Received bytes that the service has seen and not consumed.
+    pub seen: usize,
+    /// The service knows that the peer has ended its stream.
+    pub end_seen: bool,
+    /// The service asked for more room.
+    pub wants_room: bool,
+    /// Our FIN waits until the peer has room for all that is before it.
+    pub close_pending: bool,
+    pub service: C,
+}
+
+impl<'a, C: Default> Cold<'a, C> {
+    /// A connection slot with its two buffers.
+    pub fn new(receive: &'a mut [u8], send: &'a mut [u8]) -> Self {
+        Cold {
+            slot: SocketSlot::new(receive, send),
+            l2: L2Header::default(),
+            watch: Watch::half_open(Instant::ZERO, &Deadlines::default()),
+            path: Path::new(0, Instant::ZERO),
+            timer_at: NEVER,
+            late_at: NEVER,
+            seen: 0,
+            end_seen: false,
+            wants_room: false,
+            close_pending: false,
+            service: C::default(),
+        }
+    }
+
+    /// Makes everything as new for the next connection.
+    pub fn renew(&mut self, l2: L2Header, watch: Watch, path: Path) {
+        self.slot.renew();
+        self.l2 = l2;
+        self.watch = watch;
+        self.path = path;
+        self.timer_at = NEVER;
+        self.late_at = NEVER;
+        self.seen = 0;
+        self.end_seen = false;
+        self.wants_room = false;
+        self.close_pending = false;
+        self.service = C::default();
+    }
+
+    /// What a segment will touch first.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(self.slot.set.get::<Socket<'a>>(self.slot.handle));
+    }
+}
+
+/// A point in time that does not come.
+pub(crate) const NEVER: Instant = Instant::from_micros(i64::MAX);
+
+/// A socket in a set of its own, and the buffers it works on.
+///
+/// smoltcp's `listen` resets most of a used socket, but not its congestion window, its count of
+/// duplicate ACKs, a pending fast retransmission and some more. A new socket is clean by construction,
+/// but cannot be had without its buffers, which the old one does not give back. So the slot keeps the
+/// pointers and lends the buffers anew.
+pub(crate) struct SocketSlot<'a> {
+    /// Holds nothing but the socket.
+    pub set: SocketSet<'a>,
+    handle: SocketHandle,
+    receive: NonNull<[u8]>,
+    send: NonNull<[u8]>,
+    buffers: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> SocketSlot<'a> {
+    fn new(receive: &'a mut [u8], send: &'a mut [u8]) -> Self {
+        let mut set = SocketSet::new(vec![SocketStorage::EMPTY]);
+        let (receive, send) = (NonNull::from(receive), NonNull::from(send));
+        // SAFETY: both pointers come from `&'a mut` references that this function has consumed, so
+        // for `'a` nobody else can reach the bytes.
+        let socket = unsafe { new_socket(receive, send) };
+        let handle = set.add(socket);
+        SocketSlot {
+            set,
+            handle,
+            receive,
+            send,
+            buffers: PhantomData,
+        }
+    }
+
+    #[inline]
+    pub fn socket(&mut self) -> &mut Socket<'a> {
+        self.set.get_mut(self.handle)
+    }
+
+    fn renew(&mut self) {
+        drop(self.set.remove(self.handle));
+        // SAFETY: the pointers come from `&'a mut` references that `new` has consumed; the only
+        // references made from them since went into the socket that was dropped above, which lends
+        // its buffers only for as long as it is borrowed itself.
+        let socket = unsafe { new_socket(self.receive, self.send) };
+        self.handle = self.set.add(socket);
+    }
+}
+
+/// # Safety
+///
+/// Both pointers must be valid for reads and writes for all of `'a`, and nothing else may access what
+/// they point to while the socket lives.
+unsafe fn new_socket<'a>(receive: NonNull<[u8]>, send: NonNull<[u8]>) -> Socket<'a> {
+    // SAFETY: see the function's own contract.
+    let (receive, send) = unsafe { (&mut *receive.as_ptr(), &mut *send.as_ptr()) };
+    assert!(receive.len() <= StackConfig::RECEIVE_BUFFER_BYTES_MAX);
+    let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
+    // It begins with a window of 2 KiB, where RFC 6928 allows ten segments; smoltcp lets nobody set it.
+    socket.set_congestion_control(CongestionControl::Reno);
+    // Replies leave at once and carry the ACK; without a reply the ACK is due at once as well.
+    socket.set_ack_delay(None);
+    socket.set_nagle_enabled(false);
+    // The shard keeps all deadlines. smoltcp's own timeout would count from the peer's last segment,
+    // and so take the first byte sent after a long silence for one that is overdue.
+    socket.set_timeout(None);
+    socket
+}
+
+/// Bytes of memory that a connection takes besides its buffers and its service's state.
+pub(crate) const CONNECTION_BYTES: usize =
+    size_of::<Hot>() + size_of::<Cold<'static, ()>>() + size_of::<SocketStorage<'static>>();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hot_line_is_one_cache_line() {
+        assert_eq!(size_of::<Hot>(), 64);
+    }
+}

@@ -1,0 +1,48 @@
+//! What the sending half of the direct path counts. Where Linux counts the same (`nstat`), the name
+//! is its name.
+
+barewire_service::counters! {
+    /// Sending, loss and repair of the connections of one shard.
+    pub struct SenderCounters {
+        /// Chunks of 256 bytes in use.
+        small_chunks_used: Gauge,
+        /// Chunks of 256 bytes there are.
+        small_chunks_used_max: Gauge,
+        /// Chunks of 1,536 bytes in use.
+        large_chunks_used: Gauge,
+        /// Chunks of 1,536 bytes there are.
+        large_chunks_used_max: Gauge,
+        /// Times no chunk was free.
+        chunks_exhausted: Counter,
+        /// Chunks split because the peer's window or the path had become too small for them.
+        chunks_split: Counter,
+
+        /// Segments sent again.
+        resent_segs: Counter,
+        /// Segments taken for lost.
+        lost_segs: Counter,
+        /// Fast recoveries begun.
+        recoveries: Counter,
+        /// Retransmission timeouts.
+        timeouts: Counter,
+        /// Tail loss probes sent.
+        loss_probes: Counter,
+        /// Times a tail loss probe repaired a loss.
+        loss_probe_recoveries: Counter,
+        /// Probes of a closed window sent.
+        window_probes: Counter,
+        /// Times the congestion window was taken back after an idle time.
+        idle_restarts: Counter,
+
+        /// ACKs of data that was acknowledged before, beyond duplicate ACKs.
+        old_acks: Counter,
+        /// ACKs of data that was never sent.
+        acks_unsent: Counter,
+        /// Duplicate ACKs (RFC 5681, section 2).
+        dup_acks: Counter,
+        /// SACK blocks ignored because they name what was never sent, or what is acknowledged already.
+        sack_discards: Counter,
+        /// Reports of the peer's that it got something twice (DSACK, RFC 2883).
+        dsack_recv: Counter,
+    }
+}

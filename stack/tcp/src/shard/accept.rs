@@ -1,0 +1,270 @@
+//! How connections begin: the SYN, the cookie, the ACK that completes the handshake.
+
+use crate::config::UnknownFlow;
+use crate::control::{self, Control, Direction, Kind, L2Header, SynOptions};
+use crate::guard::cookie::Redeemed;
+use crate::guard::segment::{State, Tcb};
+use crate::guard::{is_before, isn};
+use crate::link::Transmit;
+use crate::packet::{Flags, FlowKey, Segment};
+use barewire_service::deadline::Watch;
+use barewire_service::service::Service;
+
+use super::wire::Nowhere;
+use super::{Arrival, Core, Port, new_interface};
+
+impl<S: Service> Core<'_, S> {
+    /// A segment for which there is neither a connection nor a TIME-WAIT record.
+    pub(super) fn unknown_flow_receives<T: Transmit>(
+        &mut self,
+        arrival: &Arrival,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        if self.caller.is_some() {
+            return self.stray_arrives(arrival, frame, port);
+        }
+        let segment = &arrival.segment;
+        let has = |flags| segment.flags.contains(flags);
+        if has(Flags::RST) {
+            self.counters.unknown_flow_ignored.increment();
+        } else if has(Flags::SYN) && !has(Flags::ACK) {
+            self.syn_arrives(arrival, frame, None, port);
+        } else if has(Flags::SYN) || !self.cookie_returns(arrival, frame, port) {
+            match self.config.unknown_flow {
+                UnknownFlow::Reset if self.flows.may_be_elsewhere(arrival.hash) => {
+                    self.counters.unknown_flow_elsewhere.increment();
+                }
+                UnknownFlow::Reset => self.reset_sender(segment, frame, port),
+                UnknownFlow::Ignore => self.counters.unknown_flow_ignored.increment(),
+            }
+        }
+    }
+
+    /// A SYN that may open a connection. If the flow was in TIME-WAIT, `old_snd_nxt` is where its
+    /// sequence numbers had got to.
+    pub(super) fn syn_arrives<T: Transmit>(
+        &mut self,
+        arrival: &Arrival,
+        frame: &[u8],
+        old_snd_nxt: Option<u32>,
+        port: &mut Port<'_, T>,
+    ) {
+        let segment = &arrival.segment;
+        if self.is_draining {
+            self.counters.listen_drops_draining.increment();
+            return;
+        }
+        if self.unused.is_empty() {
+            self.counters.listen_overflows.increment();
+            return;
+        }
+        let Ok(options) = SynOptions::of_segment(segment, frame) else {
+            self.counters.listen_drops_malformed.increment();
+            return;
+        };
+        if self.levels.syn_received >= self.config.half_open {
+            self.send_cookie(segment, frame, &options, port);
+            return;
+        }
+        // A copy of this SYN may have been answered with a cookie. Both answers must be the same.
+        let isn = match old_snd_nxt {
+            None if self.uses_cookies() => self.issue_cookie(segment, &options),
+            _ => self.choose_isn(&segment.flow, old_snd_nxt),
+        };
+        let l2 = L2Header::reflect(segment.l2(frame));
+        if let Some(index) = self.open(arrival, isn, &options, l2, port.link) {
+            self.ingress(index, segment.ip_packet(frame), port.transmit);
+            self.finish_turn(index, 0, port);
+        }
+    }
+
+    fn choose_isn(&self, flow: &FlowKey, old_snd_nxt: Option<u32>) -> u32 {
+        let isn = self.isns.choose(flow, self.now);
+        // RFC 6191, section 2: what follows must not be taken for the old connection's.
+        match old_snd_nxt.map(|old| old.wrapping_add(u32::from(u16::MAX) + 2)) {
+            Some(beyond) if is_before(isn, beyond) => beyond,
+            _ => isn,
+        }
+    }
+
+    /// Takes a connection for the flow of `arrival`, listening for the SYN that shall open it at `isn`.
+    fn open(
+        &mut self,
+        arrival: &Arrival,
+        isn: u32,
+        options: &SynOptions,
+        l2: L2Header,
+        link: u8,
+    ) -> Option<usize> {
+        let flow = arrival.segment.flow;
+        let irs = match arrival.segment.flags.contains(Flags::SYN) {
+            true => arrival.segment.seq,
+            false => arrival.segment.seq.wrapping_sub(1),
+        };
+        let tcb = Tcb {
+            snd_una: isn,
+            snd_nxt: isn,
+            rcv_nxt: irs.wrapping_add(1),
+            rcv_wnd: 0,
+            snd_wl1: irs,
+            snd_scale: options.window_scale.unwrap_or(0),
+            state: State::SynReceived,
+            ..Tcb::default()
+        };
+        let index = self.take_connection(flow, arrival.hash, tcb, l2, link)?;
+        self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
+        let socket = self.cold[index].slot.socket();
+        let listening = socket.listen(flow.local_port());
+        debug_assert!(listening.is_ok(), "a new socket can listen");
+        Some(index)
+    }
+
+    /// The handshake is complete.
+    pub(super) fn establish(&mut self, index: usize) {
+        self.counters.passive_opens.increment();
+        self.change_state(index, State::Open);
+        self.cold[index].watch = Watch::established(self.now, &self.config.deadlines);
+    }
+
+    /// The peer did not get the SYN|ACK, and asks again.
+    pub(super) fn repeat_syn_ack<T: Transmit>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        let Ok(options) = SynOptions::of_segment(segment, frame) else {
+            return;
+        };
+        let isn = self.hot[index].tcb.snd_una;
+        self.send_syn_ack(segment, frame, &options, isn, port);
+    }
+
+    fn send_cookie<T: Transmit>(
+        &mut self,
+        segment: &Segment,
+        frame: &[u8],
+        options: &SynOptions,
+        port: &mut Port<'_, T>,
+    ) {
+        self.counters.syncookies_sent.increment();
+        self.cookie_use.note(self.now);
+        let isn = self.issue_cookie(segment, options);
+        self.send_syn_ack(segment, frame, options, isn, port);
+    }
+
+    fn send_syn_ack<T: Transmit>(
+        &mut self,
+        segment: &Segment,
+        frame: &[u8],
+        options: &SynOptions,
+        isn: u32,
+        port: &mut Port<'_, T>,
+    ) {
+        let ip_header_len = if segment.flow.is_ipv6() { 40 } else { 20 };
+        let syn_ack = Control {
+            kind: Kind::Syn(SynOptions {
+                mss: (self.config.mtu - ip_header_len - 20) as u16,
+                // Our windows are not scaled, theirs may be.
+                window_scale: options.window_scale.map(|_| 0),
+                sack_permitted: options.sack_permitted,
+            }),
+            seq: isn,
+            ack: Some(segment.seq.wrapping_add(1)),
+            window: self.config.receive_buffer_bytes as u16,
+        };
+        let l2 = L2Header::reflect(segment.l2(frame));
+        self.send_control(&segment.flow, &l2, &syn_ack, port);
+    }
+
+    /// Whether a segment of an unknown flow completes a handshake that a cookie began; if so it was
+    /// dealt with.
+    fn cookie_returns<T: Transmit>(
+        &mut self,
+        arrival: &Arrival,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) -> bool {
+        if !self.uses_cookies() {
+            return false;
+        }
+        let segment = &arrival.segment;
+        let irs = segment.seq.wrapping_sub(1);
+        let isn = segment.ack.wrapping_sub(1);
+        let options = match self.cookies.redeem(&segment.flow, irs, isn, self.now) {
+            Redeemed::First(options) => options,
+            // It has overtaken the segment that brings the cookie back, and comes again.
+            Redeemed::Later => {
+                self.counters.syncookies_early.increment();
+                return true;
+            }
+            Redeemed::Foreign => {
+                self.counters.syncookies_failed.increment();
+                return false;
+            }
+        };
+        if self.is_draining {
+            self.counters.listen_drops_draining.increment();
+            return true;
+        }
+        let l2 = L2Header::reflect(segment.l2(frame));
+        let Some(index) = self.open(arrival, isn, &options, l2, port.link) else {
+            self.counters.syncookies_overflows.increment();
+            return true;
+        };
+        self.counters.syncookies_recv.increment();
+        self.replay_handshake(index, irs, options);
+        self.connection_receives(index, segment, frame, port);
+        true
+    }
+
+    /// Whether there may be peers that hold a cookie of ours.
+    fn uses_cookies(&self) -> bool {
+        self.config.half_open == 0 || self.cookie_use.is_recent(self.now)
+    }
+
+    fn issue_cookie(&self, segment: &Segment, options: &SynOptions) -> u32 {
+        self.cookies
+            .issue(&segment.flow, segment.seq, options, self.now)
+    }
+
+    /// Brings a new socket to where it would be if it had seen the SYN and sent the SYN|ACK.
+    fn replay_handshake(&mut self, index: usize, irs: u32, options: SynOptions) {
+        let syn = Control {
+            kind: Kind::Syn(options),
+            seq: irs,
+            ack: None,
+            window: 0,
+        };
+        let flow = self.hot[index].flow;
+        let mut packet = std::mem::take(&mut self.scratch.packet);
+        if let Some(len) =
+            control::write_packet(&mut packet, &self.local, &flow, Direction::FromPeer, &syn)
+        {
+            let mut frame = std::mem::take(&mut self.scratch.unseen);
+            let transmit = &mut Nowhere(&mut frame);
+            self.ingress(index, &packet[..len], transmit);
+            self.egress(index, transmit, 0);
+            self.scratch.unseen = frame;
+        }
+        self.scratch.packet = packet;
+    }
+
+    /// Answers a segment that belongs to no connection with an RST, unless there were too many.
+    pub(super) fn reset_sender<T: Transmit>(
+        &mut self,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        if !self.resets.permit(self.now) {
+            self.counters.rsts_skipped.increment();
+            return;
+        }
+        self.counters.out_rsts.increment();
+        let l2 = L2Header::reflect(segment.l2(frame));
+        self.send_control(&segment.flow, &l2, &Control::reset_for(segment), port);
+    }
+}

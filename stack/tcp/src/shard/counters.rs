@@ -1,0 +1,185 @@
+//! What a shard counts. Where Linux counts the same (`nstat`), the name is its name.
+
+use crate::guard::segment::Reason;
+
+barewire_service::counters! {
+    /// Connections and guards of one shard.
+    pub struct TcpCounters {
+        /// Connections in any state but TIME-WAIT.
+        connections: Gauge,
+        /// Connections in SYN-SENT.
+        syn_sent: Gauge,
+        /// Connections that can exist at once.
+        connections_max: Gauge,
+        /// Connections in SYN-RECEIVED.
+        syn_received: Gauge,
+        /// Connections in ESTABLISHED or CLOSE-WAIT.
+        established: Gauge,
+        /// Connections that we have closed and that are not at their end: FIN-WAIT-1, FIN-WAIT-2, CLOSING, LAST-ACK.
+        closing: Gauge,
+        /// Records of connections in TIME-WAIT.
+        time_wait: Gauge,
+        /// Records of connections in TIME-WAIT that can exist at once.
+        time_wait_max: Gauge,
+        /// Entries of the flow table: one for each connection and each record in TIME-WAIT.
+        flows: Gauge,
+        /// Entries that the flow table has room for.
+        flows_max: Gauge,
+        /// Connections that wait for a transmit slot, or for the others' turn.
+        deferred: Gauge,
+        /// Connections with a timer.
+        timers: Gauge,
+
+        /// Segments that were well-formed and for us.
+        in_segs: Counter,
+        /// Segments sent again.
+        retrans_segs: Counter,
+        /// Handshakes completed that a peer had begun.
+        passive_opens: Counter,
+        /// Connections that we began to open.
+        active_opens: Counter,
+        /// Connections that we did not get open: refused, or not answered in time.
+        attempt_fails: Counter,
+        /// Connections that another core began to open and whose answer arrived here.
+        handovers: Counter,
+        /// Answers to another core's SYN dropped because all connections were in use, or the shard drains.
+        handover_overflows: Counter,
+        /// Segments dropped because they did not answer our SYN.
+        syn_sent_drops: Counter,
+
+        /// SYNs dropped because all connections were in use.
+        listen_overflows: Counter,
+        /// SYNs dropped because the shard drains.
+        listen_drops_draining: Counter,
+        /// SYNs dropped for a malformed option.
+        listen_drops_malformed: Counter,
+        /// First SYNs that came again, and were answered again.
+        syn_retrans: Counter,
+        /// SYN cookies sent.
+        syncookies_sent: Counter,
+        /// Connections opened by a SYN cookie.
+        syncookies_recv: Counter,
+        /// Segments dropped because they had overtaken the one that brings a SYN cookie back.
+        syncookies_early: Counter,
+        /// ACKs for no connection that held no valid SYN cookie while cookies were in use.
+        syncookies_failed: Counter,
+        /// Valid SYN cookies dropped because all connections were in use.
+        syncookies_overflows: Counter,
+
+        /// Connections ended by the peer's RST.
+        estab_resets: Counter,
+        /// Half-open connections ended by the peer's RST.
+        embryonic_rsts: Counter,
+        /// RSTs sent, for any reason.
+        out_rsts: Counter,
+        /// RSTs not sent because there had been too many in the same second.
+        rsts_skipped: Counter,
+        /// Segments for no connection, dropped without an RST by configuration.
+        unknown_flow_ignored: Counter,
+        /// Segments for no connection of this shard, dropped because another one seems to have it.
+        unknown_flow_elsewhere: Counter,
+
+        /// Challenge ACKs sent (RFC 5961).
+        challenge_acks: Counter,
+        /// Challenge ACKs not sent because there had been too many.
+        challenge_acks_skipped: Counter,
+        /// RSTs dropped because they lay outside the window.
+        rst_out_of_window: Counter,
+        /// RSTs challenged because they lay in the window, but not at its left edge.
+        rst_challenge: Counter,
+        /// SYNs challenged because their flow had a connection.
+        syn_challenge: Counter,
+        /// Segments challenged because they acknowledged what was never sent.
+        ack_unsent: Counter,
+        /// Segments challenged because they acknowledged what had been acknowledged long ago.
+        ack_too_old: Counter,
+        /// Segments whose acknowledgment or window a newer one had overtaken; only their data was taken.
+        ack_overtaken: Counter,
+        /// Segments of which only the acknowledgment was taken, because our window was closed.
+        ack_only: Counter,
+        /// Segments dropped because they began behind the receive window.
+        beyond_window: Counter,
+        /// Segments dropped because their FIN lay behind the receive window.
+        fin_beyond_window: Counter,
+        /// Segments dropped because they carried data behind the peer's FIN.
+        data_after_fin: Counter,
+        /// ACKs dropped because they repeated what was known, while only a FIN was unacknowledged or the peer had little room.
+        ack_nothing_new: Counter,
+
+        /// Connections that send smaller packets because a router said that theirs were too big.
+        path_too_big: Counter,
+        /// Messages of routers that were for another shard.
+        path_too_big_forwarded: Counter,
+        /// Messages of routers about packets that were not on their way: their sequence number was not in flight.
+        path_too_big_out_of_window: Counter,
+        /// Messages of routers about flows that have no connection.
+        path_too_big_unknown_flow: Counter,
+        /// Messages of routers that named no smaller size than is in use, or one that no path may have.
+        path_too_big_no_news: Counter,
+        /// Messages of routers that were cut short, damaged or impossible.
+        path_too_big_malformed: Counter,
+        /// Messages of routers about packets of others.
+        path_too_big_foreign: Counter,
+        /// Messages of routers dropped because there had been too many.
+        path_too_big_skipped: Counter,
+        /// Connections that send smaller packets because long ones seemed to vanish (RFC 4821).
+        path_black_holes: Counter,
+
+        /// Connections that went to TIME-WAIT.
+        tw: Counter,
+        /// TIME-WAITs that a new connection of the same flow ended.
+        tw_recycled: Counter,
+        /// TIME-WAITs ended early because there were too many.
+        time_wait_overflow: Counter,
+        /// ACKs sent in TIME-WAIT.
+        tw_acks: Counter,
+        /// ACKs not sent in TIME-WAIT because there had been too many.
+        tw_acks_skipped: Counter,
+        /// RSTs ignored in TIME-WAIT (RFC 1337).
+        tw_rsts_ignored: Counter,
+
+        /// Half-open connections given up at their deadline.
+        half_open_timeouts: Counter,
+        /// Connections closed because no message came in time.
+        idle_timeouts: Counter,
+        /// Connections closed because a message's head took too long.
+        head_timeouts: Counter,
+        /// Connections closed because a message's body took too long.
+        body_timeouts: Counter,
+        /// Connections reset because the peer stopped reading.
+        send_timeouts: Counter,
+        /// Connections reset because the peer acknowledged nothing any more.
+        abort_on_timeout: Counter,
+        /// Connections forgotten because the peer did not end its side after we had.
+        close_timeouts: Counter,
+        /// Connections reset because their service said so.
+        aborts: Counter,
+
+        /// Received segments dropped because there was no slot to answer them.
+        rx_dropped_no_slot: Counter,
+        /// Times a connection had to wait for a transmit slot, or for the others' turn.
+        tx_deferred: Counter,
+        /// Times a zero-window probe had to be started because smoltcp had stopped its timer.
+        probe_restarts: Counter,
+    }
+}
+
+impl TcpCounters {
+    /// Counts a segment that a guard kept from smoltcp.
+    #[cold]
+    pub(crate) fn count(&self, reason: Reason) {
+        let counter = match reason {
+            Reason::RstOutOfWindow => &self.rst_out_of_window,
+            Reason::RstInWindow => &self.rst_challenge,
+            Reason::Syn => &self.syn_challenge,
+            Reason::AckAboveSndNxt => &self.ack_unsent,
+            Reason::AckTooOld => &self.ack_too_old,
+            Reason::BeyondWindow => &self.beyond_window,
+            Reason::FinBeyondWindow => &self.fin_beyond_window,
+            Reason::DataAfterFin => &self.data_after_fin,
+            Reason::NothingNew => &self.ack_nothing_new,
+            Reason::NoAnswer => &self.syn_sent_drops,
+        };
+        counter.increment();
+    }
+}

@@ -1,0 +1,359 @@
+//! From a batch of frames to the connections they belong to.
+
+use crate::connection::Hot;
+use crate::control::{self, Control, Direction, Kind, L2Header};
+use crate::guard::is_before;
+use crate::guard::segment::{State, Verdict};
+use crate::guard::time_wait;
+use crate::link::{Received, Transmit};
+use crate::packet::{self, Discard, Flags, Segment};
+use barewire_service::service::{End, Service};
+
+use smoltcp::socket::tcp;
+
+use super::wire::Wire;
+use super::{Arrival, BATCH_FRAMES, CHALLENGE_INTERVAL_MS, Core, Found, NO_CONNECTION, Port};
+use crate::smoltcp_time;
+
+impl<S: Service> Core<'_, S> {
+    pub(super) fn batch_arrives<R: Received, T: Transmit>(
+        &mut self,
+        received: &R,
+        link: u8,
+        transmit: &mut T,
+    ) {
+        let frames = received.len();
+        for start in (0..frames).step_by(BATCH_FRAMES) {
+            self.look_up(received, start..frames.min(start + BATCH_FRAMES));
+            let batch = std::mem::take(&mut self.batch);
+            for (at, arrival) in batch.iter().enumerate() {
+                let left = batch.len() - at - 1;
+                let mut port = Port {
+                    link,
+                    transmit,
+                    reserve: left,
+                };
+                self.segment_arrives(arrival, received.frame(arrival.frame as usize), &mut port);
+            }
+            self.batch = batch;
+            while let Some(message) = self.paths.next_heard() {
+                let mut port = Port {
+                    link,
+                    transmit,
+                    reserve: 0,
+                };
+                self.too_big_arrives(&message, true, &mut port);
+            }
+        }
+    }
+
+    /// Parses frames, finds their connections, and asks for what they will need.
+    fn look_up<R: Received>(&mut self, received: &R, frames: std::ops::Range<usize>) {
+        self.batch.clear();
+        for frame in frames {
+            match packet::parse(received.frame(frame), &self.local, self.config.checksums) {
+                Ok(segment) => {
+                    let hash = self.flows.hash(&segment.flow);
+                    self.flows.prefetch(hash);
+                    self.batch.push(Arrival {
+                        segment,
+                        frame: frame as u32,
+                        hash,
+                        connection: NO_CONNECTION,
+                    });
+                }
+                Err(Discard::NotTcp) => self.hear_icmp(received.frame(frame)),
+                Err(reason) => self.discards.count(reason),
+            }
+        }
+        self.counters.in_segs.add(self.batch.len() as u64);
+        for at in 0..self.batch.len() {
+            let Arrival { segment, hash, .. } = &self.batch[at];
+            if let Found::Connection(index) = self.find(&segment.flow, *hash) {
+                self.cold[index].prefetch();
+                self.batch[at].connection = index as u32;
+            }
+        }
+    }
+
+    fn segment_arrives<T: Transmit>(
+        &mut self,
+        arrival: &Arrival,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        let segment = &arrival.segment;
+        // smoltcp takes for granted that it may answer. What only acknowledges has no answer, and makes room.
+        if port.transmit.free_slots() == 0 && segment.sequence_len() > 0 {
+            self.counters.rx_dropped_no_slot.increment();
+            return;
+        }
+        let still_there = self
+            .hot
+            .get(arrival.connection as usize)
+            .is_some_and(|hot| hot.tcb.state != State::Free && hot.flow == segment.flow);
+        let found = match still_there {
+            true => Found::Connection(arrival.connection as usize),
+            false => self.find(&segment.flow, arrival.hash),
+        };
+        match found {
+            Found::Connection(index) => self.connection_receives(index, segment, frame, port),
+            Found::TimeWait(record) => self.time_wait_receives(record, arrival, frame, port),
+            Found::Nothing => self.unknown_flow_receives(arrival, frame, port),
+        }
+    }
+
+    /// SEGMENT ARRIVES for a connection (RFC 9293, section 3.10.7).
+    pub(super) fn connection_receives<T: Transmit>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        let hot = &self.hot[index];
+        match hot.tcb.judge(segment, self.config.mtu) {
+            Verdict::Pass => {
+                let packet = segment.ip_packet(frame);
+                self.advance(index, segment, frame, packet, port);
+            }
+            Verdict::PassOvertaken => {
+                self.counters.ack_overtaken.increment();
+                let (ack, window) = (hot.tcb.snd_una, hot.tcb.snd_wnd);
+                let mut copy = std::mem::take(&mut self.scratch.packet);
+                let packet = segment.ip_packet(frame);
+                if let Some(copy) = copy.get_mut(..packet.len()) {
+                    copy.copy_from_slice(packet);
+                    let tcp = segment.tcp_offset() - segment.ip_offset();
+                    copy[tcp + 8..tcp + 12].copy_from_slice(&ack.to_be_bytes());
+                    copy[tcp + 14..tcp + 16].copy_from_slice(&window.to_be_bytes());
+                    let mut segment = *segment;
+                    (segment.ack, segment.window) = (ack, window);
+                    self.advance(index, &segment, frame, copy, port);
+                }
+                self.scratch.packet = copy;
+            }
+            Verdict::PassAckOnly => {
+                self.counters.ack_only.increment();
+                self.take_ack_only(index, segment, frame, port);
+            }
+            Verdict::Reset => {
+                let end = match hot.tcb.state {
+                    State::SynSent => return self.refused(index),
+                    State::SynReceived => {
+                        self.counters.embryonic_rsts.increment();
+                        End::Refused
+                    }
+                    _ => {
+                        self.counters.estab_resets.increment();
+                        End::Reset
+                    }
+                };
+                self.end(index, end);
+            }
+            Verdict::Connect => self.syn_ack_arrives(index, segment, frame, port),
+            Verdict::RepeatSynAck => {
+                self.counters.syn_retrans.increment();
+                self.repeat_syn_ack(index, segment, frame, port);
+            }
+            Verdict::Challenge(reason) => {
+                self.counters.count(reason);
+                self.challenge(index, port);
+            }
+            Verdict::Refuse => self.reset_sender(segment, frame, port),
+            Verdict::Drop(reason) => self.counters.count(reason),
+        }
+    }
+
+    /// Lets a connection take a segment that has passed the guard, and do what follows from it.
+    ///
+    /// `packet` is what smoltcp sees of it.
+    fn advance<T: Transmit>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &[u8],
+        packet: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        let hot = &mut self.hot[index];
+        let is_acceptable = hot.tcb.is_acceptable(segment);
+        let is_next = segment.seq == hot.tcb.rcv_nxt && !hot.flags.is_waiting_to_send;
+        let fresh = match is_next && self.cold[index].slot.socket().recv_queue() == 0 {
+            true => segment.payload(frame),
+            false => &[],
+        };
+        // A segment that anybody could have sent does not say where the peer is.
+        if is_acceptable {
+            hot.link = port.link;
+            self.cold[index].l2.set_reflected(segment.l2(frame));
+        }
+        let state = self.ingress(index, packet, port.transmit);
+
+        let hot = &mut self.hot[index];
+        let mut acknowledged = 0;
+        if is_acceptable {
+            let tcb = &mut hot.tcb;
+            tcb.take_window(segment);
+            if is_before(tcb.snd_una, segment.ack) {
+                acknowledged = segment.ack.wrapping_sub(tcb.snd_una);
+                tcb.snd_una = segment.ack;
+            }
+        }
+        use tcp::State::{CloseWait, Closed, Closing, Established, LastAck, TimeWait};
+        hot.tcb.fin_received = matches!(state, CloseWait | Closing | LastAck | TimeWait | Closed);
+        if hot.tcb.state == State::SynReceived && matches!(state, Established | CloseWait) {
+            self.establish(index);
+        }
+        let says_nothing_new = segment.sequence_len() == 0
+            && state == Established
+            && !self.cold[index].wants_room
+            && !self.is_draining
+            && self.cold[index].slot.socket().send_queue() == 0;
+        match says_nothing_new {
+            true => self.note_progress(index, acknowledged, 0),
+            false => {
+                self.serve_turn(index, fresh, port);
+                self.finish_turn(index, acknowledged, port);
+            }
+        }
+    }
+
+    /// Lets a connection take nothing of a segment but what it acknowledges.
+    fn take_ack_only<T: Transmit>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        let Hot { flow, tcb, .. } = self.hot[index];
+        let segment = segment.as_bare_ack(tcb.rcv_nxt);
+        let ack = Control {
+            kind: Kind::Ack,
+            seq: segment.seq,
+            ack: Some(segment.ack),
+            window: segment.window,
+        };
+        let mut packet = std::mem::take(&mut self.scratch.packet);
+        let len = control::write_packet(&mut packet, &self.local, &flow, Direction::FromPeer, &ack);
+        let free_slots = port.transmit.free_slots();
+        if let Some(len) = len {
+            self.advance(index, &segment, frame, &packet[..len], port);
+        }
+        self.scratch.packet = packet;
+        let was_told = port.transmit.free_slots() != free_slots;
+        if !was_told && self.hot[index].tcb.state != State::Free && self.is_due_an_ack(index) {
+            self.send_ack(index, port);
+        }
+    }
+
+    /// Hands a packet to smoltcp.
+    pub(super) fn ingress<T: Transmit>(
+        &mut self,
+        index: usize,
+        packet: &[u8],
+        transmit: &mut T,
+    ) -> tcp::State {
+        let cold = &mut self.cold[index];
+        let mut wire = Wire {
+            received: Some(packet),
+            transmit,
+            l2: &cold.l2,
+            ack_seq: self.hot[index].tcb.acceptable_seq(),
+            spare: &mut self.scratch.spare,
+            mtu: self.config.mtu,
+            sent: None,
+        };
+        self.interface.poll_ingress_single(
+            smoltcp_time::at(self.now),
+            &mut wire,
+            &mut cold.slot.set,
+        );
+        let sent = wire.sent;
+        let state = cold.slot.socket().state();
+        if let Some(sent) = sent {
+            self.note_sent(index, &sent);
+        }
+        state
+    }
+
+    /// Sends a challenge ACK (RFC 5961), unless there were too many.
+    ///
+    /// It goes where the connection's segments go, not to who has sent this one: it holds both sequence
+    /// numbers, which a stranger on the link shall not learn.
+    fn challenge<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        match self.is_due_an_ack(index) && self.challenge_acks.permit(self.now) {
+            true => {
+                self.counters.challenge_acks.increment();
+                self.send_ack(index, port);
+            }
+            false => self.counters.challenge_acks_skipped.increment(),
+        }
+    }
+
+    /// Whether a connection has been sent no ACK of ours for a while.
+    fn is_due_an_ack(&self, index: usize) -> bool {
+        let hot = &self.hot[index];
+        let age_ms = self.now_ms().wrapping_sub(hot.challenge_at_ms);
+        !hot.flags.was_challenged || age_ms >= CHALLENGE_INTERVAL_MS
+    }
+
+    /// Tells the peer what has been received, and how much there is room for.
+    fn send_ack<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        let now_ms = self.now_ms();
+        let hot = &mut self.hot[index];
+        hot.flags.was_challenged = true;
+        hot.challenge_at_ms = now_ms;
+        let &mut Hot { flow, tcb, .. } = hot;
+        let ack = Control {
+            kind: Kind::Ack,
+            seq: tcb.acceptable_seq(),
+            ack: Some(tcb.rcv_nxt),
+            window: tcb.rcv_wnd,
+        };
+        let l2 = self.cold[index].l2;
+        self.send_control(&flow, &l2, &ack, port);
+    }
+
+    fn time_wait_receives<T: Transmit>(
+        &mut self,
+        record: u32,
+        arrival: &Arrival,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        let segment = &arrival.segment;
+        match self.time_waits.judge(record, segment) {
+            time_wait::Verdict::Recycle if self.caller.is_some() => {
+                self.reset_sender(segment, frame, port);
+            }
+            time_wait::Verdict::Recycle if !self.is_draining => {
+                let snd_nxt = self.time_waits.get(record).snd_nxt;
+                self.counters.tw_recycled.increment();
+                self.time_waits.remove(record);
+                self.unlist_time_wait(record, &segment.flow);
+                self.syn_arrives(arrival, frame, Some(snd_nxt), port);
+            }
+            time_wait::Verdict::Acknowledge if self.time_wait_acks.permit(self.now) => {
+                self.counters.tw_acks.increment();
+                if segment.flags.contains(Flags::FIN) {
+                    self.time_waits.restart(record, self.now);
+                }
+                let record = self.time_waits.get(record);
+                let ack = Control {
+                    kind: Kind::Ack,
+                    seq: record.snd_nxt,
+                    ack: Some(record.rcv_nxt),
+                    window: record.window,
+                };
+                let flow = record.flow;
+                self.send_control(&flow, &L2Header::reflect(segment.l2(frame)), &ack, port);
+            }
+            time_wait::Verdict::Acknowledge => self.counters.tw_acks_skipped.increment(),
+            time_wait::Verdict::IgnoreReset => self.counters.tw_rsts_ignored.increment(),
+            time_wait::Verdict::Recycle => self.counters.listen_drops_draining.increment(),
+            time_wait::Verdict::Ignore => {}
+        }
+    }
+}

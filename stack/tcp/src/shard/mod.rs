@@ -1,0 +1,641 @@
+//! One core's whole world: its links, its connections, its service.
+//!
+//! A shard does no I/O and reads no clock: [`Shard::poll`] is told what time it is, takes what the
+//! links have received, and leaves them what is to be sent. Given the same frames at the same times
+//! it does the same, so tests and simulations run it as fast as they can.
+//!
+//! ```text
+//!   poll ──▶ for each link: receive a batch
+//!               ├─ parse and look up all of it ─▶ prefetch the connections
+//!               └─ for each segment: guard ─▶ smoltcp ─▶ service ─▶ smoltcp ─▶ transmit slots
+//!        ──▶ those that had to wait for a slot
+//!        ──▶ those whose timer expired
+//!        ──▶ what the service wants opened
+//!        ──▶ for each link: flush
+//! ```
+//!
+//! Nothing is allocated after [`Shard::new`]. What a segment costs does not depend on the number of
+//! connections. One connection gets at most [`EGRESS_SEGMENTS_MAX`] segments per turn; the rest of the
+//! batch comes first.
+
+mod accept;
+mod connect;
+mod counters;
+mod egress;
+mod ingress;
+mod path;
+mod serve;
+mod timers;
+mod wire;
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use smoltcp::iface::{Config, Interface};
+use smoltcp::wire::HardwareAddress;
+
+use crate::config::{ConfigError, StackConfig};
+use crate::connection::{Cold, Hot};
+use crate::control::L2Header;
+use crate::flow::{FlowHash, FlowTable};
+use crate::guard::Secrets;
+use crate::guard::cookie::{CookieUse, SynCookies};
+use crate::guard::isn::IsnGenerator;
+use crate::guard::rate_limit::RateLimit;
+use crate::guard::segment::{State, Tcb};
+use crate::guard::time_wait::TimeWaits;
+use crate::link::{Link, Received};
+use crate::outbound::Outbound;
+use crate::packet::{DiscardCounters, FlowKey, Local, Segment};
+use crate::shared::Shared;
+use barewire_service::deadline::{Wait, Watch};
+use barewire_service::service::{End, Service};
+use barewire_service::time::{Duration, Instant};
+use barewire_service::timer::TimerWheel;
+
+use connect::Caller;
+use path::KnownPaths;
+use wire::{Nowhere, Wire};
+
+pub use counters::TcpCounters;
+
+/// One core's links, connections and service.
+pub struct Shard<'a, L, S: Service> {
+    links: Vec<L>,
+    core: Core<'a, S>,
+}
+
+/// What one [`Shard::poll`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// Frames received, of whatever kind.
+    pub frames: usize,
+    /// Frames are on their way, or wait for a slot: poll again soon, whatever else there is to do.
+    pub is_sending: bool,
+}
+
+impl<'a, L: Link, S: Service> Shard<'a, L, S> {
+    /// A shard that serves `local` with `service` over `links`.
+    ///
+    /// `buffers` are [`StackConfig::arena_bytes`] for the connections; what they hold does not matter.
+    /// `secrets` are the same for all shards of a server.
+    ///
+    /// # Errors
+    ///
+    /// If a number in `config` is out of bounds, or `buffers` are too small.
+    ///
+    /// # Panics
+    ///
+    /// If there are no links, or more than 256.
+    pub fn new(
+        config: StackConfig,
+        local: Local,
+        secrets: &Secrets,
+        links: Vec<L>,
+        service: S,
+        buffers: &'a mut [u8],
+        now: Instant,
+    ) -> Result<Self, ConfigError> {
+        assert!(
+            (1..=256).contains(&links.len()),
+            "a shard has 1 to 256 links"
+        );
+        let core = Core::new(config, local, secrets, service, buffers, now)?;
+        Ok(Shard { links, core })
+    }
+
+    /// Makes this shard one that calls: it accepts no connections, and opens those that its service
+    /// wants. Its [`Local`] must be one that calls, from the addresses and ports of `outbound`.
+    ///
+    /// # Panics
+    ///
+    /// If `outbound.shard` is not one of those that its ports were made for.
+    #[must_use]
+    pub fn calling(mut self, outbound: Outbound, secrets: &Secrets) -> Self {
+        let connections = self.core.hot.len();
+        self.core.caller = Some(Caller::new(outbound, secrets, connections));
+        self
+    }
+
+    /// Makes this shard number `shard` of those that tell each other what is in `shared`: it must be new.
+    ///
+    /// # Panics
+    ///
+    /// If `shared` was made for fewer shards.
+    #[must_use]
+    pub fn sharing(mut self, shared: Shared, shard: usize) -> Self {
+        self.core.paths.share(shared.paths, shard);
+        self.core.flows.share(shared.flows);
+        self.core.cookie_use = shared.cookies;
+        self
+    }
+
+    /// Processes what has arrived and what is due, and sends what follows from it.
+    ///
+    /// `now` must not go back.
+    pub fn poll(&mut self, now: Instant) -> Activity {
+        let Shard { links, core } = self;
+        core.now = now;
+        let mut frames = 0;
+        for (number, link) in links.iter_mut().enumerate() {
+            let (received, transmit) = link.receive(now);
+            if !received.is_empty() {
+                frames += received.len();
+                core.batch_arrives(received, number as u8, transmit);
+            }
+        }
+        core.hear_other_shards(links);
+        core.resume_waiting(links);
+        core.expire(links);
+        core.follow_service(links);
+        core.publish_levels();
+        let mut is_sending = !core.waiting.is_empty();
+        for link in links {
+            is_sending |= link.flush(now);
+        }
+        Activity { frames, is_sending }
+    }
+
+    /// When [`Shard::poll`] must be called again even if nothing arrives; `None` if there is no such
+    /// time.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        if !self.core.waiting.is_empty() {
+            return Some(now);
+        }
+        let time_wait = self.core.time_waits.next_at(now);
+        let wanted = self.core.caller.as_ref().and_then(|caller| caller.until);
+        [self.core.timers.next_at(), time_wait, wanted]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Tells the service the time of day. Call it before the first [`Shard::poll`], and then at least
+    /// once a second with traffic.
+    pub fn set_unix_time(&mut self, unix_time_s: u64) {
+        if self.core.unix_time_s != Some(unix_time_s) {
+            self.core.unix_time_s = Some(unix_time_s);
+            self.core.service.on_clock(unix_time_s);
+        }
+    }
+
+    /// Accepts nothing new from here on, closes the connections that wait for a message, and lets the
+    /// others end after the message they are in.
+    pub fn drain(&mut self, now: Instant) {
+        let Shard { links, core } = self;
+        core.now = now;
+        core.drain(links);
+        for link in links {
+            link.flush(now);
+        }
+    }
+
+    /// Number of connections, half-open ones included and those in TIME-WAIT not. A shard that drains
+    /// has drained when there are none.
+    pub fn connections(&self) -> usize {
+        self.core.hot.len() - self.core.unused.len()
+    }
+
+    /// Number of connections in TIME-WAIT.
+    pub fn time_waits(&self) -> usize {
+        self.core.time_waits.len()
+    }
+
+    /// Number of flows in the flow table: one for each connection and each TIME-WAIT.
+    pub fn flows(&self) -> usize {
+        self.core.flows.len()
+    }
+
+    /// Number of connections with a timer.
+    pub fn timers(&self) -> usize {
+        self.core.timers.len()
+    }
+
+    /// The descriptors that become readable when frames arrive; `None` if a link cannot wake anybody,
+    /// and the shard must not be waited for.
+    pub fn wake_fds(&self) -> Option<Vec<RawFd>> {
+        self.links.iter().map(Link::wake_fd).collect()
+    }
+
+    /// The links.
+    pub fn links(&self) -> &[L] {
+        &self.links
+    }
+
+    /// The links, for what a driver does with them beside [`Shard::poll`].
+    pub fn links_mut(&mut self) -> &mut [L] {
+        &mut self.links
+    }
+
+    /// The service.
+    pub fn service(&self) -> &S {
+        &self.core.service
+    }
+
+    /// The service, for what its owner does with it between polls.
+    pub fn service_mut(&mut self) -> &mut S {
+        &mut self.core.service
+    }
+
+    /// What was counted of connections and guards; shared with whoever reports it.
+    pub fn counters(&self) -> &Arc<TcpCounters> {
+        &self.core.counters
+    }
+
+    /// What was dropped before it was a segment; shared with whoever reports it.
+    pub fn discards(&self) -> &Arc<DiscardCounters> {
+        &self.core.discards
+    }
+}
+
+/// How many frames are looked up before the first of them is processed.
+const BATCH_FRAMES: usize = 64;
+
+/// How many segments one connection may send before the next one's turn.
+pub const EGRESS_SEGMENTS_MAX: usize = 16;
+
+/// The shortest retransmission timeout (RFC 6298, section 2.4), which smoltcp keeps to.
+const RTO_MIN_MS: u32 = 1_000;
+
+/// A connection gets at most one challenge ACK in this time, as on Linux.
+const CHALLENGE_INTERVAL_MS: u32 = 500;
+
+/// A shard without its links, so that a link can lend its halves while this works.
+struct Core<'a, S: Service> {
+    config: StackConfig,
+    local: Local,
+    service: S,
+    unix_time_s: Option<u64>,
+    is_draining: bool,
+    /// What time it is in this poll.
+    now: Instant,
+
+    hot: Vec<Hot>,
+    cold: Vec<Cold<'a, S::Connection>>,
+    unused: Vec<u32>,
+    levels: Levels,
+    /// Connections by index, then TIME-WAIT records by index + number of connections.
+    flows: FlowTable,
+    timers: TimerWheel,
+    /// The shortest time after which a connection with something in flight can need its timer.
+    timer_min: Duration,
+    time_waits: TimeWaits,
+    /// Connections with more to send than they were given slots for.
+    waiting: VecDeque<u32>,
+    /// What it takes to open connections; a shard that has it accepts none.
+    caller: Option<Caller>,
+
+    interface: Interface,
+    paths: KnownPaths,
+    isns: IsnGenerator,
+    cookies: SynCookies,
+    cookie_use: CookieUse,
+    resets: RateLimit,
+    challenge_acks: RateLimit,
+    time_wait_acks: RateLimit,
+
+    batch: Vec<Arrival>,
+    scratch: Scratch,
+    counters: Arc<TcpCounters>,
+    discards: Arc<DiscardCounters>,
+}
+
+/// How many connections are in which state.
+#[derive(Debug, Default)]
+struct Levels {
+    syn_sent: u32,
+    syn_received: u32,
+    open: u32,
+    closing: u32,
+}
+
+/// A segment between its look-up and its turn.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    segment: Segment,
+    frame: u32,
+    hash: FlowHash,
+    /// The connection found, if any, unless something earlier in the batch has changed that.
+    connection: u32,
+}
+
+const NO_CONNECTION: u32 = u32::MAX;
+
+/// Memory for what does not stay.
+struct Scratch {
+    /// Received bytes, one behind the other, when the ring has them in two pieces.
+    input: Box<[u8]>,
+    /// A reply whose place in the ring is in two pieces.
+    reply: Box<[u8]>,
+    /// A received packet that had to be changed, or was made up.
+    packet: Box<[u8]>,
+    /// A packet for which there was no slot after all.
+    spare: Box<[u8]>,
+    /// A frame that nobody shall see.
+    unseen: Box<[u8]>,
+}
+
+/// The link that is being served.
+struct Port<'p, T> {
+    link: u8,
+    transmit: &'p mut T,
+    /// Slots to leave for the rest of the batch.
+    reserve: usize,
+}
+
+/// What a flow belongs to.
+enum Found {
+    Connection(usize),
+    TimeWait(u32),
+    Nothing,
+}
+
+impl<'a, S: Service> Core<'a, S> {
+    fn new(
+        config: StackConfig,
+        local: Local,
+        secrets: &Secrets,
+        service: S,
+        buffers: &'a mut [u8],
+        now: Instant,
+    ) -> Result<Self, ConfigError> {
+        config.validate(S::REPLY_BYTES_MIN)?;
+        if buffers.len() < config.arena_bytes() {
+            return Err(ConfigError::ArenaTooSmall {
+                connections: config.connections,
+                wanted: config.arena_bytes(),
+                left: buffers.len(),
+            });
+        }
+        let connections = config.connections as usize;
+        let time_wait = config.time_wait as usize;
+        let pair_bytes = config.receive_buffer_bytes + config.send_buffer_bytes;
+        let cold = buffers
+            .chunks_exact_mut(pair_bytes)
+            .take(connections)
+            .map(|pair| {
+                let (receive, send) = pair.split_at_mut(config.receive_buffer_bytes);
+                Cold::new(receive, send)
+            })
+            .collect();
+        let counters = Arc::new(TcpCounters::default());
+        counters.connections_max.set(connections as u64);
+        counters.time_wait_max.set(time_wait as u64);
+        counters.flows_max.set((connections + time_wait) as u64);
+        let limit = |per_second| RateLimit::new(per_second, &secrets.rate_limit);
+        let bytes = |len: usize| vec![0; len].into_boxed_slice();
+        Ok(Core {
+            hot: std::iter::repeat_with(Hot::default)
+                .take(connections)
+                .collect(),
+            cold,
+            unused: (0..config.connections).rev().collect(),
+            levels: Levels::default(),
+            flows: FlowTable::new(connections + time_wait, words(&secrets.flow)),
+            timers: TimerWheel::new(connections, now),
+            timer_min: Duration::from_millis(u64::from(
+                RTO_MIN_MS.min(config.deadlines.user_timeout_ms),
+            )),
+            time_waits: TimeWaits::new(
+                time_wait,
+                Duration::from_millis(u64::from(config.time_wait_ms)),
+            ),
+            waiting: VecDeque::with_capacity(connections),
+            caller: None,
+            interface: new_interface(0, config.mtu, now),
+            paths: KnownPaths::new(secrets, config.mtu, now),
+            isns: IsnGenerator::new(&secrets.isn),
+            cookies: SynCookies::new(&secrets.cookie),
+            cookie_use: CookieUse::default(),
+            resets: limit(config.resets_per_second),
+            challenge_acks: limit(config.challenge_acks_per_second),
+            time_wait_acks: limit(config.time_wait_acks_per_second),
+            batch: Vec::with_capacity(BATCH_FRAMES),
+            scratch: Scratch {
+                input: bytes(config.receive_buffer_bytes),
+                reply: bytes(config.send_buffer_bytes),
+                packet: bytes(config.mtu),
+                spare: bytes(config.mtu),
+                unseen: bytes(L2Header::BYTES_MAX + config.mtu),
+            },
+            counters,
+            discards: Arc::default(),
+            unix_time_s: None,
+            is_draining: false,
+            now,
+            service,
+            local,
+            config,
+        })
+    }
+
+    fn now_ms(&self) -> u32 {
+        self.now.total_millis() as u32
+    }
+
+    /// Tells the levels that are not told where they change.
+    fn publish_levels(&self) {
+        self.counters.flows.set(self.flows.len() as u64);
+        self.counters.timers.set(self.timers.len() as u64);
+        self.counters.deferred.set(self.waiting.len() as u64);
+    }
+
+    /// What `flow` belongs to.
+    fn find(&self, flow: &FlowKey, hash: FlowHash) -> Found {
+        let connections = self.hot.len() as u32;
+        let index = self
+            .flows
+            .get(hash, |index| match index.checked_sub(connections) {
+                None => self.hot[index as usize].flow == *flow,
+                Some(record) => self.time_waits.get(record).flow == *flow,
+            });
+        match index {
+            None => Found::Nothing,
+            Some(index) => match index.checked_sub(connections) {
+                None => Found::Connection(index as usize),
+                Some(record) => Found::TimeWait(record),
+            },
+        }
+    }
+
+    /// Moves a connection from one state to another, and keeps the levels.
+    fn change_state(&mut self, index: usize, to: State) {
+        let from = std::mem::replace(&mut self.hot[index].tcb.state, to);
+        let levels = &mut self.levels;
+        let mut add = |state, count: u32| {
+            let level = match state {
+                State::Free => return,
+                State::SynSent => &mut levels.syn_sent,
+                State::SynReceived => &mut levels.syn_received,
+                State::Open => &mut levels.open,
+                State::Closing => &mut levels.closing,
+            };
+            *level = level.wrapping_add(count);
+        };
+        add(from, 1u32.wrapping_neg());
+        add(to, 1);
+        self.counters.syn_sent.set(u64::from(self.levels.syn_sent));
+        self.counters
+            .syn_received
+            .set(u64::from(self.levels.syn_received));
+        self.counters.established.set(u64::from(self.levels.open));
+        self.counters.closing.set(u64::from(self.levels.closing));
+    }
+
+    /// Takes an unused connection for `flow`, which is in no connection's hands. Its socket is new, and
+    /// its L2 header and its link are those of the first packet to the peer.
+    fn take_connection(
+        &mut self,
+        flow: FlowKey,
+        hash: FlowHash,
+        tcb: Tcb,
+        l2: L2Header,
+        link: u8,
+    ) -> Option<usize> {
+        let index = self.unused.pop()?;
+        let listed = self.flows.insert(hash, index);
+        debug_assert!(
+            listed.is_ok(),
+            "the flow table is smaller than what it lists"
+        );
+        let index = index as usize;
+        let hot = &mut self.hot[index];
+        let state = tcb.state;
+        *hot = Hot {
+            flow,
+            tcb: Tcb {
+                state: State::Free,
+                ..tcb
+            },
+            progress_at_ms: self.now.total_millis() as u32,
+            link,
+            flags: hot.flags.of_next_connection(),
+            ..Hot::default()
+        };
+        self.change_state(index, state);
+        self.counters
+            .connections
+            .set((self.hot.len() - self.unused.len()) as u64);
+        let watch = Watch::half_open(self.now, &self.config.deadlines);
+        let path = self.path_to(&flow);
+        self.cold[index].renew(l2, watch, path);
+        Some(index)
+    }
+
+    /// Forgets a connection that has come to its end.
+    fn end(&mut self, index: usize, end: End) {
+        if self.caller.is_some() {
+            self.end_call(index, end);
+            self.release_port(&self.hot[index].flow);
+        }
+        self.release(index);
+    }
+
+    /// Forgets a connection, without a word to the peer.
+    fn release(&mut self, index: usize) {
+        let flow = self.hot[index].flow;
+        let was_listed = self.flows.remove(self.flows.hash(&flow), index as u32);
+        debug_assert!(was_listed, "a connection was not in the flow table");
+        self.release_unlisted(index);
+    }
+
+    /// Forgets a connection that is not in the flow table.
+    fn release_unlisted(&mut self, index: usize) {
+        self.change_state(index, State::Free);
+        self.timers.cancel(index as u32);
+        self.unused.push(index as u32);
+        self.counters
+            .connections
+            .set((self.hot.len() - self.unused.len()) as u64);
+    }
+
+    /// Replaces a connection by a record in TIME-WAIT.
+    fn enter_time_wait(&mut self, index: usize) {
+        self.counters.tw.increment();
+        if self.time_waits.is_disabled() {
+            return self.end(index, End::Closed);
+        }
+        // The record keeps the port.
+        self.end_call(index, End::Closed);
+        self.release(index);
+        if self.time_waits.is_full()
+            && let Some((oldest, flow)) = self.time_waits.pop_oldest()
+        {
+            self.counters.time_wait_overflow.increment();
+            self.unlist_time_wait(oldest, &flow);
+        }
+        let Hot { flow, tcb, .. } = &self.hot[index];
+        let record = self
+            .time_waits
+            .insert(*flow, tcb.snd_nxt, tcb.rcv_nxt, tcb.rcv_wnd, self.now);
+        let listed = self
+            .flows
+            .insert(self.flows.hash(flow), self.hot.len() as u32 + record);
+        debug_assert!(
+            listed.is_ok(),
+            "the flow table is smaller than what it lists"
+        );
+        self.counters.time_wait.set(self.time_waits.len() as u64);
+    }
+
+    /// Takes a TIME-WAIT record that has ended from the flow table.
+    fn unlist_time_wait(&mut self, record: u32, flow: &FlowKey) {
+        let was_listed = self
+            .flows
+            .remove(self.flows.hash(flow), self.hot.len() as u32 + record);
+        debug_assert!(was_listed, "a TIME-WAIT record was not in the flow table");
+        self.release_port(flow);
+        self.counters.time_wait.set(self.time_waits.len() as u64);
+    }
+
+    fn drain<L: Link>(&mut self, links: &mut [L]) {
+        self.is_draining = true;
+        self.service.on_drain();
+        for index in 0..self.hot.len() {
+            if self.hot[index].tcb.state == State::SynSent {
+                self.hang_up(index);
+            } else if self.is_idle(index) {
+                let link = self.hot[index].link;
+                let transmit = links[usize::from(link)].transmit();
+                let mut port = Port {
+                    link,
+                    transmit,
+                    reserve: 0,
+                };
+                self.finish_turn(index, 0, &mut port);
+            }
+        }
+    }
+
+    /// Whether a connection waits for nothing but the first byte of a message.
+    fn is_idle(&mut self, index: usize) -> bool {
+        let cold = &mut self.cold[index];
+        self.hot[index].tcb.state == State::Open
+            && cold.watch.wait() == Wait::Message
+            && cold.slot.socket().recv_queue() == 0
+    }
+}
+
+fn new_interface(seed: u64, mtu: usize, now: Instant) -> Interface {
+    let mut config = Config::new(HardwareAddress::Ip);
+    config.random_seed = seed;
+    let mut device = Wire {
+        received: None,
+        transmit: &mut Nowhere(&mut []),
+        l2: &L2Header::default(),
+        ack_seq: 0,
+        spare: &mut [],
+        mtu,
+        sent: None,
+    };
+    let mut interface = Interface::new(config, &mut device, crate::smoltcp_time::at(now));
+    // Which addresses are served was decided when the packet was parsed.
+    interface.set_any_ip(true);
+    interface
+}
+
+fn words(key: &[u8; 16]) -> [u64; 2] {
+    let key = u128::from_le_bytes(*key);
+    [key as u64, (key >> 64) as u64]
+}

@@ -1,0 +1,193 @@
+//! What happens because nothing happened.
+
+use crate::connection::NEVER;
+use crate::control::{self, Control, Direction, Kind};
+use crate::guard::segment::State;
+use crate::link::{Link, Transmit};
+use barewire_service::deadline::{Wait, Watch};
+use barewire_service::service::{End, Service};
+use barewire_service::time::{Duration, Instant};
+
+use super::egress::unanswered_ms;
+use super::{Core, Port};
+use crate::smoltcp_time;
+
+impl<S: Service> Core<'_, S> {
+    /// Calls all connections whose timer has expired, and ends the TIME-WAITs that are over.
+    pub(super) fn expire<L: Link>(&mut self, links: &mut [L]) {
+        while let Some(index) = self.timers.pop_expired(self.now) {
+            let index = index as usize;
+            let link = self.hot[index].link;
+            let transmit = links[usize::from(link)].transmit();
+            self.timer_expires(
+                index,
+                &mut Port {
+                    link,
+                    transmit,
+                    reserve: 0,
+                },
+            );
+        }
+        while let Some((record, flow)) = self.time_waits.pop_expired(self.now) {
+            self.unlist_time_wait(record, &flow);
+        }
+    }
+
+    fn timer_expires<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        self.cold[index].timer_at = NEVER;
+        if let Some(wait) = self.watch_of(index).due(self.now) {
+            return self.deadline_passes(index, wait, port);
+        }
+        if self.now >= self.user_timeout_at(index).unwrap_or(NEVER) {
+            self.counters.abort_on_timeout.increment();
+            return self.abort(index, End::Silent, port);
+        }
+        self.suspect_path(index);
+        self.send_what_is_late(index, port);
+        self.finish_turn(index, 0, port);
+        if self.hot[index].tcb.state == State::Free {
+            return;
+        }
+        self.restart_probes(index, port);
+        // What was scheduled on the way here is the earliest that can be; say what it really is.
+        self.timers.cancel(index as u32);
+        self.cold[index].timer_at = NEVER;
+        let candidates = [
+            self.next_send_at(index),
+            self.watch_of(index).next_at(),
+            self.user_timeout_at(index),
+        ];
+        if let Some(at) = candidates.into_iter().flatten().min() {
+            self.call_at(index, at);
+        }
+    }
+
+    /// What a connection waits for.
+    ///
+    /// A peer that has not answered a retransmission cannot be told from one that did not get it, or
+    /// whose answer was lost; the user timeout has patience with both.
+    fn watch_of(&self, index: usize) -> Watch {
+        let tcb = &self.hot[index].tcb;
+        let watch = self.cold[index].watch;
+        match tcb.snd_wnd > 0 && unanswered_ms(self.silent_ms(index)) > 0 {
+            true => watch.without_send(),
+            false => watch,
+        }
+    }
+
+    /// When a connection will send without having been asked, at the latest.
+    fn next_send_at(&mut self, index: usize) -> Option<Instant> {
+        let cold = &mut self.cold[index];
+        let at = smoltcp_time::poll_at(&mut self.interface, self.now, &cold.slot.set)?;
+        let at_most = self.now + Duration::from_millis(u64::from(self.config.rto_max_ms));
+        cold.late_at = if at > at_most { at } else { NEVER };
+        Some(at.min(at_most))
+    }
+
+    /// If smoltcp wants to wait longer than `rto_max_ms`, it is told that this is over.
+    ///
+    /// It has backed its timeout off and is still waiting for the same time, so nothing was acknowledged
+    /// since; all that it can have in mind is to send again, or to probe.
+    fn send_what_is_late<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        let cold = &mut self.cold[index];
+        let late_at = std::mem::replace(&mut cold.late_at, NEVER);
+        if late_at != NEVER
+            && smoltcp_time::poll_at(&mut self.interface, self.now, &cold.slot.set) == Some(late_at)
+        {
+            self.send_next(index, late_at, port.transmit);
+        }
+    }
+
+    fn deadline_passes<T: Transmit>(&mut self, index: usize, wait: Wait, port: &mut Port<'_, T>) {
+        let counter = match wait {
+            Wait::Handshake => &self.counters.half_open_timeouts,
+            Wait::Message => &self.counters.idle_timeouts,
+            Wait::Head => &self.counters.head_timeouts,
+            Wait::Body => &self.counters.body_timeouts,
+            Wait::Send => &self.counters.send_timeouts,
+            Wait::Close => &self.counters.close_timeouts,
+        };
+        counter.increment();
+        match wait {
+            Wait::Message | Wait::Head | Wait::Body => {
+                self.tell_timeout(index);
+                match self.caller {
+                    None => {
+                        self.close(index);
+                        self.finish_turn(index, 0, port);
+                    }
+                    // What the peer would still send is of no use any more.
+                    Some(_) => self.abort(index, End::Closed, port),
+                }
+            }
+            Wait::Send => self.abort(index, End::Silent, port),
+            // Nobody is there who would care for an RST.
+            Wait::Handshake if self.hot[index].tcb.state == State::SynSent => {
+                self.unanswered(index);
+            }
+            Wait::Handshake | Wait::Close => self.end(index, End::Closed),
+        }
+    }
+
+    /// When the peer will have been silent for too long about what is in flight.
+    ///
+    /// One that has closed its window owes nothing, and has the send deadline.
+    fn user_timeout_at(&self, index: usize) -> Option<Instant> {
+        let tcb = &self.hot[index].tcb;
+        let owes_nothing = match tcb.state {
+            // Of a SYN that nobody answers the handshake's deadline decides.
+            State::SynSent => true,
+            State::SynReceived => false,
+            _ => tcb.snd_wnd == 0,
+        };
+        if tcb.snd_una == tcb.snd_nxt || owes_nothing {
+            return None;
+        }
+        let timeout_ms = self.config.deadlines.user_timeout_ms;
+        let left_ms = timeout_ms.saturating_sub(self.silent_ms(index));
+        Some(self.now + Duration::from_millis(u64::from(left_ms)))
+    }
+
+    /// For how long nothing of what is in flight was acknowledged.
+    pub(super) fn silent_ms(&self, index: usize) -> u32 {
+        let hot = &self.hot[index];
+        match hot.tcb.snd_una == hot.tcb.snd_nxt {
+            true => 0,
+            false => self.now_ms().wrapping_sub(hot.progress_at_ms),
+        }
+    }
+
+    /// When data is in flight and the peer closes its window, smoltcp's retransmission timer expires
+    /// without anything it may send, and no timer is left; if the ACK that opens the window again is
+    /// lost, both sides wait for ever. Hearing once more that the window is closed makes it probe.
+    fn restart_probes<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        let cold = &mut self.cold[index];
+        let hot = &self.hot[index];
+        let is_stuck = hot.tcb.snd_wnd == 0
+            && hot.tcb.state != State::SynReceived
+            && cold.slot.socket().send_queue() > 0
+            && smoltcp_time::poll_at(&mut self.interface, self.now, &cold.slot.set).is_none();
+        if !is_stuck {
+            return;
+        }
+        self.counters.probe_restarts.increment();
+        let flow = hot.flow;
+        let closed = Control {
+            kind: Kind::Ack,
+            seq: hot.tcb.rcv_nxt,
+            ack: Some(hot.tcb.snd_una),
+            window: 0,
+        };
+        let mut packet = std::mem::take(&mut self.scratch.packet);
+        if let Some(len) = control::write_packet(
+            &mut packet,
+            &self.local,
+            &flow,
+            Direction::FromPeer,
+            &closed,
+        ) {
+            self.ingress(index, &packet[..len], port.transmit);
+        }
+        self.scratch.packet = packet;
+    }
+}

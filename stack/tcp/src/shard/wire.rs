@@ -1,0 +1,201 @@
+//! The device that smoltcp sees: one received packet, and the link's free slots.
+
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::wire::checksum;
+
+use crate::control::L2Header;
+use crate::guard::is_before;
+use crate::link::Transmit;
+use crate::packet::Flags;
+
+/// A device for one call into smoltcp.
+pub(super) struct Wire<'w, T> {
+    /// The packet to receive, if any, from its IP header on.
+    pub received: Option<&'w [u8]>,
+    pub transmit: &'w mut T,
+    /// What goes in front of every packet sent.
+    pub l2: &'w L2Header,
+    /// The sequence number of bare ACKs.
+    ///
+    /// RFC 9293, section 3.10.7.4, has SND.NXT there. smoltcp has where its retransmission has got to,
+    /// which a peer that has received more must drop; two such ends acknowledge each other in vain.
+    pub ack_seq: u32,
+    /// Where a packet is written that has no slot, to be lost.
+    pub spare: &'w mut [u8],
+    /// Largest IP packet, in bytes.
+    pub mtu: usize,
+    /// What was sent. smoltcp sends at most one segment per call.
+    pub sent: Option<Sent>,
+}
+
+/// What a sent segment told the peer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub seq: u32,
+    pub ack: u32,
+    pub window: u16,
+    pub flags: Flags,
+    pub payload_len: u32,
+    /// Length of the IP packet.
+    pub packet_len: usize,
+}
+
+impl Sent {
+    #[inline]
+    fn of_packet(packet: &[u8]) -> Sent {
+        let tcp = &packet[ip_header_len(packet)..];
+        let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+        let tcp_header_len = usize::from(tcp[12] >> 4) * 4;
+        Sent {
+            seq: word(4),
+            ack: word(8),
+            window: u16::from_be_bytes([tcp[14], tcp[15]]),
+            flags: Flags(tcp[13]),
+            payload_len: (tcp.len() - tcp_header_len) as u32,
+            packet_len: packet.len(),
+        }
+    }
+
+    /// The sequence number behind the segment.
+    #[inline]
+    pub fn end(&self) -> u32 {
+        self.seq
+            .wrapping_add(self.payload_len)
+            .wrapping_add(u32::from(self.flags.contains(Flags::SYN)))
+            .wrapping_add(u32::from(self.flags.contains(Flags::FIN)))
+    }
+
+    #[inline]
+    fn is_bare_ack(&self) -> bool {
+        self.flags == Flags::ACK && self.payload_len == 0
+    }
+
+    /// Whether smoltcp may have more to send at once. It pushes or finishes with the last byte it
+    /// has, and sends a bare ACK only when there is nothing else.
+    #[inline]
+    pub fn may_be_followed(&self) -> bool {
+        self.payload_len > 0 && !self.flags.intersects(Flags::PSH | Flags::FIN)
+    }
+}
+
+/// Length of an IP header that smoltcp wrote, which has no options.
+#[inline]
+fn ip_header_len(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 6 { 40 } else { 20 }
+}
+
+/// Writes another sequence number into a finished packet (RFC 1624).
+#[cold]
+fn change_seq(packet: &mut [u8], seq: u32) {
+    let (_, tcp) = packet.split_at_mut(ip_header_len(packet));
+    let half = |tcp: &[u8], at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+    let old = [!half(tcp, 16), !half(tcp, 4), !half(tcp, 6)];
+    tcp[4..8].copy_from_slice(&seq.to_be_bytes());
+    let new = [half(tcp, 4), half(tcp, 6)];
+    let sum = !checksum::combine(&[old[0], old[1], old[2], new[0], new[1]]);
+    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+}
+
+pub(super) struct Arrival<'t>(&'t [u8]);
+
+pub(super) struct Departure<'t, T> {
+    transmit: &'t mut T,
+    l2: &'t L2Header,
+    ack_seq: u32,
+    spare: &'t mut [u8],
+    sent: &'t mut Option<Sent>,
+}
+
+impl<T: Transmit> Device for Wire<'_, T> {
+    type RxToken<'t>
+        = Arrival<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = Departure<'t, T>
+    where
+        Self: 't;
+
+    #[inline]
+    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Arrival<'_>, Departure<'_, T>)> {
+        let packet = self.received.take()?;
+        let departure = Departure {
+            transmit: self.transmit,
+            l2: self.l2,
+            ack_seq: self.ack_seq,
+            spare: self.spare,
+            sent: &mut self.sent,
+        };
+        Some((Arrival(packet), departure))
+    }
+
+    #[inline]
+    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Departure<'_, T>> {
+        Some(Departure {
+            transmit: self.transmit,
+            l2: self.l2,
+            ack_seq: self.ack_seq,
+            spare: self.spare,
+            sent: &mut self.sent,
+        })
+    }
+
+    #[inline]
+    fn capabilities(&self) -> DeviceCapabilities {
+        capabilities(self.mtu)
+    }
+}
+
+/// What an interface knows of the links: IP packets of at most `mtu`, whose checksums were verified
+/// when they were parsed and are to be made when they are sent.
+#[inline]
+pub(super) fn capabilities(mtu: usize) -> DeviceCapabilities {
+    let mut capabilities = DeviceCapabilities::default();
+    capabilities.medium = Medium::Ip;
+    capabilities.max_transmission_unit = mtu;
+    capabilities.checksum.ipv4 = Checksum::Tx;
+    capabilities.checksum.tcp = Checksum::Tx;
+    capabilities
+}
+
+impl RxToken for Arrival<'_> {
+    #[inline]
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, process: F) -> R {
+        process(self.0)
+    }
+}
+
+impl<T: Transmit> TxToken for Departure<'_, T> {
+    #[inline]
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
+        let slot = self.transmit.slot();
+        let packet = slot.and_then(|slot| self.l2.write(slot)?.get_mut(..len));
+        let Some(packet) = packet else {
+            return write(&mut self.spare[..len]);
+        };
+        let result = write(packet);
+        let mut sent = Sent::of_packet(packet);
+        if sent.is_bare_ack() && is_before(sent.seq, self.ack_seq) {
+            change_seq(packet, self.ack_seq);
+            sent.seq = self.ack_seq;
+        }
+        *self.sent = Some(sent);
+        self.transmit.commit(self.l2.len() + len);
+        result
+    }
+}
+
+/// Where a segment goes that the peer must not see.
+pub(super) struct Nowhere<'s>(pub &'s mut [u8]);
+
+impl Transmit for Nowhere<'_> {
+    fn free_slots(&self) -> usize {
+        1
+    }
+
+    fn slot(&mut self) -> Option<&mut [u8]> {
+        Some(self.0)
+    }
+
+    fn commit(&mut self, _: usize) {}
+}

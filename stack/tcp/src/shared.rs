@@ -1,0 +1,41 @@
+//! What the shards of a server tell each other: all of it atomics, nothing of it touched for a request.
+
+use std::sync::Arc;
+
+use crate::config::StackConfig;
+use crate::flow::LiveFlows;
+use crate::guard::Secrets;
+use crate::guard::cookie::CookieUse;
+use crate::path::Paths;
+use barewire_memory::OutOfMemory;
+
+/// One for all shards of a server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// How large packets may be that reach a peer.
+    pub(crate) paths: Paths,
+    /// Which flows have a connection or a TIME-WAIT record at any shard.
+    pub(crate) flows: Arc<LiveFlows>,
+    /// Whether there may be peers that hold a SYN cookie, whichever shard has sent it.
+    pub(crate) cookies: CookieUse,
+}
+
+impl Shared {
+    /// For so many shards, each made of `config` and `secrets`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for the table of live flows, which takes 4 to 8 bytes for each that there can be.
+    pub fn new(
+        config: &StackConfig,
+        secrets: &Secrets,
+        shards: usize,
+    ) -> Result<Shared, OutOfMemory> {
+        let flows = (config.connections as usize + config.time_wait as usize) * shards;
+        Ok(Shared {
+            paths: Paths::new(secrets, shards),
+            flows: Arc::new(LiveFlows::new(flows)?),
+            cookies: CookieUse::default(),
+        })
+    }
+}

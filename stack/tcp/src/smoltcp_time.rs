@@ -1,0 +1,21 @@
+//! smoltcp's time and ours: both count microseconds, but only ours is in signatures that others see.
+
+use barewire_service::time::Instant;
+use smoltcp::iface::{Interface, SocketSet};
+
+/// `at`, as smoltcp counts it.
+#[inline]
+pub(crate) fn at(at: Instant) -> smoltcp::time::Instant {
+    smoltcp::time::Instant::from_micros_const(at.total_micros())
+}
+
+/// When a socket of `sockets` has something to do; `None`: when it receives something.
+#[inline]
+pub(crate) fn poll_at(
+    interface: &mut Interface,
+    now: Instant,
+    sockets: &SocketSet<'_>,
+) -> Option<Instant> {
+    let due = interface.poll_at(at(now), sockets)?;
+    Some(Instant::from_micros(due.total_micros()))
+}

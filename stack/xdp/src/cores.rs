@@ -1,0 +1,287 @@
+//! One core: its thread, its queues, its memory, its shard.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::interface::Interface;
+use crate::redirect::{Mode, Redirect};
+use crate::worker::{self, WorkerConfig, WorkerCounters};
+use crate::xsk::{XskConfig, XskLink, ZeroCopy};
+use barewire_memory::{Arena, Pages};
+use barewire_service::clock::Clock;
+use barewire_service::counters::Samples;
+use barewire_service::lifecycle::{Lifecycle, Member};
+use barewire_service::service::Service;
+use barewire_tcp::config::StackConfig;
+use barewire_tcp::guard::Secrets;
+use barewire_tcp::link::Link;
+#[cfg(feature = "faults")]
+use barewire_tcp::link::faulty::{Faults, FaultyLink};
+use barewire_tcp::outbound::Outbound;
+use barewire_tcp::packet::Local;
+use barewire_tcp::shard::Shard;
+use barewire_tcp::shared::Shared;
+
+use crate::XdpError;
+use crate::plan::CorePlan;
+use barewire_service::cores::{self, CoreError};
+use barewire_service::stack::{CounterGroup, QueueTap};
+
+/// What all cores are told.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub interface: Interface,
+    pub mode: Mode,
+    pub xsk: XskConfig,
+    pub stack: StackConfig,
+    pub local: Local,
+    /// What is called, if nothing is served.
+    pub outbound: Option<Outbound>,
+    pub secrets: Secrets,
+    /// What the cores tell each other.
+    pub shared: Shared,
+    pub worker: WorkerConfig,
+    #[cfg(feature = "faults")]
+    pub faults: Option<(Faults, u64)>,
+}
+
+/// What a core has once it can serve.
+pub(super) struct Ready {
+    /// The socket of each queue.
+    pub sockets: Vec<(u32, OwnedFd)>,
+    pub report: Vec<String>,
+    pub counters: Vec<CounterGroup>,
+    pub taps: Vec<QueueTap>,
+}
+
+/// A core's thread. It keeps the program attached until it ends.
+pub(super) type Starting = cores::Starting<Ready, Arc<Redirect>, XdpError>;
+type Gate = cores::Gate<Ready, Arc<Redirect>, XdpError>;
+
+/// Starts a thread for each of `plans`; each makes its service itself.
+pub(super) fn spawn_all<S, F>(
+    plans: &[CorePlan],
+    common: &Common,
+    make_service: &F,
+    lifecycle: &Lifecycle,
+) -> Result<Vec<Starting>, XdpError>
+where
+    S: Service + 'static,
+    F: Fn(usize) -> S + Clone + Send + 'static,
+{
+    let spawn = |(index, plan): (usize, &CorePlan)| {
+        let member = lifecycle.enrol().map_err(failure(index))?;
+        let (plan, common, make_service) = (plan.clone(), common.clone(), make_service.clone());
+        Starting::spawn(format!("xdp/{}", plan.cpu), Some(plan.cpu), move |gate| {
+            serve(index, &plan, &common, member, || make_service(index), gate)
+        })
+        .map_err(failure(index))
+    };
+    plans.iter().enumerate().map(spawn).collect()
+}
+
+/// Waits until all of them are ready, or one of them cannot be.
+pub(super) fn wait_for_all(starting: &[Starting]) -> Result<Vec<Ready>, XdpError> {
+    let ready = |(index, starting): (usize, &Starting)| {
+        let died = || failure(index)(io::Error::other("its thread ended early"));
+        starting.wait().ok_or_else(died)?
+    };
+    starting.iter().enumerate().map(ready).collect()
+}
+
+/// The life of a core. Its error is what kept it from starting; what ended it later is inside.
+fn serve<S: Service>(
+    index: usize,
+    plan: &CorePlan,
+    common: &Common,
+    member: Member,
+    make_service: impl FnOnce() -> S,
+    gate: &Gate,
+) -> Result<Result<(), CoreError>, XdpError> {
+    let open = |&queue| XskLink::open(&common.interface, queue, common.mode, &common.xsk);
+    let links = plan
+        .queues
+        .iter()
+        .map(open)
+        .collect::<Result<Vec<_>, _>>()?;
+    let arena = Arena::new(common.stack.arena_bytes())?;
+    let worker_counters = Arc::new(WorkerCounters::default());
+
+    let mut sockets = Vec::new();
+    for (&queue, link) in plan.queues.iter().zip(&links) {
+        let socket = link.as_fd().try_clone_to_owned().map_err(failure(index))?;
+        sockets.push((queue, socket));
+    }
+    let report = report::<S>(index, plan, common, &links, arena.pages());
+    let tap = |(&queue, link): (&u32, &XskLink)| QueueTap {
+        queue,
+        tap: Arc::clone(link.tap()),
+    };
+    let taps = plan.queues.iter().zip(&links).map(tap).collect();
+    let mut counters = vec![group(index, None, "worker", worker_counters.clone())];
+    for (&queue, link) in plan.queues.iter().zip(&links) {
+        counters.push(group(index, Some(queue), "link", link.shared_counters()));
+        let kernel_statistics = Arc::new(link.kernel_statistics());
+        counters.push(group(index, Some(queue), "xsk", kernel_statistics));
+    }
+    let core = Prepared {
+        index,
+        common,
+        member,
+        arena,
+        worker_counters,
+        ready: Ready {
+            sockets,
+            report,
+            counters,
+            taps,
+        },
+    };
+    #[cfg(feature = "faults")]
+    if let Some((faults, seed)) = common.faults {
+        let spoil = |(link, &queue)| FaultyLink::new(link, faults, seed ^ u64::from(queue));
+        let links: Vec<_> = links.into_iter().zip(&plan.queues).map(spoil).collect();
+        let mut core = core;
+        for (&queue, link) in plan.queues.iter().zip(&links) {
+            let counters = link.fault_counters().clone();
+            let groups = &mut core.ready.counters;
+            groups.push(group(index, Some(queue), "faults", counters));
+        }
+        return core.serve(links, make_service, gate);
+    }
+    core.serve(links, make_service, gate)
+}
+
+/// A core that has everything but its shard.
+struct Prepared<'c> {
+    index: usize,
+    common: &'c Common,
+    member: Member,
+    arena: Arena,
+    worker_counters: Arc<WorkerCounters>,
+    ready: Ready,
+}
+
+impl Prepared<'_> {
+    /// Makes the shard, says that the core is ready, and serves when it is told to.
+    fn serve<L: Link, S: Service>(
+        mut self,
+        links: Vec<L>,
+        make_service: impl FnOnce() -> S,
+        gate: &Gate,
+    ) -> Result<Result<(), CoreError>, XdpError> {
+        let Common {
+            stack,
+            local,
+            outbound,
+            secrets,
+            shared,
+            worker,
+            ..
+        } = self.common.clone();
+        let now = Clock::new().now();
+        let arena = &mut self.arena;
+        let service = make_service();
+        let shard = Shard::new(stack, local, &secrets, links, service, arena, now)?;
+        let mut shard = shard.sharing(shared, self.index);
+        if let Some(outbound) = outbound {
+            let outbound = Outbound {
+                shard: self.index,
+                ..outbound
+            };
+            shard = shard.calling(outbound, &secrets);
+        }
+        let (tcp, discards) = (shard.counters().clone(), shard.discards().clone());
+        let counters = &mut self.ready.counters;
+        counters.push(group(self.index, None, "tcp", tcp));
+        counters.push(group(self.index, None, "discards", discards));
+
+        let Some(_attached) = gate.ready(self.ready) else {
+            return Ok(Ok(()));
+        };
+        Ok(worker::run(
+            shard,
+            worker,
+            self.member,
+            self.worker_counters,
+        ))
+    }
+}
+
+/// An error of the kernel's on core `core`.
+fn failure(core: usize) -> impl FnOnce(io::Error) -> XdpError {
+    move |source| XdpError::Core { core, source }
+}
+
+fn group(
+    core: usize,
+    queue: Option<u32>,
+    part: &'static str,
+    counters: Arc<dyn Samples>,
+) -> CounterGroup {
+    CounterGroup {
+        core: Some(core),
+        queue,
+        part,
+        counters,
+    }
+}
+
+/// What the core got, a line for each queue, and what it took and why.
+fn report<S: Service>(
+    index: usize,
+    plan: &CorePlan,
+    common: &Common,
+    links: &[XskLink],
+    arena: Pages,
+) -> Vec<String> {
+    let core = format!("core {index} (CPU {})", plan.cpu);
+    let mut lines = Vec::new();
+    let mut frame_memory = 0;
+    for (queue, link) in plan.queues.iter().zip(links) {
+        let got = link.outcome();
+        let copying = match (got.zero_copy, common.mode, common.xsk.zero_copy) {
+            (true, ..) => "zero-copy".to_owned(),
+            (false, _, ZeroCopy::Off) => "copy (as asked)".to_owned(),
+            (false, Mode::Generic, _) => "copy (generic mode)".to_owned(),
+            (false, Mode::Native, _) => {
+                format!(
+                    "copy (driver {} has no zero-copy here)",
+                    common.interface.driver
+                )
+            }
+        };
+        let pages = if got.huge_pages { "huge" } else { "normal" };
+        lines.push(format!(
+            "{core}: queue {queue}: {mode} mode, {copying}, {frames} frames of {bytes} bytes on {pages} pages",
+            mode = common.mode,
+            frames = got.frames,
+            bytes = got.frame_bytes,
+        ));
+        frame_memory += got.frames as usize * got.frame_bytes as usize;
+    }
+    let stack = &common.stack;
+    let pages = match arena {
+        Pages::Huge(_) => "huge",
+        Pages::Normal => "normal",
+    };
+    let buffers = stack.arena_bytes();
+    let tables = stack.memory_bytes(size_of::<S::Connection>()) - buffers;
+    lines.push(format!(
+        "{core}: {total} of memory: {buffers} on {pages} pages for the buffers of {connections} connections \
+         ({receive} + {send} bytes each), {tables} for connection tables, {frames} for frames",
+        total = mib(buffers + tables + frame_memory),
+        buffers = mib(buffers),
+        connections = stack.connections,
+        receive = stack.receive_buffer_bytes,
+        send = stack.send_buffer_bytes,
+        tables = mib(tables),
+        frames = mib(frame_memory),
+    ));
+    lines
+}
+
+fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,1 @@
+../../../../xdp-prog/src/contract.rs

@@ -1,0 +1,462 @@
+//! The committed program, loaded into the running kernel and shown one frame at a time.
+//!
+//! These need root; without it they say that they are skipped.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use aya::programs::{TestRun, TestRunOptions};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::*;
+use barewire_tcp::packet::{self, ChecksumPolicy, Discard, Local};
+use barewire_tcp::testing::icmp;
+
+const OUR_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const OUR_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
+const PORT: u16 = 8080;
+const XDP_PASS: u32 = 2;
+
+fn targets() -> Targets {
+    Targets {
+        addresses: vec![OUR_V4.into(), OUR_V6.into()],
+        ports: vec![PORT..=PORT],
+    }
+}
+
+/// The program in the kernel, or `None` and a word about it where it may not be loaded.
+fn load(targets: &Targets) -> Option<Redirect> {
+    match Redirect::load(targets, 1) {
+        Ok(redirect) => Some(redirect),
+        Err(error @ RedirectError::Privileges { .. }) => {
+            eprintln!("SKIPPED: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+impl Redirect {
+    /// Runs the program on `frame` and returns which counter it moved.
+    fn verdict_on(&mut self, frame: &[u8]) -> Verdict {
+        let before = self.verdicts().samples();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ..Default::default()
+        };
+        let action = self
+            .program()
+            .unwrap()
+            .test_run(options)
+            .unwrap()
+            .return_value;
+        assert_eq!(action, XDP_PASS, "no queue has a socket here");
+        let after = self.verdicts().samples();
+        let moved: Vec<_> = (0..)
+            .zip(before.iter().zip(&after))
+            .filter(|(_, (b, a))| a.value != b.value)
+            .collect();
+        assert_eq!(moved.len(), 1, "one frame, one verdict");
+        assert_eq!(moved[0].1.1.value, moved[0].1.0.value + 1);
+        Verdict::ALL[moved[0].0]
+    }
+}
+
+/// A frame to us on the served port, of which a test changes one thing.
+#[derive(Debug, Clone)]
+struct Frame {
+    destination_mac: [u8; 6],
+    tags: Vec<[u8; 4]>,
+    ethertype: u16,
+    ip: Vec<u8>,
+    rest: Vec<u8>,
+}
+
+impl Frame {
+    fn ipv4() -> Self {
+        let mut ip = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 77, 0, 1];
+        ip.extend(OUR_V4.octets());
+        Frame {
+            destination_mac: [2, 0, 0, 0, 0, 2],
+            tags: vec![],
+            ethertype: 0x0800,
+            ip,
+            rest: tcp(PORT),
+        }
+    }
+
+    fn ipv6() -> Self {
+        let mut ip = vec![0x60, 0, 0, 0, 0, 20, 6, 64];
+        ip.extend(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1).octets());
+        ip.extend(OUR_V6.octets());
+        Frame {
+            ip,
+            ethertype: 0x86dd,
+            ..Frame::ipv4()
+        }
+    }
+
+    fn both() -> [Self; 2] {
+        [Self::ipv4(), Self::ipv6()]
+    }
+
+    fn tag(mut self, tag: [u8; 4]) -> Self {
+        self.tags.push(tag);
+        self
+    }
+
+    /// Overwrites bytes of the IP header.
+    fn ip(mut self, at: usize, bytes: &[u8]) -> Self {
+        self.ip[at..at + bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    /// Appends `words` of IPv4 options.
+    fn options(mut self, words: u8) -> Self {
+        self.ip[0] += words;
+        self.ip[3] += words * 4;
+        self.ip.extend(vec![1; usize::from(words) * 4]);
+        self
+    }
+
+    fn port(mut self, port: u16) -> Self {
+        self.rest = tcp(port);
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut frame = self.destination_mac.to_vec();
+        frame.extend([2, 0, 0, 0, 0, 1]);
+        frame.extend(self.tags.concat());
+        frame.extend(self.ethertype.to_be_bytes());
+        frame.extend(&self.ip);
+        frame.extend(&self.rest);
+        frame
+    }
+}
+
+/// A SYN to `port`.
+fn tcp(port: u16) -> Vec<u8> {
+    let mut tcp = vec![0x9c, 0x40];
+    tcp.extend(port.to_be_bytes());
+    tcp.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    tcp
+}
+
+const VLAN_7: [u8; 4] = [0x81, 0, 0, 7];
+
+#[test]
+fn served_tcp_is_taken_whatever_its_headers_look_like() {
+    let Some(mut redirect) = load(&targets()) else {
+        return;
+    };
+    for frame in Frame::both() {
+        assert_eq!(redirect.verdict_on(&frame.bytes()), Verdict::NoSocket);
+        assert_eq!(
+            redirect.verdict_on(&frame.clone().tag(VLAN_7).bytes()),
+            Verdict::NoSocket
+        );
+    }
+    for words in 1..=10 {
+        let frame = Frame::ipv4().options(words);
+        assert_eq!(
+            redirect.verdict_on(&frame.bytes()),
+            Verdict::NoSocket,
+            "{words} words of options"
+        );
+        assert_eq!(
+            redirect.verdict_on(&frame.tag(VLAN_7).bytes()),
+            Verdict::NoSocket
+        );
+    }
+}
+
+#[test]
+fn everything_else_is_passed_for_a_reason() {
+    let Some(mut redirect) = load(&targets()) else {
+        return;
+    };
+    let mut expect = |verdict: Verdict, frame: Frame| {
+        assert_eq!(redirect.verdict_on(&frame.bytes()), verdict, "{frame:?}");
+        if frame.tags.is_empty() && frame.ethertype != 0x0806 {
+            let tagged = frame.tag(VLAN_7);
+            assert_eq!(redirect.verdict_on(&tagged.bytes()), verdict, "{tagged:?}");
+        }
+    };
+    expect(
+        Verdict::NotIp,
+        Frame {
+            ethertype: 0x0806,
+            ..Frame::ipv4()
+        },
+    );
+    for frame in Frame::both() {
+        expect(Verdict::NotIp, frame.clone().tag(VLAN_7).tag(VLAN_7));
+        expect(Verdict::NotIp, frame.clone().tag([0x88, 0xa8, 0, 7]));
+        expect(Verdict::OtherPort, frame.clone().port(22));
+        expect(Verdict::OtherPort, frame.clone().port(PORT ^ 1));
+        expect(Verdict::OtherPort, frame.clone().port(PORT ^ 64));
+        expect(
+            Verdict::GroupAddressed,
+            Frame {
+                destination_mac: [0xff; 6],
+                ..frame.clone()
+            },
+        );
+        expect(
+            Verdict::GroupAddressed,
+            Frame {
+                destination_mac: [1, 0, 0x5e, 0, 0, 1],
+                ..frame
+            },
+        );
+    }
+
+    for udp_or_icmp in [17, 1] {
+        expect(Verdict::NotTcp, Frame::ipv4().ip(9, &[udp_or_icmp]));
+    }
+    for fragment in [[0x20, 0], [0x20, 1], [0, 1], [0x1f, 0xff]] {
+        expect(Verdict::Fragment, Frame::ipv4().ip(6, &fragment));
+    }
+    expect(Verdict::OtherAddress, Frame::ipv4().ip(16, &[10, 77, 0, 3]));
+    // An unused slot of the address table is not an address.
+    expect(Verdict::OtherAddress, Frame::ipv4().ip(16, &[0; 4]));
+    expect(Verdict::Malformed, Frame::ipv4().ip(0, &[0x44]));
+    expect(Verdict::Malformed, Frame::ipv4().ip(0, &[0x65]));
+
+    for udp_or_icmp in [17, 58, 59] {
+        expect(Verdict::NotTcp, Frame::ipv6().ip(6, &[udp_or_icmp]));
+    }
+    for extension in [0, 43, 50, 51, 60, 135, 139, 140] {
+        expect(Verdict::ExtensionHeader, Frame::ipv6().ip(6, &[extension]));
+    }
+    expect(Verdict::Fragment, Frame::ipv6().ip(6, &[44]));
+    expect(Verdict::OtherAddress, Frame::ipv6().ip(39, &[3]));
+    expect(Verdict::OtherAddress, Frame::ipv6().ip(24, &[0; 16]));
+    expect(Verdict::Malformed, Frame::ipv6().ip(0, &[0x40]));
+}
+
+/// The message of a router about a packet that [`Frame`]'s server sent to its client.
+fn too_big(frame: &Frame, source_port: u16) -> Vec<u8> {
+    let mut sent = frame.clone();
+    let (source, destination) = match frame.ethertype {
+        0x0800 => (12..16, 16..20),
+        _ => (8..24, 24..40),
+    };
+    sent.ip[source.clone()].copy_from_slice(&frame.ip[destination.clone()]);
+    sent.ip[destination].copy_from_slice(&frame.ip[source]);
+    sent.rest = tcp(40_000);
+    sent.rest[..2].copy_from_slice(&source_port.to_be_bytes());
+    let router = match frame.ethertype {
+        0x0800 => IpAddr::from([192, 0, 2, 1]),
+        _ => "2001:db8::1".parse().unwrap(),
+    };
+    icmp::too_big(&sent.bytes(), router, 1_300, sent.ip.len() + 8)
+}
+
+#[test]
+fn routers_are_heard_about_what_the_server_sent_and_nothing_else() {
+    let Some(mut redirect) = load(&targets()) else {
+        return;
+    };
+    for frame in Frame::both() {
+        for frame in [frame.clone(), frame.clone().tag(VLAN_7)] {
+            let good = too_big(&frame, PORT);
+            assert_eq!(redirect.verdict_on(&good), Verdict::NoSocket, "{frame:?}");
+            let ip = 14 + 4 * frame.tags.len();
+            let icmp = ip + frame.ip.len();
+            // Another port's, that is another program's.
+            let other = too_big(&frame, PORT ^ 1);
+            assert_eq!(redirect.verdict_on(&other), Verdict::NotTcp, "{frame:?}");
+            // Any other type or code, another protocol quoted, to or about another address, and a
+            // quote with options or of another version.
+            let about = if frame.ip.len() == 20 { 12 } else { 8 };
+            let protocol = if frame.ip.len() == 20 { 9 } else { 6 };
+            let to = if frame.ip.len() == 20 { 16 } else { 24 };
+            for at in [
+                icmp,
+                icmp + 8,
+                icmp + 8 + protocol,
+                icmp + 8 + about,
+                ip + to,
+            ] {
+                let mut changed = good.clone();
+                changed[at] ^= 0x10;
+                assert_eq!(
+                    redirect.verdict_on(&changed),
+                    Verdict::NotTcp,
+                    "{at} of {frame:?}"
+                );
+            }
+            // The port is the last that is looked at.
+            for len in 14..icmp + 8 + frame.ip.len() + 4 {
+                assert_eq!(
+                    redirect.verdict_on(&good[..len]),
+                    Verdict::Malformed,
+                    "{len}"
+                );
+            }
+        }
+    }
+    let unreachable = {
+        let mut message = too_big(&Frame::ipv4(), PORT);
+        message[14 + 20 + 1] = 3;
+        message
+    };
+    assert_eq!(redirect.verdict_on(&unreachable), Verdict::NotTcp);
+}
+
+#[test]
+fn a_frame_cut_anywhere_before_its_destination_port_is_passed() {
+    let Some(mut redirect) = load(&targets()) else {
+        return;
+    };
+    for frame in [
+        Frame::ipv4(),
+        Frame::ipv6(),
+        Frame::ipv4().options(3).tag(VLAN_7),
+        Frame::ipv6().tag(VLAN_7),
+    ] {
+        let bytes = frame.bytes();
+        let port_end = bytes.len() - frame.rest.len() + 4;
+        // The kernel hands a test run at least an Ethernet header.
+        for len in 14..port_end {
+            assert_eq!(
+                redirect.verdict_on(&bytes[..len]),
+                Verdict::Malformed,
+                "{len} bytes of {frame:?}"
+            );
+        }
+        assert_eq!(redirect.verdict_on(&bytes[..port_end]), Verdict::NoSocket);
+    }
+}
+
+#[test]
+fn ports_and_addresses_are_served_to_the_last_of_them() {
+    let addresses: Vec<IpAddr> = (1..=8)
+        .flat_map(|n| {
+            [
+                Ipv4Addr::new(10, 77, 0, n).into(),
+                Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, n.into()).into(),
+            ]
+        })
+        .collect();
+    let ports = vec![1..=1, 63..=64, 32_768..=60_999, 65_535..=65_535];
+    let Some(mut redirect) = load(&Targets {
+        addresses,
+        ports: ports.clone(),
+    }) else {
+        return;
+    };
+    for n in 0..=9 {
+        for frame in [Frame::ipv4().ip(19, &[n]), Frame::ipv6().ip(39, &[n])] {
+            for port in [
+                0, 1, 2, 62, 63, 64, 65, 32_767, 32_768, 50_000, 60_999, 61_000, 65_534, 65_535,
+            ] {
+                let expected = match (
+                    (1..=8).contains(&n),
+                    ports.iter().any(|range| range.contains(&port)),
+                ) {
+                    (false, _) => Verdict::OtherAddress,
+                    (true, false) => Verdict::OtherPort,
+                    (true, true) => Verdict::NoSocket,
+                };
+                assert_eq!(
+                    redirect.verdict_on(&frame.clone().port(port).bytes()),
+                    expected,
+                    "{n} {port}"
+                );
+            }
+        }
+    }
+}
+
+/// The program and the stack's parser read the same frames the same way: what the stack would serve
+/// is redirected, and what is redirected the stack would at most find broken, never another's.
+#[test]
+fn the_program_agrees_with_the_parser_on_any_frame() {
+    let Some(mut redirect) = load(&targets()) else {
+        return;
+    };
+    let local = Local::new(&targets().addresses, &[PORT]).unwrap();
+    let original = prop_oneof![
+        Just(Frame::ipv4().bytes()),
+        Just(Frame::ipv6().bytes()),
+        (1..=10u8).prop_map(|words| Frame::ipv4().options(words).tag(VLAN_7).bytes()),
+        Just(Frame::ipv6().tag(VLAN_7).bytes()),
+    ];
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    let strategy = (
+        original,
+        changes,
+        prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    );
+    let mut runner = TestRunner::deterministic();
+    let (mut taken, mut passed) = (0, 0);
+    for _ in 0..20_000 {
+        let (mut frame, changes, cut) = strategy.new_tree(&mut runner).unwrap().current();
+        for (at, byte) in changes {
+            let at = at.index(frame.len());
+            frame[at] = byte;
+        }
+        if let Some(cut) = cut {
+            frame.truncate(14 + cut.index(frame.len() - 14));
+        }
+        let parsed = packet::parse(&frame, &local, ChecksumPolicy::Trust);
+        if redirect.verdict_on(&frame) == Verdict::NoSocket {
+            taken += 1;
+            let foreign = [
+                Discard::NotIp,
+                Discard::NotTcp,
+                Discard::Fragment,
+                Discard::NotLocalAddress,
+                Discard::NotLocalPort,
+            ];
+            assert!(
+                !foreign
+                    .iter()
+                    .any(|&reason| parsed.as_ref().err() == Some(&reason)),
+                "{parsed:?} {frame:02x?}"
+            );
+        } else {
+            passed += 1;
+            assert!(parsed.is_err(), "the stack would have served {frame:02x?}");
+        }
+    }
+    assert!(
+        taken > 1_000 && passed > 1_000,
+        "{taken} taken, {passed} passed: too much alike to prove anything"
+    );
+}
+
+#[test]
+fn targets_that_cannot_be_served_are_refused_before_anything_is_touched() {
+    let refusal = |targets: Targets| Redirect::load(&targets, 1).err().unwrap();
+    let none = Targets {
+        addresses: vec![],
+        ..targets()
+    };
+    assert!(matches!(refusal(none), RedirectError::Nothing("address")));
+    let none = Targets {
+        ports: vec![],
+        ..targets()
+    };
+    assert!(matches!(refusal(none), RedirectError::Nothing("port")));
+    let zero = Targets {
+        ports: vec![0..=10],
+        ..targets()
+    };
+    assert!(matches!(refusal(zero), RedirectError::PortZero));
+    let many = Targets {
+        addresses: vec![OUR_V6.into(); 9],
+        ..targets()
+    };
+    assert!(matches!(
+        refusal(many),
+        RedirectError::TooManyAddresses {
+            family: "IPv6",
+            count: 9
+        }
+    ));
+}

@@ -1,0 +1,256 @@
+//! The thread around a shard: where it runs, when it sleeps, how it ends.
+//!
+//! ```text
+//!            ┌──────────────── frames, or something to send ────────────────┐
+//!            ▼                                                              │
+//!   clock ─▶ poll the shard ── nothing ──▶ spin ── long enough ──▶ sleep ───┘
+//!            ▲                               │     (adaptive)   until frames, a phase,
+//!            └───────────────────────────────┘                  or the next deadline
+//!
+//!   Serve ──▶ Drain: no new connections, until none is left or the deadline ──▶ Stop
+//! ```
+//!
+//! A shard knows neither time nor threads; this knows nothing else.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use barewire_service::clock::Clock;
+use barewire_service::cores::CoreError;
+use barewire_service::lifecycle::{Member, Phase};
+use barewire_service::service::Service;
+use barewire_service::time::{Duration, Instant};
+use barewire_tcp::link::Link;
+use barewire_tcp::shard::Shard;
+
+/// What a core does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Looks again, for ever: the lowest latency, and a core that is always at 100 %. After a while it
+    /// lets others look in between (`sched_yield`), but never sleeps.
+    Spin,
+    /// Looks again for a while, then sleeps until frames arrive or a deadline passes.
+    Adaptive {
+        /// How long it looks, in microseconds. What a sleep costs twice over pays off.
+        spin_us: u32,
+    },
+}
+
+impl Default for Wait {
+    /// Spins for 50 µs: a little more than it takes to fall asleep and be woken.
+    fn default() -> Self {
+        Wait::Adaptive { spin_us: SPIN_US }
+    }
+}
+
+const SPIN_US: u32 = 50;
+
+/// How long a sleeping core leaves frames that cannot be sent.
+const SEND_RETRY: Duration = Duration::from_millis(1);
+
+/// How a core runs.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerConfig {
+    /// What it does when there is nothing to do.
+    pub wait: Wait,
+    /// How long connections may go on after [`Phase::Drain`], in milliseconds.
+    pub drain_ms: u32,
+}
+
+impl Default for WorkerConfig {
+    /// Adaptive waiting, and ten seconds to drain.
+    fn default() -> Self {
+        WorkerConfig {
+            wait: Wait::default(),
+            drain_ms: 10_000,
+        }
+    }
+}
+
+barewire_service::counters! {
+    /// What one core did with its time.
+    pub struct WorkerCounters {
+        /// Times the shard was polled and had received frames.
+        busy_polls: Counter,
+        /// Times the shard was polled and had received nothing.
+        empty_polls: Counter,
+        /// Times the core went to sleep.
+        sleeps: Counter,
+        /// Nanoseconds in polls that had received frames, or had something to send.
+        busy_ns: Counter,
+        /// Nanoseconds in polls that found nothing to do.
+        idle_ns: Counter,
+        /// Nanoseconds asleep.
+        asleep_ns: Counter,
+        /// Connections that were cut because they had not drained in time.
+        drain_aborted: Counter,
+    }
+}
+
+/// Runs `shard` on the current thread until its lifecycle ends it.
+///
+/// # Errors
+///
+/// If the core cannot sleep, which no healthy system refuses.
+pub fn run<L: Link, S: Service>(
+    shard: Shard<'_, L, S>,
+    config: WorkerConfig,
+    member: Member,
+    counters: Arc<WorkerCounters>,
+) -> Result<(), CoreError> {
+    let ended = Worker::new(shard, config, member, counters).run();
+    ended.map_err(|errno| CoreError {
+        call: "poll",
+        source: errno.into(),
+    })
+}
+
+struct Worker<'a, L, S: Service> {
+    shard: Shard<'a, L, S>,
+    member: Member,
+    counters: Arc<WorkerCounters>,
+    clock: Clock,
+    /// What ends a sleep: the member first, then the links. Empty if the core must not sleep.
+    fds: Vec<PollFd<'static>>,
+    spin_ns: u64,
+    drain: Duration,
+    /// When the connections that are left are cut.
+    drain_until: Option<Instant>,
+}
+
+impl<'a, L: Link, S: Service> Worker<'a, L, S> {
+    fn new(
+        shard: Shard<'a, L, S>,
+        config: WorkerConfig,
+        member: Member,
+        counters: Arc<WorkerCounters>,
+    ) -> Self {
+        let (may_sleep, spin_us) = match config.wait {
+            Wait::Spin => (false, SPIN_US),
+            Wait::Adaptive { spin_us } => (true, spin_us),
+        };
+        let wake_fds = shard.wake_fds().filter(|_| may_sleep);
+        let fds = wake_fds.map_or(Vec::new(), |links| {
+            let all = std::iter::once(member.as_fd().as_raw_fd()).chain(links);
+            let readable = |fd| {
+                // SAFETY: the descriptors belong to `member` and to the links of `shard`, which are in
+                // the same struct as this list, and never replaced: as long as it lives they are open.
+                PollFd::from_borrowed_fd(unsafe { BorrowedFd::borrow_raw(fd) }, PollFlags::IN)
+            };
+            all.map(readable).collect()
+        });
+        Worker {
+            shard,
+            member,
+            counters,
+            clock: Clock::new(),
+            fds,
+            spin_ns: u64::from(spin_us) * 1_000,
+            drain: Duration::from_millis(config.drain_ms.into()),
+            drain_until: None,
+        }
+    }
+
+    fn run(mut self) -> Result<(), Errno> {
+        self.tick();
+        let mut busy_until_ns = self.clock.now_ns();
+        let mut is_sending = false;
+        while !self.has_ended(is_sending) {
+            let started_ns = self.clock.now_ns();
+            let activity = self.shard.poll(self.clock.now());
+            self.tick();
+            let spent_ns = self.clock.now_ns() - started_ns;
+            is_sending = activity.is_sending;
+            match activity.frames {
+                0 => self.counters.empty_polls.increment(),
+                _ => self.counters.busy_polls.increment(),
+            }
+            match activity.frames > 0 || is_sending {
+                true => self.counters.busy_ns.add(spent_ns),
+                false => self.counters.idle_ns.add(spent_ns),
+            }
+            if activity.frames > 0 {
+                busy_until_ns = self.clock.now_ns();
+                continue;
+            }
+            for link in self.shard.links_mut() {
+                link.kick();
+            }
+            if self.clock.now_ns() - busy_until_ns < self.spin_ns {
+                std::hint::spin_loop();
+            } else if self.fds.is_empty() {
+                // What brings the frames may be a thread of the kernel that waits for this very core.
+                rustix::thread::sched_yield();
+            } else {
+                self.sleep(is_sending)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        if let Some(unix_time_s) = self.clock.tick() {
+            self.shard.set_unix_time(unix_time_s);
+        }
+        self.shard.service_mut().on_time(self.clock.now_ns());
+    }
+
+    /// Follows the phase; true once there is nothing more to do.
+    fn has_ended(&mut self, is_sending: bool) -> bool {
+        match (self.member.phase(), self.drain_until) {
+            (Phase::Serve, _) => return false,
+            (Phase::Stop, _) => return true,
+            (Phase::Drain, None) => {
+                let now = self.clock.now();
+                self.drain_until = Some(now + self.drain);
+                self.shard.drain(now);
+            }
+            (Phase::Drain, Some(_)) => {}
+        }
+        let left = self.shard.connections();
+        let is_late = self
+            .drain_until
+            .is_some_and(|until| self.clock.now() >= until);
+        if is_late {
+            self.counters.drain_aborted.add(left as u64);
+        }
+        is_late || (left == 0 && !is_sending)
+    }
+
+    /// Sleeps until frames arrive, the phase changes, or something is due. What the links could not
+    /// send in all the time spent spinning (the interface is down, say) is tried again now and then.
+    fn sleep(&mut self, is_sending: bool) -> Result<(), Errno> {
+        let now = self.clock.now();
+        let retry = is_sending.then_some(now + SEND_RETRY);
+        let due = [self.shard.next_deadline(now), self.drain_until, retry];
+        let due = due.into_iter().flatten().min();
+        if due.is_some_and(|due| due <= now) {
+            return Ok(());
+        }
+        let timeout = due.map(|due| timespec(due - now));
+        let started_ns = self.clock.now_ns();
+        self.counters.sleeps.increment();
+        match poll(&mut self.fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        if self.fds[0].revents().contains(PollFlags::IN) {
+            self.member.acknowledge();
+        }
+        self.tick();
+        self.counters
+            .asleep_ns
+            .add(self.clock.now_ns() - started_ns);
+        Ok(())
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.secs() as i64,
+        tv_nsec: duration.subsec_micros() as i64 * 1_000,
+    }
+}

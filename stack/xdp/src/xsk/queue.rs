@@ -1,0 +1,262 @@
+//! Who owns which frame of a UMEM: the four rings, and the frames that are in none of them.
+//!
+//! A UMEM is one region of memory cut into frames, which user space and kernel hand to each other
+//! through rings. Half of the frames receive, the other half sends; they never mix, so neither
+//! side can starve the other:
+//!
+//! ```text
+//!            ┌────────────── rx ring ◀──────── kernel ◀────── fill ring ◀─────────────┐
+//!            ▼                                                                        │
+//!        Received::batch ─────────────────── read, given back ───────────────▶ Reception::idle
+//!
+//!            ┌────────────── tx ring ────────▶ kernel ──────▶ completion ring ────────┐
+//!            │                                                                        ▼
+//!        Transmit::committed ◀── written ── Transmit::slot ◀────────────────── Transmit::free
+//! ```
+//!
+//! A frame is named by a descriptor, which is a plain number that can be copied and says nothing
+//! about who may touch the memory. So descriptors never leave this module. In it, this holds at
+//! all times, and every `unsafe` rests on it:
+//!
+//! > **Each frame's descriptor is in exactly one place: one ring, one list, or the slot.** The kernel
+//! > touches the frames in the fill and tx rings, and those it took from them and has not returned.
+//! > User space touches a frame only while its descriptor is in `batch` or in `slot`.
+
+use std::sync::Arc;
+use std::{io, slice};
+
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
+
+use barewire_service::tap::{Direction, TapEnd};
+use barewire_tcp::link;
+use barewire_tcp::link::LinkCounters;
+
+/// Frames taken from the rx ring at once.
+pub const BATCH_FRAMES: usize = 64;
+
+/// The receiving half of a queue, except for the batch that is being read.
+pub(super) struct Reception {
+    fill: FillQueue,
+    rx: RxQueue,
+    /// Frames that the fill ring had no room for.
+    idle: Vec<FrameDesc>,
+}
+
+/// A batch of received frames.
+pub struct Received {
+    umem: Umem,
+    batch: [FrameDesc; BATCH_FRAMES],
+    len: usize,
+}
+
+/// The sending half of a queue.
+pub struct Transmit {
+    umem: Umem,
+    tx: TxQueue,
+    completion: CompQueue,
+    /// Frames that nobody uses.
+    free: Vec<FrameDesc>,
+    /// The frame that is being written.
+    slot: Option<FrameDesc>,
+    /// Frames to send, oldest first, that are not in the tx ring yet.
+    committed: Vec<FrameDesc>,
+    tx_ring_frames: u32,
+    counters: Arc<LinkCounters>,
+}
+
+/// Shares out the frames of a UMEM whose socket was just opened.
+///
+/// `frames` must be all frames of `umem`, and none may have been handed to a ring. The rings must be
+/// those of a socket on `umem`, which must not be shared with another.
+pub(super) fn share_out(
+    umem: &Umem,
+    mut frames: Vec<FrameDesc>,
+    rx_ring_frames: u32,
+    (tx, rx, fill, completion): (TxQueue, RxQueue, FillQueue, CompQueue),
+    counters: &Arc<LinkCounters>,
+) -> (Reception, Received, Transmit) {
+    let free = frames.split_off(rx_ring_frames as usize);
+    let tx_ring_frames = free.len() as u32;
+    let reception = Reception {
+        fill,
+        rx,
+        idle: frames,
+    };
+    let received = Received {
+        umem: umem.clone(),
+        batch: [FrameDesc::default(); BATCH_FRAMES],
+        len: 0,
+    };
+    let transmit = Transmit {
+        umem: umem.clone(),
+        tx,
+        completion,
+        committed: Vec::with_capacity(free.len()),
+        free,
+        slot: None,
+        tx_ring_frames,
+        counters: Arc::clone(counters),
+    };
+    (reception, received, transmit)
+}
+
+impl Reception {
+    /// Takes back the frames of `received` and gives the kernel all it has room for.
+    ///
+    /// Returns how many were given.
+    pub fn refill(&mut self, received: &mut Received) -> usize {
+        self.idle.extend_from_slice(&received.batch[..received.len]);
+        received.len = 0;
+
+        // The ring takes all or nothing, and may look fuller than it is while the kernel is at it.
+        let room = self.fill.nb_free(self.idle.len() as u32) as usize;
+        let kept = self.idle.len().saturating_sub(room);
+        // SAFETY: all of `idle` are frames of this ring's UMEM that user space owns and that are
+        // nowhere else. Those that the ring takes leave the list with the next line.
+        let given = unsafe { self.fill.produce(&self.idle[kept..]) };
+        self.idle.truncate(self.idle.len() - given);
+        given
+    }
+
+    /// Frames that wait for room in the fill ring.
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Takes the next batch from the rx ring. The last one must have been taken back.
+    pub fn receive(&mut self, received: &mut Received) {
+        assert_eq!(received.len, 0, "a batch was not given back");
+        // SAFETY: the ring and the batch are of the same UMEM (see `share_out`). The batch's old
+        // descriptors are overwritten, but they are in `idle` or the fill ring already: `len` is 0.
+        received.len = unsafe { self.rx.consume(&mut received.batch) };
+    }
+
+    /// Whether the driver sleeps until it is woken by a system call.
+    pub fn needs_wakeup(&self) -> bool {
+        self.fill.needs_wakeup()
+    }
+}
+
+impl Received {
+    /// Bytes in the whole batch.
+    pub fn bytes(&self) -> u64 {
+        self.batch[..self.len]
+            .iter()
+            .map(|frame| frame.lengths().data() as u64)
+            .sum()
+    }
+}
+
+impl link::Received for Received {
+    #[inline]
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    fn frame(&self, index: usize) -> &[u8] {
+        // SAFETY: the kernel wrote this descriptor, so it lies within the UMEM, and the kernel does
+        // not touch the frame again before `refill` gives it back, which takes `self` mutably.
+        unsafe { self.umem.data(&self.batch[..self.len][index]) }.contents()
+    }
+}
+
+impl link::Transmit for Transmit {
+    #[inline]
+    fn free_slots(&self) -> usize {
+        self.free.len() + usize::from(self.slot.is_some())
+    }
+
+    #[inline]
+    fn slot(&mut self) -> Option<&mut [u8]> {
+        if self.slot.is_none() {
+            self.slot = self.free.pop();
+            self.counters.tx_no_slot.add(u64::from(self.slot.is_none()));
+        }
+        let slot = self.slot.as_mut()?;
+        // SAFETY: a frame of this UMEM, owned by user space, its descriptor nowhere else.
+        let mut data = unsafe { self.umem.data_mut(slot) };
+        data.cursor().set_pos(usize::MAX);
+        let (start, len) = (data.contents_mut().as_mut_ptr(), data.contents().len());
+        // SAFETY: the same bytes, for as long as `self` stays borrowed: only `commit` can give the
+        // frame away, and it takes `self` mutably. The UMEM outlives the borrow: `self` owns a handle.
+        Some(unsafe { slice::from_raw_parts_mut(start, len) })
+    }
+
+    #[inline]
+    fn commit(&mut self, len: usize) {
+        let mut frame = self.slot.take().expect("a slot to commit");
+        // SAFETY: a frame of this UMEM, owned by user space, its descriptor nowhere else.
+        let mut data = unsafe { self.umem.data_mut(&mut frame) };
+        let mut cursor = data.cursor();
+        assert!(len <= cursor.buf_len(), "a frame longer than its slot");
+        cursor.set_pos(len);
+        self.committed.push(frame);
+    }
+}
+
+impl Transmit {
+    /// Takes back the frames that were sent.
+    pub fn reclaim(&mut self) {
+        if self.unsent_or_in_flight() == 0 {
+            return;
+        }
+        let mut sent = [FrameDesc::default(); BATCH_FRAMES];
+        loop {
+            // SAFETY: the ring is of this UMEM (see `share_out`). What it yields was in the tx ring,
+            // has left it, and goes to the free list: one place at a time.
+            let count = unsafe { self.completion.consume(&mut sent) };
+            self.free.extend_from_slice(&sent[..count]);
+            if count < sent.len() {
+                return;
+            }
+        }
+    }
+
+    /// Moves committed frames to the tx ring, all that it has room for, in order; `tap` sees them.
+    ///
+    /// Returns how many frames and bytes were moved.
+    pub fn submit(&mut self, tap: &mut TapEnd) -> (usize, u64) {
+        if self.committed.is_empty() {
+            return (0, 0);
+        }
+        let room = self.tx.nb_free(self.committed.len() as u32) as usize;
+        let next = &self.committed[..room.min(self.committed.len())];
+        let bytes = next.iter().map(|frame| frame.lengths().data() as u64).sum();
+        if tap.is_watched() {
+            for frame in next {
+                // SAFETY: a frame of this UMEM, owned by user space until the ring takes it below.
+                tap.record(Direction::Sent, unsafe { self.umem.data(frame) }.contents());
+            }
+        }
+        // SAFETY: all of `committed` are frames of this ring's UMEM that user space owns and that
+        // are nowhere else. The ring takes all of `next`, having room for them, or none; those that
+        // it takes leave the list with the next line.
+        let moved = unsafe { self.tx.produce(next) };
+        self.committed.drain(..moved);
+        (moved, if moved > 0 { bytes } else { 0 })
+    }
+
+    /// Frames that the kernel has not begun to send.
+    pub fn unsent(&mut self) -> usize {
+        if self.unsent_or_in_flight() == 0 {
+            return 0;
+        }
+        self.committed.len() + (self.tx_ring_frames - self.tx.nb_free_exact()) as usize
+    }
+
+    /// Frames that were committed and have not come back.
+    pub fn unsent_or_in_flight(&self) -> usize {
+        self.tx_ring_frames as usize - self.free.len() - usize::from(self.slot.is_some())
+    }
+
+    /// Whether the kernel sends only when it is told to.
+    pub fn needs_wakeup(&self) -> bool {
+        self.tx.needs_wakeup()
+    }
+
+    /// Tells the kernel to send.
+    pub fn wakeup(&self) -> io::Result<()> {
+        self.tx.wakeup()
+    }
+}
