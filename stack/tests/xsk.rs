@@ -521,31 +521,32 @@ fn what_cannot_be_had_is_refused_by_name() {
 }
 
 #[test]
-fn an_mtu_that_does_not_fit_is_refused_by_name() {
-    let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9000"]) else {
+fn an_mtu_beyond_a_frame_is_no_obstacle_but_for_zero_copy() {
+    let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9001"]) else {
         return;
     };
     lab.server(|| {
-        let interface = server_interface();
-        for choice in [ModeChoice::Auto, ModeChoice::Native] {
-            let error = Redirect::load(&targets(), 1)
-                .unwrap()
-                .attach(&interface, choice)
-                .unwrap_err();
-            assert!(
-                matches!(error, RedirectError::MtuTooLarge { mtu: 9000, .. }),
-                "{error}"
-            );
+        for choice in [ModeChoice::Native, ModeChoice::Generic] {
+            let mut receiver = Receiver::on(0..1, choice, &small());
+            assert_eq!(receiver.links[0].outcome().frame_bytes, 4096);
+            while_shaking_hands(&lab, &mut receiver, || {
+                connect(SERVER[0], PORT);
+            });
         }
-        let error = XskLink::open(&interface, 0, Mode::Generic, &XskConfig::default())
-            .err()
-            .unwrap();
+        let interface = server_interface();
+        assert_eq!(XskLink::packet_bytes_max(&interface, ZeroCopy::Auto), 3822);
+        let zero_copy = XskConfig {
+            zero_copy: ZeroCopy::On,
+            ..small()
+        };
+        let error = XskLink::open(&interface, 0, Mode::Native, &zero_copy).err();
+        let error = error.unwrap();
         assert!(
             matches!(
                 error,
                 XskError::MtuTooLarge {
-                    mtu: 9000,
-                    max: 3822,
+                    mtu: 9001,
+                    max: 3054,
                     ..
                 }
             ),

@@ -57,6 +57,34 @@ fn kernel_tcp(lab: &Lab, name: &str) -> u64 {
     values.split(' ').nth(at).unwrap().parse().unwrap()
 }
 
+/// 9,001 is what clouds set. Frames hold less, so smaller segments are sent and asked for, both ways.
+#[test]
+fn a_jumbo_mtu_needs_no_care() {
+    let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9001"]) else {
+        return;
+    };
+    for mode in ["native", "generic"] {
+        let server = serve(&lab, &["--mode", mode, "--test-routes"]);
+        let report = server.report.join("\n");
+        assert!(report.contains(&format!("{mode} mode")), "{report}");
+        assert!(report.contains("3822 bytes"), "{report}");
+        for base in [V4, V6] {
+            let body = curl(&lab, &format!("{base}/test/stream?bytes=300000"));
+            assert_eq!(body.len(), 300_000);
+        }
+        let upload = lab.client_runs(&[
+            "sh",
+            "-c",
+            &format!(
+                "head -c 60000 /dev/zero | tr '\\0' x | \
+                 curl --silent --show-error --fail --max-time 10 --data-binary @- {V4}/test/echo | wc -c"
+            ),
+        ]);
+        assert_eq!(upload.trim(), "60000");
+        server.terminate();
+    }
+}
+
 #[test]
 fn curl_gets_both_routes_over_ipv4_and_ipv6() {
     let Some(lab) = lab() else { return };

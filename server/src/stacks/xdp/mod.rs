@@ -14,6 +14,7 @@
 mod config;
 mod cores;
 mod plan;
+mod watch;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -123,6 +124,12 @@ pub enum XdpError {
         /// The VLAN interfaces on top of it, separated by commas.
         vlans: String,
     },
+    /// The interface is gone.
+    #[error(
+        "{0} is gone: its driver was unbound, or it was deleted or moved to another network namespace; start again when \
+         it is back, or serve with --wait-for-interface"
+    )]
+    Gone(String),
     /// A limit is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -234,18 +241,6 @@ fn refuse_added_queues(before: &Interface) -> Result<(), XdpError> {
     })
 }
 
-/// Ends the server when `interface` is gone: its sockets receive nothing any more, and do not say so.
-fn watch(interface: &Interface) -> Result<Watch, InterfaceError> {
-    let (presence, name) = (interface.presence()?, interface.name.clone());
-    Ok(Watch(Box::new(move || match presence.wait_until_gone() {
-        Ok(()) => anyhow::anyhow!(
-            "{name} is gone: its driver was unbound, or it was deleted or moved to another network namespace; \
-             start again when it is back"
-        ),
-        Err(error) => anyhow::Error::new(error).context(format!("cannot watch {name}")),
-    })))
-}
-
 impl Stack for XdpConfig {
     type Error = XdpError;
 
@@ -274,6 +269,7 @@ impl Stack for XdpConfig {
             }
         };
         let shared = Shared::new(&stack, &secrets, plan.cores.len())?;
+        let packet_bytes = stack.mtu;
         let common = Common {
             interface: interface.clone(),
             mode,
@@ -311,14 +307,28 @@ impl Stack for XdpConfig {
             taps.extend(ready.taps);
         }
         report.extend(plan.advice(&interface, &self.ports));
-        if mode == Mode::Generic {
+        if packet_bytes < interface.mtu && self.mtu.is_none_or(|asked| asked > packet_bytes) {
             report.push(format!(
-                "warning: what GRO merges does not fit into a frame and is lost in generic mode: \
-                 `ethtool -K {} gro off`",
-                interface.name
+                "packets of at most {packet_bytes} bytes are sent and asked for, as a frame holds no more; the MTU of \
+                 {interface} is {mtu}",
+                interface = interface.name,
+                mtu = interface.mtu,
+            ));
+        }
+        if mode == Mode::Generic {
+            let merging: Vec<_> = interface.receivers();
+            report.push(format!(
+                "warning: what GRO merges does not fit into a frame and is lost in generic mode: {}",
+                merging
+                    .iter()
+                    .map(|name| format!("`ethtool -K {name} gro off`"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ));
         }
         let redirect = Arc::new(redirect);
+        let (watch, noticed) = watch::watch(&interface, &redirect)?;
+        counters.push(noticed);
         let served = addresses.iter().flat_map(|&address| {
             self.ports
                 .iter()
@@ -330,7 +340,7 @@ impl Stack for XdpConfig {
             report,
             counters,
             taps,
-            watch: Some(watch(&interface)?),
+            watch: Some(watch),
             cores: starting
                 .into_iter()
                 .filter_map(|starting| starting.go(&redirect))

@@ -151,10 +151,10 @@ pub enum XskError {
         /// What was asked for.
         bytes: usize,
     },
-    /// IP packets do not fit into frames.
+    /// Zero-copy was demanded, but the frames of all who use the interface do not fit into ours.
     #[error(
-        "MTU {mtu} of {interface} is too large: a frame has room for {max}; \
-         `ip link set dev {interface} mtu 1500`"
+        "MTU {mtu} of {interface} is too large for zero-copy: a frame has room for {max}; \
+         `ip link set dev {interface} mtu {max}`, or let the kernel copy"
     )]
     MtuTooLarge {
         /// The interface.
@@ -273,6 +273,12 @@ impl XskLink {
         };
         link.refill();
         Ok(link)
+    }
+
+    /// The longest IP packet that can be received and sent on `interface` with that choice, whatever its MTU is.
+    /// Nobody sends a longer one who is told a segment size that follows from this.
+    pub fn packet_bytes_max(interface: &Interface, zero_copy: ZeroCopy) -> usize {
+        socket::packet_bytes_max(interface, zero_copy)
     }
 
     /// What opening the queue has yielded.
