@@ -261,12 +261,9 @@ fn mtu(prepared: &Prepared, mode: Mode, report: &mut Report) {
     let (mtu, name) = (prepared.interface.mtu, &prepared.interface.name);
     let mend = format!("ip link set dev {name} mtu 1500");
     if mode == Mode::Native && mtu > ONE_BUFFER_MTU_MAX {
-        let found = format!(
-            "{mtu}: packets of at most {} bytes are sent and asked for, as a frame holds no more",
-            prepared.stack.mtu
-        );
-        let costs = "longer segments; native mode, where the driver does not spread frames over buffers (veth, mlx5, ice, \
-                     i40e, ena and virtio_net do)";
+        let found = format!("{mtu}: packets of up to {} bytes", prepared.stack.mtu);
+        let costs =
+            "zero-copy, and native mode, where the driver does not spread packets over buffers";
         report.warn("MTU", found, costs, mend);
     } else if mtu > HALF_PAGE_MTU_MAX {
         let found = format!("{mtu} does not fit into frames of half a page");

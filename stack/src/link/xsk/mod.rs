@@ -15,6 +15,7 @@
 //! * The kernel frees a closed socket's queue a moment later: binding waits for that moment.
 //! * A UMEM on huge pages must be a whole number of them.
 
+mod assembly;
 mod queue;
 mod socket;
 
@@ -227,6 +228,15 @@ pub struct Outcome {
     pub frame_bytes: u32,
     /// Frames for reception and transmission.
     pub frames: u32,
+    /// Over how many frames a packet may spread.
+    pub packet_frames: u32,
+}
+
+impl Outcome {
+    /// How much of a packet a frame holds.
+    fn piece_bytes(&self) -> usize {
+        self.frame_bytes as usize - socket::HEADROOM_BYTES
+    }
 }
 
 impl XskLink {
@@ -250,6 +260,7 @@ impl XskLink {
         let (reception, received, transmit) = queue::share_out(
             &opened.umem,
             opened.frames,
+            (opened.outcome.piece_bytes(), opened.outcome.packet_frames),
             config.rx_ring_frames,
             opened.rings,
             &counters,
@@ -275,8 +286,9 @@ impl XskLink {
         Ok(link)
     }
 
-    /// The longest IP packet that can be received and sent on `interface` with that choice, whatever its MTU is.
-    /// Nobody sends a longer one who is told a segment size that follows from this.
+    /// The longest IP packet that can be received and sent on `interface` with that choice, whatever its MTU is. It is
+    /// what a frame holds, or a jumbo packet where kernel (6.6) and driver spread packets over frames. Nobody sends a
+    /// longer one who is told a segment size that follows from this.
     pub fn packet_bytes_max(interface: &Interface, zero_copy: ZeroCopy) -> usize {
         socket::packet_bytes_max(interface, zero_copy)
     }

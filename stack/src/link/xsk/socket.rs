@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::thread::sleep;
 use std::time::Duration;
 
+use aya::util::KernelVersion;
 use rustix::io::Errno;
 use rustix::net::sockopt::xdp_options;
 use rustix::net::xdp::XdpOptionsFlags;
@@ -27,11 +28,15 @@ pub(super) const RING_FRAMES_MIN: u32 = super::BATCH_FRAMES as u32;
 pub(super) const RING_FRAMES_MAX: u32 = 32_768;
 
 /// What the kernel keeps free in front of each received frame (XDP_PACKET_HEADROOM).
-const HEADROOM_BYTES: usize = 256;
+pub(super) const HEADROOM_BYTES: usize = 256;
 /// Ethernet header and one 802.1Q tag.
 const L2_BYTES: usize = 18;
 /// Frames are half pages or pages: larger ones the kernel does not take.
 const LARGEST_FRAME_BYTES: u32 = 4096;
+/// The longest IP packet that is spread over frames: a jumbo frame's.
+const JUMBO_PACKET_BYTES: usize = 9216;
+/// The first kernel that spreads packets over frames (XDP_USE_SG).
+const KERNEL_WITH_SPREADING: (u8, u8) = (6, 6);
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -101,9 +106,36 @@ enum Copying {
     Kernel,
 }
 
-/// The longest IP packet that a frame holds, whoever turns out to move its bytes.
+/// The longest IP packet that can be had, whoever turns out to move its bytes.
 pub(super) fn packet_bytes_max(interface: &Interface, zero_copy: ZeroCopy) -> usize {
-    packet_bytes(LARGEST_FRAME_BYTES, copying(interface, zero_copy))
+    let copying = copying(interface, zero_copy);
+    match packet_frames(interface, copying) {
+        1 => packet_bytes(LARGEST_FRAME_BYTES, copying),
+        _ => JUMBO_PACKET_BYTES,
+    }
+}
+
+/// Over how many frames a packet may spread.
+fn packet_frames(interface: &Interface, copying: Copying) -> u32 {
+    if interface.mtu <= packet_bytes(LARGEST_FRAME_BYTES, copying) {
+        return 1;
+    }
+    let packet = interface.mtu.min(JUMBO_PACKET_BYTES);
+    let frames = packet.div_ceil(packet_bytes(LARGEST_FRAME_BYTES, copying)) as u32;
+    let (major, minor) = KERNEL_WITH_SPREADING;
+    let kernel = KernelVersion::current();
+    let spreads = kernel.is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
+        && match copying {
+            Copying::Kernel => true,
+            Copying::No => zero_copy_buffers(interface) >= frames,
+        };
+    if spreads { frames } else { 1 }
+}
+
+/// Over how many buffers the driver spreads a frame in zero-copy mode.
+fn zero_copy_buffers(interface: &Interface) -> u32 {
+    let features = interface.xdp().ok().and_then(|state| state.features);
+    features.map_or(1, |features| features.zero_copy_buffers)
 }
 
 /// Who shall move the bytes, as far as it can be told before a queue is opened: a driver that has zero-copy may still
@@ -122,9 +154,8 @@ fn copying(interface: &Interface, zero_copy: ZeroCopy) -> Copying {
 /// Whether a driver in zero-copy mode can take whatever the MTU allows. What is longer than our packets is for the
 /// kernel, but it is our frames that it arrives in.
 fn holds_all_frames(interface: &Interface) -> bool {
-    let features = || interface.xdp().ok().and_then(|state| state.features);
     interface.mtu <= packet_bytes(LARGEST_FRAME_BYTES, Copying::No)
-        || features().is_some_and(|features| features.zero_copy_buffers > 1)
+        || zero_copy_buffers(interface) > 1
 }
 
 fn open_when_free(
@@ -150,11 +181,16 @@ fn try_open(
 ) -> Result<Opened, XskError> {
     let refused = Refused { interface, queue };
     let frame_bytes = frame_bytes(interface.mtu, copying);
+    let packet_frames = packet_frames(interface, copying);
     let (umem, frames, huge_pages) = create_umem(&refused, frame_bytes, config)?;
     let bind_flags = BindFlags::XDP_USE_NEED_WAKEUP
         | match copying {
             Copying::No => BindFlags::XDP_ZEROCOPY,
             Copying::Kernel => BindFlags::XDP_COPY,
+        }
+        | match packet_frames {
+            1 => BindFlags::empty(),
+            _ => BindFlags::XDP_USE_SG,
         };
 
     let socket_config = SocketConfig::builder()
@@ -191,6 +227,7 @@ fn try_open(
         huge_pages,
         frame_bytes,
         frames: frames.len() as u32,
+        packet_frames,
     };
     Ok(Opened {
         umem,
