@@ -667,6 +667,31 @@ fn large_frames_are_used_when_the_mtu_needs_them() {
     });
 }
 
+/// As a server does that has given up its privileges, when a driver has lost the program.
+#[test]
+fn the_program_can_be_attached_again_without_capabilities_and_sockets_keep_their_queues() {
+    let Some(lab) = Lab::up(&["--queues", "1"]) else {
+        return;
+    };
+    lab.server(|| {
+        for choice in [ModeChoice::Native, ModeChoice::Generic] {
+            let mut receiver = Receiver::on(0..1, choice, &small());
+            thread::scope(|scope| {
+                let attach_again = || {
+                    drop_capabilities(CapabilitySet::all());
+                    receiver.redirect.attach_again()
+                };
+                scope.spawn(attach_again).join().unwrap().unwrap();
+            });
+            assert!(is_attached(&lab));
+            while_shaking_hands(&lab, &mut receiver, || {
+                connect(SERVER[0], PORT);
+            });
+        }
+    });
+    assert!(!is_attached(&lab));
+}
+
 #[test]
 fn missing_privileges_are_named() {
     let Some(lab) = Lab::up(&["--queues", "1"]) else {
