@@ -68,8 +68,11 @@ pub fn run(name: &str, needs_address: bool) -> anyhow::Result<ExitCode> {
             tracing::info!("signal {signal} while waiting for {name}");
             return Ok(ExitCode::SUCCESS);
         }
-        let status = serve(&to, &events)?;
+        let (status, is_told_to_end) = serve(&to, &events)?;
         match (status.code(), status.signal()) {
+            (Some(code), _) if code == i32::from(GONE) && is_told_to_end => {
+                return Ok(ExitCode::SUCCESS);
+            }
             (Some(code), _) if code == i32::from(GONE) => {}
             (Some(code), _) => return Ok(ExitCode::from(code as u8)),
             // As a shell reports it.
@@ -133,8 +136,8 @@ fn wait_for(name: &str, needs_address: bool, events: &Receiver<Event>) -> Option
     }
 }
 
-/// Runs a child to its end, and passes signals on to it.
-fn serve(to: &Sender<Event>, events: &Receiver<Event>) -> anyhow::Result<ExitStatus> {
+/// Runs a child to its end, and passes signals on to it; says whether there was one.
+fn serve(to: &Sender<Event>, events: &Receiver<Event>) -> anyhow::Result<(ExitStatus, bool)> {
     let mut child = start().context("cannot start the server")?;
     // Dropped when the child has ended, or this process: then the child reads the end of its input.
     let _lifeline = child.stdin.take();
@@ -146,10 +149,15 @@ fn serve(to: &Sender<Event>, events: &Receiver<Event>) -> anyhow::Result<ExitSta
         .name("child".into())
         .spawn(move || ended.send(Event::Ended(child.wait())))
         .context("no thread to wait for the server")?;
+    let mut is_told_to_end = false;
     loop {
         match events.recv().context("nobody catches signals")? {
-            Event::Ended(status) => return status.context("cannot wait for the server"),
+            Event::Ended(status) => {
+                let status = status.context("cannot wait for the server")?;
+                return Ok((status, is_told_to_end));
+            }
             Event::Signal(signal) => {
+                is_told_to_end = true;
                 if let Some(signal) = Signal::from_named_raw(signal) {
                     // It may just have ended.
                     let _ = pidfd_send_signal(&pidfd, signal);
