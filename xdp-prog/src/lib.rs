@@ -49,7 +49,10 @@ static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::ALL.len() as u32, 0);
 
 /// Entry point: once per received frame, in the driver (native) or the stack's front door (generic).
-#[xdp]
+///
+/// With fragments (Linux 5.18): drivers that have them then run it whatever the MTU is. It looks at headers only, which
+/// are in the first fragment.
+#[xdp(frags)]
 pub fn barewire(frame: XdpContext) -> u32 {
     let (verdict, action) = match classify(&frame) {
         Ok(taken) => {

@@ -1,7 +1,9 @@
 //! The interface: whether its traffic can be taken, and how well.
 
 use barewire_xdp::interface::{Interface, Settings, XdpFeatures, XdpState};
-use barewire_xdp::redirect::{Mode, ModeChoice, Redirect, RedirectError, missing_capabilities};
+use barewire_xdp::redirect::{
+    Mode, ModeChoice, ONE_BUFFER_MTU_MAX, Redirect, RedirectError, missing_capabilities,
+};
 use barewire_xdp::xsk::{Outcome, XskConfig, XskError, XskLink, ZeroCopy};
 
 use super::finding::Report;
@@ -35,7 +37,7 @@ pub(super) fn run(config: &XdpConfig, report: &mut Report) -> Option<Bound> {
         features: None,
     });
     let mode = mode(config.mode, interface, &state, report);
-    mtu(interface, mode, report);
+    mtu(&prepared, mode, report);
     let queue = match state.program_id {
         // The queues are somebody's: to try one would be to disturb.
         Some(_) => None,
@@ -250,17 +252,18 @@ fn zero_copy_conditions(interface: &Interface) -> &'static str {
     }
 }
 
-/// Frames are half pages or pages, and native mode keeps a part of the page for itself.
-fn mtu(interface: &Interface, mode: Mode, report: &mut Report) {
-    /// What most drivers accept in native mode: a page less the headroom and the kernel's own part.
-    const NATIVE_MTU_MAX: usize = 3498;
+/// Frames are half pages or pages; in native mode, drivers that do not spread a frame over several buffers refuse more
+/// than one holds.
+fn mtu(prepared: &Prepared, mode: Mode, report: &mut Report) {
     /// What fits into half a page, beside the headroom.
     const HALF_PAGE_MTU_MAX: usize = 1774;
-    let (mtu, name) = (interface.mtu, &interface.name);
+    let (mtu, name) = (prepared.interface.mtu, &prepared.interface.name);
     let mend = format!("ip link set dev {name} mtu 1500");
-    if mode == Mode::Native && mtu > NATIVE_MTU_MAX {
-        let found = format!("{mtu} is more than most drivers accept in native mode");
-        report.warn("MTU", found, "the start, with such a driver", mend);
+    if mode == Mode::Native && mtu > ONE_BUFFER_MTU_MAX {
+        let found = format!("{mtu}: packets of up to {} bytes", prepared.stack.mtu);
+        let costs =
+            "zero-copy, and native mode, where the driver does not spread packets over buffers";
+        report.warn("MTU", found, costs, mend);
     } else if mtu > HALF_PAGE_MTU_MAX {
         let found = format!("{mtu} does not fit into frames of half a page");
         report.warn("MTU", found, "twice the memory for frames", mend);
@@ -304,7 +307,12 @@ fn offloads(interface: &Interface, mode: Mode, settings: &Settings, report: &mut
             "offloads",
             "GRO is on in generic mode",
             "what is merged does not fit into a frame and is lost",
-            format!("ethtool -K {name} gro off"),
+            interface
+                .receivers()
+                .iter()
+                .map(|receiver| format!("ethtool -K {receiver} gro off"))
+                .collect::<Vec<_>>()
+                .join("; "),
         );
     } else if settings.lro != Some(true) {
         report.ok("offloads", "none that hurts");

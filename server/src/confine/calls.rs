@@ -162,8 +162,10 @@ const ALLOWED: &[c_long] = &[
 type Condition = (u8, Width, Op, u64);
 
 /// Allowed if the condition holds, or one of several for the same call.
-fn restricted() -> [(c_long, Condition); 11] {
+fn restricted() -> [(c_long, Condition); 13] {
     const BPF_MAP_LOOKUP_ELEM: u64 = 1;
+    const BPF_LINK_CREATE: u64 = 28;
+    const SIOCETHTOOL: u64 = 0x8946;
     let is = |argument, value| (argument, Width::Dword, Op::Eq, value);
     let is_null = |argument| (argument, Width::Qword, Op::Eq, 0);
     let not_executable = || (2, Width::Dword, Op::MaskedEq(libc::PROT_EXEC as u64), 0);
@@ -174,6 +176,10 @@ fn restricted() -> [(c_long, Condition); 11] {
         (libc::SYS_socket, is(0, libc::AF_UNIX as u64)),
         // The XDP program's counters are read.
         (libc::SYS_bpf, is(0, BPF_MAP_LOOKUP_ELEM)),
+        // A driver that lost the program gets it again; the process has no other to attach.
+        (libc::SYS_bpf, is(0, BPF_LINK_CREATE)),
+        // How many queues the interface has. To set anything takes CAP_NET_ADMIN.
+        (libc::SYS_ioctl, is(1, SIOCETHTOOL)),
         // Threads have names, and so has memory.
         (libc::SYS_prctl, is(0, libc::PR_SET_NAME as u64)),
         (libc::SYS_prctl, is(0, libc::PR_SET_VMA as u64)),

@@ -57,6 +57,47 @@ fn kernel_tcp(lab: &Lab, name: &str) -> u64 {
     values.split(' ').nth(at).unwrap().parse().unwrap()
 }
 
+/// 9,001 is what clouds set. A frame holds less, so packets are spread over three.
+#[test]
+fn a_jumbo_mtu_needs_no_care() {
+    let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9001"]) else {
+        return;
+    };
+    for mode in ["native", "generic"] {
+        let server = serve(&lab, &["--mode", mode, "--test-routes"]);
+        let report = server.report.join("\n");
+        assert!(report.contains(&format!("{mode} mode")), "{report}");
+        assert!(report.contains("up to 3 for a packet"), "{report}");
+        for base in [V4, V6] {
+            let stream = format!("{base}/test/stream?bytes=300000");
+            let downloaded = lab.client_runs(&[
+                "curl",
+                "--silent",
+                "--globoff",
+                "--fail",
+                "--max-time",
+                "10",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{size_download}",
+                &stream,
+            ]);
+            assert_eq!(downloaded, "300000");
+        }
+        let upload = lab.client_runs(&[
+            "sh",
+            "-c",
+            &format!(
+                "head -c 60000 /dev/zero | tr '\\0' x | \
+                 curl --silent --show-error --fail --max-time 10 --data-binary @- {V4}/test/echo | wc -c"
+            ),
+        ]);
+        assert_eq!(upload.trim(), "60000");
+        server.terminate();
+    }
+}
+
 #[test]
 fn curl_gets_both_routes_over_ipv4_and_ipv6() {
     let Some(lab) = lab() else { return };

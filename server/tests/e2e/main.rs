@@ -24,6 +24,8 @@ mod kernel_stacks;
 mod load;
 mod operate;
 #[cfg(feature = "xdp")]
+mod outlive;
+#[cfg(feature = "xdp")]
 mod paths;
 mod privileges;
 #[cfg(feature = "xdp")]

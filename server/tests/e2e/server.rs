@@ -137,6 +137,20 @@ impl Server {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Waits until it says once more that it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    pub fn wait_until_ready_again(&self) {
+        while !self
+            .stdout
+            .recv_timeout(PATIENCE)
+            .unwrap()
+            .starts_with("ready ")
+        {}
+    }
+
     /// SIGTERM, and what came of it.
     pub fn terminate(self) -> Ended {
         self.signal(Signal::TERM);

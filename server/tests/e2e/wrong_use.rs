@@ -219,19 +219,6 @@ mod in_the_lab {
     }
 
     #[test]
-    fn an_mtu_that_does_not_fit_is_a_failure() {
-        let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9000"]) else {
-            return;
-        };
-        expect(
-            &lab,
-            &[],
-            &[HERE, &["--mode", "native"]].concat(),
-            &["MTU 9000", "mtu 1500"],
-        );
-    }
-
-    #[test]
     fn packets_longer_than_the_interface_can_send_are_refused() {
         let Some(lab) = Lab::up(&["--queues", "1"]) else {
             return;

@@ -139,6 +139,102 @@ fn a_kill_in_the_middle_can_be_reverted() {
     }
 }
 
+/// An ethtool with the part of a driver that no driver here has: an indirection table of eight entries, filters in
+/// numbered slots, and, if `contexts` exists, RSS contexts. Its state is files beside it.
+const STEERING_ETHTOOL: &str = r#"#!/bin/bash
+cd "$(dirname "$0")" || exit
+option=$1 interface=$2
+shift 2
+table() { echo "RX flow hash indirection table"; for ((i = 0; i < 8; i++)); do echo "  $i: $(sed -n "$((i % $(wc -l <"$1") + 1))p" "$1")"; done; }
+spread() {
+    if [ "$1" = equal ]; then seq 0 $(($2 - 1)); return; fi
+    shift
+    local queue=0 share
+    for share; do [ "$share" = 0 ] || echo $queue; queue=$((queue + 1)); done
+}
+case "$option $*" in
+    "-k ") echo "ntuple-filters: $(cat ntuple)" ;;
+    "-K ntuple-filters "*) echo "$2" >ntuple ;;
+    "-x ") table table ;;
+    "-x context 5") [ -e context ] && table context ;;
+    "-X context new "*) [ -e contexts ] || exit 1; shift 2; spread "$@" >context; echo "New RSS context is 5" ;;
+    "-X context 5 delete") ls rule-* >/dev/null 2>&1 && exit 1; rm context ;;
+    "-X "*) spread "$@" >table ;;
+    "-n rule "*) cat "rule-$2" ;;
+    "-N delete "*) rm "rule-$2" ;;
+    "-N flow-type "*" action "*) printf 'Dest port: %s mask: 0x0\nAction: Direct to queue %s\n' "$4" "$6" >"rule-$8" ;;
+    "-N flow-type "*" context "*) printf 'Dest port: %s mask: 0x0\nRSS Context ID: %s\nAction: Direct to queue 0\n' "$4" "$6" >"rule-$8" ;;
+    *) exit 1 ;;
+esac
+"#;
+
+#[test]
+fn a_port_is_steered_to_the_queues_that_are_served_and_the_rest_is_left_alone() {
+    let Some(bench) = Bench::up() else { return };
+    let bin = bench.directory.join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::write(bin.join("ethtool"), STEERING_ETHTOOL).unwrap();
+    fs::set_permissions(bin.join("ethtool"), Permissions::from_mode(0o755)).unwrap();
+    fs::write(bin.join("ntuple"), "off\n").unwrap();
+    fs::write(bin.join("table"), "0\n1\n").unwrap();
+    let state = || {
+        let files = fs::read_dir(&bin).unwrap().flatten();
+        let mut state: Vec<_> = files
+            .map(|file| (file.file_name(), fs::read_to_string(file.path()).unwrap()))
+            .collect();
+        state.sort();
+        state
+    };
+    let tune = |verb: &str, arguments: &[&str]| {
+        let output = bench.tune(verb, &[arguments, &["--only", "rss"]].concat(), &bin);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let read = |file: &str| fs::read_to_string(bin.join(file)).unwrap();
+    let port = ["--port", "8080"];
+    let before = state();
+
+    // One queue: a filter for each address family.
+    tune("apply", &[&port[..], &["--queues", "1"]].concat());
+    for rule in ["rule-0", "rule-1"] {
+        let rule = read(rule);
+        assert!(
+            rule.contains("8080") && rule.ends_with("queue 1\n"),
+            "{rule}"
+        );
+    }
+    assert_eq!(
+        (read("ntuple"), read("table")),
+        ("on\n".into(), "0\n1\n".into())
+    );
+    assert!(tune("check", &[&port[..], &["--queues", "1"]].concat()).ends_with("0 to change\n"));
+    tune("revert", &[]);
+    assert_eq!(state(), before);
+
+    // Several, and a driver without contexts: all traffic goes there.
+    tune("apply", &[&port[..], &["--queues", "1,0"]].concat());
+    assert_eq!(read("table"), "0\n1\n");
+    tune("revert", &[]);
+    tune("apply", &["--queues", "1"]);
+    assert_eq!(read("table"), "1\n");
+    assert!(tune("check", &["--queues", "1"]).ends_with("0 to change\n"));
+    tune("revert", &[]);
+    assert_eq!(state(), before);
+
+    // With contexts, the port alone.
+    fs::write(bin.join("contexts"), "").unwrap();
+    let before = state();
+    tune("apply", &[&port[..], &["--queues", "0-1"]].concat());
+    assert_eq!(read("context"), "0\n1\n");
+    assert!(read("rule-0").contains("RSS Context ID: 5"));
+    assert!(tune("check", &[&port[..], &["--queues", "0-1"]].concat()).ends_with("0 to change\n"));
+    tune("revert", &[]);
+    assert_eq!(state(), before);
+
+    let beyond = bench.tune("apply", &["--queues", "2", "--only", "rss"], &bin);
+    assert_eq!(beyond.status.code(), Some(1));
+}
+
 #[test]
 fn a_dry_run_and_a_check_change_nothing_of_the_host_either() {
     let Some(bench) = Bench::up() else { return };
@@ -174,6 +270,7 @@ fn wrong_use_is_told_from_failure() {
         (&["--cores", "x"], 2, "0-3"),
         (&["--cores", "4000"], 1, "no CPU 4000"),
         (&["--port", "0"], 2, "not a port"),
+        (&["--queues", "x"], 2, "0-3"),
         (&["--fast"], 2, "--fast"),
     ] {
         let output = bench.tune("apply", arguments, Path::new("/nothing"));

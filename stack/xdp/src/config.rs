@@ -8,7 +8,7 @@ use crate::interface::Interface;
 use crate::redirect::ModeChoice;
 use crate::route::{Route, hardware_address};
 use crate::worker::Wait;
-use crate::xsk::XskConfig;
+use crate::xsk::{XskConfig, XskLink};
 use barewire_tcp::config::StackConfig;
 #[cfg(feature = "faults")]
 use barewire_tcp::link::faulty::Faults;
@@ -164,15 +164,17 @@ impl XdpConfig {
 
     /// The longest IP packet to send.
     pub(super) fn mtu_of(&self, interface: &Interface) -> Result<usize, XdpError> {
-        match self.mtu {
+        let mtu = match self.mtu {
             Some(asked) if asked > interface.mtu => Err(XdpError::MtuTooLarge {
                 asked,
                 interface: interface.name.clone(),
                 mtu: interface.mtu,
             }),
             Some(asked) => Ok(asked),
-            None => Ok(interface.mtu.min(StackConfig::MTU_MAX)),
-        }
+            None => Ok(interface.mtu),
+        }?;
+        let holds = XskLink::packet_bytes_max(interface, self.xsk.zero_copy);
+        Ok(mtu.min(holds).min(StackConfig::MTU_MAX))
     }
 
     /// The addresses to serve.

@@ -253,8 +253,12 @@ fn report<S: Service>(
             }
         };
         let pages = if got.huge_pages { "huge" } else { "normal" };
+        let packets = match got.packet_frames {
+            1 => String::new(),
+            frames => format!(", up to {frames} for a packet"),
+        };
         lines.push(format!(
-            "{core}: queue {queue}: {mode} mode, {copying}, {frames} frames of {bytes} bytes on {pages} pages",
+            "{core}: queue {queue}: {mode} mode, {copying}, {frames} frames of {bytes} bytes on {pages} pages{packets}",
             mode = common.mode,
             frames = got.frames,
             bytes = got.frame_bytes,

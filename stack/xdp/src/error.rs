@@ -95,6 +95,30 @@ pub enum XdpError {
         /// The VLAN interfaces on top of it, separated by commas.
         vlans: String,
     },
+    /// The interface is gone.
+    #[error(
+        "{0} is gone: its driver was unbound, or it was deleted or moved to another network namespace; start again when \
+         it is back, or serve with --wait-for-interface"
+    )]
+    Gone(String),
+    /// The driver has lost the program, and it cannot be attached again.
+    #[error(
+        "frames that arrive at {interface} go to the kernel: its driver has lost the XDP program; start again: {source}"
+    )]
+    ProgramLost {
+        /// The interface.
+        interface: String,
+        /// Why not.
+        source: RedirectError,
+    },
+    /// Nobody would notice if the interface went away.
+    #[error("cannot watch {interface}: {source}")]
+    Unwatchable {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A limit is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -18,7 +18,7 @@ mod presence;
 mod xdp;
 
 use device::Device;
-pub use presence::Presence;
+pub use presence::{Presence, Sighting};
 pub use xdp::{XdpFeatures, XdpState};
 
 pub use device::{Rings, Settings};
@@ -153,13 +153,13 @@ impl Interface {
         })
     }
 
-    /// Subscribes to its end.
+    /// Subscribes to what becomes of it.
     ///
     /// # Errors
     ///
     /// If the process is out of descriptors.
     pub fn presence(&self) -> Result<Presence, InterfaceError> {
-        Presence::of(self.index).map_err(|source| InterfaceError::Unreadable {
+        Presence::of(&self.name, self.index).map_err(|source| InterfaceError::Unreadable {
             name: self.name.clone(),
             what: "changes",
             source,
@@ -171,6 +171,25 @@ impl Interface {
         // Without the kernel's 802.1Q module there is no such file, and no VLAN.
         let config = std::fs::read_to_string("/proc/thread-self/net/vlan/config");
         vlans_on(&self.name, &config.unwrap_or_default())
+    }
+
+    /// The interfaces that receive for it, where GRO merges: the ports of a bridge or bond, the one below a VLAN or
+    /// macvlan, or itself.
+    pub fn receivers(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(format!("/sys/class/net/{}", self.name));
+        let names = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name());
+        let mut lower: Vec<_> = names
+            .filter_map(|name| Some(name.to_str()?.strip_prefix("lower_")?.to_owned()))
+            .collect();
+        if lower.is_empty() {
+            lower.push(self.name.clone());
+        }
+        lower.sort();
+        lower
     }
 
     /// The addresses that somebody beyond this machine and link can use, in the kernel's order.
@@ -241,10 +260,18 @@ mod tests {
 
     #[test]
     fn an_interface_that_is_gone_is_noticed_at_once() {
-        Presence::of(0x7fff_ffff)
-            .unwrap()
-            .wait_until_gone()
-            .unwrap();
+        let never = std::time::Duration::from_secs(3600);
+        let presence = Presence::of("nowhere0", 0x7fff_ffff).unwrap();
+        assert_eq!(presence.look(never).unwrap(), None);
+    }
+
+    #[test]
+    fn an_interface_that_is_there_says_what_it_received() {
+        let presence = Presence::of("lo", 1).unwrap();
+        let sighting = presence.look(std::time::Duration::from_millis(100));
+        let sighting = sighting.unwrap().unwrap();
+        assert_eq!(sighting.rx_queues, 1);
+        assert!(sighting.received.is_some());
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod plan;
 pub mod redirect;
 pub mod route;
 mod stack;
+mod watch;
 #[allow(unsafe_code)]
 pub mod worker;
 pub mod xsk;

@@ -13,17 +13,16 @@
 //! detaches it when the last descriptor is closed, after `kill -9` as well. An attachment through
 //! netlink or a pin would outlive the process and send the traffic of a dead server nowhere.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io, iter};
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
-use aya::programs::links::FdLink;
-use aya::programs::xdp::XdpMode;
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::Xdp;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use rustix::io::Errno;
@@ -32,6 +31,9 @@ use thiserror::Error;
 
 use crate::interface::Interface;
 use barewire_service::counters::{Kind, Sample, Samples};
+
+#[allow(unsafe_code)]
+mod attachment;
 
 pub mod contract;
 
@@ -49,6 +51,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../barewire-xdp.o");
 /// The oldest kernel that has all that is needed: `bpf_link` for XDP (5.9), BPF memory that does
 /// not count against RLIMIT_MEMLOCK, and preferred busy polling (5.11).
 const KERNEL_MIN: (u8, u8) = (5, 11);
+
+/// The first kernel that takes programs with fragments.
+const KERNEL_WITH_FRAGMENTS: (u8, u8) = (5, 18);
 
 /// What is redirected: TCP to any of the addresses on any of the ports.
 #[derive(Debug, Clone)]
@@ -143,10 +148,10 @@ pub enum RedirectError {
         /// Its driver.
         driver: String,
     },
-    /// The driver runs XDP only with frames that fit into a page.
+    /// The driver runs XDP only with frames that fit into a page, or its buffers.
     #[error(
-        "MTU {mtu} of {interface} (or, on a veth, of its peer) is too large for native XDP: \
-         `ip link set dev {interface} mtu 1500` at both ends, or choose mode generic"
+        "MTU {mtu} of {interface} (or, on a veth, of its peer) is too large for this driver's native XDP: \
+         `ip link set dev {interface} mtu 1500` at both ends, or choose mode generic (slower)"
     )]
     MtuTooLarge {
         /// The interface.
@@ -164,15 +169,6 @@ pub enum RedirectError {
         /// What the kernel says.
         reason: String,
     },
-    /// The kernel attached the program in a way that outlives the process.
-    #[error(
-        "{interface} took the XDP program without a bpf_link, so it would outlive this process; \
-         remove it: `ip link set dev {interface} xdp off`"
-    )]
-    NoLink {
-        /// The interface.
-        interface: String,
-    },
     /// The kernel rejected the program or one of its maps.
     #[error("cannot load the XDP program: {0}")]
     Load(String),
@@ -189,10 +185,18 @@ pub enum RedirectError {
 /// The loaded program, attached or not. Dropping it detaches it.
 pub struct Redirect {
     // Dropped first: no frame is redirected while the rest goes.
-    link: Option<FdLink>,
+    attached: Mutex<Option<Attached>>,
     ebpf: Ebpf,
     sockets: XskMap<MapData>,
     verdicts: Arc<Verdicts>,
+}
+
+/// Where the program is attached.
+struct Attached {
+    /// Removes it when it is dropped. `None`: somebody tried to attach it again, in vain.
+    link: Option<OwnedFd>,
+    interface: Interface,
+    mode: Mode,
 }
 
 /// How many frames met which fate since the program was loaded. Does not keep it attached.
@@ -213,7 +217,7 @@ impl Redirect {
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .map_max_entries(SOCKETS_MAP, queues.max(1))
-            .load(OBJECT)
+            .load(&object(KernelVersion::current().ok()))
             .map_err(load_error)?;
         let mut served_map: Array<_, Served> = take_map(&mut ebpf, SERVED_MAP)?;
         served_map
@@ -224,7 +228,7 @@ impl Redirect {
             port_map.set(index, word, 0).map_err(map_error(PORTS_MAP))?;
         }
         let mut redirect = Redirect {
-            link: None,
+            attached: Mutex::new(None),
             sockets: take_map(&mut ebpf, SOCKETS_MAP)?,
             verdicts: Arc::new(Verdicts(take_map(&mut ebpf, VERDICTS_MAP)?)),
             ebpf,
@@ -241,7 +245,7 @@ impl Redirect {
     /// # Errors
     ///
     /// If the interface is taken, or the driver refuses. [`ModeChoice::Auto`] falls back to generic
-    /// only where the driver has no native XDP at all: any other refusal has a cure.
+    /// only where the driver has no native XDP at all, or none with this MTU: any other refusal has a cure.
     pub fn attach(
         &mut self,
         interface: &Interface,
@@ -251,27 +255,50 @@ impl Redirect {
             ModeChoice::Native => self.attach_in(interface, Mode::Native),
             ModeChoice::Generic => self.attach_in(interface, Mode::Generic),
             ModeChoice::Auto => match self.attach_in(interface, Mode::Native) {
-                Err(RedirectError::NoNative { .. }) => self.attach_in(interface, Mode::Generic),
+                Err(RedirectError::NoNative { .. } | RedirectError::MtuTooLarge { .. }) => {
+                    self.attach_in(interface, Mode::Generic)
+                }
                 other => other,
             },
         }
     }
 
     fn attach_in(&mut self, interface: &Interface, mode: Mode) -> Result<Mode, RedirectError> {
-        let aya_mode = match mode {
-            Mode::Native => XdpMode::Driver,
-            Mode::Generic => XdpMode::Skb,
-        };
-        let program = self.program()?;
-        let link = program
-            .attach_to_if_index(interface.index, aya_mode)
-            .and_then(|id| program.take_link(id))
-            .map_err(|error| attach_error(interface, mode, &error))?;
-        // aya falls back to netlink where the kernel refuses a bpf_link with EINVAL.
-        self.link = Some(link.try_into().map_err(|_| RedirectError::NoLink {
-            interface: interface.name.clone(),
-        })?);
+        let link = self.link_to(interface, mode)?;
+        *self.attachment() = Some(Attached {
+            link: Some(link),
+            interface: interface.clone(),
+            mode,
+        });
         Ok(mode)
+    }
+
+    /// Detaches the program and attaches it again, in the same mode: that makes a driver set up again what it has lost.
+    /// Sockets keep their queues.
+    ///
+    /// # Errors
+    ///
+    /// If the driver refuses, or the kernel (before 5.19 it asks for capabilities). The program is detached then.
+    pub fn attach_again(&self) -> Result<(), RedirectError> {
+        if let Some(attached) = &mut *self.attachment() {
+            attached.link = None;
+            attached.link = Some(self.link_to(&attached.interface, attached.mode)?);
+        }
+        Ok(())
+    }
+
+    fn link_to(&self, interface: &Interface, mode: Mode) -> Result<OwnedFd, RedirectError> {
+        let program = self.ebpf.program(PROGRAM);
+        let program: &Xdp = program
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(no_program)?;
+        let fd = program.fd().map_err(|error| load_error(error.into()))?;
+        attachment::attach(fd.as_fd(), interface.index, mode)
+            .map_err(|error| attach_error(interface, mode, &error))
+    }
+
+    fn attachment(&self) -> std::sync::MutexGuard<'_, Option<Attached>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends the redirected frames of receive queue `queue` to the AF_XDP socket `socket`, which must
@@ -295,8 +322,12 @@ impl Redirect {
         self.ebpf
             .program_mut(PROGRAM)
             .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| RedirectError::Load(format!("the object has no XDP program {PROGRAM}")))
+            .ok_or_else(no_program)
     }
+}
+
+fn no_program() -> RedirectError {
+    RedirectError::Load(format!("the object has no XDP program {PROGRAM}"))
 }
 
 /// Summed over all CPUs; a counter that the kernel does not tell is left out.
@@ -377,6 +408,37 @@ fn slots<T: Copy + Default>(
 #[allow(unsafe_code)]
 unsafe impl aya::Pod for Served {}
 
+/// What fits into one buffer of most drivers in native mode: a page less the headroom and the kernel's own part.
+pub const ONE_BUFFER_MTU_MAX: usize = 3498;
+
+/// The program for a kernel of this version; an unknown one is new.
+fn object(kernel: Option<KernelVersion>) -> Cow<'static, [u8]> {
+    let (major, minor) = KERNEL_WITH_FRAGMENTS;
+    match kernel {
+        Some(version) if version < KernelVersion::new(major, minor, 0) => {
+            Cow::Owned(without_fragments(OBJECT))
+        }
+        _ => Cow::Borrowed(OBJECT),
+    }
+}
+
+/// The object with its program in the section `xdp`, from which it is loaded without the flag that older kernels
+/// refuse: the names of its sections end before `.frags`.
+fn without_fragments(object: &[u8]) -> Vec<u8> {
+    const WITH: &[u8] = b"xdp.frags\0";
+    let mut object = object.to_vec();
+    let found: Vec<_> = object
+        .windows(WITH.len())
+        .enumerate()
+        .filter(|(_, bytes)| *bytes == WITH)
+        .map(|(at, _)| at)
+        .collect();
+    for at in found {
+        object[at + b"xdp".len()] = 0;
+    }
+    object
+}
+
 /// The capabilities that the calling thread lacks for the XDP program and the AF_XDP sockets. CAP_PERFMON, because IPv4 options put the TCP
 /// header at a place that varies, which the verifier otherwise does not let a program look at.
 pub fn missing_capabilities() -> Vec<&'static str> {
@@ -441,24 +503,30 @@ fn load_error(error: EbpfError) -> RedirectError {
     }
 }
 
-fn attach_error(interface: &Interface, mode: Mode, error: &ProgramError) -> RedirectError {
+fn attach_error(interface: &Interface, mode: Mode, error: &io::Error) -> RedirectError {
     let (name, driver) = (interface.name.clone(), interface.driver.clone());
-    match (errno(error), mode) {
+    match (Errno::from_io_error(error), mode) {
         // EEXIST: it is there in the other mode.
         (Some(Errno::BUSY | Errno::EXIST), _) => RedirectError::Occupied { interface: name },
         (Some(Errno::OPNOTSUPP), Mode::Native) => RedirectError::NoNative {
             interface: name,
             driver,
         },
-        (Some(Errno::RANGE), Mode::Native) => RedirectError::MtuTooLarge {
-            interface: name,
-            mtu: interface.mtu,
-        },
+        // Most drivers say EINVAL, as they do of other things.
+        (Some(errno), Mode::Native)
+            if errno == Errno::RANGE
+                || errno == Errno::INVAL && interface.mtu > ONE_BUFFER_MTU_MAX =>
+        {
+            RedirectError::MtuTooLarge {
+                interface: name,
+                mtu: interface.mtu,
+            }
+        }
         (Some(Errno::PERM), _) => RedirectError::Forbidden,
         _ => RedirectError::Attach {
             interface: name,
             mode,
-            reason: reasons(error),
+            reason: error.to_string(),
         },
     }
 }

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::interface::{Interface, InterfaceError};
+use crate::interface::Interface;
 use crate::redirect::{Mode, Redirect, Targets};
 use crate::worker::WorkerConfig;
 use barewire_service::lifecycle::Lifecycle;
@@ -24,10 +24,9 @@ use barewire_tcp::config::{StackConfig, UnknownFlow};
 use barewire_tcp::guard::Secrets;
 use barewire_tcp::packet::Local;
 use barewire_tcp::shared::Shared;
-use thiserror::Error;
 
 use barewire_service::cores::choose_cpus;
-use barewire_service::stack::{CounterGroup, Notice, Running, Stack, Watch};
+use barewire_service::stack::{CounterGroup, Notice, Running, Stack};
 
 use crate::config::XdpConfig;
 use crate::cores::{self, Common};
@@ -131,25 +130,6 @@ fn refuse_added_queues(before: &Interface) -> Result<(), XdpError> {
     })
 }
 
-/// The interface that was served.
-#[derive(Debug, Error)]
-#[error(
-    "{interface} is gone: its driver was unbound, or it was deleted or moved to another network namespace; \
-     start again when it is back"
-)]
-struct Gone {
-    interface: String,
-}
-
-/// Ends the server when `interface` is gone: its sockets receive nothing any more, and do not say so.
-fn watch(interface: &Interface) -> Result<Watch, InterfaceError> {
-    let (presence, name) = (interface.presence()?, interface.name.clone());
-    Ok(Watch(Box::new(move || match presence.wait_until_gone() {
-        Ok(()) => Box::new(Gone { interface: name }),
-        Err(error) => Box::new(error),
-    })))
-}
-
 impl Stack for XdpConfig {
     type Error = XdpError;
 
@@ -178,6 +158,7 @@ impl Stack for XdpConfig {
             }
         };
         let shared = Shared::new(&stack, &secrets, plan.cores.len())?;
+        let packet_bytes = stack.mtu;
         let common = Common {
             interface: interface.clone(),
             mode,
@@ -217,13 +198,28 @@ impl Stack for XdpConfig {
         }
         let advice = plan.advice(&interface, &self.ports);
         notices.extend(advice.into_iter().map(Notice::Warning));
+        if packet_bytes < interface.mtu && self.mtu.is_none_or(|asked| asked > packet_bytes) {
+            notices.push(Notice::Fact(format!(
+                "packets of at most {packet_bytes} bytes are sent and asked for, as a frame holds no more; the MTU of \
+                 {interface} is {mtu}",
+                interface = interface.name,
+                mtu = interface.mtu,
+            )));
+        }
         if mode == Mode::Generic {
+            let merging: Vec<_> = interface.receivers();
             notices.push(Notice::Warning(format!(
-                "what GRO merges does not fit into a frame and is lost in generic mode: `ethtool -K {} gro off`",
-                interface.name
+                "what GRO merges does not fit into a frame and is lost in generic mode: {}",
+                merging
+                    .iter()
+                    .map(|name| format!("`ethtool -K {name} gro off`"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             )));
         }
         let redirect = Arc::new(redirect);
+        let (watch, noticed) = crate::watch::watch(&interface, &redirect)?;
+        counters.push(noticed);
         let served = addresses.iter().flat_map(|&address| {
             self.ports
                 .iter()
@@ -235,7 +231,7 @@ impl Stack for XdpConfig {
             notices,
             counters,
             taps,
-            watch: Some(watch(&interface)?),
+            watch: Some(watch),
             cores: starting
                 .into_iter()
                 .filter_map(|starting| starting.go(Arc::clone(&redirect)))

@@ -187,7 +187,24 @@ fn served_tcp_reaches_the_link_and_the_answer_reaches_the_client() {
     });
 }
 
-/// Both ends in user space: the client redirects a range of ports, its own ephemeral ones.
+fn client_addresses() -> Vec<IpAddr> {
+    vec!["10.77.0.1".parse().unwrap(), "fd77::1".parse().unwrap()]
+}
+
+/// The client's end in user space as well: it redirects a range of ports, its own ephemeral ones.
+fn client_link(config: &XskConfig) -> (XskLink, Redirect) {
+    let interface = Interface::named(CLIENT_DEVICE).unwrap();
+    let targets = Targets {
+        addresses: client_addresses(),
+        ports: vec![32_768..=60_999],
+    };
+    let mut redirect = Redirect::load(&targets, 1).unwrap();
+    let mode = redirect.attach(&interface, ModeChoice::Native).unwrap();
+    let link = XskLink::open(&interface, 0, mode, config).unwrap();
+    redirect.set_socket(0, link.as_fd()).unwrap();
+    (link, redirect)
+}
+
 #[test]
 fn a_vlan_tag_arrives_with_the_frame_and_leaves_with_the_answer() {
     let Some(lab) = Lab::up(&["--queues", "1"]) else {
@@ -195,20 +212,8 @@ fn a_vlan_tag_arrives_with_the_frame_and_leaves_with_the_answer() {
     };
     let config = XskConfig::default();
     let mut server = lab.server(|| Receiver::on(0..1, ModeChoice::Native, &config));
-    let client_addresses: Vec<IpAddr> =
-        vec!["10.77.0.1".parse().unwrap(), "fd77::1".parse().unwrap()];
-    let (mut client, _redirect) = lab.client(|| {
-        let interface = Interface::named(CLIENT_DEVICE).unwrap();
-        let targets = Targets {
-            addresses: client_addresses.clone(),
-            ports: vec![32_768..=60_999],
-        };
-        let mut redirect = Redirect::load(&targets, 1).unwrap();
-        let mode = redirect.attach(&interface, ModeChoice::Native).unwrap();
-        let link = XskLink::open(&interface, 0, mode, &config).unwrap();
-        redirect.set_socket(0, link.as_fd()).unwrap();
-        (link, redirect)
-    });
+    let client_addresses = client_addresses();
+    let (mut client, _redirect) = lab.client(|| client_link(&config));
 
     let destination_mac = lab.server(|| server_interface().mac);
     for (source, destination) in client_addresses.into_iter().zip(addresses()) {
@@ -520,37 +525,129 @@ fn what_cannot_be_had_is_refused_by_name() {
 }
 
 #[test]
-fn an_mtu_that_does_not_fit_is_refused_by_name() {
-    let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9000"]) else {
+fn a_jumbo_mtu_takes_several_frames_and_no_zero_copy_on_a_veth() {
+    let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9001"]) else {
         return;
     };
     lab.server(|| {
-        let interface = server_interface();
-        for choice in [ModeChoice::Auto, ModeChoice::Native] {
-            let error = Redirect::load(&targets(), 1)
-                .unwrap()
-                .attach(&interface, choice)
-                .unwrap_err();
-            assert!(
-                matches!(error, RedirectError::MtuTooLarge { mtu: 9000, .. }),
-                "{error}"
-            );
+        for choice in [ModeChoice::Native, ModeChoice::Generic] {
+            let mut receiver = Receiver::on(0..1, choice, &small());
+            let outcome = receiver.links[0].outcome();
+            assert_eq!((outcome.frame_bytes, outcome.packet_frames), (4096, 3));
+            while_shaking_hands(&lab, &mut receiver, || {
+                connect(SERVER[0], PORT);
+            });
         }
-        let error = XskLink::open(&interface, 0, Mode::Generic, &XskConfig::default())
-            .err()
-            .unwrap();
+        let interface = server_interface();
+        assert_eq!(XskLink::packet_bytes_max(&interface, ZeroCopy::Auto), 9216);
+        let zero_copy = XskConfig {
+            zero_copy: ZeroCopy::On,
+            ..small()
+        };
+        let error = XskLink::open(&interface, 0, Mode::Native, &zero_copy).err();
+        let error = error.unwrap();
         assert!(
             matches!(
                 error,
                 XskError::MtuTooLarge {
-                    mtu: 9000,
-                    max: 3822,
+                    mtu: 9001,
+                    max: 3054,
                     ..
                 }
             ),
             "{error}"
         );
     });
+}
+
+/// Packets of one, two and three frames, one after another and mixed, arrive as they were sent, both ways, and no frame
+/// is lost on the way: more of them are sent than there are.
+#[test]
+fn jumbo_packets_arrive_as_they_were_sent() {
+    let Some(lab) = Lab::up(&["--queues", "1", "--mtu", "9001"]) else {
+        return;
+    };
+    let config = small();
+    let (mut server, _server_redirect) = lab.server(|| {
+        let mut receiver = Receiver::on(0..1, ModeChoice::Native, &config);
+        (receiver.links.remove(0), receiver.redirect)
+    });
+    let (mut client, _client_redirect) = lab.client(|| client_link(&config));
+    let server_mac = lab.server(|| server_interface().mac);
+    let client_mac = lab.client(|| Interface::named(CLIENT_DEVICE).unwrap().mac);
+    let there = SocketAddr::new(SERVER[0].parse().unwrap(), PORT);
+    let here = SocketAddr::new(client_addresses()[0], 40_000);
+    // Around the ends of frames, which hold 3,840 bytes, and the longest.
+    let ends = [1, 3_785, 3_786, 3_787, 7_625, 7_626, 7_627, 8_961];
+    for turn in 0..10 {
+        for payload_len in ends.into_iter().chain([64; 24]).chain(ends) {
+            let payload: Vec<u8> = (0..payload_len).map(|at| (at * 7 + turn) as u8).collect();
+            let request = TcpFrame {
+                source_mac: client_mac,
+                destination_mac: server_mac,
+                payload: &payload,
+                ..TcpFrame::new(here, there)
+            };
+            send(&mut client, &request.to_vec());
+            assert_eq!(receive(&mut server), request.to_vec());
+            let response = TcpFrame {
+                source_mac: server_mac,
+                destination_mac: client_mac,
+                payload: &payload,
+                ..TcpFrame::new(there, here)
+            };
+            send(&mut server, &response.to_vec());
+            assert_eq!(receive(&mut client), response.to_vec());
+        }
+    }
+    // Many at once: a batch ends within a packet.
+    let long = vec![7; 8_961];
+    let request = TcpFrame {
+        source_mac: client_mac,
+        destination_mac: server_mac,
+        payload: &long,
+        ..TcpFrame::new(here, there)
+    };
+    for _ in 0..20 {
+        send(&mut client, &request.to_vec());
+    }
+    let start = Instant::now();
+    let mut received = 0;
+    while received < 20 {
+        assert!(start.elapsed() < PATIENCE, "{received} of 20");
+        let (batch, _) = server.receive(NOW);
+        for index in 0..batch.len() {
+            assert_eq!(batch.frame(index), request.to_vec());
+        }
+        received += batch.len();
+    }
+    assert_eq!(server.counters().rx_frames.get(), 420);
+    assert_eq!(client.counters().tx_frames.get(), 420);
+}
+
+fn send(link: &mut XskLink, frame: &[u8]) {
+    let start = Instant::now();
+    while link.transmit().free_slots() == 0 {
+        assert!(start.elapsed() < PATIENCE, "no slot");
+        link.flush(NOW);
+    }
+    link.transmit().slot().unwrap()[..frame.len()].copy_from_slice(frame);
+    link.transmit().commit(frame.len());
+    link.flush(NOW);
+}
+
+/// The next packet, which is alone.
+fn receive(link: &mut XskLink) -> Vec<u8> {
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < PATIENCE, "nothing arrived");
+        let (batch, _) = link.receive(NOW);
+        if !batch.is_empty() {
+            assert_eq!(batch.len(), 1);
+            return batch.frame(0).to_vec();
+        }
+        link.flush(NOW);
+    }
 }
 
 #[test]
@@ -567,6 +664,31 @@ fn large_frames_are_used_when_the_mtu_needs_them() {
             connect(SERVER[0], PORT).write_all(&[0; 2900]).unwrap();
         });
     });
+}
+
+/// As a server does that has given up its privileges, when a driver has lost the program.
+#[test]
+fn the_program_can_be_attached_again_without_capabilities_and_sockets_keep_their_queues() {
+    let Some(lab) = Lab::up(&["--queues", "1"]) else {
+        return;
+    };
+    lab.server(|| {
+        for choice in [ModeChoice::Native, ModeChoice::Generic] {
+            let mut receiver = Receiver::on(0..1, choice, &small());
+            thread::scope(|scope| {
+                let attach_again = || {
+                    drop_capabilities(CapabilitySet::all());
+                    receiver.redirect.attach_again()
+                };
+                scope.spawn(attach_again).join().unwrap().unwrap();
+            });
+            assert!(is_attached(&lab));
+            while_shaking_hands(&lab, &mut receiver, || {
+                connect(SERVER[0], PORT);
+            });
+        }
+    });
+    assert!(!is_attached(&lab));
 }
 
 #[test]

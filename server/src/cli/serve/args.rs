@@ -106,6 +106,10 @@ pub enum StackName {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "AF_XDP (--stack xdp)")]
 pub struct LinkArgs {
+    /// Wait for the interface if it is not there, and again whenever it goes away (systemd: NotifyAccess=all)
+    #[arg(long)]
+    pub wait_for_interface: bool,
+
     /// Receive queues to take, spread over the cores; what arrives by others the kernel refuses
     #[arg(long, value_name = "auto|LIST", default_value_t)]
     pub queues: List,

@@ -5,6 +5,8 @@ mod args;
 mod bad_wire;
 mod kernel;
 mod operation;
+#[cfg(feature = "xdp")]
+mod outlive;
 mod state;
 mod supervise;
 #[cfg(feature = "xdp")]
@@ -63,7 +65,14 @@ pub fn run(
     }
     match (args.stack(), &args.place.interface) {
         #[cfg(feature = "xdp")]
-        (StackName::Xdp, Some(interface)) => serve(args, "xdp", bypass(args, interface, command)?),
+        (StackName::Xdp, Some(interface)) => {
+            let stack = bypass(args, interface, command)?;
+            match (args.link.wait_for_interface, outlive::is_child()) {
+                (false, _) => serve(args, "xdp", stack),
+                (true, false) => outlive::run(interface, args.place.address.is_empty()),
+                (true, true) => outlive::exit_code(serve(args, "xdp", stack)),
+            }
+        }
         #[cfg(feature = "epoll")]
         (StackName::Epoll, _) => serve(args, "epoll", usage(kernel::epoll(args), command)?),
         #[cfg(feature = "uring")]
@@ -159,6 +168,10 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     let doors = Doors::open(&args.operation, &running, &instruments, enter)?;
     confinement.give_up_privileges()?;
     let supervisor = Supervisor::new().context("cannot catch signals")?;
+    #[cfg(feature = "xdp")]
+    if outlive::is_child() {
+        outlive::end_with_parent(supervisor.remote()).context("no thread to watch the parent")?;
+    }
     if let Some(watch) = running.watch.take() {
         supervisor
             .watch(watch)

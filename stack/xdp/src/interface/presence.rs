@@ -1,56 +1,110 @@
-//! Notices that an interface is gone: its driver was unbound, or it was deleted or moved to another network namespace.
+//! Looks at an interface again and again: whether it is still there, what it has received, how many queues it has.
 //!
 //! An AF_XDP socket does not tell. When its interface goes, the kernel unbinds it, but poll(2) on it goes on reporting
-//! nothing. So this listens to what rtnetlink tells all of its subscribers (rtnetlink(7), RTMGRP_LINK).
+//! nothing. So this listens to what rtnetlink tells all of its subscribers (rtnetlink(7), RTMGRP_LINK), and asks.
+//! Nothing is opened and no capability is needed once it was made.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+
+use super::device::Device;
 
 /// Multicast group of changes to interfaces.
 const RTMGRP_LINK: u32 = 1;
 /// Longer than any message about one interface.
 const MESSAGE_BYTES: usize = 32 << 10;
 
-/// A subscription to the end of an interface.
-#[derive(Debug)]
+/// A subscription to what becomes of an interface.
 pub struct Presence {
     socket: Socket,
+    device: Device,
     index: u32,
 }
 
+/// What was seen of an interface that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    /// Frames that the driver has received since it was loaded, if the kernel said so in time.
+    pub received: Option<u64>,
+    /// Receive queues in use.
+    pub rx_queues: u32,
+}
+
+/// What a message says of the interface.
+enum News {
+    Gone,
+    Received(u64),
+    Nothing,
+}
+
 impl Presence {
-    /// Subscribes for the interface with this index in the thread's network namespace.
-    pub(super) fn of(index: u32) -> io::Result<Self> {
+    /// Subscribes for the interface called `name` with this index in the thread's network namespace.
+    pub(super) fn of(name: &str, index: u32) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, RTMGRP_LINK))?;
-        Ok(Presence { socket, index })
+        socket.set_non_blocking(true)?;
+        Ok(Presence {
+            socket,
+            device: Device::open(name)?,
+            index,
+        })
     }
 
-    /// Blocks until the interface is gone; returns at once if it is already. Opens nothing.
+    /// Looks for as long as `duration`, or until the interface is gone: then, `None`.
     ///
     /// # Errors
     ///
     /// If the kernel does not tell any more.
-    pub fn wait_until_gone(&self) -> io::Result<()> {
+    pub fn look(&self, duration: Duration) -> io::Result<Option<Sighting>> {
+        let until = Instant::now() + duration;
         let mut bytes = vec![0; MESSAGE_BYTES];
+        let mut received = None;
         self.ask()?;
         loop {
             match self.socket.recv(&mut &mut bytes[..], 0) {
-                Ok(len) if self.says_gone(&bytes[..len]) => return Ok(()),
-                Ok(_) => {}
+                Ok(len) => match self.news(&bytes[..len]) {
+                    News::Gone => return Ok(None),
+                    News::Received(frames) => received = Some(frames),
+                    News::Nothing => {}
+                },
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::INTR) => {}
+                    Some(Errno::AGAIN) if self.wait(until)? => {}
+                    Some(Errno::AGAIN) => break,
                     // Messages were lost, because too many came at once.
                     Some(Errno::NOBUFS) => self.ask()?,
                     _ => return Err(error),
                 },
             }
+        }
+        Ok(Some(Sighting {
+            received,
+            rx_queues: self.device.channels().unwrap_or_default().rx_queues(),
+        }))
+    }
+
+    /// Whether a message came before `until`.
+    fn wait(&self, until: Instant) -> io::Result<bool> {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(
+            &mut [PollFd::new(&self.socket, PollFlags::IN)],
+            Some(&timeout),
+        ) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(true),
+            Err(errno) => Err(errno.into()),
         }
     }
 
@@ -71,18 +125,40 @@ impl Presence {
         Ok(())
     }
 
-    fn says_gone(&self, datagram: &[u8]) -> bool {
+    fn news(&self, datagram: &[u8]) -> News {
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram);
         match message.map(|message| message.payload) {
             // A bridge says with its own family that a port has left it.
-            Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))) => {
-                link.header.index == self.index
-                    && link.header.interface_family == AddressFamily::Unspec
+            Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)))
+                if self.is_about_us(&link)
+                    && link.header.interface_family == AddressFamily::Unspec =>
+            {
+                News::Gone
+            }
+            Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)))
+                if self.is_about_us(&link) =>
+            {
+                let statistics = link
+                    .attributes
+                    .iter()
+                    .find_map(|attribute| match attribute {
+                        LinkAttribute::Stats64(statistics) => Some(statistics.rx_packets),
+                        _ => None,
+                    });
+                statistics.map_or(News::Nothing, News::Received)
             }
             // The answer to what was asked.
-            Ok(NetlinkPayload::Error(error)) => error.to_io().raw_os_error() == Some(libc::ENODEV),
+            Ok(NetlinkPayload::Error(error))
+                if error.to_io().raw_os_error() == Some(libc::ENODEV) =>
+            {
+                News::Gone
+            }
             // What cannot be read is about something else.
-            _ => false,
+            _ => News::Nothing,
         }
+    }
+
+    fn is_about_us(&self, link: &LinkMessage) -> bool {
+        link.header.index == self.index
     }
 }

@@ -33,6 +33,8 @@ pub struct XdpFeatures {
     pub redirect: bool,
     /// Let AF_XDP sockets read and write its memory.
     pub zero_copy: bool,
+    /// Over how many buffers a frame may spread in zero-copy mode, at least one.
+    pub zero_copy_buffers: u32,
 }
 
 pub(super) fn state(interface_index: u32) -> io::Result<XdpState> {
@@ -76,23 +78,16 @@ fn features(interface_index: u32) -> io::Result<Option<XdpFeatures>> {
     let Some(answer) = netlink::ask(NETLINK_GENERIC, request, 0)? else {
         return Ok(None);
     };
-    let features = answer
+    Ok(answer
         .payload
-        .0
-        .iter()
-        .find(|nla| nla.kind() == Netdev::XDP_FEATURES);
-    Ok(features.and_then(|nla| {
-        let mut bytes = [0; 8];
-        bytes
-            .get_mut(..nla.value_len())
-            .map(|bytes| nla.emit_value(bytes))?;
-        let bits = u64::from_ne_bytes(bytes);
-        Some(XdpFeatures {
+        .number(Netdev::XDP_FEATURES)
+        .map(|bits| XdpFeatures {
             native: bits & 1 != 0,
             redirect: bits & 2 != 0,
             zero_copy: bits & 8 != 0,
-        })
-    }))
+            // Linux 6.6; what does not say has one.
+            zero_copy_buffers: answer.payload.number(Netdev::XDP_ZC_MAX_SEGS).unwrap_or(1) as u32,
+        }))
 }
 
 /// The number that the kernel gave to a generic netlink family.
@@ -119,6 +114,16 @@ impl Netdev {
     const DEV_GET: u8 = 1;
     const IFINDEX: u16 = 1;
     const XDP_FEATURES: u16 = 3;
+    const XDP_ZC_MAX_SEGS: u16 = 4;
+
+    /// The value of an attribute that is an integer of at most eight bytes, on a little-endian machine.
+    fn number(&self, kind: u16) -> Option<u64> {
+        let nla = self.0.iter().find(|nla| nla.kind() == kind)?;
+        let mut bytes = [0; 8];
+        let value = bytes.get_mut(..nla.value_len())?;
+        nla.emit_value(value);
+        Some(u64::from_ne_bytes(bytes))
+    }
 }
 
 impl GenlFamily for Netdev {

@@ -460,3 +460,23 @@ fn targets_that_cannot_be_served_are_refused_before_anything_is_touched() {
         }
     ));
 }
+
+#[test]
+fn kernels_without_fragments_get_the_program_without_them() {
+    const WITH: &[u8] = b"xdp.frags";
+    let has_fragments = |kernel| {
+        let object = object(kernel);
+        object.windows(WITH.len()).any(|bytes| bytes == WITH)
+    };
+    assert!(has_fragments(None));
+    assert!(has_fragments(Some(KernelVersion::new(5, 18, 0))));
+    assert!(!has_fragments(Some(KernelVersion::new(5, 17, 9))));
+    // Any kernel takes that one, so a program is still found in it.
+    if load(&targets()).is_some() {
+        let mut ebpf = EbpfLoader::new()
+            .load(&object(Some(KernelVersion::new(5, 11, 0))))
+            .unwrap();
+        let program: &mut Xdp = ebpf.program_mut(PROGRAM).unwrap().try_into().unwrap();
+        program.load().unwrap();
+    }
+}

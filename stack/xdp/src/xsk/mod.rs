@@ -15,6 +15,7 @@
 //! * The kernel frees a closed socket's queue a moment later: binding waits for that moment.
 //! * A UMEM on huge pages must be a whole number of them.
 
+mod assembly;
 #[allow(unsafe_code)]
 mod queue;
 #[allow(unsafe_code)]
@@ -154,10 +155,10 @@ pub enum XskError {
         /// What was asked for.
         bytes: usize,
     },
-    /// IP packets do not fit into frames.
+    /// Zero-copy was demanded, but the frames of all who use the interface do not fit into ours.
     #[error(
-        "MTU {mtu} of {interface} is too large: a frame has room for {max}; \
-         `ip link set dev {interface} mtu 1500`"
+        "MTU {mtu} of {interface} is too large for zero-copy: a frame has room for {max}; \
+         `ip link set dev {interface} mtu {max}`, or let the kernel copy"
     )]
     MtuTooLarge {
         /// The interface.
@@ -230,6 +231,15 @@ pub struct Outcome {
     pub frame_bytes: u32,
     /// Frames for reception and transmission.
     pub frames: u32,
+    /// Over how many frames a packet may spread.
+    pub packet_frames: u32,
+}
+
+impl Outcome {
+    /// How much of a packet a frame holds.
+    fn piece_bytes(&self) -> usize {
+        self.frame_bytes as usize - socket::HEADROOM_BYTES
+    }
 }
 
 impl XskLink {
@@ -253,6 +263,7 @@ impl XskLink {
         let (reception, received, transmit) = queue::share_out(
             &opened.umem,
             opened.frames,
+            (opened.outcome.piece_bytes(), opened.outcome.packet_frames),
             config.rx_ring_frames,
             opened.rings,
             &counters,
@@ -276,6 +287,13 @@ impl XskLink {
         };
         link.refill();
         Ok(link)
+    }
+
+    /// The longest IP packet that can be received and sent on `interface` with that choice, whatever its MTU is. It is
+    /// what a frame holds, or a jumbo packet where kernel (6.6) and driver spread packets over frames. Nobody sends a
+    /// longer one who is told a segment size that follows from this.
+    pub fn packet_bytes_max(interface: &Interface, zero_copy: ZeroCopy) -> usize {
+        socket::packet_bytes_max(interface, zero_copy)
     }
 
     /// What opening the queue has yielded.

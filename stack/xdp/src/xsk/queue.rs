@@ -21,6 +21,10 @@
 //! > **Each frame's descriptor is in exactly one place: one ring, one list, or the slot.** The kernel
 //! > touches the frames in the fill and tx rings, and those it took from them and has not returned.
 //! > User space touches a frame only while its descriptor is in `batch` or in `slot`.
+//!
+//! Where packets may be longer than a frame (jumbo), the kernel spreads them over several, of which all but the last say
+//! that more follow. What is received so is copied together (see [`Assembly`]); what is sent is written to a scratch
+//! buffer and copied to as many frames as it needs.
 
 use std::sync::Arc;
 use std::{io, slice};
@@ -30,6 +34,8 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 use barewire_service::tap::{Direction, TapEnd};
 use barewire_tcp::link;
 use barewire_tcp::link::LinkCounters;
+
+use super::assembly::{Assembly, CONTINUED, FRAMES_PER_PACKET_MAX};
 
 /// Frames taken from the rx ring at once.
 pub const BATCH_FRAMES: usize = 64;
@@ -45,8 +51,11 @@ pub(super) struct Reception {
 /// A batch of received frames.
 pub struct Received {
     umem: Umem,
-    batch: [FrameDesc; BATCH_FRAMES],
+    /// Room for the rest of a packet that begins with the last frame of a batch.
+    batch: [FrameDesc; BATCH_FRAMES + FRAMES_PER_PACKET_MAX],
     len: usize,
+    /// Which frames make a packet; `None`: each is one.
+    assembly: Option<Assembly>,
 }
 
 /// The sending half of a queue.
@@ -58,6 +67,10 @@ pub struct Transmit {
     free: Vec<FrameDesc>,
     /// The frame that is being written.
     slot: Option<FrameDesc>,
+    /// Where packets are written that may need several frames; empty where none does.
+    scratch: Box<[u8]>,
+    /// How much of a packet a frame holds.
+    piece_bytes: usize,
     /// Frames to send, oldest first, that are not in the tx ring yet.
     committed: Vec<FrameDesc>,
     tx_ring_frames: u32,
@@ -67,14 +80,20 @@ pub struct Transmit {
 /// Shares out the frames of a UMEM whose socket was just opened.
 ///
 /// `frames` must be all frames of `umem`, and none may have been handed to a ring. The rings must be
-/// those of a socket on `umem`, which must not be shared with another.
+/// those of a socket on `umem`, which must not be shared with another. A packet takes up to `packet_frames` of them, each
+/// of which holds `piece_bytes` of it.
 pub(super) fn share_out(
     umem: &Umem,
     mut frames: Vec<FrameDesc>,
+    (piece_bytes, packet_frames): (usize, u32),
     rx_ring_frames: u32,
     (tx, rx, fill, completion): (TxQueue, RxQueue, FillQueue, CompQueue),
     counters: &Arc<LinkCounters>,
 ) -> (Reception, Received, Transmit) {
+    let scratch_bytes = match packet_frames {
+        1 => 0,
+        frames => frames as usize * piece_bytes,
+    };
     let free = frames.split_off(rx_ring_frames as usize);
     let tx_ring_frames = free.len() as u32;
     let reception = Reception {
@@ -84,8 +103,9 @@ pub(super) fn share_out(
     };
     let received = Received {
         umem: umem.clone(),
-        batch: [FrameDesc::default(); BATCH_FRAMES],
+        batch: [FrameDesc::default(); BATCH_FRAMES + FRAMES_PER_PACKET_MAX],
         len: 0,
+        assembly: (packet_frames > 1).then(|| Assembly::new(piece_bytes)),
     };
     let transmit = Transmit {
         umem: umem.clone(),
@@ -94,6 +114,8 @@ pub(super) fn share_out(
         committed: Vec::with_capacity(free.len()),
         free,
         slot: None,
+        scratch: vec![0; scratch_bytes].into_boxed_slice(),
+        piece_bytes,
         tx_ring_frames,
         counters: Arc::clone(counters),
     };
@@ -128,7 +150,26 @@ impl Reception {
         assert_eq!(received.len, 0, "a batch was not given back");
         // SAFETY: the ring and the batch are of the same UMEM (see `share_out`). The batch's old
         // descriptors are overwritten, but they are in `idle` or the fill ring already: `len` is 0.
-        received.len = unsafe { self.rx.consume(&mut received.batch) };
+        received.len = unsafe { self.rx.consume(&mut received.batch[..BATCH_FRAMES]) };
+        if received.assembly.is_some() {
+            self.receive_rest(received);
+            received.assemble();
+        }
+    }
+
+    /// Takes the frames that belong to the last packet. The kernel hands out whole packets, so they are there.
+    fn receive_rest(&mut self, received: &mut Received) {
+        while let Some(last) = received.len.checked_sub(1)
+            && received.batch[last].has_more_frames()
+            && received.len < received.batch.len()
+        {
+            // SAFETY: as in `receive`.
+            let count = unsafe { self.rx.consume_one(&mut received.batch[received.len]) };
+            received.len += count;
+            if count == 0 {
+                return;
+            }
+        }
     }
 
     /// Whether the driver sleeps until it is woken by a system call.
@@ -145,30 +186,64 @@ impl Received {
             .map(|frame| frame.lengths().data() as u64)
             .sum()
     }
-}
 
-impl link::Received for Received {
-    #[inline]
-    fn len(&self) -> usize {
-        self.len
+    /// Puts together the packets that came in several frames.
+    fn assemble(&mut self) {
+        // Taken out, so that the frames can be borrowed meanwhile.
+        let Some(mut assembly) = self.assembly.take() else {
+            return;
+        };
+        assembly.clear();
+        for index in 0..self.len {
+            let continues = self.batch[index].has_more_frames();
+            assembly.add(index, continues, || self.piece(index));
+        }
+        self.assembly = Some(assembly);
     }
 
+    /// What is in the frame at `index` of the batch.
     #[inline]
-    fn frame(&self, index: usize) -> &[u8] {
+    fn piece(&self, index: usize) -> &[u8] {
         // SAFETY: the kernel wrote this descriptor, so it lies within the UMEM, and the kernel does
         // not touch the frame again before `refill` gives it back, which takes `self` mutably.
         unsafe { self.umem.data(&self.batch[..self.len][index]) }.contents()
     }
 }
 
+impl link::Received for Received {
+    #[inline]
+    fn len(&self) -> usize {
+        match &self.assembly {
+            None => self.len,
+            Some(assembly) => assembly.len(),
+        }
+    }
+
+    #[inline]
+    fn frame(&self, index: usize) -> &[u8] {
+        match &self.assembly {
+            None => self.piece(index),
+            Some(assembly) => assembly.packet(index, |index| self.piece(index)),
+        }
+    }
+}
+
 impl link::Transmit for Transmit {
     #[inline]
     fn free_slots(&self) -> usize {
+        if !self.scratch.is_empty() {
+            return self.free.len() / self.packet_frames();
+        }
         self.free.len() + usize::from(self.slot.is_some())
     }
 
     #[inline]
     fn slot(&mut self) -> Option<&mut [u8]> {
+        if !self.scratch.is_empty() {
+            let is_free = self.free.len() >= self.packet_frames();
+            self.counters.tx_no_slot.add(u64::from(!is_free));
+            return is_free.then_some(&mut *self.scratch);
+        }
         if self.slot.is_none() {
             self.slot = self.free.pop();
             self.counters.tx_no_slot.add(u64::from(self.slot.is_none()));
@@ -185,6 +260,9 @@ impl link::Transmit for Transmit {
 
     #[inline]
     fn commit(&mut self, len: usize) {
+        if !self.scratch.is_empty() {
+            return self.commit_scratch(len);
+        }
         let mut frame = self.slot.take().expect("a slot to commit");
         // SAFETY: a frame of this UMEM, owned by user space, its descriptor nowhere else.
         let mut data = unsafe { self.umem.data_mut(&mut frame) };
@@ -196,6 +274,26 @@ impl link::Transmit for Transmit {
 }
 
 impl Transmit {
+    /// How many frames a packet may need.
+    fn packet_frames(&self) -> usize {
+        self.scratch.len() / self.piece_bytes
+    }
+
+    /// Copies the packet in the scratch buffer to as many frames as it needs.
+    fn commit_scratch(&mut self, len: usize) {
+        let pieces = self.scratch[..len].chunks(self.piece_bytes);
+        let last = pieces.len() - 1;
+        for (at, piece) in pieces.enumerate() {
+            let mut frame = self.free.pop().expect("as many frames as a slot has");
+            // SAFETY: a frame of this UMEM, owned by user space, its descriptor nowhere else.
+            let mut data = unsafe { self.umem.data_mut(&mut frame) };
+            data.cursor().set_pos(piece.len());
+            data.contents_mut().copy_from_slice(piece);
+            frame.set_options(if at < last { CONTINUED } else { 0 });
+            self.committed.push(frame);
+        }
+    }
+
     /// Takes back the frames that were sent.
     pub fn reclaim(&mut self) {
         if self.unsent_or_in_flight() == 0 {
@@ -215,7 +313,7 @@ impl Transmit {
 
     /// Moves committed frames to the tx ring, all that it has room for, in order; `tap` sees them.
     ///
-    /// Returns how many frames and bytes were moved.
+    /// Returns how many packets and bytes were moved.
     pub fn submit(&mut self, tap: &mut TapEnd) -> (usize, u64) {
         if self.committed.is_empty() {
             return (0, 0);
@@ -223,10 +321,21 @@ impl Transmit {
         let room = self.tx.nb_free(self.committed.len() as u32) as usize;
         let next = &self.committed[..room.min(self.committed.len())];
         let bytes = next.iter().map(|frame| frame.lengths().data() as u64).sum();
+        let packets = next.iter().filter(|frame| !frame.has_more_frames()).count();
         if tap.is_watched() {
+            let mut begun = Vec::new();
             for frame in next {
                 // SAFETY: a frame of this UMEM, owned by user space until the ring takes it below.
-                tap.record(Direction::Sent, unsafe { self.umem.data(frame) }.contents());
+                let piece = unsafe { self.umem.data(frame) }.contents();
+                if frame.has_more_frames() {
+                    begun.extend_from_slice(piece);
+                } else if begun.is_empty() {
+                    tap.record(Direction::Sent, piece);
+                } else {
+                    begun.extend_from_slice(piece);
+                    tap.record(Direction::Sent, &begun);
+                    begun.clear();
+                }
             }
         }
         // SAFETY: all of `committed` are frames of this ring's UMEM that user space owns and that
@@ -234,7 +343,7 @@ impl Transmit {
         // it takes leave the list with the next line.
         let moved = unsafe { self.tx.produce(next) };
         self.committed.drain(..moved);
-        (moved, if moved > 0 { bytes } else { 0 })
+        if moved > 0 { (packets, bytes) } else { (0, 0) }
     }
 
     /// Frames that the kernel has not begun to send.

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::thread::sleep;
 use std::time::Duration;
 
+use aya::util::KernelVersion;
 use rustix::io::Errno;
 use rustix::net::sockopt::xdp_options;
 use rustix::net::xdp::XdpOptionsFlags;
@@ -27,11 +28,15 @@ pub(super) const RING_FRAMES_MIN: u32 = super::BATCH_FRAMES as u32;
 pub(super) const RING_FRAMES_MAX: u32 = 32_768;
 
 /// What the kernel keeps free in front of each received frame (XDP_PACKET_HEADROOM).
-const HEADROOM_BYTES: usize = 256;
+pub(super) const HEADROOM_BYTES: usize = 256;
 /// Ethernet header and one 802.1Q tag.
 const L2_BYTES: usize = 18;
 /// Frames are half pages or pages: larger ones the kernel does not take.
 const LARGEST_FRAME_BYTES: u32 = 4096;
+/// The longest IP packet that is spread over frames: a jumbo frame's.
+const JUMBO_PACKET_BYTES: usize = 9216;
+/// The first kernel that spreads packets over frames (XDP_USE_SG).
+const KERNEL_WITH_SPREADING: (u8, u8) = (6, 6);
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -69,19 +74,26 @@ pub(super) fn open(
         (Mode::Generic, ZeroCopy::Auto) | (_, ZeroCopy::Off) => {
             open_when_free(interface, queue, Copying::Kernel, config)
         }
-        (Mode::Native, ZeroCopy::On) => open_when_free(interface, queue, Copying::No, config),
-        // The two need frames of different sizes, so the choice is not left to the kernel.
-        (Mode::Native, ZeroCopy::Auto) => {
-            if !may_have_zero_copy(interface) {
-                return open_when_free(interface, queue, Copying::Kernel, config);
+        (Mode::Native, ZeroCopy::On) => {
+            if !holds_all_frames(interface) {
+                return Err(XskError::MtuTooLarge {
+                    interface: interface.name.clone(),
+                    mtu: interface.mtu,
+                    max: packet_bytes(LARGEST_FRAME_BYTES, Copying::No),
+                });
             }
-            match open_when_free(interface, queue, Copying::No, config) {
-                Err(XskError::NoZeroCopy { .. } | XskError::MtuTooLarge { .. }) => {
+            open_when_free(interface, queue, Copying::No, config)
+        }
+        // The two need frames of different sizes, so the choice is not left to the kernel.
+        (Mode::Native, ZeroCopy::Auto) => match copying(interface, ZeroCopy::Auto) {
+            Copying::Kernel => open_when_free(interface, queue, Copying::Kernel, config),
+            Copying::No => match open_when_free(interface, queue, Copying::No, config) {
+                Err(XskError::NoZeroCopy { .. }) => {
                     open_when_free(interface, queue, Copying::Kernel, config)
                 }
                 outcome => outcome,
-            }
-        }
+            },
+        },
     }
 }
 
@@ -94,10 +106,56 @@ enum Copying {
     Kernel,
 }
 
-/// False if the kernel says that the driver has no zero-copy at all; one that has may still refuse a queue.
-fn may_have_zero_copy(interface: &Interface) -> bool {
+/// The longest IP packet that can be had, whoever turns out to move its bytes.
+pub(super) fn packet_bytes_max(interface: &Interface, zero_copy: ZeroCopy) -> usize {
+    let copying = copying(interface, zero_copy);
+    match packet_frames(interface, copying) {
+        1 => packet_bytes(LARGEST_FRAME_BYTES, copying),
+        _ => JUMBO_PACKET_BYTES,
+    }
+}
+
+/// Over how many frames a packet may spread.
+fn packet_frames(interface: &Interface, copying: Copying) -> u32 {
+    if interface.mtu <= packet_bytes(LARGEST_FRAME_BYTES, copying) {
+        return 1;
+    }
+    let packet = interface.mtu.min(JUMBO_PACKET_BYTES);
+    let frames = packet.div_ceil(packet_bytes(LARGEST_FRAME_BYTES, copying)) as u32;
+    let (major, minor) = KERNEL_WITH_SPREADING;
+    let kernel = KernelVersion::current();
+    let spreads = kernel.is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
+        && match copying {
+            Copying::Kernel => true,
+            Copying::No => zero_copy_buffers(interface) >= frames,
+        };
+    if spreads { frames } else { 1 }
+}
+
+/// Over how many buffers the driver spreads a frame in zero-copy mode.
+fn zero_copy_buffers(interface: &Interface) -> u32 {
     let features = interface.xdp().ok().and_then(|state| state.features);
-    features.is_none_or(|features| features.zero_copy)
+    features.map_or(1, |features| features.zero_copy_buffers)
+}
+
+/// Who shall move the bytes, as far as it can be told before a queue is opened: a driver that has zero-copy may still
+/// refuse a queue.
+fn copying(interface: &Interface, zero_copy: ZeroCopy) -> Copying {
+    // What the kernel does not tell is tried.
+    let features = interface.xdp().ok().and_then(|state| state.features);
+    let may_have = features.is_none_or(|features| features.zero_copy);
+    match zero_copy {
+        ZeroCopy::Off => Copying::Kernel,
+        ZeroCopy::Auto if !may_have || !holds_all_frames(interface) => Copying::Kernel,
+        ZeroCopy::Auto | ZeroCopy::On => Copying::No,
+    }
+}
+
+/// Whether a driver in zero-copy mode can take whatever the MTU allows. What is longer than our packets is for the
+/// kernel, but it is our frames that it arrives in.
+fn holds_all_frames(interface: &Interface) -> bool {
+    interface.mtu <= packet_bytes(LARGEST_FRAME_BYTES, Copying::No)
+        || zero_copy_buffers(interface) > 1
 }
 
 fn open_when_free(
@@ -122,12 +180,17 @@ fn try_open(
     config: &XskConfig,
 ) -> Result<Opened, XskError> {
     let refused = Refused { interface, queue };
-    let frame_bytes = frame_bytes(interface, copying)?;
+    let frame_bytes = frame_bytes(interface.mtu, copying);
+    let packet_frames = packet_frames(interface, copying);
     let (umem, frames, huge_pages) = create_umem(&refused, frame_bytes, config)?;
     let bind_flags = BindFlags::XDP_USE_NEED_WAKEUP
         | match copying {
             Copying::No => BindFlags::XDP_ZEROCOPY,
             Copying::Kernel => BindFlags::XDP_COPY,
+        }
+        | match packet_frames {
+            1 => BindFlags::empty(),
+            _ => BindFlags::XDP_USE_SG,
         };
 
     let socket_config = SocketConfig::builder()
@@ -164,6 +227,7 @@ fn try_open(
         huge_pages,
         frame_bytes,
         frames: frames.len() as u32,
+        packet_frames,
     };
     Ok(Opened {
         umem,
@@ -174,32 +238,28 @@ fn try_open(
     })
 }
 
-/// The size of frames that hold what an interface of this MTU receives.
-fn frame_bytes(interface: &Interface, copying: Copying) -> Result<u32, XskError> {
-    let sizes = [XDP_UMEM_MIN_CHUNK_SIZE, LARGEST_FRAME_BYTES];
-    let needed = interface.mtu + L2_BYTES;
-    sizes
-        .into_iter()
-        .find(|&bytes| needed <= receive_bytes(bytes, copying))
-        .ok_or_else(|| XskError::MtuTooLarge {
-            interface: interface.name.clone(),
-            mtu: interface.mtu,
-            max: receive_bytes(LARGEST_FRAME_BYTES, copying) - L2_BYTES,
-        })
+/// The size of frames that hold what an interface of this MTU receives, or the largest there is: longer segments are
+/// not asked for (see [`packet_bytes_max`]).
+fn frame_bytes(mtu: usize, copying: Copying) -> u32 {
+    match mtu <= packet_bytes(XDP_UMEM_MIN_CHUNK_SIZE, copying) {
+        true => XDP_UMEM_MIN_CHUNK_SIZE,
+        false => LARGEST_FRAME_BYTES,
+    }
 }
 
-/// How many bytes the longest Ethernet frame may have that fits into one of ours.
+/// How many bytes the longest received IP packet may have that fits into one of our frames.
 ///
 /// In zero-copy mode the NIC is told how long its buffers are, and igb, igc and ixgbe's 82599 count that in units of
 /// 1 KiB, rounded down: of the 1,792 bytes behind the headroom of a 2,048-byte frame they use 1,024, and
 /// what is longer arrives in pieces.
-fn receive_bytes(frame_bytes: u32, copying: Copying) -> usize {
+fn packet_bytes(frame_bytes: u32, copying: Copying) -> usize {
     const BUFFER_UNIT_BYTES: usize = 1024;
     let behind_headroom = frame_bytes as usize - HEADROOM_BYTES;
-    match copying {
+    let received = match copying {
         Copying::No => behind_headroom / BUFFER_UNIT_BYTES * BUFFER_UNIT_BYTES,
         Copying::Kernel => behind_headroom,
-    }
+    };
+    received - L2_BYTES
 }
 
 fn ring_size(ring: &'static str, frames: u32) -> Result<QueueSize, XskError> {
@@ -368,29 +428,32 @@ fn os_error(error: &(dyn Error + 'static)) -> io::Error {
 mod tests {
     use super::*;
 
-    fn frame_bytes_for(mtu: usize, copying: Copying) -> Option<u32> {
-        let interface = Interface {
-            mtu,
-            ..Interface::named("lo").unwrap()
-        };
-        frame_bytes(&interface, copying).ok()
-    }
-
     #[test]
     fn what_the_mtu_allows_fits_into_a_frame() {
-        for (mtu, expected) in [(1500, Some(2048)), (1774, Some(2048)), (1775, Some(4096))] {
-            assert_eq!(frame_bytes_for(mtu, Copying::Kernel), expected, "{mtu}");
+        for (mtu, expected) in [(1500, 2048), (1774, 2048), (1775, 4096), (9001, 4096)] {
+            assert_eq!(frame_bytes(mtu, Copying::Kernel), expected, "{mtu}");
         }
-        assert_eq!(frame_bytes_for(3822, Copying::Kernel), Some(4096));
-        assert_eq!(frame_bytes_for(3823, Copying::Kernel), None);
+        assert_eq!(packet_bytes(4096, Copying::Kernel), 3822);
     }
 
     #[test]
     fn zero_copy_counts_on_whole_kibibytes_only() {
-        assert_eq!(frame_bytes_for(1006, Copying::No), Some(2048));
+        assert_eq!(frame_bytes(1006, Copying::No), 2048);
         for mtu in [1007, 1500, 3054] {
-            assert_eq!(frame_bytes_for(mtu, Copying::No), Some(4096), "{mtu}");
+            assert_eq!(frame_bytes(mtu, Copying::No), 4096, "{mtu}");
         }
-        assert_eq!(frame_bytes_for(3055, Copying::No), None);
+        assert_eq!(packet_bytes(4096, Copying::No), 3054);
+    }
+
+    #[test]
+    fn zero_copy_is_not_tried_where_frames_of_others_would_not_fit() {
+        // The loopback interface spreads no frame over several buffers.
+        let with_mtu = |mtu| Interface {
+            mtu,
+            ..Interface::named("lo").unwrap()
+        };
+        assert!(holds_all_frames(&with_mtu(3054)));
+        assert!(!holds_all_frames(&with_mtu(3055)));
+        assert_eq!(copying(&with_mtu(9001), ZeroCopy::Auto), Copying::Kernel);
     }
 }

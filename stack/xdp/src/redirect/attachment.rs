@@ -1,0 +1,56 @@
+//! The attachment of the program to an interface: a `bpf_link`, which the kernel removes with its last descriptor.
+//!
+//! aya attaches programs as well, but where the kernel refuses a link it falls back to netlink: what is attached so
+//! outlives the process, and asks for a socket that a confined process may not open.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::Mode;
+
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_XDP: u32 = 37;
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// The part of `union bpf_attr` for `BPF_LINK_CREATE`. The kernel takes what is beyond its end as zero.
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    interface_index: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches `program` to the interface with this index in the thread's network namespace.
+///
+/// Since Linux 5.19 this takes no capability: whoever has a program that is loaded may attach it.
+pub(super) fn attach(
+    program: BorrowedFd<'_>,
+    interface_index: u32,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
+    let attributes = LinkCreate {
+        program: program.as_raw_fd() as u32,
+        interface_index,
+        attach_type: BPF_XDP,
+        flags: match mode {
+            Mode::Native => XDP_FLAGS_DRV_MODE,
+            Mode::Generic => XDP_FLAGS_SKB_MODE,
+        },
+    };
+    // SAFETY: the kernel reads as many bytes as it is told `attributes` has, and writes none for this command.
+    let link = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_CREATE,
+            &raw const attributes,
+            size_of::<LinkCreate>(),
+        )
+    };
+    if link < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so this is a descriptor that was just opened and has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(link as i32) })
+}
