@@ -70,7 +70,7 @@ fn post(stream: &mut TcpStream, user: u64) -> io::Result<bool> {
         format!("POST /event HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes())?;
     let mut response = Vec::new();
-    while !response.ends_with(b"\r\n\r\nok\n") {
+    while !response.ends_with(b"\r\n\r\n") {
         let mut piece = [0; 512];
         match stream.read(&mut piece)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
