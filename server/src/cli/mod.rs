@@ -26,6 +26,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::config::Sources;
+use crate::console::{self, Console, complain};
 use crate::load;
 
 /// One HTTP server, two network stacks: AF_XDP past the kernel, or the kernel's own
@@ -38,7 +39,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Serve HTTP until SIGTERM or SIGINT; a second one stops at once
+    /// Serve HTTP until SIGTERM, SIGINT, SIGQUIT or SIGHUP; a second one stops at once
     Serve(Box<serve::ServeArgs>),
     /// Say whether `serve` would start with the same arguments, and what would slow it down; changes nothing
     #[cfg(feature = "xdp")]
@@ -57,13 +58,19 @@ enum Subcommands {
 
 /// Runs the `barewire` command with the arguments of this process.
 pub fn run() -> ExitCode {
-    run_subcommand().unwrap_or_else(|error| match error.downcast::<clap::Error>() {
-        Ok(usage) => usage.exit(),
+    let code = run_subcommand().unwrap_or_else(|error| match error.downcast::<clap::Error>() {
+        Ok(usage) if Console::of_process().is_none() => usage.exit(),
+        Ok(usage) => {
+            complain(usage.render().to_string().trim_end());
+            ExitCode::from(usage.exit_code() as u8)
+        }
         Err(error) => {
-            eprintln!("error: {}", describe(&error));
+            complain(&format!("error: {}", describe(&error)));
             ExitCode::FAILURE
         }
-    })
+    });
+    console::finish();
+    code
 }
 
 fn run_subcommand() -> anyhow::Result<ExitCode> {

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
@@ -120,7 +121,8 @@ pub fn run(
         .iter()
         .filter(|line| line.contains("warning"))
     {
-        eprintln!("{line}");
+        // Whoever does not want to read it need not.
+        let _ = writeln!(io::stderr(), "{line}");
     }
     let parts = wait_for_parts(&parts_in, &running, threads, &progress);
     // The kernel's part of it goes with the sockets.

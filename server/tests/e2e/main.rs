@@ -30,7 +30,9 @@ mod privileges;
 mod raw;
 mod server;
 mod service_manager;
+mod signals;
 #[cfg(feature = "xdp")]
 mod soak;
 mod state;
+mod unheard;
 mod wrong_use;
