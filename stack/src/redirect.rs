@@ -16,14 +16,12 @@
 use std::error::Error;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::{fmt, io, iter};
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
-use aya::programs::links::FdLink;
-use aya::programs::xdp::XdpMode;
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::Xdp;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use rustix::io::Errno;
@@ -35,6 +33,7 @@ use crate::interface::Interface;
 
 #[path = "../../xdp-prog/src/contract.rs"]
 pub mod contract;
+mod link;
 
 use contract::{
     ADDRESSES_MAX, PORT_WORDS, PORTS_MAP, PROGRAM, SERVED_MAP, SOCKETS_MAP, Served, VERDICTS_MAP,
@@ -105,7 +104,7 @@ pub enum RedirectError {
     /// The process has its capabilities, but not where they count.
     #[error(
         "the kernel forbids BPF in spite of the capabilities: in a container or user namespace \
-         they must be granted by the host (privileged container); see also `sysctl kernel.lockdown`"
+         they must be granted by the host (privileged container); `cat /sys/kernel/security/lockdown` says whether the host is locked down"
     )]
     Forbidden,
     /// The kernel is too old.
@@ -165,15 +164,6 @@ pub enum RedirectError {
         /// What the kernel says.
         reason: String,
     },
-    /// The kernel attached the program in a way that outlives the process.
-    #[error(
-        "{interface} took the XDP program without a bpf_link, so it would outlive this process; \
-         remove it: `ip link set dev {interface} xdp off`"
-    )]
-    NoLink {
-        /// The interface.
-        interface: String,
-    },
     /// The kernel rejected the program or one of its maps.
     #[error("cannot load the XDP program: {0}")]
     Load(String),
@@ -190,7 +180,7 @@ pub enum RedirectError {
 /// The loaded program, attached or not. Dropping it detaches it.
 pub struct Redirect {
     // Dropped first: no frame is redirected while the rest goes.
-    link: Option<FdLink>,
+    link: Option<OwnedFd>,
     ebpf: Ebpf,
     sockets: XskMap<MapData>,
     verdicts: Arc<Verdicts>,
@@ -259,19 +249,13 @@ impl Redirect {
     }
 
     fn attach_in(&mut self, interface: &Interface, mode: Mode) -> Result<Mode, RedirectError> {
-        let aya_mode = match mode {
-            Mode::Native => XdpMode::Driver,
-            Mode::Generic => XdpMode::Skb,
-        };
         let program = self.program()?;
-        let link = program
-            .attach_to_if_index(interface.index, aya_mode)
-            .and_then(|id| program.take_link(id))
+        let program = program
+            .fd()
             .map_err(|error| attach_error(interface, mode, &error))?;
-        // aya falls back to netlink where the kernel refuses a bpf_link with EINVAL.
-        self.link = Some(link.try_into().map_err(|_| RedirectError::NoLink {
-            interface: interface.name.clone(),
-        })?);
+        let link = link::attach(program.as_fd(), interface.index, mode)
+            .map_err(|error| attach_error(interface, mode, &error))?;
+        self.link = Some(link);
         Ok(mode)
     }
 
@@ -441,7 +425,7 @@ fn load_error(error: EbpfError) -> RedirectError {
     }
 }
 
-fn attach_error(interface: &Interface, mode: Mode, error: &ProgramError) -> RedirectError {
+fn attach_error(interface: &Interface, mode: Mode, error: &(dyn Error + 'static)) -> RedirectError {
     let (name, driver) = (interface.name.clone(), interface.driver.clone());
     match (errno(error), mode) {
         // EEXIST: it is there in the other mode.

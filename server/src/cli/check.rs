@@ -37,6 +37,9 @@ pub fn run(
         console::print(config::print(command, matches, sources))?;
         return Ok(ExitCode::SUCCESS);
     }
+    for warning in sources.warnings() {
+        console::complain(&format!("warning: {warning}"));
+    }
     let (StackName::Xdp, Some(interface)) = (args.serve.stack(), &args.serve.place.interface)
     else {
         let missing = "check is about the bypass: add --interface IFACE";

@@ -58,14 +58,14 @@ enum Subcommands {
 
 /// Runs the `barewire` command with the arguments of this process.
 pub fn run() -> ExitCode {
-    let code = run_subcommand().unwrap_or_else(|error| match error.downcast::<clap::Error>() {
-        Ok(usage) if Console::of_process().is_none() => usage.exit(),
-        Ok(usage) => {
-            complain(usage.render().to_string().trim_end());
-            ExitCode::from(usage.exit_code() as u8)
-        }
+    let mut sources = Sources::default();
+    let outcome = run_subcommand(&mut sources);
+    let code = outcome.unwrap_or_else(|error| match error.downcast::<clap::Error>() {
+        Ok(usage) => refuse(&usage, &sources),
         Err(error) => {
-            complain(&format!("error: {}", describe(&error)));
+            let message = describe(&error);
+            let origins = sources.origins(&message);
+            complain(&format!("error: {message}{origins}"));
             ExitCode::FAILURE
         }
     });
@@ -73,16 +73,27 @@ pub fn run() -> ExitCode {
     code
 }
 
-fn run_subcommand() -> anyhow::Result<ExitCode> {
+/// Says what is wrong with the command line, or with what stands for it, and where that is; or helps.
+fn refuse(usage: &clap::Error, sources: &Sources) -> ExitCode {
+    let text = usage.render().to_string();
+    let (message, help) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let origins = sources.origins(message);
+    if origins.is_empty() && Console::of_process().is_none() {
+        usage.exit();
+    }
+    complain(format!("{}{origins}\n\n{help}", message.trim_end()).trim_end());
+    ExitCode::from(usage.exit_code() as u8)
+}
+
+fn run_subcommand(sources: &mut Sources) -> anyhow::Result<ExitCode> {
     let mut command = command();
     let mut argv: Vec<OsString> = env::args_os().collect();
     let mut matches = command.try_get_matches_from_mut(&argv)?;
-    let mut sources = Sources::default();
     if let Some((name, given)) = matches.subcommand()
         && let Some(configured) = command.find_subcommand(name)
         && CONFIGURED.contains(&name)
     {
-        sources = config::merge(configured, given, &mut argv)
+        *sources = config::merge(configured, given, &mut argv)
             .map_err(|error| configured.clone().error(ErrorKind::InvalidValue, error))?;
         matches = command.try_get_matches_from_mut(argv)?;
     }
@@ -92,9 +103,9 @@ fn run_subcommand() -> anyhow::Result<ExitCode> {
     };
     let command = command.find_subcommand_mut(name).expect("it was matched");
     match subcommand {
-        Subcommands::Serve(args) => serve::run(&args, matches, &sources, command),
+        Subcommands::Serve(args) => serve::run(&args, matches, sources, command),
         #[cfg(feature = "xdp")]
-        Subcommands::Check(args) => check::run(&args, matches, &sources, command),
+        Subcommands::Check(args) => check::run(&args, matches, sources, command),
         Subcommands::Load(args) => load::run(*args),
         Subcommands::Status(args) => operate::status(&args),
         Subcommands::Top(args) => operate::top(&args),
@@ -112,7 +123,7 @@ const CONFIGURED: &[&str] = &[
 
 fn command() -> clap::Command {
     CONFIGURED.iter().fold(Cli::command(), |command, name| {
-        command.mut_subcommand(name, config::with_environment)
+        command.mut_subcommand(name, config::with_lists)
     })
 }
 

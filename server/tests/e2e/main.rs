@@ -23,6 +23,7 @@ mod kernel_stacks;
 #[cfg(feature = "xdp")]
 mod load;
 mod operate;
+mod output;
 #[cfg(feature = "xdp")]
 mod paths;
 mod privileges;

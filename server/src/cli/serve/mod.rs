@@ -4,6 +4,7 @@ mod args;
 #[cfg(feature = "faults")]
 mod bad_wire;
 mod kernel;
+mod manager;
 mod operation;
 mod state;
 mod supervise;
@@ -20,15 +21,15 @@ use barewire_stack::counters::Kind;
 use barewire_stack::lifecycle::Lifecycle;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
-use sd_notify::NotifyState;
 
 pub use self::args::{ServeArgs, StackName};
+use self::manager::Notice;
 use self::operation::{Answering, Doors};
 use self::state::StateFile;
-use self::supervise::{Ending, Supervisor, tell_manager};
+use self::supervise::{Ending, Supervisor};
 use crate::cli::config::{self, Source, Sources};
 use crate::confine::Confinement;
-use crate::console::{self, Console, say};
+use crate::console::{self, Console, complain, say};
 use crate::events::state::State;
 use crate::events::{Events, EventsConfig};
 use crate::operate::capture::Captures;
@@ -53,10 +54,16 @@ pub fn run(
 ) -> anyhow::Result<ExitCode> {
     args.check(sources, command)?;
     if args.config.print_config {
+        for warning in sources.warnings() {
+            complain(&format!("warning: {warning}"));
+        }
         console::print(config::print(command, matches, sources))?;
         return Ok(ExitCode::SUCCESS);
     }
     args.log.install(command)?;
+    for warning in sources.warnings() {
+        tracing::warn!("{warning}");
+    }
     for key in args.foreign(command) {
         if let Some(source @ Source::File(..)) = sources.of(&key) {
             tracing::warn!("{key} ({source}) has no meaning for this stack");
@@ -223,7 +230,7 @@ fn report(running: &Running, events: &Events, answering: &Answering) {
         .map(|address| format!("http://{address}"))
         .collect();
     say(&format!("ready {}", urls.join(" ")));
-    tell_manager(NotifyState::Ready);
+    manager::tell(Notice::Ready);
 }
 
 /// The events, going on with those in the file if there is one, and what they begin with if that is to be kept.

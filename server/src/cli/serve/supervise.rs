@@ -24,11 +24,11 @@ use std::time::{Duration, Instant};
 
 use barewire_stack::lifecycle::{Lifecycle, Phase};
 use procfs::process::Process;
-use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
+use super::manager::{self, Notice};
 use crate::stacks::Watch;
 
 /// How long cores have to stop once they were told to stop at once. Closing a zero-copy socket waits for the NIC,
@@ -204,7 +204,7 @@ impl Supervisor {
                 Some(Event::Ignored(cause)) => tracing::info!("{cause}: ignored"),
                 Some(Event::Stop(Cause::Signal(SIGHUP))) if lifecycle.phase() > Phase::Serve => {}
                 Some(Event::Stop(cause)) if lifecycle.phase() == Phase::Serve => {
-                    tell_manager(NotifyState::Stopping);
+                    manager::tell(Notice::Stopping);
                     tracing::info!(
                         "{cause}: draining for at most {} ms; a second one stops at once",
                         drain_timeout.as_millis()
@@ -270,13 +270,6 @@ fn event_of(signal: i32) -> Event {
 fn is_ignored(signal: i32) -> bool {
     let status = Process::myself().and_then(|process| process.status());
     status.is_ok_and(|status| status.sigign >> (signal - 1) & 1 == 1)
-}
-
-/// Tells the service manager that started us (systemd's `Type=notify`), if one wants to hear of it.
-pub fn tell_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!("the service manager does not hear us: {error}");
-    }
 }
 
 /// A core may end without an error, but not while it should serve.
