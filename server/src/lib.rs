@@ -4,6 +4,7 @@
 pub mod check;
 pub mod cli;
 pub mod confine;
+mod console;
 pub mod events;
 pub mod operate;
 pub mod site;

@@ -43,9 +43,10 @@ const SPELLINGS: [fn(usize, f64) -> String; 4] = [
     |user, value| format!(r#"{{"\u0075serId":"user_{user}","value":{value:?}E+00}}"#),
 ];
 
-const NO_EVENTS: [(&str, &str); 6] = [
+const NO_EVENTS: [(&str, &str); 7] = [
     ("", "the body is not valid JSON"),
     (r#"{"userId":"user_1"}"#, "value is missing"),
+    (r#"{"userId":"","value":1}"#, "userId is empty"),
     (
         r#"{"userId":"user_1","value":1e999}"#,
         "value is beyond the range of a 64-bit float",
@@ -121,7 +122,7 @@ impl Model {
                 self.users.insert(user);
                 self.events += 1;
                 self.halves += i64::from(halves);
-                (200, "ok\n".to_owned())
+                (200, String::new())
             }
             Ask::NoEvent(_, reason) => (400, reason.to_owned()),
             Ask::Stats => {

@@ -172,7 +172,17 @@ impl Encoder<'_, '_> {
     }
 
     /// Writes a head for which there is no content.
+    #[inline]
     pub(super) fn empty(&mut self, status: Status) {
+        if status.forbids_content() || !self.has_room(0) {
+            return self.empty_elsewhere(status);
+        }
+        self.open(status, None);
+        close(self.reply, 0);
+    }
+
+    #[cold]
+    fn empty_elsewhere(&mut self, status: Status) {
         let framing = match status.forbids_content() {
             true => Framing::Absent,
             false => Framing::Length(0),

@@ -111,7 +111,7 @@ impl<'r, 's> Response<'r, 's> {
     #[inline]
     pub fn body(mut self, content_type: &ContentType, content: &[u8]) -> Answer {
         if self.is_unusual() {
-            return self.empty();
+            return self.unusual();
         }
         if content.len() > self.copied_bytes_max && !self.encoder.has_room(content.len()) {
             return self.refuse(Refusal::Overflow);
@@ -124,7 +124,7 @@ impl<'r, 's> Response<'r, 's> {
     #[inline]
     pub fn json<T: Serialize>(mut self, value: &T) -> Answer {
         if self.is_unusual() {
-            return self.empty();
+            return self.unusual();
         }
         if self.encoder.json(self.status, value) {
             self.answer(None)
@@ -147,20 +147,26 @@ impl<'r, 's> Response<'r, 's> {
     /// Sends `content` of any length as fast as the peer takes it.
     pub fn send(mut self, content_type: &ContentType, content: impl Into<Content>) -> Answer {
         if self.is_unusual() {
-            return self.empty();
+            return self.unusual();
         }
         self.encoder.send(self.status, content_type, content.into());
         self.answer(None)
     }
 
     /// Sends no content.
-    #[cold]
+    #[inline]
     pub fn empty(mut self) -> Answer {
         if self.encoder.fields.is_spoilt() {
             return self.refuse(Refusal::ResponseField);
         }
         self.encoder.empty(self.status);
         self.answer(None)
+    }
+
+    /// Sends no content, whatever was to be sent.
+    #[cold]
+    fn unusual(self) -> Answer {
+        self.empty()
     }
 
     /// Sends the client to `location`, with 303 unless another status was chosen: it asks there with
@@ -189,7 +195,7 @@ impl<'r, 's> Response<'r, 's> {
     /// Begins a response whose content, of this length if that is known, somebody else sends.
     pub(super) fn echo(mut self, length: Option<u64>) -> Answer {
         if self.is_unusual() {
-            return self.empty();
+            return self.unusual();
         }
         self.encoder
             .head_only(self.status, ContentType::BYTES, length);

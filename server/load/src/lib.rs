@@ -36,7 +36,7 @@ mod xdp;
 #[cfg(test)]
 mod tests;
 
-use std::io::{Write, stdout};
+use std::io::{ErrorKind, Write, stdout};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -79,18 +79,24 @@ barewire_service::counters! {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let as_json = args.json;
     let report = measure(args)?;
-    if as_json {
-        let mut out = stdout().lock();
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        print!("{report}");
+    match as_json {
+        true => print(&(serde_json::to_string_pretty(&report)? + "\n"))?,
+        false => print(&report.to_string())?,
     }
     Ok(if report.is_good() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Prints the report. A reader that has seen enough is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write the report to stdout"),
+    }
 }
 
 /// Runs the load. Whatever the server does wrong is in the report.

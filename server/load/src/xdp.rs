@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
@@ -119,7 +120,8 @@ pub fn run(
     let running = config.start(make, &lifecycle)?;
     let notices = running.notices.iter();
     for warning in notices.filter(|notice| matches!(notice, Notice::Warning(_))) {
-        eprintln!("{warning}");
+        // Whoever does not want to read it need not.
+        let _ = writeln!(io::stderr(), "{warning}");
     }
     let parts = wait_for_parts(&parts_in, &running, threads, &progress);
     // The kernel's part of it goes with the sockets.

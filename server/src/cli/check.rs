@@ -1,6 +1,5 @@
 //! `barewire check`: what `serve` would meet, without serving.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -9,6 +8,7 @@ use clap::{ArgMatches, Args, Command};
 use super::config::{self, Sources};
 use super::serve::{self, ServeArgs, StackName};
 use crate::check;
+use crate::console;
 
 /// Arguments of `barewire check`.
 #[derive(Debug, Clone, Args)]
@@ -34,8 +34,11 @@ pub fn run(
 ) -> anyhow::Result<ExitCode> {
     args.serve.check(sources, command)?;
     if args.serve.config.print_config {
-        serve::say(config::print(command, matches, sources).trim_end());
+        console::print(config::print(command, matches, sources))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    for warning in sources.warnings() {
+        console::complain(&format!("warning: {warning}"));
     }
     let (StackName::Xdp, Some(interface)) = (args.serve.stack(), &args.serve.place.interface)
     else {
@@ -46,14 +49,13 @@ pub fn run(
     };
     let config = serve::bypass(&args.serve, interface, command)?;
     let report = check::run(&config, args.serve.privilege.user.as_deref());
-    let mut stdout = io::stdout().lock();
     if args.json {
         let would_start = report.would_start();
         let document =
             serde_json::json!({ "would_start": would_start, "findings": report.findings });
-        writeln!(stdout, "{document:#}")?;
+        console::print(format_args!("{document:#}\n"))?;
     } else {
-        write!(stdout, "{report}")?;
+        console::print(report.to_string())?;
     }
     Ok(match report.would_start() {
         true => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Where the log goes, and what of it.
+//! Where the log goes, and what of it: through the queue of [`crate::console`], and no thread ever waits for it.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -7,13 +7,14 @@ use clap::error::ErrorKind;
 use clap::{Args, Command, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::console::{Console, LogWriter};
 use barewire_http::REQUEST_LOG;
 
 /// How to log. Logs go to stderr; stdout is for what the command has to say.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
-    /// Format of the log lines on stderr
+    /// Format of the log lines on stderr, and of what is said on stdout
     #[arg(long, alias = "log", value_enum, value_name = "FORMAT", default_value_t = Format::Human)]
     pub log_format: Format,
 
@@ -25,7 +26,7 @@ pub struct LogArgs {
     #[arg(long, value_name = "S", default_value_t = 10)]
     pub log_drops_s: u32,
 
-    /// Log the route and the status of every response; cores wait for the log, so not under load
+    /// Log the route and the status of every response; what the log cannot take in time is lost, and counted
     #[arg(long)]
     pub log_requests: bool,
 }
@@ -62,9 +63,11 @@ impl LogArgs {
             );
             command.error(ErrorKind::InvalidValue, message)
         })?;
+        let console = Console::install(self.log_format == Format::Json);
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(io::stderr)
+            .with_writer(LogWriter::of(console))
+            .log_internal_errors(false)
             .with_ansi(io::stderr().is_terminal());
         match self.log_format {
             Format::Human => log.with_target(false).init(),

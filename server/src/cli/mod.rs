@@ -25,6 +25,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::config::Sources;
+use crate::console::{self, Console, complain};
 use barewire_load as load;
 
 /// One HTTP server, two network stacks: AF_XDP past the kernel, or the kernel's own
@@ -37,7 +38,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Serve HTTP until SIGTERM or SIGINT; a second one stops at once
+    /// Serve HTTP until SIGTERM, SIGINT, SIGQUIT or SIGHUP; a second one stops at once
     Serve(Box<serve::ServeArgs>),
     /// Say whether `serve` would start with the same arguments, and what would slow it down; changes nothing
     #[cfg(feature = "xdp")]
@@ -56,25 +57,42 @@ enum Subcommands {
 
 /// Runs the `barewire` command with the arguments of this process.
 pub fn run() -> ExitCode {
-    run_subcommand().unwrap_or_else(|error| match error.downcast::<clap::Error>() {
-        Ok(usage) => usage.exit(),
+    let mut sources = Sources::default();
+    let outcome = run_subcommand(&mut sources);
+    let code = outcome.unwrap_or_else(|error| match error.downcast::<clap::Error>() {
+        Ok(usage) => refuse(&usage, &sources),
         Err(error) => {
-            eprintln!("error: {}", describe(&error));
+            let message = describe(&error);
+            let origins = sources.origins(&message);
+            complain(&format!("error: {message}{origins}"));
             ExitCode::FAILURE
         }
-    })
+    });
+    console::finish();
+    code
 }
 
-fn run_subcommand() -> anyhow::Result<ExitCode> {
+/// Says what is wrong with the command line, or with what stands for it, and where that is; or helps.
+fn refuse(usage: &clap::Error, sources: &Sources) -> ExitCode {
+    let text = usage.render().to_string();
+    let (message, help) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let origins = sources.origins(message);
+    if origins.is_empty() && Console::of_process().is_none() {
+        usage.exit();
+    }
+    complain(format!("{}{origins}\n\n{help}", message.trim_end()).trim_end());
+    ExitCode::from(usage.exit_code() as u8)
+}
+
+fn run_subcommand(sources: &mut Sources) -> anyhow::Result<ExitCode> {
     let mut command = command();
     let mut argv: Vec<OsString> = env::args_os().collect();
     let mut matches = command.try_get_matches_from_mut(&argv)?;
-    let mut sources = Sources::default();
     if let Some((name, given)) = matches.subcommand()
         && let Some(configured) = command.find_subcommand(name)
         && CONFIGURED.contains(&name)
     {
-        sources = config::merge(configured, given, &mut argv)
+        *sources = config::merge(configured, given, &mut argv)
             .map_err(|error| configured.clone().error(ErrorKind::InvalidValue, error))?;
         matches = command.try_get_matches_from_mut(argv)?;
     }
@@ -84,9 +102,9 @@ fn run_subcommand() -> anyhow::Result<ExitCode> {
     };
     let command = command.find_subcommand_mut(name).expect("it was matched");
     match subcommand {
-        Subcommands::Serve(args) => serve::run(&args, matches, &sources, command),
+        Subcommands::Serve(args) => serve::run(&args, matches, sources, command),
         #[cfg(feature = "xdp")]
-        Subcommands::Check(args) => check::run(&args, matches, &sources, command),
+        Subcommands::Check(args) => check::run(&args, matches, sources, command),
         Subcommands::Load(args) => load::run(*args),
         Subcommands::Status(args) => operate::status(&args),
         Subcommands::Top(args) => operate::top(&args),
@@ -104,7 +122,7 @@ const CONFIGURED: &[&str] = &[
 
 fn command() -> clap::Command {
     CONFIGURED.iter().fold(Cli::command(), |command, name| {
-        command.mut_subcommand(name, config::with_environment)
+        command.mut_subcommand(name, config::with_lists)
     })
 }
 

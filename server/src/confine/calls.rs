@@ -107,6 +107,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_fchmod,
     libc::SYS_renameat,
     libc::SYS_renameat2,
+    libc::SYS_linkat,
     libc::SYS_unlinkat,
     libc::SYS_getcwd,
     // Memory that is not executable (see `restricted` for mmap and mprotect).
@@ -152,6 +153,8 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_readlink,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_link,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_unlink,
     #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! Reads `{"userId": string, "value": number}` with serde_json, without allocation.
+//! Reads `{"userId": string, "value": number}`, the string not empty, with serde_json, without allocation.
 //!
 //! serde_json decides what JSON is; this module decides what an event is. The fields may come in any
 //! order and among others, which are ignored whatever they hold; names and strings may be spelled with
@@ -105,7 +105,11 @@ impl<'a> Reader<'a> {
         if self.user_id.is_some() {
             self.refuse(Refusal::UserIdTwice);
         } else if is_string {
-            self.user_id = Some(fields.next_value_seed(Quoted(&mut self.place))?);
+            let user_id = fields.next_value_seed(Quoted(&mut self.place))?;
+            if user_id.is_empty() {
+                self.refuse(Refusal::UserIdEmpty);
+            }
+            self.user_id = Some(user_id);
             return Ok(());
         } else {
             self.refuse(Refusal::UserIdType);

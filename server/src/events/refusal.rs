@@ -23,6 +23,8 @@ pub enum Refusal {
     UserIdTwice,
     /// A `userId` that is not a string.
     UserIdType,
+    /// A `userId` without a character.
+    UserIdEmpty,
     /// A `userId` longer than [`super::EventsConfig::user_id_bytes_max`].
     UserIdTooLong,
     /// Half of a surrogate pair, as in `"\ud800"`: not a character.
@@ -51,6 +53,7 @@ impl Refusal {
             Refusal::UserIdMissing => "userId is missing",
             Refusal::UserIdTwice => "userId is there twice",
             Refusal::UserIdType => "userId is not a string",
+            Refusal::UserIdEmpty => "userId is empty",
             Refusal::UserIdTooLong => "userId is too long",
             Refusal::UserIdUnicode => "userId is not valid Unicode",
             Refusal::ValueMissing => "value is missing",
@@ -91,6 +94,8 @@ counters! {
         refused_user_id_twice: Counter,
         /// Events refused because userId is not a string.
         refused_user_id_type: Counter,
+        /// Events refused because userId is empty.
+        refused_user_id_empty: Counter,
         /// Events refused because userId is too long.
         refused_user_id_too_long: Counter,
         /// Events refused because userId is not valid Unicode.
@@ -120,6 +125,7 @@ impl EventCounters {
             Refusal::UserIdMissing => &self.refused_user_id_missing,
             Refusal::UserIdTwice => &self.refused_user_id_twice,
             Refusal::UserIdType => &self.refused_user_id_type,
+            Refusal::UserIdEmpty => &self.refused_user_id_empty,
             Refusal::UserIdTooLong => &self.refused_user_id_too_long,
             Refusal::UserIdUnicode => &self.refused_user_id_unicode,
             Refusal::ValueMissing => &self.refused_value_missing,

@@ -91,6 +91,17 @@ pub enum ControlError {
     /// There is something else of that name.
     #[error("{0} is there and is not a socket: remove it, or choose another name with --control")]
     NotASocket(PathBuf),
+    /// It would be nowhere.
+    #[error(
+        "there is no directory {directory} for the control socket {path}: `mkdir {directory}`, or choose another \
+         name with --control"
+    )]
+    NoDirectory {
+        /// The socket.
+        path: PathBuf,
+        /// What is missing.
+        directory: PathBuf,
+    },
     /// Names of sockets are short.
     #[error("{0} is too long for a socket: at most 107 bytes")]
     TooLong(PathBuf),
@@ -134,7 +145,7 @@ pub struct Name {
 }
 
 impl ControlSocket {
-    /// Makes the socket, and its directory if that is missing.
+    /// Makes the socket in a directory that is there.
     ///
     /// # Errors
     ///
@@ -150,7 +161,12 @@ impl ControlSocket {
         let address =
             SocketAddrUnix::new(path).map_err(|_| ControlError::TooLong(path.to_owned()))?;
         let directory = directory_of(path);
-        fs::create_dir_all(directory).map_err(refused("its directory"))?;
+        if !directory.is_dir() {
+            return Err(ControlError::NoDirectory {
+                path: path.to_owned(),
+                directory: directory.to_owned(),
+            });
+        }
         let _lock = lock(directory).map_err(refused("lock on its directory"))?;
         match UnixStream::connect(path) {
             Ok(_) => return Err(ControlError::Taken(path.to_owned())),
@@ -503,7 +519,7 @@ mod tests {
     #[test]
     fn only_the_owner_may_open_it_and_nothing_stays_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("deep/er/80.sock");
+        let path = directory.path().join("80.sock");
         let socket = ControlSocket::open(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -513,6 +529,15 @@ mod tests {
         ));
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_is_not_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing");
+        let error = ControlSocket::open(&missing.join("80.sock")).unwrap_err();
+        assert!(error.to_string().contains("mkdir"), "{error}");
+        assert!(!missing.exists());
     }
 
     #[test]

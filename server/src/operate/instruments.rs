@@ -248,6 +248,7 @@ const DROPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("worker", &["drain_aborted"]),
+    ("log", &["lines_lost", "lines_failed"]),
     (
         "connections",
         &[

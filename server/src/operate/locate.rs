@@ -47,6 +47,12 @@ pub fn open_default(port: u16) -> Result<ControlSocket, ControlError> {
             source: std::io::Error::other("XDG_RUNTIME_DIR is not set"),
         });
     };
+    // Ours alone, unlike one that somebody names.
+    fs::create_dir_all(&directory).map_err(|source| ControlError::Refused {
+        path: directory.clone(),
+        step: "its directory",
+        source,
+    })?;
     control::remove_dead(&sockets(std::slice::from_ref(&directory), None));
     match ControlSocket::open(&directory.join(format!("{port}.sock"))) {
         Err(ControlError::Taken(_)) => {

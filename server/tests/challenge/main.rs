@@ -7,6 +7,7 @@
 
 mod bad_wire;
 mod event;
+mod go_client;
 mod promises;
 mod server;
 
@@ -24,6 +25,7 @@ macro_rules! keeps_the_promises {
                 a_million_is_exact_one_after_the_other
                 an_event_counts_once_however_it_is_framed_and_split
                 curl_delivers_events
+                clients_that_leave_answers_unread_keep_their_connections
                 what_is_no_event_does_not_count
                 an_event_that_was_cut_off_does_not_count
                 an_event_whose_answer_is_lost_counts_once

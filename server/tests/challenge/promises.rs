@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::net::sockopt::set_socket_linger;
 
 use crate::event::{Framing, event};
+use crate::go_client::GoClient;
 use crate::server::{Server, Stats, read_response};
 
 pub fn runs_are_exact_one_after_the_other(server: &Server) {
@@ -97,12 +98,28 @@ pub fn curl_delivers_events(server: &Server) {
     );
 }
 
+/// At most twice as many connections as requests at a time, or nothing is left of keeping them alive: the
+/// challenge's client, scaled down tenfold in its pool and further in its requests.
+pub fn clients_that_leave_answers_unread_keep_their_connections(server: &Server) {
+    let client = GoClient {
+        requests: 20_000,
+        concurrency: 100,
+        idle_max: 100,
+        unique_users: 1_500,
+    };
+    let opened = client.run(server);
+    assert!(opened <= 200, "{opened} connections");
+    let stats = server.stats();
+    assert_eq!((stats.total, stats.users), (20_000, 1_500));
+}
+
 pub fn what_is_no_event_does_not_count(server: &Server) {
     let mut connection = server.connect();
     for body in [
         "",
         "{}",
         "[]",
+        r#"{"userId":"","value":1}"#,
         r#"{"userId":"a","value":"1"}"#,
         r#"{"userId":"a","value":1}x"#,
     ] {

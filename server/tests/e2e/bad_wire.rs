@@ -237,7 +237,7 @@ impl EventClient {
 
     fn is_acknowledged(&mut self) {
         let mut reply = Vec::new();
-        while !reply.ends_with(b"\r\n\r\nok\n") {
+        while !reply.ends_with(b"\r\n\r\n") {
             let mut buffer = [0; 256];
             match self.stream.read(&mut buffer) {
                 Ok(received @ 1..) => reply.extend_from_slice(&buffer[..received]),

@@ -225,3 +225,65 @@ fn a_server_does_what_its_file_says() {
         ended.stderr
     );
 }
+
+/// Of all that Kubernetes sets for a Service named barewire, nothing is meant for the server.
+#[test]
+fn what_is_not_meant_for_the_server_does_not_end_it() {
+    let mut command = serve(&[
+        "--stack",
+        STACKS[0],
+        "--listen",
+        "127.0.0.1:0",
+        "--cores",
+        "0",
+    ]);
+    command.env("BAREWIRE_PORT", "tcp://10.96.0.1:8080");
+    command.env("BAREWIRE_PORT_8080_TCP_ADDR", "10.96.0.1");
+    command.env("BAREWIRE_SERVICE_HOST", "10.96.0.1");
+    command.env("BAREWIRE_INTERFACE", "");
+    command.env("BAREWIRE_IDLE_TIMEOUT", "5");
+    let ended = Server::start(&mut command).terminate();
+    assert_eq!(ended.served(), 0);
+    let warnings: Vec<_> = ended
+        .stderr
+        .lines()
+        .filter(|line| line.contains("WARN"))
+        .collect();
+    let of_settings = warnings.iter().filter(|line| line.contains("BAREWIRE_"));
+    assert_eq!(of_settings.count(), 2, "{}", ended.stderr);
+    for expected in [
+        "BAREWIRE_PORT is ignored: tcp://10.96.0.1:8080 is what Kubernetes sets",
+        "BAREWIRE_IDLE_TIMEOUT is ignored: there is no such setting; did you mean BAREWIRE_IDLE_TIMEOUT_MS?",
+    ] {
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn every_refusal_names_the_variable_or_the_file_that_it_is_about() {
+    let mut one = serve(&[]);
+    one.env("BAREWIRE_PORT", "http");
+    expect_refusal(&mut one, USAGE, &["BAREWIRE_PORT: invalid value 'http'"]);
+
+    let mut two = serve(&[]);
+    two.env("BAREWIRE_LISTEN", "127.0.0.1:0")
+        .env("BAREWIRE_INTERFACE", "eth77");
+    let both = [
+        "--listen is set by BAREWIRE_LISTEN",
+        "--interface is set by BAREWIRE_INTERFACE",
+    ];
+    expect_refusal(&mut two, USAGE, &both);
+
+    let file = File::with("interface = 'eth77'\n\nlisten = '127.0.0.1:80'\n");
+    let from = format!("--listen is set by {}, line 3", file.path().display());
+    expect_refusal(&mut file.serve(&[]), USAGE, &[&from]);
+
+    let mut foreign = serve(&["--stack", STACKS[0]]);
+    foreign.env("BAREWIRE_QUEUES", "0");
+    expect_refusal(&mut foreign, USAGE, &["--queues is set by BAREWIRE_QUEUES"]);
+
+    // A flag wins, also over what it excludes.
+    let mut flag = serve(&["--listen", "127.0.0.1:0"]);
+    let text = printed(flag.env("BAREWIRE_INTERFACE", "eth77"));
+    assert!(!table(&text).contains_key("interface"), "{text}");
+}

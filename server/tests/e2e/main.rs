@@ -25,6 +25,7 @@ mod load;
 mod operate;
 #[cfg(feature = "xdp")]
 mod outlive;
+mod output;
 #[cfg(feature = "xdp")]
 mod paths;
 mod privileges;
@@ -32,7 +33,9 @@ mod privileges;
 mod raw;
 mod server;
 mod service_manager;
+mod signals;
 #[cfg(feature = "xdp")]
 mod soak;
 mod state;
+mod unheard;
 mod wrong_use;

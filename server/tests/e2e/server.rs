@@ -68,7 +68,7 @@ impl Server {
             BufReader::new(stdout)
                 .lines()
                 .map_while(Result::ok)
-                .try_for_each(|line| line_out.send(line))
+                .try_for_each(|line| line_out.send(message_of(line)))
         });
         let stderr = thread::spawn(move || {
             let mut text = String::new();
@@ -188,6 +188,13 @@ impl Server {
             stderr,
         }
     }
+}
+
+/// What a line says, also where it is an object (`--log-format json`).
+fn message_of(line: String) -> String {
+    let object = serde_json::from_str::<serde_json::Value>(&line).ok();
+    let message = object.and_then(|object| Some(object["fields"]["message"].as_str()?.to_owned()));
+    message.unwrap_or(line)
 }
 
 impl Drop for Server {

@@ -69,6 +69,32 @@ fn the_manager_hears_of_the_start_and_of_the_stop() {
     }
 }
 
+/// Containers and user managers use names that are in no file system.
+#[test]
+fn a_manager_with_an_abstract_socket_hears_the_same() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::SocketAddr;
+
+    let name = format!("barewire-test-{}", process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let manager = UnixDatagram::bind_addr(&address).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hears = || {
+        let mut buffer = [0; 256];
+        let len = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
+    };
+    let mut command = Command::new(BAREWIRE);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--cores", "0"]);
+    command.env("NOTIFY_SOCKET", format!("@{name}"));
+    let server = Server::start(&mut command);
+    assert_eq!(hears(), "READY=1");
+    server.signal(Signal::TERM);
+    assert_eq!(hears(), "STOPPING=1");
+    let ended = server.wait();
+    assert!(!ended.stderr.contains("does not hear"), "{}", ended.stderr);
+}
+
 #[cfg(feature = "xdp")]
 #[test]
 fn the_unit_grants_what_the_bypass_needs_and_no_more() {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,7 +70,7 @@ fn post(stream: &mut TcpStream, user: u64) -> io::Result<bool> {
         format!("POST /event HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes())?;
     let mut response = Vec::new();
-    while !response.ends_with(b"\r\n\r\nok\n") {
+    while !response.ends_with(b"\r\n\r\n") {
         let mut piece = [0; 512];
         match stream.read(&mut piece)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -273,8 +273,75 @@ fn a_state_belongs_to_one_server_at_a_time() {
     write_state(name);
 
     let first = Server::on_loopback(STACKS[0], &["--state", name]);
-    let second = serve_in_vain(&["--state", name]);
-    assert_eq!(second.code, Some(1));
-    assert!(second.stderr.contains("in use"), "{}", second.stderr);
+    expect_in_use(name);
     assert!(last_stats(&first.terminate()).starts_with(r#"{"totalRequests":3,"#));
+}
+
+#[track_caller]
+fn expect_in_use(name: &str) {
+    let ended = serve_in_vain(&["--state", name]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("in use"), "{}", ended.stderr);
+}
+
+/// The lock is there from the start, whether the file was or not, and whatever it is called.
+#[test]
+fn a_new_state_belongs_to_one_server_too_and_links_lead_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let [counts, link, link_to_link] = ["counts", "link", "link-to-link"].map(at);
+    symlink("counts", &link).unwrap();
+    symlink(&link, &link_to_link).unwrap();
+
+    let first = Server::on_loopback(STACKS[0], &["--state", &link_to_link]);
+    for name in [&counts, &link, &link_to_link] {
+        expect_in_use(name);
+    }
+    let mut stream = TcpStream::connect(first.addresses[0]).unwrap();
+    post(&mut stream, 1).unwrap();
+    drop(stream);
+    assert!(last_stats(&first.terminate()).starts_with(r#"{"totalRequests":1,"#));
+
+    for link in [&link, &link_to_link] {
+        assert!(fs::symlink_metadata(link).unwrap().is_symlink(), "{link}");
+    }
+    for name in [&counts, &link, &link_to_link] {
+        let again = Server::on_loopback(STACKS[0], &["--state", name]);
+        assert!(last_stats(&again.terminate()).starts_with(r#"{"totalRequests":1,"#));
+    }
+}
+
+/// A server that is killed leaves a state that can be gone on with.
+#[test]
+fn a_server_that_is_killed_leaves_what_it_began_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = directory.path().join("counts");
+    let name = name.to_str().unwrap();
+    Server::on_loopback(STACKS[0], &["--state", name]).kill();
+    let next = Server::on_loopback(STACKS[0], &["--state", name]);
+    assert!(last_stats(&next.terminate()).starts_with(r#"{"totalRequests":0,"#));
+}
+
+/// Each reason has a cure of its own.
+#[test]
+fn a_full_disk_is_not_called_a_missing_directory() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: mounting needs root");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let name = directory.path().to_str().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=4k none {name} && dd if=/dev/zero of={name}/full bs=4k count=1 status=none && \
+         exec {BAREWIRE} serve --listen 127.0.0.1:0 --cores 0 --state {name}/counts"
+    );
+    let ended = Server::fail(Command::new("unshare").args(["-m", "sh", "-c", &script]));
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let message = ended.stderr;
+    let cure = format!("make room: `df {name}`");
+    assert!(
+        message.contains("No space left on device") && message.contains(&cure),
+        "{message}"
+    );
+    assert!(!message.contains("mkdir"), "{message}");
 }

@@ -109,7 +109,7 @@ pub enum RedirectError {
     /// The process has its capabilities, but not where they count.
     #[error(
         "the kernel forbids BPF in spite of the capabilities: in a container or user namespace \
-         they must be granted by the host (privileged container); see also `sysctl kernel.lockdown`"
+         they must be granted by the host (privileged container); `cat /sys/kernel/security/lockdown` says whether the host is locked down"
     )]
     Forbidden,
     /// The kernel is too old.

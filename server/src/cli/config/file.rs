@@ -77,13 +77,24 @@ pub(super) struct Setting<'c> {
     value: Given,
 }
 
+/// What a setting says.
 #[derive(Debug)]
-enum Given {
+pub(super) enum Given {
     Flag(bool),
     Values(Vec<String>),
 }
 
-impl Setting<'_> {
+impl<'c> Setting<'c> {
+    /// `key`, which is the name of `arg`, as a file says it on this line; 0: it is from elsewhere.
+    pub fn new(arg: &'c Arg, key: &'c str, line: usize, value: Given) -> Self {
+        Setting {
+            arg,
+            key,
+            line,
+            value,
+        }
+    }
+
     /// Whether the file says what holds anyway.
     pub fn is_default(&self) -> bool {
         match &self.value {
@@ -160,12 +171,7 @@ fn setting<'c>(
             found,
         });
     };
-    let setting = Setting {
-        arg,
-        key,
-        line,
-        value,
-    };
+    let setting = Setting::new(arg, key, line, value);
     match refusal(&setting, command) {
         None => Ok(setting),
         Some(reason) => Err(FileError::Value {
@@ -194,7 +200,7 @@ fn given(shape: Shape, value: Value) -> Option<Given> {
 }
 
 /// What clap has against the value, without how it goes on about the command line.
-fn refusal(setting: &Setting<'_>, command: &Command) -> Option<String> {
+pub(super) fn refusal(setting: &Setting<'_>, command: &Command) -> Option<String> {
     let mut argv = vec![command.get_name().to_owned()];
     argv.extend(setting.flags());
     let error = command.clone().try_get_matches_from(argv).err()?;
@@ -212,6 +218,14 @@ fn refusal(setting: &Setting<'_>, command: &Command) -> Option<String> {
 
 /// `: did you mean 'x'?`, if there is something like it.
 fn hint(key: &str, command: &Command) -> String {
+    match similar(key, command) {
+        Some(known) => format!(": did you mean '{known}'?"),
+        None => ": `barewire serve --print-config` prints all keys".to_owned(),
+    }
+}
+
+/// The key that is most like `key`, if one is.
+pub(super) fn similar<'c>(key: &str, command: &'c Command) -> Option<&'c str> {
     /// Jaro-Winkler similarity; less is another word.
     const SIMILAR: f64 = 0.8;
 
@@ -219,12 +233,8 @@ fn hint(key: &str, command: &Command) -> String {
     let keys = command.get_arguments().filter_map(key_of);
     let similar = keys.map(|known| (strsim::jaro_winkler(&written, known), known));
     let best = similar.max_by(|one, other| one.0.total_cmp(&other.0));
-    match best {
-        Some((similarity, known)) if similarity >= SIMILAR => {
-            format!(": did you mean '{known}'?")
-        }
-        _ => ": `barewire serve --print-config` prints all keys".to_owned(),
-    }
+    best.filter(|(similarity, _)| *similarity >= SIMILAR)
+        .map(|(_, known)| known)
 }
 
 #[cfg(test)]

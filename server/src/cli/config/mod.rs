@@ -3,28 +3,32 @@
 //! ```text
 //!   clap's Command ──▶ keys, types, defaults           the only list of settings there is
 //!        │
-//!   argv, BAREWIRE_* ──▶ given ──┐
-//!                                ├─▶ argv with what the file adds ──▶ clap ──▶ ServeArgs
+//!   argv ──▶ given ──────────────┐
+//!   BAREWIRE_* ──▶ settings ─────┼─▶ argv with what they add ──▶ clap ──▶ ServeArgs
 //!   --config FILE ──▶ settings ──┘
 //! ```
 //!
 //! A key of the file is the name of a flag, a variable is `BAREWIRE_` and the name in capitals. Each
-//! setting of the file that nobody overrules becomes a flag, so that it is parsed and checked as one;
+//! setting of file and environment that nobody overrules becomes a flag, so that it is parsed and checked as one;
 //! a flag added to the arguments can be set in all three places at once.
 
+mod environment;
 mod file;
 mod print;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+use thiserror::Error;
 
 use self::file::Setting;
 
+pub use self::environment::EnvironmentError;
 pub use self::file::FileError;
 pub use self::print::print;
 
@@ -44,7 +48,22 @@ pub struct ConfigArgs {
 
 /// Who set what.
 #[derive(Debug, Clone, Default)]
-pub struct Sources(BTreeMap<String, Source>);
+pub struct Sources {
+    known: BTreeMap<String, Source>,
+    /// What was said in vain.
+    warnings: Vec<String>,
+}
+
+/// Why what was said beside the command line cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It is in the file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is in the environment.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+}
 
 /// Where the value of one setting comes from, if it is not the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +89,7 @@ impl fmt::Display for Source {
 impl Sources {
     /// Where the value of the setting `key` comes from; `None` if it is the default.
     pub fn of(&self, key: &str) -> Option<&Source> {
-        self.0.get(key)
+        self.known.get(key)
     }
 
     /// Whether a flag or a variable set `key`: somebody who meant this very server.
@@ -80,46 +99,67 @@ impl Sources {
             Some(Source::CommandLine | Source::Environment(_))
         )
     }
+
+    /// What the environment said in vain.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Where the options that `message` names come from, a line each, if not from the command line.
+    pub fn origins(&self, message: &str) -> String {
+        let is_end = |character: char| character != '-' && !character.is_ascii_alphanumeric();
+        let named = message.match_indices("--").filter_map(|(at, dashes)| {
+            let rest = &message[at + dashes.len()..];
+            rest.split(is_end).next()
+        });
+        let mut origins: Vec<_> = named
+            .filter_map(|key| match self.of(key)? {
+                Source::CommandLine => None,
+                source => Some(format!("\n  --{key} is set by {source}")),
+            })
+            .collect();
+        origins.sort();
+        origins.dedup();
+        origins.concat()
+    }
 }
 
-/// Lets every setting of `command` be given by an environment variable as well.
-pub fn with_environment(command: Command) -> Command {
-    command.mut_args(|arg| match key_of(&arg).map(variable) {
-        Some(variable) => {
-            let arg = match arg.get_action() {
-                ArgAction::Append => arg.value_delimiter(','),
-                _ => arg,
-            };
-            arg.env(variable).hide_env(true)
-        }
-        None => arg,
+/// Lets lists be given with commas as well.
+pub fn with_lists(command: Command) -> Command {
+    command.mut_args(|arg| match (key_of(&arg), arg.get_action()) {
+        (Some(_), ArgAction::Append) => arg.value_delimiter(','),
+        _ => arg,
     })
 }
 
-/// Adds to `argv`, in which the subcommand `command` was found and parsed as `given`, what its
-/// configuration file says and nothing overrules. Returns who set what.
+/// Adds to `argv`, in which the subcommand `command` was found and parsed as `given`, what the environment
+/// and its configuration file say and nothing overrules. Returns who set what.
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or anything in it is wrong.
+/// If the file cannot be read, or anything in it or in the environment is wrong.
 pub fn merge(
     command: &Command,
     given: &ArgMatches,
     argv: &mut Vec<OsString>,
-) -> Result<Sources, FileError> {
+) -> Result<Sources, ConfigError> {
     let mut sources = Sources::default();
     for arg in command.get_arguments() {
         let Some(key) = key_of(arg) else { continue };
-        let source = match given.value_source(arg.get_id().as_str()) {
-            Some(ValueSource::CommandLine) => Source::CommandLine,
-            Some(ValueSource::EnvVariable) => Source::Environment(variable(key)),
-            _ => continue,
-        };
-        sources.0.insert(key.to_owned(), source);
+        if given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) {
+            sources.known.insert(key.to_owned(), Source::CommandLine);
+        }
     }
+    let environment = environment::read(command, env::vars_os())?;
+    sources.warnings = environment.warnings;
+    let source = |setting: &Setting<'_>| Source::Environment(variable(setting.key));
+    add(command, environment.settings, source, &mut sources, argv);
     if let Some(path) = given.get_one::<PathBuf>("config") {
-        let settings = file::read(path, command)?;
-        add(command, settings, path, &mut sources, argv);
+        let mut settings = file::read(path, command)?;
+        // A file may be for several stacks, and names what holds anyway.
+        settings.retain(|setting| !setting.is_default());
+        let source = |setting: &Setting<'_>| Source::File(path.to_owned(), setting.line);
+        add(command, settings, source, &mut sources, argv);
     }
     Ok(sources)
 }
@@ -128,7 +168,7 @@ pub fn merge(
 fn add(
     command: &Command,
     settings: Vec<Setting<'_>>,
-    path: &Path,
+    source: impl Fn(&Setting<'_>) -> Source,
     sources: &mut Sources,
     argv: &mut Vec<OsString>,
 ) {
@@ -149,15 +189,15 @@ fn add(
                 || excludes(winner, setting.arg)
                 || excludes(setting.arg, winner)
         };
-        if setting.is_default() || given.iter().any(|arg| is_overruled(&arg)) {
+        if given.iter().any(|arg| is_overruled(&arg)) {
             continue;
         }
         for flag in setting.flags() {
             argv.insert(at, flag.into());
             at += 1;
         }
-        let source = Source::File(path.to_owned(), setting.line);
-        sources.0.insert(setting.key.to_owned(), source);
+        let source = source(&setting);
+        sources.known.insert(setting.key.to_owned(), source);
     }
 }
 

@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::ServerArgs;
+use crate::console::complain;
 use crate::operate::capture::{Event, File, Filter, SNAP_BYTES_MAX};
 
 /// Arguments of `barewire capture`.
@@ -49,6 +50,19 @@ pub struct CaptureArgs {
 ///
 /// If there is no server, it has no queues of its own, or the file cannot be written.
 pub fn run(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
+    match capture(args) {
+        // Whoever reads has seen enough.
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        outcome => outcome,
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn capture(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
     let is_over = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register(signal, Arc::clone(&is_over)).context("cannot catch signals")?;
@@ -60,7 +74,7 @@ pub fn run(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
     let mut file = File::begin(BufWriter::new(out), &queues, args.snap_bytes)?;
     // Whoever started us may wait for this before it does what is to be captured.
     file.flush()?;
-    eprintln!("capturing {} queues", queues.len());
+    complain(&format!("capturing {} queues", queues.len()));
 
     let until = args
         .duration_ms
@@ -95,7 +109,9 @@ pub fn run(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
     };
     file.end(lost.unwrap_or(0))?;
     let lost = lost.map_or("the server has ended".into(), |lost| format!("{lost} lost"));
-    eprintln!("{captured} frames captured, {filtered_out} filtered out, {lost}");
+    complain(&format!(
+        "{captured} frames captured, {filtered_out} filtered out, {lost}"
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

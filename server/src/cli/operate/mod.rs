@@ -3,7 +3,6 @@
 mod capture;
 mod top;
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
@@ -13,6 +12,7 @@ use clap::Args;
 
 pub use self::capture::{CaptureArgs, run as capture};
 pub use self::top::{TopArgs, run as top};
+use crate::console;
 use crate::operate::control::Connection;
 use crate::operate::locate;
 use crate::operate::overview::Overview;
@@ -90,12 +90,9 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         thread::sleep(Duration::from_millis(args.interval_ms));
         status = rated(&status, Connection::open(&path)?.status()?);
     }
-    let mut out = io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &status)?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{}", Overview(&status))?;
+    match args.json {
+        true => console::print(serde_json::to_string_pretty(&status)? + "\n")?,
+        false => console::print(Overview(&status))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -124,9 +121,9 @@ pub fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
             path.display()
         );
     }
-    println!(
-        "process {pid} has ended after {:.1} s",
+    console::print(format_args!(
+        "process {pid} has ended after {:.1} s\n",
         started.elapsed().as_secs_f64()
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

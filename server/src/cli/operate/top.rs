@@ -47,7 +47,11 @@ pub fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
         }
         let after = Connection::open(&path)?.status()?;
         let status = rated(&before, after);
-        screen.show(&Overview(&status).to_string())?;
+        match screen.show(&Overview(&status).to_string()) {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            shown => shown?,
+        }
         before = status;
         shown += 1;
     }

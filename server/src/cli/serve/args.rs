@@ -319,7 +319,7 @@ pub struct DeadlineArgs {
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().user_timeout_ms)]
     pub user_timeout_ms: u32,
 
-    /// For all connections to end after SIGTERM or SIGINT; what is left is reset
+    /// For all connections to end after SIGTERM, say, or `barewire stop`; what is left is reset
     #[arg(long, value_name = "MS", value_parser = value_parser!(u32), default_value_t = 10_000)]
     pub drain_timeout_ms: u32,
 }

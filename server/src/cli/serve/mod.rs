@@ -4,6 +4,7 @@ mod args;
 #[cfg(feature = "faults")]
 mod bad_wire;
 mod kernel;
+mod manager;
 mod operation;
 #[cfg(feature = "xdp")]
 mod outlive;
@@ -13,7 +14,6 @@ mod supervise;
 mod xdp;
 
 use std::fmt;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,14 +23,16 @@ use barewire_service::counters::Kind;
 use barewire_service::lifecycle::Lifecycle;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
-use sd_notify::NotifyState;
 
 pub use self::args::{ServeArgs, StackName};
+use self::manager::Notice;
 use self::operation::{Answering, Doors};
 use self::state::StateFile;
-use self::supervise::{Ending, Supervisor, tell_manager};
+use self::supervise::{Ending, Supervisor};
 use crate::cli::config::{self, Source, Sources};
 use crate::confine::Confinement;
+use crate::console::{self, Console, complain, say};
+use crate::events::state::State;
 use crate::events::{Events, EventsConfig};
 use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
@@ -54,10 +56,16 @@ pub fn run(
 ) -> anyhow::Result<ExitCode> {
     args.check(sources, command)?;
     if args.config.print_config {
-        say(config::print(command, matches, sources).trim_end());
+        for warning in sources.warnings() {
+            complain(&format!("warning: {warning}"));
+        }
+        console::print(config::print(command, matches, sources))?;
         return Ok(ExitCode::SUCCESS);
     }
     args.log.install(command)?;
+    for warning in sources.warnings() {
+        tracing::warn!("{warning}");
+    }
     for key in args.foreign(command) {
         if let Some(source @ Source::File(..)) = sources.of(&key) {
             tracing::warn!("{key} ({source}) has no meaning for this stack");
@@ -122,16 +130,6 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     let started = Instant::now();
     let confinement = Confinement::begin(args.privilege.user.as_deref(), args.privilege.seccomp)?;
     let confinement = Arc::new(confinement);
-    let cores_max = cores_max(args)?;
-    let mut state = args.event.state.as_deref().map(StateFile::new);
-    let events = events(args.events(cores_max), state.as_mut())?;
-    let files = args.files.open()?;
-    let prefix = files.is_some().then_some(&*args.files.directory_prefix);
-    let routes = site::routes_with_files(args.place.test_routes, prefix)
-        .context("choose another --directory-prefix")?;
-    let http: Arc<[_]> = (0..cores_max)
-        .map(|_| Arc::new(HttpCounters::new(&routes)))
-        .collect();
     // What each thread does once it has everything that takes privileges.
     let enter = {
         let confinement = Arc::clone(&confinement);
@@ -142,6 +140,21 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
             }
         }
     };
+    if let Some(console) = Console::of_process() {
+        console
+            .start(enter.clone())
+            .context("no thread for the log")?;
+    }
+    let cores_max = cores_max(args)?;
+    let mut state = args.event.state.as_deref().map(StateFile::new);
+    let (events, begun_with) = events(args.events(cores_max), state.as_mut())?;
+    let files = args.files.open()?;
+    let prefix = files.is_some().then_some(&*args.files.directory_prefix);
+    let routes = site::routes_with_files(args.place.test_routes, prefix)
+        .context("choose another --directory-prefix")?;
+    let http: Arc<[_]> = (0..cores_max)
+        .map(|_| Arc::new(HttpCounters::new(&routes)))
+        .collect();
     let make_service = {
         let (limits, http, events) = (args.limits(), Arc::clone(&http), Arc::clone(&events));
         let enter = enter.clone();
@@ -157,6 +170,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
 
     let lifecycle = Lifecycle::new();
     let mut running = stack.start(make_service, &lifecycle)?;
+    running.counters.extend(console_counters());
     let instruments = Instruments::new(
         name,
         started,
@@ -189,14 +203,16 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         .context("cannot answer the operator")?;
     confinement.restrict_calls()?;
     confinement.verify()?;
-    state.as_ref().map_or(Ok(()), StateFile::check_writable)?;
+    if let (Some(file), Some(state)) = (&mut state, begun_with) {
+        file.save(&state)?;
+    }
     report(&running, &events, &answering);
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);
     log_counters(&event_counters(&events));
     say(&summary(&http, started));
-    let saved = close_books(&events, state.as_ref());
+    let saved = close_books(&events, state.as_mut());
     let ending = outcome?;
     saved?;
     Ok(match ending {
@@ -227,22 +243,30 @@ fn report(running: &Running, events: &Events, answering: &Answering) {
         .map(|address| format!("http://{address}"))
         .collect();
     say(&format!("ready {}", urls.join(" ")));
-    tell_manager(NotifyState::Ready);
+    manager::tell(Notice::Ready);
 }
 
-/// The events, going on with those in the file if there is one.
-fn events(config: EventsConfig, file: Option<&mut StateFile>) -> anyhow::Result<Arc<Events>> {
-    let Some(state) = file.map(StateFile::load).transpose()?.flatten() else {
-        return Ok(Events::new(config)?);
+/// The events, going on with those in the file if there is one, and what they begin with if that is to be kept.
+fn events(
+    config: EventsConfig,
+    file: Option<&mut StateFile>,
+) -> anyhow::Result<(Arc<Events>, Option<State>)> {
+    let Some(file) = file else {
+        return Ok((Events::new(config)?, None));
     };
-    let events = Events::restore(config, state)?;
+    let Some(state) = file.load()? else {
+        let events = Events::new(config)?;
+        let state = events.save();
+        return Ok((events, state));
+    };
+    let events = Events::restore(config, state.clone())?;
     tracing::info!("going on with {}", stats(&events));
-    Ok(events)
+    Ok((events, Some(state)))
 }
 
 /// Says what was counted, and keeps it if it shall be kept. Whatever the server's end was: what was
 /// acknowledged was counted.
-fn close_books(events: &Events, file: Option<&StateFile>) -> anyhow::Result<()> {
+fn close_books(events: &Events, file: Option<&mut StateFile>) -> anyhow::Result<()> {
     tracing::info!("ending with {}", stats(events));
     let Some(file) = file else {
         return Ok(());
@@ -288,10 +312,14 @@ fn event_counters(events: &Events) -> Vec<CounterGroup> {
         .collect()
 }
 
-/// Writes a line to stdout. That nobody listens there does not end a server.
-pub fn say(line: &str) {
-    let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+/// What could not be said.
+fn console_counters() -> Option<CounterGroup> {
+    Some(CounterGroup {
+        core: None,
+        queue: None,
+        part: "log",
+        counters: Console::of_process()?.counters(),
+    })
 }
 
 /// What was served, in one line.

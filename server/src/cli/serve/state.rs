@@ -1,15 +1,19 @@
 //! The file in which event counts outlive the process (`--state`).
 //!
-//! It is written once, after the last core has ended, so that what was acknowledged is in it. It is
+//! It is written after the last core has ended, so that what was acknowledged is in it. It is
 //! replaced as a whole: whoever looks, whenever the machine dies, finds the old one or the new one.
 //!
 //! ```text
-//!   temporary file beside it, mode 0600 ─▶ write ─▶ fsync ─▶ rename over FILE ─▶ fsync directory
+//!   temporary file beside it, mode 0600 ─▶ lock ─▶ write ─▶ fsync ─▶ rename over FILE ─▶ fsync directory
 //! ```
 //!
-//! A file that cannot be used is never touched: the server does not start then, and so does not
-//! replace it either. While one server goes on with a file it holds a lock on it (flock), so that no
-//! other does: what one of them counted would be lost.
+//! The same is done at the start, with what was read or with counts of zero: what prevents it is known before
+//! anything was counted. A file that cannot be used is never touched: the server does not start then, and so does
+//! not replace it either.
+//!
+//! From its start to its end a server holds a lock on the file (flock), so that no other goes on with it: what one
+//! of them counted would be lost. Each file that takes the place of another is locked before it has the name.
+//! A symbolic link is followed: it is its target that is read, locked and replaced.
 
 use std::fs::TryLockError;
 use std::fs::{self, File};
@@ -24,10 +28,14 @@ use crate::events::state::{State, StateError};
 /// Where the counts are kept.
 #[derive(Debug)]
 pub struct StateFile {
+    /// Where it is, behind all symbolic links.
     path: PathBuf,
-    /// What was read, locked until the process ends.
+    /// The file of that name, locked; `None` as long as there is none.
     held: Option<File>,
 }
+
+/// As many symbolic links as the kernel follows.
+const LINKS_MAX: u32 = 40;
 
 /// Why counts cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +70,7 @@ pub enum StateFileError {
         path: PathBuf,
     },
     /// The file cannot be replaced.
-    #[error(
-        "cannot write the state {}: {source}; its directory has to exist and be writable for the user that \
-         serves",
-        path.display()
-    )]
+    #[error("cannot write the state {}: {source}{}", path.display(), cure(.source, .path))]
     Write {
         /// The file.
         path: PathBuf,
@@ -79,7 +83,7 @@ impl StateFile {
     /// The file at `path`, whether it is there or not.
     pub fn new(path: &Path) -> Self {
         StateFile {
-            path: path.to_owned(),
+            path: resolve(path),
             held: None,
         }
     }
@@ -121,35 +125,40 @@ impl StateFile {
         Ok(Some(state))
     }
 
-    /// Tries everything that [`StateFile::save`] does up to the point of replacing the file, so that
-    /// what prevents it is known before anything was counted.
-    ///
-    /// # Errors
-    ///
-    /// What prevents it.
-    pub fn check_writable(&self) -> Result<(), StateFileError> {
-        self.temporary()
-            .and_then(NamedTempFile::close)
-            .map_err(|source| self.write_error(source))
-    }
-
     /// Replaces the file.
     ///
     /// # Errors
     ///
     /// If the system does not let us; the file is the old one then.
-    pub fn save(&self, state: &State) -> Result<(), StateFileError> {
-        let replace = || {
+    pub fn save(&mut self, state: &State) -> Result<(), StateFileError> {
+        let replace = || -> io::Result<File> {
             let file = self.temporary()?;
+            file.as_file().lock()?;
             let mut writer = BufWriter::new(&file);
             state.write_to(&mut writer)?;
             writer.flush()?;
             drop(writer);
             file.as_file().sync_all()?;
-            file.persist(&self.path)?;
-            File::open(self.directory())?.sync_all()
+            let file = match self.held {
+                Some(_) => file.persist(&self.path)?,
+                // If there is one by now, it is another server's.
+                None => file.persist_noclobber(&self.path)?,
+            };
+            File::open(self.directory())?.sync_all()?;
+            Ok(file)
         };
-        replace().map_err(|source| self.write_error(source))
+        match replace() {
+            Ok(file) => {
+                self.held = Some(file);
+                Ok(())
+            }
+            Err(error) if self.held.is_none() && error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(StateFileError::InUse {
+                    path: self.path.clone(),
+                })
+            }
+            Err(error) => Err(self.write_error(error)),
+        }
     }
 
     /// A new file in the same directory, which only its owner may read. Gone when it is dropped.
@@ -171,5 +180,37 @@ impl StateFile {
             path: self.path.clone(),
             source,
         }
+    }
+}
+
+/// Where `path` leads to, whether there is something or not.
+fn resolve(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = fs::read_link(&path) else {
+            break;
+        };
+        // An absolute target takes the place of all.
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
+/// What to do about it.
+fn cure(error: &io::Error, path: &Path) -> String {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let directory = directory.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("; make its directory: `mkdir -p {directory}`"),
+        io::ErrorKind::PermissionDenied => {
+            format!("; the user that serves has to be allowed to write in {directory}")
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("; make room: `df {directory}`, or name a file elsewhere")
+        }
+        _ => String::new(),
     }
 }

@@ -1,10 +1,20 @@
 //! The life of a running server: signals in, phases out, and nobody dies unnoticed.
 //!
 //! ```text
-//!  SIGTERM, SIGINT ─▶ signals ──┐              ┌─▶ Lifecycle::advance ─▶ cores
+//!  SIGTERM, ... ────▶ signals ──┐              ┌─▶ Lifecycle::advance ─▶ cores
 //!  barewire stop ───▶ Remote ───┼─▶ events ─▶ main
 //!  a core ended ───▶ watchers ──┘              └─▶ Ending, after the last core or a deadline
 //! ```
+//!
+//! No signal that a process can catch ends a server without draining it and keeping its counts, except
+//! those that tell of a fault of its own:
+//!
+//! | signals | what they do |
+//! |---|---|
+//! | TERM, INT, QUIT, PWR, XCPU | the first one drains, the next one stops at once |
+//! | HUP (the terminal is gone) | drains, unless it was ignored at the start (`nohup`); a second one changes nothing |
+//! | USR1, USR2, ALRM, VTALRM, PROF, IO, STKFLT, PIPE, XFSZ, TTOU, real-time ones | nothing: the log mentions them |
+//! | ABRT, BUS, FPE, ILL, SEGV, SYS, TRAP | end the process |
 
 use std::fmt;
 use std::io;
@@ -14,11 +24,12 @@ use std::time::{Duration, Instant};
 
 use barewire_service::cores::CoreError;
 use barewire_service::lifecycle::{Lifecycle, Phase};
-use sd_notify::NotifyState;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use procfs::process::Process;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
+use super::manager::{self, Notice};
 use barewire_service::stack::Watch;
 
 /// How long cores have to stop once they were told to stop at once. Closing a zero-copy socket waits for the NIC,
@@ -58,7 +69,10 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::Signal(signal) => f.write_str(signal_name(*signal).unwrap_or("signal")),
+            Cause::Signal(signal) => match signal_name(*signal) {
+                Some(name) => f.write_str(name),
+                None => write!(f, "signal {signal}"),
+            },
             Cause::Control => f.write_str("barewire stop"),
         }
     }
@@ -76,7 +90,25 @@ impl Remote {
     }
 }
 
-/// SIGTERM and SIGINT, caught from here on.
+/// The signals that drain a server; SIGHUP is one of them, unless it is ignored.
+const ENDING: &[i32] = &[SIGTERM, SIGINT, SIGQUIT, libc::SIGPWR, libc::SIGXCPU];
+
+/// Signals that would end a process, or stop it, and mean nothing to a server. Real-time signals are as these.
+const MEANINGLESS: &[i32] = &[
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGSTKFLT,
+    libc::SIGPIPE,
+    libc::SIGXFSZ,
+    // From a terminal that does not let background processes write, for each line of the log.
+    libc::SIGTTOU,
+];
+
+/// Signals, caught from here on.
 pub struct Supervisor {
     events: Receiver<Event>,
     sender: Sender<Event>,
@@ -85,6 +117,7 @@ pub struct Supervisor {
 #[derive(Debug)]
 enum Event {
     Stop(Cause),
+    Ignored(Cause),
     Broken(anyhow::Error),
     CoreEnded {
         index: usize,
@@ -93,21 +126,24 @@ enum Event {
 }
 
 impl Supervisor {
-    /// Takes over SIGTERM and SIGINT.
+    /// Takes over all signals that would end the process.
     ///
     /// # Errors
     ///
     /// If the process is out of descriptors or threads.
     pub fn new() -> io::Result<Self> {
         let (sender, events) = mpsc::channel();
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+        let others = MEANINGLESS.iter().copied().chain(real_time);
+        let mut signals = Signals::new(ENDING.iter().copied().chain(hangup).chain(others))?;
         let to = sender.clone();
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 signals
                     .forever()
-                    .map(|signal| Event::Stop(Cause::Signal(signal)))
+                    .map(event_of)
                     .try_for_each(|event| to.send(event))
             })?;
         Ok(Supervisor { events, sender })
@@ -166,8 +202,10 @@ impl Supervisor {
         let mut deadline = None;
         while left > 0 {
             match self.next(deadline) {
+                Some(Event::Ignored(cause)) => tracing::info!("{cause}: ignored"),
+                Some(Event::Stop(Cause::Signal(SIGHUP))) if lifecycle.phase() > Phase::Serve => {}
                 Some(Event::Stop(cause)) if lifecycle.phase() == Phase::Serve => {
-                    tell_manager(NotifyState::Stopping);
+                    manager::tell(Notice::Stopping);
                     tracing::info!(
                         "{cause}: draining for at most {} ms; a second one stops at once",
                         drain_timeout.as_millis()
@@ -221,11 +259,18 @@ impl Supervisor {
     }
 }
 
-/// Tells the service manager that started us (systemd's `Type=notify`), if one wants to hear of it.
-pub fn tell_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!("the service manager does not hear us: {error}");
+fn event_of(signal: i32) -> Event {
+    let cause = Cause::Signal(signal);
+    match ENDING.contains(&signal) || signal == SIGHUP {
+        true => Event::Stop(cause),
+        false => Event::Ignored(cause),
     }
+}
+
+/// Whether whoever started the process made it ignore `signal`. Without /proc nobody knows, and it did not.
+fn is_ignored(signal: i32) -> bool {
+    let status = Process::myself().and_then(|process| process.status());
+    status.is_ok_and(|status| status.sigign >> (signal - 1) & 1 == 1)
 }
 
 /// A core may end without an error, but not while it should serve.
@@ -262,7 +307,7 @@ mod tests {
     fn supervisor(signals: &[i32]) -> Supervisor {
         let (sender, events) = mpsc::channel();
         for &signal in signals {
-            sender.send(Event::Stop(Cause::Signal(signal))).unwrap();
+            sender.send(event_of(signal)).unwrap();
         }
         Supervisor { events, sender }
     }
@@ -291,6 +336,25 @@ mod tests {
             .run(cores, &lifecycle, NEVER)
             .unwrap();
         assert_eq!(ending, Ending::Forced(Cause::Signal(SIGINT)));
+    }
+
+    #[test]
+    fn a_terminal_that_goes_away_twice_drains_all_the_same() {
+        let lifecycle = Lifecycle::new();
+        let cores = vec![core(&lifecycle, Phase::Drain)];
+        let ending = supervisor(&[SIGHUP, SIGHUP])
+            .run(cores, &lifecycle, NEVER)
+            .unwrap();
+        assert_eq!(ending, Ending::Drained);
+    }
+
+    #[test]
+    fn what_means_nothing_ends_nothing() {
+        let lifecycle = Lifecycle::new();
+        let cores = vec![core(&lifecycle, Phase::Drain)];
+        let signals = [libc::SIGUSR1, libc::SIGRTMIN(), libc::SIGALRM, SIGTERM];
+        let ending = supervisor(&signals).run(cores, &lifecycle, NEVER).unwrap();
+        assert_eq!(ending, Ending::Drained);
     }
 
     #[test]
