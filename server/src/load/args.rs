@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::request::{Request, Values, parse_field};
 use super::target::Target;
+use super::window::Window;
 use crate::cli::list::List;
 
 /// What the options together amount to, for `--help`.
@@ -219,8 +220,8 @@ pub struct Plan {
     pub stats: Option<Request>,
     /// How often.
     pub requests: Option<u64>,
-    /// How long.
-    pub duration: Option<Duration>,
+    /// How long, and which part of that is measured.
+    pub window: Window,
     /// On how many connections.
     pub connections: usize,
     /// By how many threads.
@@ -365,7 +366,10 @@ impl Plan {
             probe,
             stats,
             requests,
-            duration,
+            window: Window {
+                warm_up: Duration::ZERO,
+                length: duration,
+            },
             connections,
             threads,
             pipeline: usize::from(args.pipeline),
@@ -376,6 +380,14 @@ impl Plan {
             bypass,
             json: args.json,
         })
+    }
+}
+
+impl Plan {
+    /// From the first request of an open loop to the turn of the one after its last.
+    pub fn scheduled(&self) -> Option<Duration> {
+        let rate = self.rate.or(self.connections_per_s)?;
+        Duration::try_from_secs_f64(self.requests? as f64 / rate).ok()
     }
 }
 
@@ -442,7 +454,7 @@ mod tests {
     fn without_a_path_it_is_the_challenge() {
         let plan = plan("--target http://h:1").unwrap();
         assert_eq!(
-            (plan.requests, plan.duration, plan.connections),
+            (plan.requests, plan.window.length, plan.connections),
             (Some(1_000_000), None, 1000)
         );
         assert_eq!(plan.request.events(), Some(Values::Official));
@@ -456,7 +468,7 @@ mod tests {
             "--target http://h:1 --path /plaintext",
         ] {
             let plan = plan(options).unwrap();
-            assert_eq!((plan.requests, plan.duration), (None, Some(DURATION)));
+            assert_eq!((plan.requests, plan.window.length), (None, Some(DURATION)));
             assert_eq!((plan.path.as_str(), plan.connections), ("/plaintext", 64));
             assert!(plan.stats.is_none() && plan.request.events().is_none());
         }

@@ -29,6 +29,7 @@ pub mod tally;
 mod target;
 mod transport;
 pub mod verify;
+pub mod window;
 #[cfg(feature = "xdp")]
 mod xdp;
 
@@ -51,13 +52,14 @@ pub use args::Args;
 use args::Plan;
 use client::{Client, Monotonic};
 use epoll::Run;
-use pace::{Churn, Drawer, Pace, Tickets};
+use pace::{Churn, Drawer, Pace, Ramp, Tickets};
 pub use report::Report;
 use report::{Events, Measured, Network, Thread};
 use request::Request;
 use tally::Tally;
-use transport::Part;
+use transport::{Part, beginning_max};
 use verify::Stats;
+use window::Window;
 
 /// How often the progress bar moves.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -150,6 +152,8 @@ struct Setup {
     connections_per_s: Option<f64>,
     body: Option<Arc<[u8]>>,
     tickets: Arc<Tickets>,
+    window: Window,
+    connections: usize,
     counters: Arc<[ThreadCounters]>,
     threads: usize,
     stop: Arc<AtomicBool>,
@@ -172,6 +176,8 @@ impl Setup {
             connections_per_s: plan.connections_per_s,
             body,
             tickets: Arc::new(tickets),
+            window: plan.window,
+            connections: plan.connections,
             counters: (0..plan.threads)
                 .map(|_| ThreadCounters::default())
                 .collect(),
@@ -187,7 +193,10 @@ impl Setup {
             None => Pace::ClosedLoop,
         };
         let drawer = Drawer::new(&self.tickets);
+        let share = share(self.connections, thread, self.threads);
         Client::new(self.clock, &self.request, self.pipeline, pace, drawer)
+            .ramping(Ramp::new(share, beginning_max(self.threads)))
+            .within(self.window)
             .churning(self.connections_per_s.map(Churn::new))
             .expecting(self.body.clone())
     }
@@ -221,7 +230,7 @@ fn ask(
     };
     progress.finish_and_clear();
     let was_interrupted = setup.stop.load(Relaxed);
-    Ok(sum_up(parts, network, was_interrupted))
+    Ok(sum_up(plan, parts, network, was_interrupted))
 }
 
 /// Asks over the kernel's sockets.
@@ -234,7 +243,8 @@ fn ask_kernel(
     let run = Run {
         address,
         timeout: plan.timeout,
-        duration: plan.duration,
+        asking: plan.window.asking(),
+        connecting_max: beginning_max(plan.threads),
         barrier: Barrier::new(plan.threads),
         stop: Arc::clone(&setup.stop),
     };
@@ -264,30 +274,40 @@ fn ask_kernel(
 }
 
 /// Results of all threads as one.
-fn sum_up(parts: Vec<Part>, network: Option<Network>, was_interrupted: bool) -> (Tally, Measured) {
-    let started_ns = parts
-        .iter()
-        .map(|part| part.started_ns)
-        .min()
-        .unwrap_or_default();
-    let ended_ns = parts
-        .iter()
-        .map(|part| part.ended_ns)
-        .max()
-        .unwrap_or_default();
+fn sum_up(
+    plan: &Plan,
+    parts: Vec<Part>,
+    network: Option<Network>,
+    was_interrupted: bool,
+) -> (Tally, Measured) {
+    let times_ns = |of: fn(&Part) -> u64| parts.iter().map(of);
+    let started_ns = times_ns(|part| part.started_ns).min().unwrap_or_default();
+    let ended_ns = times_ns(|part| part.ended_ns).max().unwrap_or_default();
+    let lasted = Duration::from_nanos(ended_ns - started_ns);
+    let gave_up = parts.iter().any(|part| part.gave_up);
+    // An open loop ends with the turn of its last request, also if that is answered sooner.
+    let scheduled = match gave_up || was_interrupted {
+        true => None,
+        false => plan.scheduled(),
+    };
+    let window = match parts.iter().any(|part| part.is_timed_out) {
+        true => plan.window.length.unwrap_or(lasted),
+        false => plan.window.cut(lasted.max(scheduled.unwrap_or_default())),
+    };
     let threads = parts.iter().map(|part| Thread {
         cpu: part.cpu,
         responses: part.tally.responses(),
         connections: part.tally.connections,
-        busy: (part.busy_ns as f64 / (part.ended_ns - part.started_ns).max(1) as f64).min(1.0),
+        busy: part.busy_share,
     });
     let measured = Measured {
-        duration_s: (ended_ns - started_ns) as f64 / 1e9,
-        cpu_s: parts.iter().map(|part| part.cpu_ns).sum::<u64>() as f64 / 1e9,
-        busy_s: parts.iter().map(|part| part.busy_ns).sum::<u64>() as f64 / 1e9,
+        window_s: window.as_secs_f64(),
+        lasted_s: lasted.as_secs_f64(),
+        cpu_s: times_ns(|part| part.cpu_ns).sum::<u64>() as f64 / 1e9,
+        busy_s: times_ns(|part| part.busy_ns).sum::<u64>() as f64 / 1e9,
         threads: threads.collect(),
         network,
-        gave_up: parts.iter().any(|part| part.gave_up),
+        gave_up,
         was_interrupted,
     };
     let mut tally = Tally::new(None);
@@ -350,7 +370,7 @@ fn fetch_stats(address: SocketAddr, request: &Request, timeout: Duration) -> any
 
 /// The progress on standard error, if that is a terminal.
 fn progress_bar(plan: &Plan) -> ProgressBar {
-    let (progress, template) = match (plan.requests, plan.duration) {
+    let (progress, template) = match (plan.requests, plan.window.length) {
         (Some(requests), _) => (
             ProgressBar::new(requests),
             "{elapsed_precise} {wide_bar} {human_pos}/{human_len}  {per_sec}  ETA {eta}",

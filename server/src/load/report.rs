@@ -10,6 +10,7 @@ use super::args::Plan;
 use super::receipts::Receipts;
 use super::tally::{Failures, Tally};
 use super::verify::{Stats, Verification};
+use super::window::{Counted, SecondReport};
 
 /// A thread that was busy for more than this part of the time may have been the limit.
 const FULL: f64 = 0.95;
@@ -33,17 +34,13 @@ pub struct Report {
     pub rate: Option<f64>,
     /// Connections per second that were asked for, if each asked but once.
     pub connections_per_s: Option<f64>,
-    /// From the first request to the last answer.
-    pub duration_s: f64,
-    /// Answers, whatever their status.
+    /// Answers, whatever their status, also those that came outside of the window.
     pub responses: u64,
-    /// Answers per second.
-    pub responses_per_s: f64,
-    /// Bytes received.
-    pub bytes_read: u64,
-    /// Bytes sent.
-    pub bytes_written: u64,
-    /// From when a request was due to when its answer was read.
+    /// From the first request to the last answer.
+    pub lasted_s: f64,
+    /// What came in the [window](super::window), and all rates.
+    pub window: InWindow,
+    /// From when a request was due to when its answer was read, of requests that were due in the window.
     pub latency: Latency,
     /// How late requests of an open loop were sent although a connection was free.
     pub lateness: Option<Latency>,
@@ -73,6 +70,27 @@ pub struct Report {
     pub network: Option<Network>,
     /// The challenge's totals.
     pub events: Option<Events>,
+}
+
+/// What came in the window.
+#[derive(Debug, Clone, Serialize)]
+pub struct InWindow {
+    /// How long was asked before it began.
+    pub warm_up_s: f64,
+    /// How long it was.
+    pub length_s: f64,
+    /// Answers, whatever their status.
+    pub responses: u64,
+    /// Answers per second.
+    pub responses_per_s: f64,
+    /// Bytes received.
+    pub bytes_read: u64,
+    /// Bytes received per second.
+    pub bytes_read_per_s: f64,
+    /// Bytes sent.
+    pub bytes_written: u64,
+    /// Second by second.
+    pub seconds: Vec<SecondReport>,
 }
 
 /// A distribution of times, in microseconds.
@@ -181,8 +199,10 @@ impl Events {
 /// What was measured besides the tally.
 #[derive(Debug, Clone)]
 pub struct Measured {
+    /// How long the window was.
+    pub window_s: f64,
     /// From the first request to the last answer.
-    pub duration_s: f64,
+    pub lasted_s: f64,
     /// Processor time of all threads.
     pub cpu_s: f64,
     /// That of it in which there was something to do.
@@ -213,11 +233,9 @@ impl Report {
             pipeline: plan.pipeline,
             rate: plan.rate,
             connections_per_s: plan.connections_per_s,
-            duration_s: measured.duration_s,
             responses,
-            responses_per_s: per(responses as f64, measured.duration_s),
-            bytes_read: tally.bytes_read,
-            bytes_written: tally.bytes_written,
+            lasted_s: measured.lasted_s,
+            window: InWindow::of(plan, &tally.in_window, measured.window_s),
             latency: Latency::of(&tally.latency_ns),
             lateness: plan.rate.map(|_| Latency::of(&tally.lateness_ns)),
             statuses: statuses.filter(|&(_, count)| count > 0).collect(),
@@ -266,6 +284,21 @@ impl Report {
             .iter()
             .map(|(&status, &count)| (status, count));
         statuses.filter(move |(status, _)| !successes.contains(status))
+    }
+}
+
+impl InWindow {
+    fn of(plan: &Plan, counted: &Counted, length_s: f64) -> Self {
+        InWindow {
+            warm_up_s: plan.window.warm_up.as_secs_f64(),
+            length_s,
+            responses: counted.responses,
+            responses_per_s: per(counted.responses as f64, length_s),
+            bytes_read: counted.bytes_read,
+            bytes_read_per_s: per(counted.bytes_read as f64, length_s),
+            bytes_written: counted.bytes_written,
+            seconds: counted.series(),
+        }
     }
 }
 
@@ -338,17 +371,28 @@ impl Display for Report {
         for (percent, us) in PERCENTILES.into_iter().zip(latency.quantiles_us()) {
             writeln!(f, "  {percent:>6}%  {:>8}", Micros(us).to_string())?;
         }
+        let window = &self.window;
         writeln!(
             f,
             "  {} responses in {:.2}s, {} read",
-            self.responses,
-            self.duration_s,
-            Bytes(self.bytes_read as f64)
+            window.responses,
+            window.length_s,
+            Bytes(window.bytes_read as f64)
         )?;
+        if self.responses > window.responses {
+            writeln!(
+                f,
+                "  {} more came outside of this window, which began {:.2}s after the first request; \
+                 the last after {:.2}s",
+                self.responses - window.responses,
+                window.warm_up_s,
+                self.lasted_s
+            )?;
+        }
         self.fmt_failures(f)?;
-        writeln!(f, "Requests/sec: {:>12.2}", self.responses_per_s)?;
-        let bytes_per_s = per(self.bytes_read as f64, self.duration_s);
-        writeln!(f, "Transfer/sec: {:>12}", Bytes(bytes_per_s).to_string())?;
+        writeln!(f, "Requests/sec: {:>12.2}", window.responses_per_s)?;
+        let bytes_per_s = Bytes(window.bytes_read_per_s).to_string();
+        writeln!(f, "Transfer/sec: {bytes_per_s:>12}")?;
         writeln!(
             f,
             "Client CPU:   {:>12} per response, busiest thread {:.0}%",

@@ -23,6 +23,8 @@ enum Act {
     Close(&'static [u8]),
     /// Resets the connection.
     Reset,
+    /// Answers after this time.
+    Delay(Duration),
     /// Says nothing.
     Ignore,
     /// Resets, and accepts no more connections.
@@ -127,6 +129,10 @@ fn serve(
             Act::Reset | Act::Die => {
                 set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
                 return matches!(act, Act::Reset).then_some(());
+            }
+            Act::Delay(time) => {
+                thread::sleep(time);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
             }
             Act::Ignore => {}
         }
@@ -424,6 +430,43 @@ fn a_run_can_end_by_time() {
         .load("--path /x --duration 200ms --rate 500 --concurrency 4")
         .unwrap();
     assert!(report.is_good() && report.responses <= 100, "{report}");
+}
+
+#[test]
+fn a_late_answer_neither_counts_nor_makes_the_window_longer() {
+    let server = Server::start(|number| match number {
+        0 => Act::Delay(Duration::from_millis(700)),
+        _ => HONEST,
+    });
+    let report = server.load("--path /x --duration 200ms --concurrency 4");
+    let report = report.unwrap();
+    assert!(report.is_good(), "{report}");
+    let window = &report.window;
+    assert_eq!(window.length_s, 0.2);
+    assert_eq!(window.responses_per_s, window.responses as f64 / 0.2);
+    assert!(window.responses < report.responses && report.lasted_s >= 0.7);
+    let counted: u64 = window.seconds.iter().map(|second| second.responses).sum();
+    assert_eq!(counted, window.responses);
+    assert!(
+        report.latency.max_us >= 700e3,
+        "the late answer is left out of the latency"
+    );
+    assert!(
+        report
+            .to_string()
+            .contains("more came outside of this window"),
+        "{report}"
+    );
+}
+
+#[test]
+fn an_open_loop_that_ends_in_time_is_as_long_as_its_schedule() {
+    let server = Server::start(|_| HONEST);
+    let options = "--path /x --requests 20 --rate 100 --duration 10s --concurrency 4";
+    let report = server.load(options).unwrap();
+    assert!(report.is_good(), "{report}");
+    assert!((0.2..10.0).contains(&report.window.length_s), "{report}");
+    assert_eq!(report.window.responses, 20);
 }
 
 #[test]

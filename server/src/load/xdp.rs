@@ -39,7 +39,9 @@ use super::limits::LimitError;
 use super::report::Network;
 use super::request::REQUEST_BYTES_MAX;
 use super::tally::{Failure, Tally};
-use super::transport::{CONNECTING_MAX, Part, RETRY_NS, SPIN_NS, TransportError, thread_cpu_ns};
+use super::transport::{
+    Part, RETRY_NS, SPIN_NS, TransportError, beginning_max, busy_share, thread_cpu_ns,
+};
 use super::{PROGRESS_INTERVAL, Setup, share};
 use crate::stacks::xdp::{Calls, XdpConfig};
 use crate::stacks::{CounterGroup, Running, Stack};
@@ -101,7 +103,7 @@ pub fn run(
         let limits = Limits {
             connections: plan.connections,
             timeout_ns: plan.timeout.as_nanos() as u64,
-            duration_ns: plan.duration.map(|duration| duration.as_nanos() as u64),
+            duration_ns: (plan.window.asking()).map(|asking| asking.as_nanos() as u64),
             cores: bypass.cores.clone(),
         };
         move |core| {
@@ -122,10 +124,14 @@ pub fn run(
     {
         eprintln!("{line}");
     }
-    let parts = wait_for_parts(&parts_in, &running, threads, &progress);
+    let mut shares = BusyShares::default();
+    let parts = wait_for_parts(&parts_in, &running, threads, || {
+        progress();
+        shares.look(&shared, &running.counters);
+    });
     // The kernel's part of it goes with the sockets.
     let network = network(&running.counters);
-    let busy_ns: Vec<u64> = per_core(&running.counters, "worker", "busy_ns").collect();
+    let busy_ns: Vec<u64> = busy_ns(&running.counters).collect();
     lifecycle.advance(match parts {
         Ok(_) => LifecyclePhase::Drain,
         Err(_) => LifecyclePhase::Stop,
@@ -140,10 +146,49 @@ pub fn run(
         return Err(TransportError::SourcePorts.into());
     }
     let mut parts = parts?;
-    for (part, busy_ns) in parts.iter_mut().zip(busy_ns) {
-        part.busy_ns = busy_ns.min(part.ended_ns - part.started_ns);
+    for (core, (part, busy_ns)) in parts.iter_mut().zip(busy_ns).enumerate() {
+        let elapsed_ns = part.ended_ns - part.started_ns;
+        let share = shares.of(core);
+        // What it did to open the connections is in `busy_ns`, but not in the shares.
+        part.busy_share = share.unwrap_or(busy_share(busy_ns, elapsed_ns));
+        part.busy_ns = (part.busy_share * elapsed_ns as f64) as u64;
     }
     Ok((parts, network))
+}
+
+/// How busy the cores were while all of them asked: between the first and the last look in that time.
+#[derive(Default)]
+struct BusyShares {
+    first: Option<(std::time::Instant, Vec<u64>)>,
+    last: Option<(std::time::Instant, Vec<u64>)>,
+}
+
+impl BusyShares {
+    fn look(&mut self, shared: &Shared, counters: &[CounterGroup]) {
+        let are_ready = shared.ready.load(Ordering::Acquire) == shared.threads;
+        if are_ready && shared.finished.load(Ordering::Acquire) == 0 {
+            let seen = (std::time::Instant::now(), busy_ns(counters).collect());
+            match &self.first {
+                None => self.first = Some(seen),
+                Some(_) => self.last = Some(seen),
+            }
+        }
+    }
+
+    /// `None` for a run that was too short to look twice.
+    fn of(&self, core: usize) -> Option<f64> {
+        let ((from, busy_before), (until, busy_after)) =
+            self.first.as_ref().zip(self.last.as_ref())?;
+        let busy_ns = busy_after
+            .get(core)?
+            .saturating_sub(*busy_before.get(core)?);
+        Some(busy_share(busy_ns, (*until - *from).as_nanos() as u64))
+    }
+}
+
+/// How long each core has had something to do.
+fn busy_ns(counters: &[CounterGroup]) -> impl Iterator<Item = u64> {
+    per_core(counters, "worker", "busy_ns")
 }
 
 /// One part for each core, in their order.
@@ -151,11 +196,11 @@ fn wait_for_parts(
     parts_in: &Receiver<(usize, Part)>,
     running: &Running,
     threads: usize,
-    progress: &impl Fn(),
+    mut look: impl FnMut(),
 ) -> anyhow::Result<Vec<Part>> {
     let mut parts: Vec<(usize, Part)> = Vec::with_capacity(threads);
     while parts.len() < threads {
-        progress();
+        look();
         match parts_in.recv_timeout(PROGRESS_INTERVAL) {
             Ok(part) => parts.push(part),
             Err(RecvTimeoutError::Timeout) => {
@@ -344,6 +389,7 @@ struct Caller {
     /// When it was last seen that there was nothing to wait for.
     calm_ns: u64,
     gave_up: bool,
+    is_timed_out: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -409,6 +455,7 @@ impl Caller {
             end_ns: u64::MAX,
             calm_ns: 0,
             gave_up: false,
+            is_timed_out: false,
         }
     }
 
@@ -429,7 +476,7 @@ impl Caller {
     }
 
     fn open_one(&mut self) -> Option<Want> {
-        if self.to_open == 0 || self.opening >= CONNECTING_MAX {
+        if self.to_open == 0 || self.opening >= beginning_max(self.shared.threads) {
             return None;
         }
         self.to_open -= 1;
@@ -479,12 +526,13 @@ impl Caller {
         if let Some(open) = self.open_one() {
             return open;
         }
-        let may_call = self.in_use < self.connections_max && self.opening < CONNECTING_MAX;
+        let may_call =
+            self.in_use < self.connections_max && self.opening < beginning_max(self.shared.threads);
         if may_call && let Some(ticket) = self.client.take_call(now_ns) {
             return Want::Open(ticket);
         }
         let due_ns = (self.client.due_ns()).map(|due_ns| due_ns.max(self.started_ns));
-        if self.idle > 0 && due_ns.is_none_or(|due_ns| due_ns <= now_ns) {
+        if self.idle > 0 && due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
             return Want::Call;
         }
         let soon = |at_ns: u64| at_ns.saturating_sub(SPIN_NS);
@@ -503,7 +551,8 @@ impl Caller {
 
     /// Asks no more when time is up, when the user says so, or when no answer comes any more.
     fn look_at_the_time(&mut self, now_ns: u64) {
-        if self.idle > 0 || self.client.is_churning() && self.in_use == 0 {
+        let has_idle = self.client.has_schedule() && self.idle > 0;
+        if has_idle || self.client.is_churning() && self.in_use == 0 {
             self.calm_ns = now_ns;
         }
         let heard_ns = self.client.answered_last_ns().max(self.calm_ns);
@@ -511,6 +560,7 @@ impl Caller {
         let is_told = self.shared.stop.load(Ordering::Relaxed);
         if now_ns >= self.end_ns || is_stalled || is_told {
             self.gave_up |= is_stalled && !self.client.is_finished();
+            self.is_timed_out |= now_ns >= self.end_ns;
             self.client.on_drain();
             self.end_ns = u64::MAX;
         }
@@ -543,7 +593,9 @@ impl Caller {
             started_ns: self.started_ns,
             ended_ns: self.client.answered_last_ns().max(self.started_ns),
             cpu_ns: thread_cpu_ns() - self.cpu_before_ns,
+            is_timed_out: self.is_timed_out,
             busy_ns: 0,
+            busy_share: 0.0,
             gave_up: self.gave_up,
         };
         // Whoever waits for it is gone only if another core has failed.
@@ -618,9 +670,6 @@ impl Service for Caller {
             };
         }
         let progress = self.client.on_input(&mut line.exchange, input, reply);
-        let tally = self.client.tally();
-        tally.bytes_read += progress.consumed as u64;
-        tally.bytes_written += reply.len() as u64;
         match progress.next {
             Next::Receive(Expect::Message) => {
                 line.stage = Stage::Idle;
