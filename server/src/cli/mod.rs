@@ -14,6 +14,7 @@
 mod check;
 mod config;
 pub(crate) mod list;
+pub mod load;
 mod logging;
 mod operate;
 mod serve;
@@ -26,7 +27,6 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::config::Sources;
-use crate::load;
 
 /// One HTTP server, two network stacks: AF_XDP past the kernel, or the kernel's own
 #[derive(Debug, Parser)]

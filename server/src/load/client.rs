@@ -555,7 +555,7 @@ mod tests {
     }
 
     fn get() -> Arc<Request> {
-        Arc::new(Request::fixed(&Method::GET, "/", &[], "").unwrap())
+        Arc::new(Request::fixed(&Method::GET, "/", &[], b"").unwrap())
     }
 
     fn tickets(count: u64) -> Arc<Tickets> {
@@ -844,7 +844,7 @@ mod tests {
     #[test]
     fn a_pipeline_longer_than_the_room_is_asked_in_several_pieces() {
         let (now, tickets) = (Cell::new(0), tickets(u64::MAX));
-        let request = Request::fixed(&Method::POST, "/", &[], &"x".repeat(5000));
+        let request = Request::fixed(&Method::POST, "/", &[], &[b'x'; 5000]);
         let request = Arc::new(request.unwrap());
         let mut wire = Wire::new(&now, &request, 10, Pace::ClosedLoop, &tickets);
         let (mut asked, mut calls) = (0, 0);

@@ -133,6 +133,25 @@ impl Tally {
 }
 
 impl Failures {
+    /// The kinds of which there were any, and how many.
+    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let Failures {
+            connect,
+            timeout,
+            reset,
+            closed,
+            parse,
+        } = *self;
+        let kinds = [
+            ("connect", connect),
+            ("timeout", timeout),
+            ("reset", reset),
+            ("closed", closed),
+            ("parse", parse),
+        ];
+        kinds.into_iter().filter(|&(_, count)| count > 0)
+    }
+
     fn of(&mut self, failure: Failure) -> &mut u64 {
         match failure {
             Failure::Connect => &mut self.connect,

@@ -85,6 +85,7 @@ pub fn thread_cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// A system call that failed as no server could make it fail.
 pub fn system(call: &'static str, errno: Errno) -> TransportError {
     TransportError::System {
         call,

@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::bail;
 use barewire_stack::config::StackConfig;
 use barewire_stack::deadline::Deadlines;
 use barewire_stack::interface::Interface;
@@ -33,16 +32,17 @@ use barewire_stack::time::{Duration, Instant};
 use barewire_stack::worker::{Wait, allowed_cores};
 use rustix::thread::set_current_timer_slack;
 
-use super::args::{BypassPlan, ModeName, Plan};
 use super::client::{Client, Clock, Exchange, Monotonic};
+use super::error::LoadError;
 use super::limits::LimitError;
+use super::plan::{BypassPlan, Mode, Plan};
 use super::report::Network;
 use super::request::REQUEST_BYTES_MAX;
 use super::tally::{Failure, Tally};
 use super::transport::{
     Part, RETRY_NS, SPIN_NS, TransportError, beginning_max, busy_share, thread_cpu_ns,
 };
-use super::{PROGRESS_INTERVAL, Setup, share};
+use super::{Asked, PROGRESS_INTERVAL, Setup, share};
 use crate::stacks::xdp::{Calls, XdpConfig};
 use crate::stacks::{CounterGroup, Running, Stack};
 
@@ -66,8 +66,8 @@ const BUFFER_BYTES: usize = 16 << 10;
 const NEVER_MS: u32 = 30 * 24 * 3_600 * 1_000;
 
 /// The CPUs for a run of so many threads: the last ones, as servers tend to take the first.
-pub fn cores(plan: &BypassPlan, threads: usize) -> anyhow::Result<Vec<usize>> {
-    let interface = Interface::named(&plan.interface)?;
+pub fn cores(plan: &BypassPlan, threads: usize) -> Result<Vec<usize>, LoadError> {
+    let interface = Interface::named(&plan.interface).map_err(bypass)?;
     let mut cores = plan.cores.clone();
     if cores.is_empty() {
         let allowed = allowed_cores();
@@ -80,11 +80,11 @@ pub fn cores(plan: &BypassPlan, threads: usize) -> anyhow::Result<Vec<usize>> {
 /// Asks on all of `cores`; what each of them brought, and what was seen on the way.
 pub fn run(
     plan: &Plan,
-    bypass: &BypassPlan,
+    how: &BypassPlan,
     address: SocketAddr,
     setup: &Setup,
     progress: impl Fn(),
-) -> anyhow::Result<(Vec<Part>, Network)> {
+) -> Result<Asked, LoadError> {
     let threads = setup.threads;
     let shared = Arc::new(Shared {
         ready: AtomicUsize::new(0),
@@ -95,8 +95,8 @@ pub fn run(
         broken: OnceLock::new(),
     });
     let (parts_out, parts_in) = channel();
-    let interface = Interface::named(&bypass.interface)?;
-    let config = config(plan, bypass, &interface, address)?;
+    let interface = Interface::named(&how.interface).map_err(bypass)?;
+    let config = config(plan, how, &interface, address)?;
     let lifecycle = Lifecycle::new();
     let make = {
         let (setup, shared) = (setup.clone(), Arc::clone(&shared));
@@ -104,7 +104,7 @@ pub fn run(
             connections: plan.connections,
             timeout_ns: plan.timeout.as_nanos() as u64,
             duration_ns: (plan.window.asking()).map(|asking| asking.as_nanos() as u64),
-            cores: bypass.cores.clone(),
+            cores: how.cores.clone(),
         };
         move |core| {
             Caller::new(
@@ -116,14 +116,10 @@ pub fn run(
             )
         }
     };
-    let running = config.start(make, &lifecycle)?;
-    for line in running
-        .report
-        .iter()
-        .filter(|line| line.contains("warning"))
-    {
-        eprintln!("{line}");
-    }
+    let running = config.start(make, &lifecycle).map_err(bypass)?;
+    let warnings = running.report.iter();
+    let warnings = warnings.filter(|line| line.contains("warning")).cloned();
+    let warnings: Vec<String> = warnings.collect();
     let mut shares = BusyShares::default();
     let parts = wait_for_parts(&parts_in, &running, threads, || {
         progress();
@@ -138,7 +134,7 @@ pub fn run(
     });
     for core in running.cores {
         match core.join() {
-            Ok(ended) => ended?,
+            Ok(ended) => ended.map_err(bypass)?,
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
@@ -153,7 +149,11 @@ pub fn run(
         part.busy_share = share.unwrap_or(busy_share(busy_ns, elapsed_ns));
         part.busy_ns = (part.busy_share * elapsed_ns as f64) as u64;
     }
-    Ok((parts, network))
+    Ok(Asked {
+        parts,
+        network: Some(network),
+        warnings,
+    })
 }
 
 /// How busy the cores were while all of them asked: between the first and the last look in that time.
@@ -197,7 +197,7 @@ fn wait_for_parts(
     running: &Running,
     threads: usize,
     mut look: impl FnMut(),
-) -> anyhow::Result<Vec<Part>> {
+) -> Result<Vec<Part>, LoadError> {
     let mut parts: Vec<(usize, Part)> = Vec::with_capacity(threads);
     while parts.len() < threads {
         look();
@@ -205,10 +205,10 @@ fn wait_for_parts(
             Ok(part) => parts.push(part),
             Err(RecvTimeoutError::Timeout) => {
                 if running.cores.iter().any(|core| core.is_finished()) {
-                    bail!("a core ended early");
+                    return Err(LoadError::CoreEnded);
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => bail!("all cores ended early"),
+            Err(RecvTimeoutError::Disconnected) => return Err(LoadError::CoreEnded),
         }
     }
     parts.sort_by_key(|&(core, _)| core);
@@ -220,7 +220,7 @@ fn config(
     bypass: &BypassPlan,
     interface: &Interface,
     address: SocketAddr,
-) -> anyhow::Result<XdpConfig> {
+) -> Result<XdpConfig, LoadError> {
     let source_ports = bypass.source_ports.clone().unwrap_or_else(|| {
         let wanted = u16::try_from(plan.connections * 2).unwrap_or(u16::MAX - 1_024);
         (*SOURCE_PORTS.start()).min(u16::MAX - wanted)..=*SOURCE_PORTS.end()
@@ -248,9 +248,9 @@ fn config(
         addresses: bypass.source_addresses.clone(),
         cores: bypass.cores.clone(),
         mode: match bypass.mode {
-            ModeName::Auto => ModeChoice::Auto,
-            ModeName::Native => ModeChoice::Native,
-            ModeName::Generic => ModeChoice::Generic,
+            Mode::Auto => ModeChoice::Auto,
+            Mode::Native => ModeChoice::Native,
+            Mode::Generic => ModeChoice::Generic,
         },
         mtu: bypass.mtu.map(usize::from),
         wait: match bypass.spin_us {
@@ -285,6 +285,11 @@ fn config(
         },
         ..defaults
     })
+}
+
+/// The stack's own error, whatever its type.
+fn bypass(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LoadError {
+    LoadError::Bypass(error.into())
 }
 
 /// The local ports that TCP sockets of the kernel's use in this network namespace.

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use barewire::cli::load;
 use barewire::events::{Events, EventsConfig};
-use barewire::load;
 use barewire::site::{self, Site, SiteResponder};
 use barewire::stacks::{Running, Stack};
 use barewire_http::{HttpCounters, Limits};
@@ -56,7 +56,7 @@ impl Server {
         let mut words = vec!["load", "--target", &target, "--timeout-ms", "60000"];
         words.extend(options.split_whitespace());
         let report = load::measure(load::Args::try_parse_from(words).unwrap()).unwrap();
-        assert!(report.is_good(), "{report}");
+        assert!(report.is_good(), "{report:?}");
     }
 }
 
