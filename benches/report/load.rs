@@ -368,12 +368,18 @@ fn barewire_words(site: &Site, route: &Route, connections: u32, seconds: u32) ->
 /// What `barewire load --json` prints, as far as it is of use here.
 #[derive(Debug, Deserialize)]
 struct BarewireSummary {
-    duration_s: f64,
-    responses: u64,
-    bytes_read: u64,
+    window: BarewireWindow,
     latency: BarewireLatency,
     statuses: std::collections::BTreeMap<u16, u64>,
     failures: std::collections::BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BarewireWindow {
+    length_s: f64,
+    responses: u64,
+    responses_per_s: f64,
+    bytes_read_per_s: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -388,14 +394,15 @@ struct BarewireLatency {
 fn parse_barewire(stdout: &str) -> Result<Load> {
     let summary: BarewireSummary =
         serde_json::from_str(stdout).context("its summary is malformed")?;
-    ensure!(summary.duration_s > 0.0, "it ran for no time at all");
+    let window = &summary.window;
+    ensure!(window.length_s > 0.0, "it ran for no time at all");
     let failed = |name| summary.failures.get(name).copied().unwrap_or(0);
     let latency = &summary.latency;
     Ok(Load {
         by: LoadName::Barewire,
-        requests: summary.responses,
-        requests_per_s: summary.responses as f64 / summary.duration_s,
-        bytes_per_s: summary.bytes_read as f64 / summary.duration_s,
+        requests: window.responses,
+        requests_per_s: window.responses_per_s,
+        bytes_per_s: window.bytes_read_per_s,
         latency_us: Some(Latency {
             p50: latency.p50_us,
             p90: latency.p90_us,
@@ -469,7 +476,8 @@ BAREWIRE {"requests":200000,"duration_us":2000000,"bytes":26000000,"latency_us":
 
     #[test]
     fn our_own_summary_becomes_rates_and_errors() {
-        let printed = r#"{"duration_s":2.0,"responses":200000,"bytes_read":26000000,"rate":null,
+        let printed = r#"{"responses":200064,"lasted_s":2.5,"rate":null,
+            "window":{"length_s":2.0,"responses":200000,"responses_per_s":100000.0,"bytes_read_per_s":13000000.0},
             "latency":{"mean_us":1.0,"p50_us":400,"p90_us":500,"p99_us":900,"p99_9_us":1200,"max_us":3000},
             "statuses":{"200":199999,"500":1},
             "failures":{"connect":0,"timeout":2,"reset":1,"closed":0,"parse":1}}"#;

@@ -1,11 +1,12 @@
-//! The chunked transfer coding (RFC 9112, section 7.1), decoded as it arrives.
+//! The chunked transfer coding (RFC 9112, section 7.1), decoded as it arrives: of requests here, and of responses by
+//! whoever asks.
 
 use super::refusal::Refusal;
 use super::scan::{is_text_byte, is_token_byte};
 
 /// Where in a chunked body the next byte stands. Kept between calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Chunked {
+pub struct Chunked {
     state: State,
     /// Digits of this chunk's size so far.
     digits: u8,
@@ -48,7 +49,7 @@ enum State {
 
 /// What a call to [`Chunked::advance`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub enum Found {
     /// The body goes on behind these bytes.
     More,
     /// The last `0` of the consumed bytes are data.
@@ -57,14 +58,21 @@ pub(super) enum Found {
     End,
 }
 
+impl Default for Chunked {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Chunked {
     /// The most that all extensions and trailers of a body may add up to.
-    pub(super) const OVERHEAD_BYTES_MAX: u16 = 16 * 1024;
+    pub const OVERHEAD_BYTES_MAX: u16 = 16 * 1024;
 
     /// As many digits as 64 bits have.
     const SIZE_DIGITS_MAX: u8 = 16;
 
-    pub(super) fn new() -> Self {
+    /// At the first byte of a body.
+    pub fn new() -> Self {
         Chunked {
             state: State::Size,
             digits: 0,
@@ -75,11 +83,11 @@ impl Chunked {
 
     /// Reads on, to the end of `bytes`, of a piece of at most `data_max` bytes of data, or of the body.
     /// Returns how many bytes were consumed and what was found.
-    pub(super) fn advance(
-        &mut self,
-        bytes: &[u8],
-        data_max: usize,
-    ) -> Result<(usize, Found), Refusal> {
+    ///
+    /// # Errors
+    ///
+    /// If the body is malformed, or its extensions and trailers are too long.
+    pub fn advance(&mut self, bytes: &[u8], data_max: usize) -> Result<(usize, Found), Refusal> {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             if self.state == State::Data {

@@ -102,7 +102,7 @@
 #![deny(unsafe_code)]
 
 mod body;
-mod chunked;
+pub mod chunked;
 mod connection;
 mod content;
 mod content_type;

@@ -24,11 +24,12 @@ use std::time::Instant;
 
 use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 
-use super::pace::{Churn, Drawer, Pace};
+use super::pace::{Churn, Drawer, Pace, Ramp};
 use super::receipts::Receipts;
 use super::request::{REQUEST_BYTES_MAX, Request};
 use super::response::{Heads, ParseError, Response};
 use super::tally::{Failure, Tally};
+use super::window::{Span, Window};
 
 /// Tells the time, in nanoseconds from a point that all threads of a run share.
 pub trait Clock {
@@ -54,6 +55,10 @@ pub struct Client<C> {
     request: Arc<Request>,
     pipeline: usize,
     pace: Pace,
+    /// How many connections may ask for the first time at once, in a closed loop.
+    ramp: Ramp,
+    window: Window,
+    span: Span,
     /// Each connection asks one request.
     churn: Option<Churn>,
     /// The body that every answer must have.
@@ -76,7 +81,17 @@ pub struct Exchange {
     body: BodyPlace,
     /// There was no room for all of a pipeline.
     is_asking: bool,
+    first: First,
     response: Response,
+}
+
+/// Where a connection of a closed loop is with its first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum First {
+    #[default]
+    ToAsk,
+    Asked,
+    Answered,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -124,6 +139,9 @@ impl<C: Clock> Client<C> {
             request: Arc::clone(request),
             pipeline,
             pace,
+            ramp: Ramp::none(),
+            window: Window::default(),
+            span: Span::default(),
             churn: None,
             body: None,
             drawer,
@@ -137,6 +155,18 @@ impl<C: Clock> Client<C> {
     /// Lets every connection ask one request, and open when `churn` says.
     pub fn churning(mut self, churn: Option<Churn>) -> Self {
         self.churn = churn;
+        self
+    }
+
+    /// Lets connections of a closed loop begin to ask as `ramp` says.
+    pub fn ramping(mut self, ramp: Ramp) -> Self {
+        self.ramp = ramp;
+        self
+    }
+
+    /// Measures within `window`; without, from the first request to the last answer.
+    pub fn within(mut self, window: Window) -> Self {
+        self.window = window;
         self
     }
 
@@ -154,6 +184,7 @@ impl<C: Clock> Client<C> {
     /// Lets the schedule begin, and returns when that was.
     pub fn start(&mut self) -> u64 {
         self.answered_last_ns = self.clock.now_ns();
+        self.span = self.window.starting_at(self.answered_last_ns);
         self.pace.start(self.answered_last_ns);
         if let Some(churn) = &mut self.churn {
             churn.start(self.answered_last_ns);
@@ -192,14 +223,14 @@ impl<C: Clock> Client<C> {
         }
     }
 
-    /// When an idle connection is wanted; `None` in a closed loop or when nothing is left to ask.
+    /// When an idle connection is wanted; `None` when nothing is left to ask, or when too many have asked for
+    /// the first time and have no answer yet.
     #[inline]
     pub fn due_ns(&self) -> Option<u64> {
         if self.is_finished() {
-            None
-        } else {
-            self.pace.due_ns()
+            return None;
         }
+        (self.pace.due_ns()).or_else(|| self.ramp.may_begin().then_some(0))
     }
 
     /// Whether nothing is left to ask. Answers may still be on their way.
@@ -235,118 +266,27 @@ impl<C: Clock> Client<C> {
         failure: Failure,
         why: impl FnOnce() -> String,
     ) {
+        self.fail(failure, why);
+        self.abandon(exchange);
+    }
+
+    fn fail(&mut self, failure: Failure, why: impl FnOnce() -> String) {
         self.tally.fail(failure, why);
-        self.abandon(exchange);
-    }
-
-    /// Books what was asked as unanswered.
-    fn abandon(&mut self, exchange: &mut Exchange) {
-        for asked in exchange.asked.drain(..) {
-            self.tally.unanswered += 1;
-            if let Some(receipts) = &mut self.tally.receipts {
-                receipts.lose(asked.ticket);
-            }
+        let now_ns = self.clock.now_ns();
+        if self.span.holds(now_ns) {
+            self.tally.in_window.failure(now_ns - self.span.from_ns);
         }
     }
 
-    /// Books one answer. Returns false if nothing was asked.
+    /// Reads the answers in `input` and asks what may be asked then.
     #[inline]
-    fn book_answer(&mut self, exchange: &mut Exchange, status: u16, now_ns: u64) -> bool {
-        let Some(asked) = exchange.asked.pop_front() else {
-            return false;
-        };
-        self.answered += 1;
-        if let Some(body) = &self.body {
-            let place = std::mem::take(&mut exchange.body);
-            self.tally.wrong_bodies += u64::from(place.differs || place.at != body.len());
-        }
-        self.tally
-            .latency_ns
-            .saturating_record(now_ns.saturating_sub(asked.due_ns).max(1));
-        if let Some(count) = self.tally.statuses.get_mut(usize::from(status)) {
-            *count += 1;
-        }
-        if let Some(receipts) = &mut self.tally.receipts
-            && (200..300).contains(&status)
-        {
-            receipts.acknowledge(asked.ticket);
-        }
-        true
-    }
-
-    /// Books how late a connection that was free is used.
-    #[inline]
-    fn book_lateness(&mut self, now_ns: u64) {
-        if let Some(due_ns) = self.pace.due_ns().filter(|&due_ns| due_ns <= now_ns) {
-            self.tally
-                .lateness_ns
-                .saturating_record((now_ns - due_ns).max(1));
-        }
-    }
-
-    /// Writes what may be asked now. Returns false if there was not enough room for it.
-    #[inline]
-    fn ask(&mut self, exchange: &mut Exchange, reply: &mut Reply<'_>, now_ns: u64) -> bool {
-        if let Some(churn) = &self.churn {
-            if let Some(ticket) = exchange.ticket.take() {
-                let due_ns = churn.due_ns(ticket);
-                let fits = self.request.write(ticket, reply);
-                debug_assert!(fits, "a request is never longer than REQUEST_BYTES_MAX");
-                exchange.asked.push_back(Asked { due_ns, ticket });
-            }
-            return true;
-        }
-        let is_answered = exchange.asked.is_empty() || exchange.is_asking;
-        if matches!(self.pace, Pace::ClosedLoop) && !is_answered {
-            return true;
-        }
-        exchange.is_asking = false;
-        while exchange.asked.len() < self.pipeline {
-            let due_ns = self.pace.due_ns().unwrap_or(now_ns);
-            if due_ns > now_ns {
-                break;
-            }
-            if reply.remaining() < REQUEST_BYTES_MAX {
-                exchange.is_asking = true;
-                return false;
-            }
-            let Some(ticket) = self.drawer.draw() else {
-                break;
-            };
-            self.pace.advance();
-            let fits = self.request.write(ticket, reply);
-            debug_assert!(fits, "a request is never longer than REQUEST_BYTES_MAX");
-            exchange.asked.push_back(Asked { due_ns, ticket });
-        }
-        true
-    }
-
-    /// The connection is of no use any more: what came was not an answer.
-    #[cold]
-    fn refuse(&mut self, exchange: &mut Exchange, consumed: usize, why: String) -> Progress {
-        self.tally.fail(Failure::Parse, || why);
-        self.abandon(exchange);
-        Progress {
-            consumed,
-            messages: 0,
-            next: Next::Abort,
-        }
-    }
-}
-
-impl<C: Clock> Service for Client<C> {
-    type Connection = Exchange;
-
-    const REPLY_BYTES_MIN: usize = REQUEST_BYTES_MAX;
-
-    #[inline]
-    fn on_input(
+    fn converse(
         &mut self,
         exchange: &mut Exchange,
         input: Input<'_>,
         reply: &mut Reply<'_>,
+        now_ns: u64,
     ) -> Progress {
-        let now_ns = self.clock.now_ns();
         let (mut consumed, mut messages) = (0, 0);
         let mut close = false;
         while !close && (consumed < input.bytes.len() || exchange.response.is_in_body()) {
@@ -430,6 +370,147 @@ impl<C: Clock> Service for Client<C> {
         }
     }
 
+    /// Books what was asked as unanswered.
+    fn abandon(&mut self, exchange: &mut Exchange) {
+        if exchange.first == First::Asked {
+            exchange.first = First::ToAsk;
+            self.ramp.give_up();
+        }
+        for asked in exchange.asked.drain(..) {
+            self.tally.unanswered += 1;
+            if let Some(receipts) = &mut self.tally.receipts {
+                receipts.lose(asked.ticket);
+            }
+        }
+    }
+
+    /// Books one answer. Returns false if nothing was asked.
+    #[inline]
+    fn book_answer(&mut self, exchange: &mut Exchange, status: u16, now_ns: u64) -> bool {
+        let Some(asked) = exchange.asked.pop_front() else {
+            return false;
+        };
+        self.answered += 1;
+        if exchange.first == First::Asked {
+            exchange.first = First::Answered;
+            self.ramp.answer();
+        }
+        if let Some(body) = &self.body {
+            let place = std::mem::take(&mut exchange.body);
+            self.tally.wrong_bodies += u64::from(place.differs || place.at != body.len());
+        }
+        let latency_ns = now_ns.saturating_sub(asked.due_ns).max(1);
+        if self.span.holds(asked.due_ns) {
+            self.tally.latency_ns.saturating_record(latency_ns);
+        }
+        if self.span.holds(now_ns) {
+            let offset_ns = now_ns - self.span.from_ns;
+            self.tally.in_window.answer(offset_ns, latency_ns);
+        }
+        if let Some(count) = self.tally.statuses.get_mut(usize::from(status)) {
+            *count += 1;
+        }
+        if let Some(receipts) = &mut self.tally.receipts
+            && (200..300).contains(&status)
+        {
+            receipts.acknowledge(asked.ticket);
+        }
+        true
+    }
+
+    /// Books how late a connection that was free is used.
+    #[inline]
+    fn book_lateness(&mut self, now_ns: u64) {
+        let due_ns = self.pace.due_ns();
+        if let Some(due_ns) = due_ns.filter(|&due_ns| due_ns <= now_ns && self.span.holds(due_ns)) {
+            self.tally
+                .lateness_ns
+                .saturating_record((now_ns - due_ns).max(1));
+        }
+    }
+
+    /// Writes what may be asked now. Returns false if there was not enough room for it.
+    #[inline]
+    fn ask(&mut self, exchange: &mut Exchange, reply: &mut Reply<'_>, now_ns: u64) -> bool {
+        if let Some(churn) = &self.churn {
+            if let Some(ticket) = exchange.ticket.take() {
+                let due_ns = churn.due_ns(ticket);
+                let fits = self.request.write(ticket, reply);
+                debug_assert!(fits, "a request is never longer than REQUEST_BYTES_MAX");
+                exchange.asked.push_back(Asked { due_ns, ticket });
+            }
+            return true;
+        }
+        let is_answered = exchange.asked.is_empty() || exchange.is_asking;
+        if matches!(self.pace, Pace::ClosedLoop) && !is_answered {
+            return true;
+        }
+        if matches!(self.pace, Pace::ClosedLoop)
+            && exchange.first == First::ToAsk
+            && !self.ramp.may_begin()
+        {
+            return true;
+        }
+        exchange.is_asking = false;
+        while exchange.asked.len() < self.pipeline {
+            let due_ns = self.pace.due_ns().unwrap_or(now_ns);
+            if due_ns > now_ns {
+                break;
+            }
+            if reply.remaining() < REQUEST_BYTES_MAX {
+                exchange.is_asking = true;
+                return false;
+            }
+            let Some(ticket) = self.drawer.draw() else {
+                break;
+            };
+            self.pace.advance();
+            if exchange.first == First::ToAsk {
+                exchange.first = First::Asked;
+                self.ramp.begin();
+            }
+            let fits = self.request.write(ticket, reply);
+            debug_assert!(fits, "a request is never longer than REQUEST_BYTES_MAX");
+            exchange.asked.push_back(Asked { due_ns, ticket });
+        }
+        true
+    }
+
+    /// The connection is of no use any more: what came was not an answer.
+    #[cold]
+    fn refuse(&mut self, exchange: &mut Exchange, consumed: usize, why: String) -> Progress {
+        self.fail(Failure::Parse, || why);
+        self.abandon(exchange);
+        Progress {
+            consumed,
+            messages: 0,
+            next: Next::Abort,
+        }
+    }
+}
+
+impl<C: Clock> Service for Client<C> {
+    type Connection = Exchange;
+
+    const REPLY_BYTES_MIN: usize = REQUEST_BYTES_MAX;
+
+    #[inline]
+    fn on_input(
+        &mut self,
+        exchange: &mut Exchange,
+        input: Input<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Progress {
+        let now_ns = self.clock.now_ns();
+        let written_before = reply.len();
+        let progress = self.converse(exchange, input, reply, now_ns);
+        if self.span.holds(now_ns) {
+            self.tally.in_window.bytes_read += progress.consumed as u64;
+            self.tally.in_window.bytes_written += (reply.len() - written_before) as u64;
+        }
+        progress
+    }
+
     fn on_timeout(&mut self, exchange: &mut Exchange, _reply: &mut Reply<'_>) {
         if self.churn.is_some() && exchange.asked.is_empty() {
             // It was answered, only the server's end of the connection is missing.
@@ -474,7 +555,7 @@ mod tests {
     }
 
     fn get() -> Arc<Request> {
-        Arc::new(Request::fixed(&Method::GET, "/", &[], "").unwrap())
+        Arc::new(Request::fixed(&Method::GET, "/", &[], b"").unwrap())
     }
 
     fn tickets(count: u64) -> Arc<Tickets> {
@@ -520,6 +601,56 @@ mod tests {
         fn failures(&mut self) -> (Failures, u64) {
             (self.client.tally().failures, self.client.tally().unanswered)
         }
+    }
+
+    #[test]
+    fn rates_count_what_comes_in_the_window_and_latencies_what_is_due_in_it() {
+        let now = Cell::new(0);
+        let mut wire = Wire::new(&now, &get(), 1, Pace::ClosedLoop, &tickets(100));
+        wire.client = wire.client.within(Window {
+            warm_up: std::time::Duration::from_nanos(100),
+            length: Some(std::time::Duration::from_nanos(1_000)),
+        });
+        wire.client.start();
+        wire.show(b"", false);
+        // Asked and answered before it; asked before; in it; asked in it and answered after; after.
+        for at_ns in [50, 150, 500, 1_500, 1_600] {
+            now.set(at_ns);
+            wire.show(OK, false);
+        }
+        let tally = wire.client.take_tally();
+        assert_eq!(tally.responses(), 5);
+        assert_eq!(tally.in_window.responses, 2);
+        assert_eq!(tally.in_window.bytes_read, 2 * OK.len() as u64);
+        assert_eq!(tally.in_window.bytes_written, 2 * ASKED.len() as u64);
+        assert_eq!((tally.latency_ns.len(), tally.latency_ns.max()), (2, 1_000));
+    }
+
+    #[test]
+    fn connections_of_a_closed_loop_begin_one_after_the_other() {
+        let now = Cell::new(0);
+        let mut wire = Wire::new(&now, &get(), 1, Pace::ClosedLoop, &tickets(100));
+        wire.client = wire.client.ramping(Ramp::new(3, 1));
+        let mut others = [Exchange::default(), Exchange::default()];
+        assert_eq!(wire.show(b"", false).0, ASKED);
+        // The first one has no answer yet: the next one stays idle.
+        std::mem::swap(&mut wire.exchange, &mut others[0]);
+        let (written, progress) = wire.show(b"", false);
+        assert!(written.is_empty() && progress.next == Next::Receive(Expect::Message));
+        assert_eq!(wire.client.due_ns(), None);
+        // Its answer makes room, and the first one goes on as it likes.
+        std::mem::swap(&mut wire.exchange, &mut others[0]);
+        assert_eq!(wire.show(OK, false).0, ASKED);
+        assert_eq!(wire.client.due_ns(), Some(0));
+        std::mem::swap(&mut wire.exchange, &mut others[0]);
+        assert_eq!(wire.show(b"", false).0, ASKED);
+        assert_eq!(wire.client.due_ns(), None);
+        // A connection that breaks makes room, too.
+        let reason = || "reset".to_owned();
+        (wire.client).on_lost(&mut wire.exchange, Failure::Reset, reason);
+        assert_eq!(wire.client.due_ns(), Some(0));
+        std::mem::swap(&mut wire.exchange, &mut others[1]);
+        assert_eq!(wire.show(b"", false).0, ASKED);
     }
 
     #[test]
@@ -713,7 +844,7 @@ mod tests {
     #[test]
     fn a_pipeline_longer_than_the_room_is_asked_in_several_pieces() {
         let (now, tickets) = (Cell::new(0), tickets(u64::MAX));
-        let request = Request::fixed(&Method::POST, "/", &[], &"x".repeat(5000));
+        let request = Request::fixed(&Method::POST, "/", &[], &[b'x'; 5000]);
         let request = Arc::new(request.unwrap());
         let mut wire = Wire::new(&now, &request, 10, Pace::ClosedLoop, &tickets);
         let (mut asked, mut calls) = (0, 0);

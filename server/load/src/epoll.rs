@@ -32,7 +32,7 @@ use rustix::thread::set_current_timer_slack;
 use super::client::{Client, Clock, Exchange, Monotonic};
 use super::tally::Failure;
 use super::transport::{
-    CONNECTING_MAX, Part, RETRY_NS, SPIN_NS, TransportError, system, thread_cpu_ns,
+    Part, RETRY_NS, SPIN_NS, TransportError, busy_share, system, thread_cpu_ns,
 };
 
 /// What is read from one connection at once, at most; longer than any response head.
@@ -43,6 +43,7 @@ const SEND_BYTES: usize = 64 << 10;
 const EVENTS: usize = 512;
 /// How often deadlines are looked at.
 const TICK_NS: u64 = 50_000_000;
+
 /// What every thread of a run works on.
 #[derive(Debug)]
 pub struct Run {
@@ -51,7 +52,9 @@ pub struct Run {
     /// How long an answer, or a connection, may take.
     pub timeout: Duration,
     /// When to stop asking; `None`: when nothing is left to ask.
-    pub duration: Option<Duration>,
+    pub asking: Option<Duration>,
+    /// How many connections a thread opens at the same time.
+    pub connecting_max: usize,
     /// All threads begin to ask together.
     pub barrier: Barrier,
     /// Set to end the run early and in order.
@@ -181,12 +184,15 @@ impl<'a> Transport<'a> {
         let started_ns = self.client.start();
         self.now_ns = started_ns;
         self.asking = true;
-        if let Some(duration) = self.run.duration {
-            self.end_ns = started_ns + duration.as_nanos() as u64;
+        if let Some(asking) = self.run.asking {
+            self.end_ns = started_ns + asking.as_nanos() as u64;
         }
         let patience_ns = 2 * self.run.timeout.as_nanos() as u64;
         let mut calm_ns = started_ns;
         let mut gave_up = false;
+        let mut is_timed_out = false;
+        // When it stopped asking, and the processor time until then.
+        let mut asked = None;
 
         for index in 0..self.slots.len() {
             if self.slots[index].is_connected {
@@ -197,29 +203,35 @@ impl<'a> Transport<'a> {
             self.turn()?;
             answered.set(self.client.answered());
 
-            if !self.idle.is_empty() || self.client.is_churning() && self.sockets == 0 {
+            let has_idle = self.client.has_schedule() && !self.idle.is_empty();
+            if has_idle || self.client.is_churning() && self.sockets == 0 {
                 calm_ns = self.now_ns;
             }
             let heard_ns = self.client.answered_last_ns().max(calm_ns);
             let is_stalled = self.now_ns.saturating_sub(heard_ns) > patience_ns;
             if self.now_ns >= self.end_ns || is_stalled || self.run.stop.load(Relaxed) {
                 gave_up |= is_stalled && !self.client.is_finished();
+                is_timed_out |= self.now_ns >= self.end_ns;
                 self.client.on_drain();
                 self.end_ns = u64::MAX;
             }
             if self.client.is_finished() {
+                asked.get_or_insert_with(|| (self.now_ns, thread_cpu_ns()));
                 self.close_unneeded();
             } else {
                 self.wake_idle();
             }
         }
         let cpu_ns = thread_cpu_ns() - cpu_before_ns;
+        let (asked_ns, cpu_asked_ns) = asked.unwrap_or((self.now_ns, cpu_before_ns + cpu_ns));
         Ok(Part {
             cpu: None,
             started_ns,
             ended_ns: self.client.answered_last_ns().max(self.now_ns),
+            is_timed_out,
             cpu_ns,
             busy_ns: cpu_ns,
+            busy_share: busy_share(cpu_asked_ns - cpu_before_ns, asked_ns - started_ns),
             gave_up,
             tally: self.client.take_tally(),
         })
@@ -353,7 +365,6 @@ impl<'a> Transport<'a> {
             let room_len = room.len();
             match retry_on_intr(|| net::recv(socket, &mut *room, RecvFlags::empty())) {
                 Ok((count, _)) => {
-                    self.client.tally().bytes_read += count as u64;
                     self.drive(index, held + count, count == 0);
                     if count == 0 || (count < room_len && !ends) {
                         return;
@@ -421,7 +432,6 @@ impl<'a> Transport<'a> {
             return false;
         };
         let mut bytes = &self.to_send[..len];
-        self.client.tally().bytes_written += len as u64;
         while slot.unsent.is_empty() && !bytes.is_empty() {
             match retry_on_intr(|| net::send(socket, bytes, SendFlags::NOSIGNAL)) {
                 Ok(count) => bytes = &bytes[count..],
@@ -486,7 +496,7 @@ impl<'a> Transport<'a> {
                 .extend(self.to_retry.pop_front().map(|(_, index)| index));
         }
         let is_wanted = !self.client.is_finished() || self.client.is_churning();
-        while is_wanted && self.connecting < CONNECTING_MAX {
+        while is_wanted && self.connecting < self.run.connecting_max {
             let Some(index) = self.to_open.pop_front() else {
                 break;
             };

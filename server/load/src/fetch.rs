@@ -4,8 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-
+use super::error::FetchError;
 use super::request::Request;
 use super::response::{Heads, Response};
 use barewire_service::service::Reply;
@@ -22,13 +21,14 @@ pub fn fetch(
     address: SocketAddr,
     request: &Request,
     timeout: Duration,
-) -> anyhow::Result<(u16, Vec<u8>)> {
+) -> Result<(u16, Vec<u8>), FetchError> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let mut space = vec![0; super::request::REQUEST_BYTES_MAX];
     let mut written = Reply::new(&mut space);
-    ensure!(request.write(0, &mut written), "the request is too long");
+    let fits = request.write(0, &mut written);
+    debug_assert!(fits, "a request is never longer than REQUEST_BYTES_MAX");
     stream.write_all(written.written())?;
 
     let (mut response, mut heads, mut body) = (Response::default(), Heads::default(), Vec::new());
@@ -38,28 +38,22 @@ pub fn fetch(
         let count = stream.read(&mut piece).map_err(explain)?;
         held.extend_from_slice(&piece[..count]);
         let sink = |bytes: &[u8]| body.extend_from_slice(bytes);
-        let read = response.read(&held, count == 0, request.is_head(), &mut heads, sink);
-        let read = read.context("the answer is not HTTP")?;
+        let read = response.read(&held, count == 0, request.is_head(), &mut heads, sink)?;
         held.drain(..read.consumed);
-        ensure!(
-            body.len() <= BODY_BYTES_MAX,
-            "the answer is longer than {BODY_BYTES_MAX} bytes"
-        );
+        if body.len() > BODY_BYTES_MAX {
+            return Err(FetchError::TooLong(BODY_BYTES_MAX));
+        }
         match read.complete {
             Some(complete) => return Ok((complete.status, body)),
-            None if count == 0 => bail!("the server closed the connection instead of answering"),
+            None if count == 0 => return Err(FetchError::Closed),
             None => {}
         }
     }
 }
 
-fn explain(error: io::Error) -> anyhow::Error {
+fn explain(error: io::Error) -> FetchError {
     match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            anyhow::anyhow!(
-                "the connection opens, but no answer comes: is the server stuck, or is this not HTTP?"
-            )
-        }
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => FetchError::NoAnswer,
         _ => error.into(),
     }
 }

@@ -4,7 +4,7 @@
 //! not to be what is measured, and checks what comes back. By default it is the client of the 1-million-request challenge.
 //!
 //! ```text
-//!   args ─▶ Plan ─▶ run ─── one thread each ──▶ epoll or xdp ⇄ client (a sans-I/O Service)
+//!           Plan ─▶ run ─── one thread each ──▶ epoll or xdp ⇄ client (a sans-I/O Service)
 //!                    │                          (transport)      │ request, response, pace
 //!                    │   /stats before and after (fetch)         ▼
 //!                    └──▶ verify ◀── receipts ◀──────────────── tally ──▶ report
@@ -15,98 +15,70 @@
 //! (whether the server is there, its `/stats`) goes over the kernel's sockets, before the XDP program is
 //! attached and after it is gone.
 
-pub mod args;
 mod client;
 mod epoll;
+pub mod error;
 mod fetch;
-mod limits;
-pub mod list;
+pub mod limits;
 mod pace;
+pub mod plan;
 mod receipts;
 pub mod report;
-mod request;
-mod response;
+pub mod request;
+pub mod response;
 pub mod tally;
-mod target;
-mod transport;
+pub mod target;
+pub mod transport;
 pub mod verify;
+pub mod window;
 #[cfg(feature = "xdp")]
 mod xdp;
 
-#[cfg(test)]
-mod tests;
-
-use std::io::{ErrorKind, Write, stdout};
 use std::net::SocketAddr;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
-
-pub use args::Args;
-use args::Plan;
 use client::{Client, Monotonic};
 use epoll::Run;
-use pace::{Churn, Drawer, Pace, Tickets};
+pub use error::LoadError;
+use pace::{Churn, Drawer, Pace, Ramp, Tickets};
+pub use plan::Plan;
 pub use report::Report;
 use report::{Events, Measured, Network, Thread};
 use request::Request;
 use tally::Tally;
-use transport::Part;
+use transport::{Part, beginning_max};
 use verify::Stats;
+use window::Window;
 
-/// How often the progress bar moves.
+/// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 barewire_service::counters! {
-    /// How far a thread is, for the progress bar.
+    /// How far a thread is.
     pub struct ThreadCounters {
         /// Answers so far.
         answered: Gauge,
     }
 }
 
-/// Runs the load, prints the report, and says whether all was well.
-///
-/// # Errors
-///
-/// If it could not run: see [`measure`].
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let as_json = args.json;
-    let report = measure(args)?;
-    match as_json {
-        true => print(&(serde_json::to_string_pretty(&report)? + "\n"))?,
-        false => print(&report.to_string())?,
-    }
-    Ok(if report.is_good() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-/// Prints the report. A reader that has seen enough is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write the report to stdout"),
-    }
+/// How a run is watched and ended from outside.
+pub struct Control<'a> {
+    /// Set to end it early and in order.
+    pub stop: Arc<AtomicBool>,
+    /// Told the number of answers so far, several times a second.
+    pub progress: &'a dyn Fn(u64),
 }
 
 /// Runs the load. Whatever the server does wrong is in the report.
 ///
 /// # Errors
 ///
-/// If it could not run: contradictory options, an unreachable target, one without `/stats`, too few
-/// descriptors or ports, an interface that cannot be used.
-pub fn measure(args: Args) -> anyhow::Result<Report> {
-    let mut plan = Plan::of(args).map_err(wrong_use)?;
+/// If it could not run: an unreachable target, one without `/stats`, too few descriptors or ports, an
+/// interface that cannot be used.
+pub fn measure(mut plan: Plan, control: &Control<'_>) -> Result<Report, LoadError> {
     match &mut plan.bypass {
         None => {
             limits::raise_descriptors(plan.connections, plan.threads)?;
@@ -118,7 +90,7 @@ pub fn measure(args: Args) -> anyhow::Result<Report> {
             plan.threads = bypass.cores.len();
         }
         #[cfg(not(feature = "xdp"))]
-        Some(_) => {}
+        Some(_) => return Err(LoadError::NoBypass),
     }
     let address = plan.target.reach(plan.timeout)?;
     let body = (plan.probe.as_ref())
@@ -126,25 +98,17 @@ pub fn measure(args: Args) -> anyhow::Result<Report> {
         .transpose()?;
 
     let Some(stats_request) = &plan.stats else {
-        let (tally, measured) = ask(&plan, address, body)?;
-        return Ok(Report::new(&plan, &tally, measured, None));
+        let (tally, measured) = ask(&plan, address, body, control)?;
+        return Ok(Report::new(&plan, tally, measured, None));
     };
     let before = fetch_stats(address, stats_request, plan.timeout)?;
-    let (tally, measured) = ask(&plan, address, body)?;
+    let (tally, measured) = ask(&plan, address, body, control)?;
     let after = fetch_stats(address, stats_request, plan.timeout);
     let events = tally.receipts.as_ref().map(|receipts| match after {
         Ok(after) => Events::verified(before, after, receipts, plan.unique_users),
-        Err(error) => Events::unverifiable(before, format!("{error:#}")),
+        Err(error) => Events::unverifiable(before, error.to_string()),
     });
-    Ok(Report::new(&plan, &tally, measured, events))
-}
-
-/// Says that the command line, not the machine, is to blame.
-fn wrong_use(error: anyhow::Error) -> clap::Error {
-    clap::Error::raw(
-        clap::error::ErrorKind::ValueValidation,
-        format!("{error:#}\n"),
-    )
+    Ok(Report::new(&plan, tally, measured, events))
 }
 
 /// What every thread of a run starts with.
@@ -157,13 +121,15 @@ struct Setup {
     connections_per_s: Option<f64>,
     body: Option<Arc<[u8]>>,
     tickets: Arc<Tickets>,
+    window: Window,
+    connections: usize,
     counters: Arc<[ThreadCounters]>,
     threads: usize,
     stop: Arc<AtomicBool>,
 }
 
 impl Setup {
-    fn of(plan: &Plan, body: Option<Arc<[u8]>>) -> anyhow::Result<Self> {
+    fn of(plan: &Plan, body: Option<Arc<[u8]>>, stop: &Arc<AtomicBool>) -> Self {
         let requests = plan.requests.unwrap_or(u64::MAX);
         // Past the kernel a connection may end up at any core: none may then sit on tickets.
         let is_shared = plan.bypass.is_some() && plan.threads > 1;
@@ -171,7 +137,7 @@ impl Setup {
             true => Tickets::in_order(requests),
             false => Tickets::new(requests, plan.threads),
         };
-        Ok(Setup {
+        Setup {
             clock: Monotonic(Instant::now()),
             request: Arc::clone(&plan.request),
             pipeline: plan.pipeline,
@@ -179,12 +145,14 @@ impl Setup {
             connections_per_s: plan.connections_per_s,
             body,
             tickets: Arc::new(tickets),
+            window: plan.window,
+            connections: plan.connections,
             counters: (0..plan.threads)
                 .map(|_| ThreadCounters::default())
                 .collect(),
             threads: plan.threads,
-            stop: stop_on_signals()?,
-        })
+            stop: Arc::clone(stop),
+        }
     }
 
     /// The client of one thread.
@@ -194,7 +162,10 @@ impl Setup {
             None => Pace::ClosedLoop,
         };
         let drawer = Drawer::new(&self.tickets);
+        let share = share(self.connections, thread, self.threads);
         Client::new(self.clock, &self.request, self.pipeline, pace, drawer)
+            .ramping(Ramp::new(share, beginning_max(self.threads)))
+            .within(self.window)
             .churning(self.connections_per_s.map(Churn::new))
             .expecting(self.body.clone())
     }
@@ -207,28 +178,31 @@ impl Setup {
     }
 }
 
+/// What all threads brought.
+struct Asked {
+    parts: Vec<Part>,
+    network: Option<Network>,
+    warnings: Vec<String>,
+}
+
 /// Asks on all threads; their results together.
 fn ask(
     plan: &Plan,
     address: SocketAddr,
     body: Option<Arc<[u8]>>,
-) -> anyhow::Result<(Tally, Measured)> {
-    let setup = Setup::of(plan, body)?;
-    let progress = progress_bar(plan);
-    let show = || progress.set_position(setup.answered());
-    let (parts, network) = match &plan.bypass {
-        None => (ask_kernel(plan, address, &setup, show)?, None),
+    control: &Control<'_>,
+) -> Result<(Tally, Measured), LoadError> {
+    let setup = Setup::of(plan, body, &control.stop);
+    let show = || (control.progress)(setup.answered());
+    let asked = match &plan.bypass {
+        None => ask_kernel(plan, address, &setup, show)?,
         #[cfg(feature = "xdp")]
-        Some(bypass) => {
-            let (parts, network) = xdp::run(plan, bypass, address, &setup, show)?;
-            (parts, Some(network))
-        }
+        Some(bypass) => xdp::run(plan, bypass, address, &setup, show)?,
         #[cfg(not(feature = "xdp"))]
-        Some(_) => bail!("the bypass was left out of this build: build with --features xdp"),
+        Some(_) => return Err(LoadError::NoBypass),
     };
-    progress.finish_and_clear();
     let was_interrupted = setup.stop.load(Relaxed);
-    Ok(sum_up(parts, network, was_interrupted))
+    Ok(sum_up(plan, asked, was_interrupted))
 }
 
 /// Asks over the kernel's sockets.
@@ -237,11 +211,12 @@ fn ask_kernel(
     address: SocketAddr,
     setup: &Setup,
     progress: impl Fn(),
-) -> anyhow::Result<Vec<Part>> {
+) -> Result<Asked, LoadError> {
     let run = Run {
         address,
         timeout: plan.timeout,
-        duration: plan.duration,
+        asking: plan.window.asking(),
+        connecting_max: beginning_max(plan.threads),
         barrier: Barrier::new(plan.threads),
         stop: Arc::clone(&setup.stop),
     };
@@ -263,38 +238,49 @@ fn ask_kernel(
             progress();
         }
         let parts = threads.into_iter().map(|thread| match thread.join() {
-            Ok(part) => part.map_err(anyhow::Error::from),
+            Ok(part) => part,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        parts.collect()
+        Ok(Asked {
+            parts: parts.collect::<Result<_, _>>()?,
+            network: None,
+            warnings: Vec::new(),
+        })
     })
 }
 
 /// Results of all threads as one.
-fn sum_up(parts: Vec<Part>, network: Option<Network>, was_interrupted: bool) -> (Tally, Measured) {
-    let started_ns = parts
-        .iter()
-        .map(|part| part.started_ns)
-        .min()
-        .unwrap_or_default();
-    let ended_ns = parts
-        .iter()
-        .map(|part| part.ended_ns)
-        .max()
-        .unwrap_or_default();
+fn sum_up(plan: &Plan, asked: Asked, was_interrupted: bool) -> (Tally, Measured) {
+    let parts = asked.parts;
+    let times_ns = |of: fn(&Part) -> u64| parts.iter().map(of);
+    let started_ns = times_ns(|part| part.started_ns).min().unwrap_or_default();
+    let ended_ns = times_ns(|part| part.ended_ns).max().unwrap_or_default();
+    let lasted = Duration::from_nanos(ended_ns - started_ns);
+    let gave_up = parts.iter().any(|part| part.gave_up);
+    // An open loop ends with the turn of its last request, also if that is answered sooner.
+    let scheduled = match gave_up || was_interrupted {
+        true => None,
+        false => plan.scheduled(),
+    };
+    let window = match parts.iter().any(|part| part.is_timed_out) {
+        true => plan.window.length.unwrap_or(lasted),
+        false => plan.window.cut(lasted.max(scheduled.unwrap_or_default())),
+    };
     let threads = parts.iter().map(|part| Thread {
         cpu: part.cpu,
         responses: part.tally.responses(),
         connections: part.tally.connections,
-        busy: (part.busy_ns as f64 / (part.ended_ns - part.started_ns).max(1) as f64).min(1.0),
+        busy: part.busy_share,
     });
     let measured = Measured {
-        duration_s: (ended_ns - started_ns) as f64 / 1e9,
-        cpu_s: parts.iter().map(|part| part.cpu_ns).sum::<u64>() as f64 / 1e9,
-        busy_s: parts.iter().map(|part| part.busy_ns).sum::<u64>() as f64 / 1e9,
+        window_s: window.as_secs_f64(),
+        lasted_s: lasted.as_secs_f64(),
+        cpu_s: times_ns(|part| part.cpu_ns).sum::<u64>() as f64 / 1e9,
+        busy_s: times_ns(|part| part.busy_ns).sum::<u64>() as f64 / 1e9,
         threads: threads.collect(),
-        network,
-        gave_up: parts.iter().any(|part| part.gave_up),
+        network: asked.network,
+        warnings: asked.warnings,
+        gave_up,
         was_interrupted,
     };
     let mut tally = Tally::new(None);
@@ -309,66 +295,33 @@ fn share(total: usize, index: usize, threads: usize) -> usize {
     total / threads + usize::from(index < total % threads)
 }
 
-/// A flag that the first SIGINT or SIGTERM sets; the second one ends the process.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        let registered = signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)));
-        registered.context("cannot handle signals")?;
-    }
-    Ok(stop)
-}
-
 /// Asks once, for the body that all answers must have.
 fn fetch_body(
     address: SocketAddr,
     probe: &Request,
     timeout: Duration,
-) -> anyhow::Result<Arc<[u8]>> {
-    let (status, body) =
-        fetch::fetch(address, probe, timeout).context("cannot read the body to compare with")?;
+) -> Result<Arc<[u8]>, LoadError> {
+    let (status, body) = fetch::fetch(address, probe, timeout).map_err(LoadError::Probe)?;
     match status {
         200..300 => Ok(body.into()),
-        status => bail!("the answer to compare bodies with has status {status}"),
+        status => Err(LoadError::ProbeStatus(status)),
     }
 }
 
 /// Asks for `/stats`.
-fn fetch_stats(address: SocketAddr, request: &Request, timeout: Duration) -> anyhow::Result<Stats> {
-    let (status, body) =
-        fetch::fetch(address, request, timeout).context("cannot read GET /stats")?;
+fn fetch_stats(
+    address: SocketAddr,
+    request: &Request,
+    timeout: Duration,
+) -> Result<Stats, LoadError> {
+    let (status, body) = fetch::fetch(address, request, timeout).map_err(LoadError::Stats)?;
     match status {
         200..300 => {}
-        404 => bail!(
-            "the server has no GET /stats (404), so it does not take part in the challenge; \
-             give a --path to ask it for something else"
-        ),
-        status => bail!("GET /stats answered {status}"),
+        404 => return Err(LoadError::NoStats),
+        status => return Err(LoadError::StatsStatus(status)),
     }
-    serde_json::from_slice(&body).with_context(|| {
-        let start = &body[..body.len().min(200)];
-        format!(
-            "GET /stats answered something else than the challenge's totals: {}",
-            start.escape_ascii()
-        )
+    serde_json::from_slice(&body).map_err(|cause| LoadError::NotTotals {
+        start: body[..body.len().min(200)].escape_ascii().to_string(),
+        cause,
     })
-}
-
-/// The progress on standard error, if that is a terminal.
-fn progress_bar(plan: &Plan) -> ProgressBar {
-    let (progress, template) = match (plan.requests, plan.duration) {
-        (Some(requests), _) => (
-            ProgressBar::new(requests),
-            "{elapsed_precise} {wide_bar} {human_pos}/{human_len}  {per_sec}  ETA {eta}",
-        ),
-        (None, _) => (
-            ProgressBar::new_spinner(),
-            "{elapsed_precise} {spinner} {human_pos} responses  {per_sec}",
-        ),
-    };
-    match ProgressStyle::with_template(template) {
-        Ok(style) => progress.with_style(style),
-        Err(_) => progress,
-    }
 }

@@ -34,7 +34,8 @@ pub enum LimitError {
     /// The same, past the kernel.
     #[cfg(feature = "xdp")]
     #[error(
-        "{connections} connections need as many source ports, but there are only {ports} that nobody else uses:          widen --source-ports, add a --source-address, or lower --concurrency"
+        "{connections} connections need as many source ports, but there are only {ports} that nobody else uses: \
+         widen --source-ports, add a --source-address, or lower --concurrency"
     )]
     SourcePorts {
         /// How many connections were asked for.

@@ -3,7 +3,8 @@
 //! Requests are numbered. Threads draw numbers from one [`Tickets`] in blocks, so that together
 //! they ask exactly as many as were ordered, and none twice. A [`Pace`] says when the next one is
 //! due: at once (closed loop: whoever has an answer asks again) or by the clock (open loop). With
-//! [`Churn`] it is connections that are due by the clock, each of them for one request.
+//! [`Churn`] it is connections that are due by the clock, each of them for one request. A [`Ramp`] keeps the
+//! connections of a closed loop from asking all at once in the beginning.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -210,6 +211,61 @@ impl Churn {
     #[inline]
     pub fn holds_one(&self) -> bool {
         self.next.is_some()
+    }
+}
+
+/// How many connections of a closed loop may have asked for the first time and have no answer yet.
+///
+/// A closed loop of many connections begins with as many frames at once, which is more than the 256 slots of a
+/// veth, or many a NIC's default ring. A frame that is lost there comes again only after a second. So the first
+/// requests follow one another as they are answered; whoever has been answered once asks whenever it likes.
+#[derive(Debug, Clone)]
+pub struct Ramp {
+    /// Connections whose first request has not been answered.
+    left: usize,
+    /// First requests that await their answer.
+    awaited: usize,
+    awaited_max: usize,
+}
+
+impl Ramp {
+    /// At most `awaited_max` first requests at once until `connections` have been answered. What is opened
+    /// later in place of others (a server may close after each answer) begins at once.
+    pub fn new(connections: usize, awaited_max: usize) -> Self {
+        Ramp {
+            left: connections,
+            awaited: 0,
+            awaited_max: awaited_max.max(1),
+        }
+    }
+
+    /// All at once.
+    pub fn none() -> Self {
+        Self::new(0, usize::MAX)
+    }
+
+    /// Whether a connection may ask for the first time.
+    #[inline]
+    pub fn may_begin(&self) -> bool {
+        self.left == 0 || self.awaited < self.awaited_max
+    }
+
+    /// A connection has asked for the first time.
+    #[inline]
+    pub fn begin(&mut self) {
+        self.awaited += 1;
+    }
+
+    /// A first request was answered.
+    #[inline]
+    pub fn answer(&mut self) {
+        self.left = self.left.saturating_sub(1);
+        self.awaited = self.awaited.saturating_sub(1);
+    }
+
+    /// A first request will not be answered.
+    pub fn give_up(&mut self) {
+        self.awaited = self.awaited.saturating_sub(1);
     }
 }
 

@@ -1,22 +1,25 @@
 //! What a run came to, for people and for programs.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
+use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::args::Plan;
+use super::plan::Plan;
 use super::receipts::Receipts;
 use super::tally::{Failures, Tally};
 use super::verify::{Stats, Verification};
+use super::window::{Counted, SecondReport};
 
 /// A thread that was busy for more than this part of the time may have been the limit.
 const FULL: f64 = 0.95;
+/// An open loop that missed less than this part of its requests has reached its rate.
+const MISSED_MAX: f64 = 0.01;
 /// The quantiles that are reported, in percent.
-const PERCENTILES: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
+pub const PERCENTILES: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
 
-/// The results of a run. Its `Display` is close to what wrk prints.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// What was asked.
@@ -33,20 +36,23 @@ pub struct Report {
     pub rate: Option<f64>,
     /// Connections per second that were asked for, if each asked but once.
     pub connections_per_s: Option<f64>,
-    /// From the first request to the last answer.
-    pub duration_s: f64,
-    /// Answers, whatever their status.
+    /// Answers, whatever their status, also those that came outside of the window.
     pub responses: u64,
-    /// Answers per second.
-    pub responses_per_s: f64,
-    /// Bytes received.
-    pub bytes_read: u64,
-    /// Bytes sent.
-    pub bytes_written: u64,
-    /// From when a request was due to when its answer was read.
+    /// From the first request to the last answer.
+    pub lasted_s: f64,
+    /// What came in the [window](super::window), and all rates.
+    pub window: InWindow,
+    /// From when a request was due to when its answer was read, of requests that were due in the window.
     pub latency: Latency,
     /// How late requests of an open loop were sent although a connection was free.
     pub lateness: Option<Latency>,
+    /// The same in nanoseconds and in full.
+    #[serde(skip)]
+    pub latency_ns: Histogram<u64>,
+    /// Part of the rate that was asked for that came about in the window, 0 to 1, if it was less than it should.
+    pub reached: Option<f64>,
+    /// What the user should know about how it was measured.
+    pub warnings: Vec<String>,
     /// Answers by status code.
     pub statuses: BTreeMap<u16, u64>,
     /// Connections that broke, by kind.
@@ -73,6 +79,27 @@ pub struct Report {
     pub network: Option<Network>,
     /// The challenge's totals.
     pub events: Option<Events>,
+}
+
+/// What came in the window.
+#[derive(Debug, Clone, Serialize)]
+pub struct InWindow {
+    /// How long was asked before it began.
+    pub warm_up_s: f64,
+    /// How long it was.
+    pub length_s: f64,
+    /// Answers, whatever their status.
+    pub responses: u64,
+    /// Answers per second.
+    pub responses_per_s: f64,
+    /// Bytes received.
+    pub bytes_read: u64,
+    /// Bytes received per second.
+    pub bytes_read_per_s: f64,
+    /// Bytes sent.
+    pub bytes_written: u64,
+    /// Second by second.
+    pub seconds: Vec<SecondReport>,
 }
 
 /// A distribution of times, in microseconds.
@@ -181,8 +208,10 @@ impl Events {
 /// What was measured besides the tally.
 #[derive(Debug, Clone)]
 pub struct Measured {
+    /// How long the window was.
+    pub window_s: f64,
     /// From the first request to the last answer.
-    pub duration_s: f64,
+    pub lasted_s: f64,
     /// Processor time of all threads.
     pub cpu_s: f64,
     /// That of it in which there was something to do.
@@ -191,6 +220,8 @@ pub struct Measured {
     pub threads: Vec<Thread>,
     /// What the client's own stack saw.
     pub network: Option<Network>,
+    /// What it said when it started.
+    pub warnings: Vec<String>,
     /// Some thread gave up.
     pub gave_up: bool,
     /// A signal came.
@@ -199,9 +230,10 @@ pub struct Measured {
 
 impl Report {
     /// The report on a run of `plan`.
-    pub fn new(plan: &Plan, tally: &Tally, measured: Measured, events: Option<Events>) -> Self {
+    pub fn new(plan: &Plan, tally: Tally, measured: Measured, events: Option<Events>) -> Self {
         let responses = tally.responses();
         let statuses = (0u16..).zip(tally.statuses.iter().copied());
+        let window = InWindow::of(plan, &tally.in_window, measured.window_s);
         Report {
             target: format!("http://{}{}", plan.target.authority, plan.path),
             client: match plan.bypass {
@@ -213,16 +245,17 @@ impl Report {
             pipeline: plan.pipeline,
             rate: plan.rate,
             connections_per_s: plan.connections_per_s,
-            duration_s: measured.duration_s,
             responses,
-            responses_per_s: per(responses as f64, measured.duration_s),
-            bytes_read: tally.bytes_read,
-            bytes_written: tally.bytes_written,
+            lasted_s: measured.lasted_s,
+            reached: window.reached(plan),
+            window,
             latency: Latency::of(&tally.latency_ns),
             lateness: plan.rate.map(|_| Latency::of(&tally.lateness_ns)),
             statuses: statuses.filter(|&(_, count)| count > 0).collect(),
             failures: tally.failures,
-            first_failure: tally.first_failure.clone(),
+            first_failure: tally.first_failure,
+            latency_ns: tally.latency_ns,
+            warnings: measured.warnings,
             wrong_bodies: tally.wrong_bodies,
             unanswered: tally.unanswered,
             connections_opened: tally.connections,
@@ -254,8 +287,71 @@ impl Report {
             && self.events.as_ref().is_none_or(Events::is_ok)
     }
 
+    /// Why it is not good, in one line; `None` if it is.
+    pub fn complaint(&self) -> Option<String> {
+        if self.is_good() {
+            return None;
+        }
+        let mut faults = Vec::new();
+        let mut note = |is_so: bool, fault: String| faults.extend(is_so.then_some(fault));
+        note(self.responses == 0, "not one request was answered".into());
+        note(self.gave_up, "gave up, as no answer came any more".into());
+        note(
+            self.was_interrupted,
+            "interrupted before all was asked".into(),
+        );
+        let broken: Vec<String> = self
+            .failures
+            .kinds()
+            .map(|(kind, n)| format!("{kind} {n}"))
+            .collect();
+        note(
+            !broken.is_empty(),
+            format!("connections broke: {}", broken.join(", ")),
+        );
+        if let Some(why) = &self.first_failure {
+            note(true, format!("the first: {why}"));
+        }
+        note(
+            self.unanswered > 0,
+            format!("{} requests unanswered", self.unanswered),
+        );
+        note(
+            self.wrong_bodies > 0,
+            format!("{} answers with another body", self.wrong_bodies),
+        );
+        let mut statuses = String::new();
+        for (status, count) in self.unsuccessful() {
+            let _ = write!(statuses, " {status}: {count}");
+        }
+        note(
+            !statuses.is_empty(),
+            format!("unsuccessful responses:{statuses}"),
+        );
+        if let Some(events) = &self.events {
+            note(
+                events.unverifiable.is_some(),
+                "the totals cannot be verified".into(),
+            );
+            for check in events
+                .verification
+                .iter()
+                .flat_map(|of| &of.checks)
+                .filter(|check| !check.ok)
+            {
+                note(true, format!("{} is wrong: {}", check.name, check.finding));
+            }
+        }
+        Some(faults.join("; "))
+    }
+
+    /// Whether a thread of the client was full, so that the server may be able to do more.
+    pub fn is_client_full(&self) -> bool {
+        self.cpu.busiest_thread > FULL
+    }
+
     /// Answers that were neither 2xx nor 3xx; for events, those that were not 2xx.
-    fn unsuccessful(&self) -> impl Iterator<Item = (u16, u64)> {
+    pub fn unsuccessful(&self) -> impl Iterator<Item = (u16, u64)> {
         let successes = if self.events.is_some() {
             200..300
         } else {
@@ -266,6 +362,29 @@ impl Report {
             .iter()
             .map(|(&status, &count)| (status, count));
         statuses.filter(move |(status, _)| !successes.contains(status))
+    }
+}
+
+impl InWindow {
+    fn of(plan: &Plan, counted: &Counted, length_s: f64) -> Self {
+        InWindow {
+            warm_up_s: plan.window.warm_up.as_secs_f64(),
+            length_s,
+            responses: counted.responses,
+            responses_per_s: per(counted.responses as f64, length_s),
+            bytes_read: counted.bytes_read,
+            bytes_read_per_s: per(counted.bytes_read as f64, length_s),
+            bytes_written: counted.bytes_written,
+            seconds: counted.series(),
+        }
+    }
+
+    /// See [`Report::reached`]. What can be on its way when the window ends is not missed.
+    fn reached(&self, plan: &Plan) -> Option<f64> {
+        let due = plan.due_per_s()? * self.length_s;
+        let missed = due - self.responses as f64;
+        let on_the_way = (plan.connections * plan.pipeline) as f64;
+        (missed > on_the_way && missed > due * MISSED_MAX).then(|| per(self.responses as f64, due))
     }
 }
 
@@ -286,7 +405,8 @@ impl Latency {
         }
     }
 
-    fn quantiles_us(&self) -> [f64; 6] {
+    /// Those of [`PERCENTILES`].
+    pub fn quantiles_us(&self) -> [f64; 6] {
         [
             self.p50_us,
             self.p75_us,
@@ -298,214 +418,6 @@ impl Latency {
     }
 }
 
-impl Display for Report {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} threads and {} connections @ {}",
-            self.threads, self.connections, self.target
-        )?;
-        if self.network.is_some() {
-            writeln!(f, "  Past the kernel: {}", self.client)?;
-        }
-        if let Some(rate) = self.connections_per_s {
-            writeln!(
-                f,
-                "  {rate} connections/s for one request each; latency counts from when a connection was due"
-            )?;
-        }
-        match self.rate {
-            _ if self.connections_per_s.is_some() => {}
-            Some(rate) => writeln!(
-                f,
-                "  Open loop at {rate} requests/s; latency counts from when a request was due"
-            )?,
-            None if self.pipeline > 1 => {
-                writeln!(f, "  Closed loop, {} requests at once", self.pipeline)?
-            }
-            None => writeln!(f, "  Closed loop")?,
-        }
-        let latency = &self.latency;
-        writeln!(f, "  Thread Stats   Avg      Stdev     Max")?;
-        writeln!(
-            f,
-            "    Latency   {:>8}  {:>8}  {:>8}",
-            Micros(latency.mean_us).to_string(),
-            Micros(latency.stdev_us).to_string(),
-            Micros(latency.max_us).to_string()
-        )?;
-        writeln!(f, "  Latency Distribution")?;
-        for (percent, us) in PERCENTILES.into_iter().zip(latency.quantiles_us()) {
-            writeln!(f, "  {percent:>6}%  {:>8}", Micros(us).to_string())?;
-        }
-        writeln!(
-            f,
-            "  {} responses in {:.2}s, {} read",
-            self.responses,
-            self.duration_s,
-            Bytes(self.bytes_read as f64)
-        )?;
-        self.fmt_failures(f)?;
-        writeln!(f, "Requests/sec: {:>12.2}", self.responses_per_s)?;
-        let bytes_per_s = per(self.bytes_read as f64, self.duration_s);
-        writeln!(f, "Transfer/sec: {:>12}", Bytes(bytes_per_s).to_string())?;
-        writeln!(
-            f,
-            "Client CPU:   {:>12} per response, busiest thread {:.0}%",
-            Micros(self.cpu.busy_us_per_response).to_string(),
-            self.cpu.busiest_thread * 100.0
-        )?;
-        match &self.lateness {
-            Some(lateness) => writeln!(
-                f,
-                "Sent late by: {:>12} at the 99th percentile, {} at most",
-                Micros(lateness.p99_us).to_string(),
-                Micros(lateness.max_us)
-            )?,
-            None if self.cpu.busiest_thread > FULL => writeln!(
-                f,
-                "  A client thread was full: the server may be able to do more. Give it more --threads and cores."
-            )?,
-            None => {}
-        }
-        if self.balance.len() > 1 {
-            write!(f, "Per thread:  ")?;
-            for thread in &self.balance {
-                let share = per(thread.responses as f64, self.responses as f64) * 100.0;
-                write!(f, " {share:.1}% ({:.0}% busy)", thread.busy * 100.0)?;
-            }
-            writeln!(f)?;
-        }
-        if let Some(network) = &self.network {
-            writeln!(
-                f,
-                "Network:      {} segments sent again, {} frames dropped here, {} malformed, {} strays",
-                network.retransmissions, network.link_drops, network.discards, network.strays
-            )?;
-        }
-        let Some(events) = &self.events else {
-            return Ok(());
-        };
-        if let Some(why) = &events.unverifiable {
-            writeln!(f, "The totals cannot be verified: {why}")?;
-        }
-        if let Some(verification) = &events.verification {
-            writeln!(f, "Verified against /stats:")?;
-            for check in &verification.checks {
-                let verdict = match (check.ok, check.exact) {
-                    (true, true) => "exact",
-                    (true, false) => "consistent",
-                    (false, _) => "WRONG",
-                };
-                writeln!(f, "  {:<14} {verdict:<10} {}", check.name, check.finding)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Report {
-    fn fmt_failures(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Failures {
-            connect,
-            timeout,
-            reset,
-            closed,
-            parse,
-        } = self.failures;
-        if self.failures != Failures::default() || self.unanswered > 0 {
-            writeln!(
-                f,
-                "  Errors: connect {connect}, timeout {timeout}, reset {reset}, closed {closed}, parse {parse}; \
-                 {} requests unanswered",
-                self.unanswered
-            )?;
-        }
-        if let Some(why) = &self.first_failure {
-            writeln!(f, "  The first: {why}")?;
-        }
-        if self.wrong_bodies > 0 {
-            writeln!(f, "  Answers with another body: {}", self.wrong_bodies)?;
-        }
-        let mut unsuccessful = self.unsuccessful().peekable();
-        if unsuccessful.peek().is_some() {
-            write!(f, "  Unsuccessful responses:")?;
-            for (status, count) in unsuccessful {
-                write!(f, " {status}: {count}")?;
-            }
-            writeln!(f)?;
-        }
-        if self.reconnects > 0 {
-            writeln!(
-                f,
-                "  Connections that the server closed in order: {}",
-                self.reconnects
-            )?;
-        }
-        if self.gave_up {
-            writeln!(f, "  Gave up: no answer came any more")?;
-        }
-        if self.was_interrupted {
-            writeln!(f, "  Interrupted: not everything was asked")?;
-        }
-        Ok(())
-    }
-}
-
-/// A time as wrk prints it.
-struct Micros(f64);
-
-impl Display for Micros {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            us if us < 1e3 => write!(f, "{us:.2}us"),
-            us if us < 1e6 => write!(f, "{:.2}ms", us / 1e3),
-            us => write!(f, "{:.2}s", us / 1e6),
-        }
-    }
-}
-
-/// An amount of data as wrk prints it.
-struct Bytes(f64);
-
-impl Display for Bytes {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 5] = ["B", "KB", "MB", "GB", "TB"];
-        let mut amount = self.0;
-        let mut unit = 0;
-        while amount >= 1024.0 && unit + 1 < UNITS.len() {
-            amount /= 1024.0;
-            unit += 1;
-        }
-        write!(f, "{amount:.2}{}", UNITS[unit])
-    }
-}
-
 fn per(amount: f64, of: f64) -> f64 {
     if of > 0.0 { amount / of } else { 0.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_are_readable() {
-        for (us, text) in [
-            (0.5, "0.50us"),
-            (999.0, "999.00us"),
-            (1234.0, "1.23ms"),
-            (2.5e6, "2.50s"),
-        ] {
-            assert_eq!(Micros(us).to_string(), text);
-        }
-        for (bytes, text) in [
-            (10.0, "10.00B"),
-            (1536.0, "1.50KB"),
-            (5e12, "4.55TB"),
-            (5e15, "4547.47TB"),
-        ] {
-            assert_eq!(Bytes(bytes).to_string(), text);
-        }
-    }
 }

@@ -1,13 +1,13 @@
 //! Reads HTTP/1.1 responses as they arrive (RFC 9112, sections 4, 6 and 7).
 //!
 //! A [`Response`] is one connection's place in the response it is reading. It is shown whatever
-//! bytes there are and takes what it can: body bytes as they come, a head or a chunk's size line
-//! only when it is whole. Nothing is copied and nothing is allocated.
+//! bytes there are and takes what it can: a body's as they come, a head only when it is whole. Nothing is copied and nothing is allocated.
 //!
 //! A load generator sees the same head again and again, apart from the second in `Date`. So the
 //! [`Heads`] of a thread remember the last one: a head that is byte for byte the same means the
 //! same, and comparing costs a tenth of parsing.
 
+use barewire_http::chunked::{Chunked, Found};
 use httparse::Status;
 use thiserror::Error;
 
@@ -15,10 +15,6 @@ use thiserror::Error;
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Most header fields in a response that are accepted.
 const FIELDS_MAX: usize = 64;
-/// Longest line in a chunked body that is not data: sizes with extensions, trailer fields.
-const CHUNK_LINE_BYTES_MAX: usize = 4 << 10;
-/// Most bytes of trailer fields that are accepted.
-const TRAILER_BYTES_MAX: u32 = 16 << 10;
 
 /// One connection's place in the response that it reads.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,7 +52,7 @@ pub enum ParseError {
     /// `Content-Length` is no number, or there are several that differ.
     #[error("an invalid Content-Length")]
     ContentLength,
-    /// A chunk's size line, its end or a trailer is malformed or too long.
+    /// A chunk's size line, its end or a trailer is malformed, or they are too long.
     #[error("a malformed chunked body")]
     Chunk,
     /// A status code below 100.
@@ -81,17 +77,6 @@ enum Body {
     Chunked(Chunked),
     /// Everything until the server ends its stream.
     UntilClose,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chunked {
-    SizeLine,
-    /// This many bytes of data are still to come.
-    Data(u64),
-    /// The CRLF behind the data.
-    DataEnd,
-    /// Trailer fields, of which this many bytes were read.
-    Trailer(u32),
 }
 
 impl Response {
@@ -177,30 +162,14 @@ impl Body {
             Body::Chunked(mut chunked) => {
                 let mut consumed = 0;
                 loop {
-                    let rest = &bytes[consumed..];
-                    let step = match chunked {
-                        Chunked::SizeLine => read_size_line(rest)?,
-                        Chunked::Data(left) => match take(rest, left, sink) {
-                            (0, _) => None,
-                            (taken, 0) => Some((taken, Chunked::DataEnd)),
-                            (taken, left) => Some((taken, Chunked::Data(left))),
-                        },
-                        Chunked::DataEnd => match rest {
-                            [b'\r', b'\n', ..] => Some((2, Chunked::SizeLine)),
-                            [] | [b'\r'] => None,
-                            _ => return Err(ParseError::Chunk),
-                        },
-                        Chunked::Trailer(before) => match read_trailer(rest, before)? {
-                            Some((taken, true)) => return Ok((consumed + taken, None)),
-                            Some((taken, false)) => {
-                                Some((taken, Chunked::Trailer(before + taken as u32)))
-                            }
-                            None => None,
-                        },
-                    };
-                    match step {
-                        Some((taken, next)) => (consumed, chunked) = (consumed + taken, next),
-                        None => return Ok((consumed, Some(Body::Chunked(chunked)))),
+                    let (taken, found) = chunked
+                        .advance(&bytes[consumed..], usize::MAX)
+                        .map_err(|_| ParseError::Chunk)?;
+                    consumed += taken;
+                    match found {
+                        Found::Data(len) => sink(&bytes[consumed - len..consumed]),
+                        Found::More => return Ok((consumed, Some(Body::Chunked(chunked)))),
+                        Found::End => return Ok((consumed, None)),
                     }
                 }
             }
@@ -214,27 +183,6 @@ fn take(bytes: &[u8], left: u64, sink: &mut impl FnMut(&[u8])) -> (usize, u64) {
     let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
     sink(&bytes[..taken]);
     (taken, left - taken as u64)
-}
-
-fn read_size_line(bytes: &[u8]) -> Result<Option<(usize, Chunked)>, ParseError> {
-    match httparse::parse_chunk_size(bytes) {
-        Ok(Status::Complete((taken, 0))) => Ok(Some((taken, Chunked::Trailer(0)))),
-        Ok(Status::Complete((taken, size))) => Ok(Some((taken, Chunked::Data(size)))),
-        Ok(Status::Partial) if bytes.len() < CHUNK_LINE_BYTES_MAX => Ok(None),
-        Ok(Status::Partial) | Err(_) => Err(ParseError::Chunk),
-    }
-}
-
-/// Takes one line; true with it when it was the empty one that ends the message.
-fn read_trailer(bytes: &[u8], before: u32) -> Result<Option<(usize, bool)>, ParseError> {
-    if before > TRAILER_BYTES_MAX {
-        return Err(ParseError::Chunk);
-    }
-    match bytes.iter().position(|&byte| byte == b'\n') {
-        Some(end) if end > 0 && bytes[end - 1] == b'\r' => Ok(Some((end + 1, end == 1))),
-        None if bytes.len() < CHUNK_LINE_BYTES_MAX => Ok(None),
-        _ => Err(ParseError::Chunk),
-    }
 }
 
 /// Parses heads, and remembers the last one.
@@ -320,7 +268,7 @@ impl Head {
             (101, ..) => return Err(ParseError::SwitchedProtocols),
             (102..200 | 100 | 204 | 304, ..) => Body::Length(0),
             (_, Some(coding), _) if coding.eq_ignore_ascii_case(b"chunked") => {
-                Body::Chunked(Chunked::SizeLine)
+                Body::Chunked(Chunked::new())
             }
             (_, None, Some(length)) => Body::Length(length),
             (_, Some(_), _) | (_, None, None) => Body::UntilClose,
@@ -550,12 +498,13 @@ mod tests {
             Some(ParseError::HeadTooLong)
         );
 
+        const OVERHEAD_BYTES: usize = Chunked::OVERHEAD_BYTES_MAX as usize + 1;
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice();
-        let endless_line = [chunked, b"0\r\n", &[b'a'; CHUNK_LINE_BYTES_MAX]].concat();
+        let endless_line = [chunked, b"0\r\n", &[b'a'; OVERHEAD_BYTES]].concat();
         assert_eq!(read_whole(&endless_line).error, Some(ParseError::Chunk));
         let many_fields = [chunked, b"0\r\n", &b"X: y\r\n".repeat(1 << 15)].concat();
         assert_eq!(read_whole(&many_fields).error, Some(ParseError::Chunk));
-        let endless_extension = [chunked, b"1;", &[b'a'; CHUNK_LINE_BYTES_MAX]].concat();
+        let endless_extension = [chunked, b"1;", &[b'a'; OVERHEAD_BYTES]].concat();
         assert_eq!(
             read_whole(&endless_extension).error,
             Some(ParseError::Chunk)

@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::receipts::Receipts;
+use super::window::Counted;
 
 /// Longest latency that is told apart from longer ones, in nanoseconds: an hour.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
@@ -15,7 +16,8 @@ const STATUS_CODES: usize = 1000;
 /// One thread's or one run's results.
 #[derive(Debug, Clone)]
 pub struct Tally {
-    /// From when a request was due to when its answer was read, in nanoseconds, of every answer.
+    /// From when a request was due to when its answer was read, in nanoseconds, of every answer to a request
+    /// that was due in the [window](super::window).
     ///
     /// In a closed loop a request is due when it is written. In an open loop it is due when the
     /// schedule says, also when no connection was free to ask then: a server that stalls cannot
@@ -36,10 +38,8 @@ pub struct Tally {
     pub connections: u64,
     /// Connections that the server closed in order while nothing was asked, and were opened again.
     pub reconnects: u64,
-    /// Bytes that were read.
-    pub bytes_read: u64,
-    /// Bytes that were written.
-    pub bytes_written: u64,
+    /// Answers and bytes that came in the window.
+    pub in_window: Counted,
     /// What the server owes, if the requests were events.
     pub receipts: Option<Receipts>,
     /// The first failure, in words.
@@ -88,8 +88,7 @@ impl Tally {
             unanswered: 0,
             connections: 0,
             reconnects: 0,
-            bytes_read: 0,
-            bytes_written: 0,
+            in_window: Counted::default(),
             receipts,
             first_failure: None,
         }
@@ -119,8 +118,7 @@ impl Tally {
         self.unanswered += other.unanswered;
         self.connections += other.connections;
         self.reconnects += other.reconnects;
-        self.bytes_read += other.bytes_read;
-        self.bytes_written += other.bytes_written;
+        self.in_window.merge(other.in_window);
         match (&mut self.receipts, &other.receipts) {
             (Some(mine), Some(others)) => mine.merge(others),
             (mine, _) => *mine = mine.take().or(other.receipts),
@@ -135,6 +133,25 @@ impl Tally {
 }
 
 impl Failures {
+    /// The kinds of which there were any, and how many.
+    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let Failures {
+            connect,
+            timeout,
+            reset,
+            closed,
+            parse,
+        } = *self;
+        let kinds = [
+            ("connect", connect),
+            ("timeout", timeout),
+            ("reset", reset),
+            ("closed", closed),
+            ("parse", parse),
+        ];
+        kinds.into_iter().filter(|&(_, count)| count > 0)
+    }
+
     fn of(&mut self, failure: Failure) -> &mut u64 {
         match failure {
             Failure::Connect => &mut self.connect,

@@ -13,8 +13,8 @@ use thiserror::Error;
 pub struct Target {
     /// Host and port as the URL has them: the `Host` field.
     pub authority: String,
-    /// What the URL has behind them; `/` if nothing.
-    pub path: String,
+    /// What the URL has behind them, if anything.
+    pub path: Option<String>,
     host: String,
     port: u16,
 }
@@ -81,12 +81,13 @@ impl Target {
             (_, Some(port)) => port,
             (_, None) => return Err(not_url()),
         };
+        let behind = (url.split_once("://"))
+            .and_then(|(_, rest)| rest.strip_prefix(authority.as_str()))
+            .unwrap_or_default();
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Target {
             authority: authority.to_string(),
-            path: uri
-                .path_and_query()
-                .map_or("/", |path| path.as_str())
-                .to_owned(),
+            path: (!behind.is_empty()).then(|| path.to_owned()),
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
         })
@@ -142,21 +143,22 @@ mod tests {
                 "10.77.0.2:8080",
                 "10.77.0.2",
                 8080,
-                "/",
+                None,
             ),
-            ("http://localhost", "localhost", "localhost", 80, "/"),
+            ("http://localhost", "localhost", "localhost", 80, None),
+            ("http://localhost/", "localhost", "localhost", 80, Some("/")),
             (
                 "http://[fd77::2]:81/a?b=c",
                 "[fd77::2]:81",
                 "fd77::2",
                 81,
-                "/a?b=c",
+                Some("/a?b=c"),
             ),
         ];
         for (url, authority, host, port, path) in cases {
             let expected = Target {
                 authority: authority.into(),
-                path: path.into(),
+                path: path.map(str::to_owned),
                 host: host.into(),
                 port,
             };

@@ -14,7 +14,6 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
@@ -22,7 +21,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::bail;
 use barewire_service::cores::allowed_cpus;
 use barewire_service::deadline::Deadlines;
 use barewire_service::lifecycle::{Lifecycle, Phase as LifecyclePhase};
@@ -36,14 +34,17 @@ use barewire_xdp::redirect::ModeChoice;
 use barewire_xdp::worker::Wait;
 use rustix::thread::set_current_timer_slack;
 
-use super::args::{BypassPlan, ModeName, Plan};
 use super::client::{Client, Clock, Exchange, Monotonic};
+use super::error::LoadError;
 use super::limits::LimitError;
+use super::plan::{BypassPlan, Mode, Plan};
 use super::report::Network;
 use super::request::REQUEST_BYTES_MAX;
 use super::tally::{Failure, Tally};
-use super::transport::{CONNECTING_MAX, Part, RETRY_NS, SPIN_NS, TransportError, thread_cpu_ns};
-use super::{PROGRESS_INTERVAL, Setup, share};
+use super::transport::{
+    Part, RETRY_NS, SPIN_NS, TransportError, beginning_max, busy_share, thread_cpu_ns,
+};
+use super::{Asked, PROGRESS_INTERVAL, Setup, share};
 use barewire_service::stack::{CounterGroup, Running, Stack};
 use barewire_xdp::{Calls, XdpConfig};
 
@@ -67,8 +68,8 @@ const BUFFER_BYTES: usize = 16 << 10;
 const NEVER_MS: u32 = 30 * 24 * 3_600 * 1_000;
 
 /// The CPUs for a run of so many threads: the last ones, as servers tend to take the first.
-pub fn cores(plan: &BypassPlan, threads: usize) -> anyhow::Result<Vec<usize>> {
-    let interface = Interface::named(&plan.interface)?;
+pub fn cores(plan: &BypassPlan, threads: usize) -> Result<Vec<usize>, LoadError> {
+    let interface = Interface::named(&plan.interface).map_err(bypass)?;
     let mut cores = plan.cores.clone();
     if cores.is_empty() {
         let allowed = allowed_cpus();
@@ -81,11 +82,11 @@ pub fn cores(plan: &BypassPlan, threads: usize) -> anyhow::Result<Vec<usize>> {
 /// Asks on all of `cores`; what each of them brought, and what was seen on the way.
 pub fn run(
     plan: &Plan,
-    bypass: &BypassPlan,
+    how: &BypassPlan,
     address: SocketAddr,
     setup: &Setup,
     progress: impl Fn(),
-) -> anyhow::Result<(Vec<Part>, Network)> {
+) -> Result<Asked, LoadError> {
     let threads = setup.threads;
     let shared = Arc::new(Shared {
         ready: AtomicUsize::new(0),
@@ -96,16 +97,16 @@ pub fn run(
         broken: OnceLock::new(),
     });
     let (parts_out, parts_in) = channel();
-    let interface = Interface::named(&bypass.interface)?;
-    let config = config(plan, bypass, &interface, address)?;
+    let interface = Interface::named(&how.interface).map_err(bypass)?;
+    let config = config(plan, how, &interface, address)?;
     let lifecycle = Lifecycle::new();
     let make = {
         let (setup, shared) = (setup.clone(), Arc::clone(&shared));
         let limits = Limits {
             connections: plan.connections,
             timeout_ns: plan.timeout.as_nanos() as u64,
-            duration_ns: plan.duration.map(|duration| duration.as_nanos() as u64),
-            cores: bypass.cores.clone(),
+            duration_ns: (plan.window.asking()).map(|asking| asking.as_nanos() as u64),
+            cores: how.cores.clone(),
         };
         move |core| {
             Caller::new(
@@ -117,23 +118,26 @@ pub fn run(
             )
         }
     };
-    let running = config.start(make, &lifecycle)?;
-    let notices = running.notices.iter();
-    for warning in notices.filter(|notice| matches!(notice, Notice::Warning(_))) {
-        // Whoever does not want to read it need not.
-        let _ = writeln!(io::stderr(), "{warning}");
-    }
-    let parts = wait_for_parts(&parts_in, &running, threads, &progress);
+    let running = config.start(make, &lifecycle).map_err(bypass)?;
+    let warnings: Vec<String> = (running.notices.iter())
+        .filter(|notice| matches!(notice, Notice::Warning(_)))
+        .map(ToString::to_string)
+        .collect();
+    let mut shares = BusyShares::default();
+    let parts = wait_for_parts(&parts_in, &running, threads, || {
+        progress();
+        shares.look(&shared, &running.counters);
+    });
     // The kernel's part of it goes with the sockets.
     let network = network(&running.counters);
-    let busy_ns: Vec<u64> = per_core(&running.counters, "worker", "busy_ns").collect();
+    let busy_ns: Vec<u64> = busy_ns(&running.counters).collect();
     lifecycle.advance(match parts {
         Ok(_) => LifecyclePhase::Drain,
         Err(_) => LifecyclePhase::Stop,
     });
     for core in running.cores {
         match core.join() {
-            Ok(ended) => ended?,
+            Ok(ended) => ended.map_err(bypass)?,
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
@@ -141,10 +145,53 @@ pub fn run(
         return Err(TransportError::SourcePorts.into());
     }
     let mut parts = parts?;
-    for (part, busy_ns) in parts.iter_mut().zip(busy_ns) {
-        part.busy_ns = busy_ns.min(part.ended_ns - part.started_ns);
+    for (core, (part, busy_ns)) in parts.iter_mut().zip(busy_ns).enumerate() {
+        let elapsed_ns = part.ended_ns - part.started_ns;
+        let share = shares.of(core);
+        // What it did to open the connections is in `busy_ns`, but not in the shares.
+        part.busy_share = share.unwrap_or(busy_share(busy_ns, elapsed_ns));
+        part.busy_ns = (part.busy_share * elapsed_ns as f64) as u64;
     }
-    Ok((parts, network))
+    Ok(Asked {
+        parts,
+        network: Some(network),
+        warnings,
+    })
+}
+
+/// How busy the cores were while all of them asked: between the first and the last look in that time.
+#[derive(Default)]
+struct BusyShares {
+    first: Option<(std::time::Instant, Vec<u64>)>,
+    last: Option<(std::time::Instant, Vec<u64>)>,
+}
+
+impl BusyShares {
+    fn look(&mut self, shared: &Shared, counters: &[CounterGroup]) {
+        let are_ready = shared.ready.load(Ordering::Acquire) == shared.threads;
+        if are_ready && shared.finished.load(Ordering::Acquire) == 0 {
+            let seen = (std::time::Instant::now(), busy_ns(counters).collect());
+            match &self.first {
+                None => self.first = Some(seen),
+                Some(_) => self.last = Some(seen),
+            }
+        }
+    }
+
+    /// `None` for a run that was too short to look twice.
+    fn of(&self, core: usize) -> Option<f64> {
+        let ((from, busy_before), (until, busy_after)) =
+            self.first.as_ref().zip(self.last.as_ref())?;
+        let busy_ns = busy_after
+            .get(core)?
+            .saturating_sub(*busy_before.get(core)?);
+        Some(busy_share(busy_ns, (*until - *from).as_nanos() as u64))
+    }
+}
+
+/// How long each core has had something to do.
+fn busy_ns(counters: &[CounterGroup]) -> impl Iterator<Item = u64> {
+    per_core(counters, "worker", "busy_ns")
 }
 
 /// One part for each core, in their order.
@@ -152,19 +199,19 @@ fn wait_for_parts(
     parts_in: &Receiver<(usize, Part)>,
     running: &Running,
     threads: usize,
-    progress: &impl Fn(),
-) -> anyhow::Result<Vec<Part>> {
+    mut look: impl FnMut(),
+) -> Result<Vec<Part>, LoadError> {
     let mut parts: Vec<(usize, Part)> = Vec::with_capacity(threads);
     while parts.len() < threads {
-        progress();
+        look();
         match parts_in.recv_timeout(PROGRESS_INTERVAL) {
             Ok(part) => parts.push(part),
             Err(RecvTimeoutError::Timeout) => {
                 if running.cores.iter().any(|core| core.is_finished()) {
-                    bail!("a core ended early");
+                    return Err(LoadError::CoreEnded);
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => bail!("all cores ended early"),
+            Err(RecvTimeoutError::Disconnected) => return Err(LoadError::CoreEnded),
         }
     }
     parts.sort_by_key(|&(core, _)| core);
@@ -176,7 +223,7 @@ fn config(
     bypass: &BypassPlan,
     interface: &Interface,
     address: SocketAddr,
-) -> anyhow::Result<XdpConfig> {
+) -> Result<XdpConfig, LoadError> {
     let source_ports = bypass.source_ports.clone().unwrap_or_else(|| {
         let wanted = u16::try_from(plan.connections * 2).unwrap_or(u16::MAX - 1_024);
         (*SOURCE_PORTS.start()).min(u16::MAX - wanted)..=*SOURCE_PORTS.end()
@@ -204,9 +251,9 @@ fn config(
         addresses: bypass.source_addresses.clone(),
         cores: bypass.cores.clone(),
         mode: match bypass.mode {
-            ModeName::Auto => ModeChoice::Auto,
-            ModeName::Native => ModeChoice::Native,
-            ModeName::Generic => ModeChoice::Generic,
+            Mode::Auto => ModeChoice::Auto,
+            Mode::Native => ModeChoice::Native,
+            Mode::Generic => ModeChoice::Generic,
         },
         mtu: bypass.mtu.map(usize::from),
         wait: match bypass.spin_us {
@@ -241,6 +288,11 @@ fn config(
         },
         ..defaults
     })
+}
+
+/// The stack's own error, whatever its type.
+fn bypass(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LoadError {
+    LoadError::Bypass(error.into())
 }
 
 /// The local ports that TCP sockets of the kernel's use in this network namespace.
@@ -345,6 +397,7 @@ struct Caller {
     /// When it was last seen that there was nothing to wait for.
     calm_ns: u64,
     gave_up: bool,
+    is_timed_out: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -410,6 +463,7 @@ impl Caller {
             end_ns: u64::MAX,
             calm_ns: 0,
             gave_up: false,
+            is_timed_out: false,
         }
     }
 
@@ -430,7 +484,7 @@ impl Caller {
     }
 
     fn open_one(&mut self) -> Option<Want> {
-        if self.to_open == 0 || self.opening >= CONNECTING_MAX {
+        if self.to_open == 0 || self.opening >= beginning_max(self.shared.threads) {
             return None;
         }
         self.to_open -= 1;
@@ -480,12 +534,13 @@ impl Caller {
         if let Some(open) = self.open_one() {
             return open;
         }
-        let may_call = self.in_use < self.connections_max && self.opening < CONNECTING_MAX;
+        let may_call =
+            self.in_use < self.connections_max && self.opening < beginning_max(self.shared.threads);
         if may_call && let Some(ticket) = self.client.take_call(now_ns) {
             return Want::Open(ticket);
         }
         let due_ns = (self.client.due_ns()).map(|due_ns| due_ns.max(self.started_ns));
-        if self.idle > 0 && due_ns.is_none_or(|due_ns| due_ns <= now_ns) {
+        if self.idle > 0 && due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
             return Want::Call;
         }
         let soon = |at_ns: u64| at_ns.saturating_sub(SPIN_NS);
@@ -504,7 +559,8 @@ impl Caller {
 
     /// Asks no more when time is up, when the user says so, or when no answer comes any more.
     fn look_at_the_time(&mut self, now_ns: u64) {
-        if self.idle > 0 || self.client.is_churning() && self.in_use == 0 {
+        let has_idle = self.client.has_schedule() && self.idle > 0;
+        if has_idle || self.client.is_churning() && self.in_use == 0 {
             self.calm_ns = now_ns;
         }
         let heard_ns = self.client.answered_last_ns().max(self.calm_ns);
@@ -512,6 +568,7 @@ impl Caller {
         let is_told = self.shared.stop.load(Ordering::Relaxed);
         if now_ns >= self.end_ns || is_stalled || is_told {
             self.gave_up |= is_stalled && !self.client.is_finished();
+            self.is_timed_out |= now_ns >= self.end_ns;
             self.client.on_drain();
             self.end_ns = u64::MAX;
         }
@@ -544,7 +601,9 @@ impl Caller {
             started_ns: self.started_ns,
             ended_ns: self.client.answered_last_ns().max(self.started_ns),
             cpu_ns: thread_cpu_ns() - self.cpu_before_ns,
+            is_timed_out: self.is_timed_out,
             busy_ns: 0,
+            busy_share: 0.0,
             gave_up: self.gave_up,
         };
         // Whoever waits for it is gone only if another core has failed.
@@ -619,9 +678,6 @@ impl Service for Caller {
             };
         }
         let progress = self.client.on_input(&mut line.exchange, input, reply);
-        let tally = self.client.tally();
-        tally.bytes_read += progress.consumed as u64;
-        tally.bytes_written += reply.len() as u64;
         match progress.next {
             Next::Receive(Expect::Message) => {
                 line.stage = Stage::Idle;

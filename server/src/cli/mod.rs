@@ -13,6 +13,8 @@
 #[cfg(feature = "xdp")]
 mod check;
 mod config;
+pub(crate) mod list;
+pub mod load;
 mod logging;
 mod operate;
 mod serve;
@@ -26,7 +28,6 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::config::Sources;
 use crate::console::{self, Console, complain};
-use barewire_load as load;
 
 /// One HTTP server, two network stacks: AF_XDP past the kernel, or the kernel's own
 #[derive(Debug, Parser)]

@@ -4,10 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use barewire::cli::load;
 use barewire::events::{Events, EventsConfig};
 use barewire::site::{self, Site, SiteResponder};
 use barewire_http::{HttpCounters, Limits};
-use barewire_load as load;
 use barewire_service::lifecycle::{Lifecycle, Phase};
 use barewire_service::stack::{Running, Stack};
 use clap::Parser;
@@ -56,7 +56,7 @@ impl Server {
         let mut words = vec!["load", "--target", &target, "--timeout-ms", "60000"];
         words.extend(options.split_whitespace());
         let report = load::measure(load::Args::try_parse_from(words).unwrap()).unwrap();
-        assert!(report.is_good(), "{report}");
+        assert!(report.is_good(), "{report:?}");
     }
 }
 

@@ -13,13 +13,13 @@ use clap::{ArgGroup, Args, Command, ValueEnum, value_parser};
 #[cfg(feature = "faults")]
 use super::bad_wire::BadWire;
 use crate::cli::config::{ConfigArgs, Sources};
+use crate::cli::list::List;
 use crate::cli::logging::LogArgs;
 use crate::confine::Seccomp;
 use crate::events::EventsConfig;
 use crate::operate::admin::AdminAddress;
 use barewire_http::Limits;
 use barewire_http::files::{Directory, DirectoryConfig, DirectoryError};
-use barewire_load::list::List;
 
 /// Arguments of `barewire serve`.
 #[derive(Debug, Clone, Args)]

@@ -1,8 +1,11 @@
 //! The options of `barewire load`, and what they amount to.
 
+use std::fs;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -11,9 +14,11 @@ use anyhow::{Context, bail, ensure};
 use clap::{Parser, ValueEnum};
 use http::{HeaderName, HeaderValue, Method};
 
-use super::request::{Request, Values, parse_field};
-use super::target::Target;
-use crate::list::List;
+use crate::cli::list::List;
+use barewire_load::plan::{BypassPlan, Mode, Plan};
+use barewire_load::request::{self, Request};
+use barewire_load::target::Target;
+use barewire_load::window::Window;
 
 /// What the options together amount to, for `--help`.
 const ABOUT: &str = "\
@@ -29,23 +34,35 @@ not, or it could not run; 2, wrong use.";
 #[command(after_long_help = ABOUT)]
 pub struct Args {
     /// The server: http://HOST:PORT, with a path behind it instead of --path if you like
+    #[arg(
+        value_name = "URL",
+        required_unless_present = "target",
+        conflicts_with = "target"
+    )]
+    pub url: Option<String>,
+
+    /// The same as an option
     #[arg(long, value_name = "URL")]
-    pub target: String,
+    pub target: Option<String>,
 
     /// How many requests to send [default: 1000000 events; with a path, as many as fit in 10s]
-    #[arg(long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N")]
     pub requests: Option<NonZeroU64>,
 
-    /// How long to send requests: 10s, 500ms, 2m
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    /// How long to measure: 10s, 500ms, 2m. Rates count the answers that come in this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
 
+    /// How long to send requests before that, which then are in no figure
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub warm_up: Option<Duration>,
+
     /// Connections, spread over the threads [default: 1000 for events, 64 with a path]
-    #[arg(long, value_name = "N", visible_alias = "connections")]
+    #[arg(short, long, value_name = "N", visible_alias = "connections")]
     pub concurrency: Option<NonZeroUsize>,
 
     /// Threads [default: half of the cores that this process may use]
-    #[arg(long, value_name = "N")]
+    #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
     /// Requests that are sent on a connection before waiting for their answers
@@ -59,7 +76,7 @@ pub struct Args {
 
     /// Send this many requests per second, whether or not answers have come (open loop). Latency
     /// then counts from when a request was due. In this mode a pipeline serves only to catch up
-    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    #[arg(short = 'R', long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: Option<f64>,
 
     /// How long an answer, or opening a connection, may take
@@ -67,7 +84,7 @@ pub struct Args {
     pub timeout_ms: NonZeroU64,
 
     /// What events carry: i % 1000 + 0.5 (official) or i % 1000 (integer) [default: official]
-    #[arg(long, help_heading = "Events")]
+    #[arg(long, value_enum, help_heading = "Events")]
     pub values: Option<Values>,
 
     /// How many users the server must know afterwards, if that is known: verifies uniqueUsers
@@ -80,15 +97,15 @@ pub struct Args {
     pub path: Option<String>,
 
     /// The request's method
-    #[arg(long, default_value = "GET", help_heading = "Requests")]
+    #[arg(short, long, default_value = "GET", help_heading = "Requests")]
     pub method: Method,
 
     /// A header field to send, "Name: value"; may be given several times
-    #[arg(long = "header", value_name = "FIELD", value_parser = parse_field, help_heading = "Requests")]
+    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = parse_field, help_heading = "Requests")]
     pub headers: Vec<(HeaderName, HeaderValue)>,
 
-    /// The request's body
-    #[arg(long, default_value = "", help_heading = "Requests")]
+    /// The request's body; @FILE reads it from a file, @- from standard input
+    #[arg(short, long, default_value = "", help_heading = "Requests")]
     pub body: String,
 
     /// What of an answer is compared, besides its status and its length. The body must be that of one
@@ -151,8 +168,29 @@ pub struct Args {
     pub spin_us: Option<u32>,
 
     /// Print the results as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub json: bool,
+
+    /// Print all percentiles of the latency
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
+    pub latency: bool,
+
+    /// Write all percentiles of the latency to this file, as HdrHistogram's plotter reads them, in microseconds
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub hdr: Option<PathBuf>,
+
+    /// Write what came in each second to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub csv: Option<PathBuf>,
+}
+
+/// What events carry as their value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Values {
+    /// i % 1000 + 0.5, as the official client sends
+    Official,
+    /// i % 1000
+    Integer,
 }
 
 /// Where the XDP program runs.
@@ -182,83 +220,28 @@ pub enum Verify {
     Body,
 }
 
-/// How to ask past the kernel.
-#[derive(Debug, Clone)]
-#[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "for the bypass"))]
-pub struct BypassPlan {
-    /// By which interface.
-    pub interface: String,
-    /// By which CPUs.
-    pub cores: Vec<usize>,
-    /// From which addresses; none: as the kernel would.
-    pub source_addresses: Vec<IpAddr>,
-    /// From which ports, if that was said.
-    pub source_ports: Option<RangeInclusive<u16>>,
-    /// To which hardware address; `None`: as the kernel knows it.
-    pub next_hop_mac: Option<[u8; 6]>,
-    /// The longest IP packet to send; `None`: the interface's MTU.
-    pub mtu: Option<u16>,
-    /// Where the XDP program runs.
-    pub mode: ModeName,
-    /// How long an idle core spins.
-    pub spin_us: Option<u32>,
-}
-
-/// What is to be done.
-#[derive(Debug)]
-pub struct Plan {
-    /// Where.
-    pub target: Target,
-    /// The path asked for.
-    pub path: String,
-    /// What to ask.
-    pub request: Arc<Request>,
-    /// How to ask for the body that every answer must have, if bodies are compared.
-    pub probe: Option<Request>,
-    /// How to ask for `/stats`, if events are sent.
-    pub stats: Option<Request>,
-    /// How often.
-    pub requests: Option<u64>,
-    /// How long.
-    pub duration: Option<Duration>,
-    /// On how many connections.
-    pub connections: usize,
-    /// By how many threads.
-    pub threads: usize,
-    /// How many at once on a connection.
-    pub pipeline: usize,
-    /// How many per second, in an open loop.
-    pub rate: Option<f64>,
-    /// How many connections per second, if each asks but once.
-    pub connections_per_s: Option<f64>,
-    /// How long anything may take.
-    pub timeout: Duration,
-    /// How many users there must be afterwards.
-    pub unique_users: Option<u64>,
-    /// How to ask past the kernel, if that is wanted.
-    pub bypass: Option<BypassPlan>,
-    /// Print JSON.
-    pub json: bool,
-}
-
 const EVENTS: u64 = 1_000_000;
 const EVENT_CONNECTIONS: usize = 1000;
 const CONNECTIONS: usize = 64;
 const DURATION: Duration = Duration::from_secs(10);
 
-impl Plan {
-    /// Fills in what was not said.
+impl Args {
+    /// What is to be done, with what was not said filled in.
     ///
     /// # Errors
     ///
-    /// If the options contradict each other.
-    pub fn of(args: Args) -> anyhow::Result<Self> {
-        let target = Target::parse(&args.target)?;
-        let path = match (args.path, target.path.as_str()) {
-            (path, "/") => path,
-            (None, path) => Some(path.to_owned()),
-            (Some(_), _) => bail!("give the path either with --path or with --target, not twice"),
+    /// If the options contradict each other, or a body cannot be read.
+    pub fn plan(self) -> anyhow::Result<Plan> {
+        let args = self;
+        let url = args.url.or(args.target).context("no URL was given")?;
+        let target = Target::parse(&url)?;
+        let path = match (args.path, target.path.clone()) {
+            (Some(_), Some(_)) => {
+                bail!("give the path either with --path or in the URL, not twice")
+            }
+            (option, of_url) => option.or(of_url),
         };
+        let body = read_body(&args.body)?;
         let mut fields = args.headers;
         if !fields.iter().any(|(name, _)| name == http::header::HOST) {
             let host = HeaderValue::from_str(&target.authority).context("invalid host")?;
@@ -287,7 +270,11 @@ impl Plan {
                 source_ports: args.source_ports,
                 next_hop_mac: args.next_hop_mac,
                 mtu: args.mtu,
-                mode: args.mode,
+                mode: match args.mode {
+                    ModeName::Auto => Mode::Auto,
+                    ModeName::Native => Mode::Native,
+                    ModeName::Generic => Mode::Generic,
+                },
                 spin_us: args.spin_us,
             }),
         };
@@ -299,7 +286,7 @@ impl Plan {
         // Closed by us, so that the server does not remember it when its port is called from again.
         let probe = match (args.verify, &path) {
             (Some(Verify::Body), Some(path)) => {
-                Some(Request::fixed(&args.method, path, &own_fields, &args.body)?)
+                Some(Request::fixed(&args.method, path, &own_fields, &body)?)
             }
             _ => None,
         };
@@ -318,16 +305,20 @@ impl Plan {
                     args.values.is_none() && args.unique_users.is_none(),
                     "--values and --unique-users are for events, that is, without a path"
                 );
-                let request = Request::fixed(&args.method, &path, &fields, &args.body)?;
+                let request = Request::fixed(&args.method, &path, &fields, &body)?;
                 (path, request, None)
             }
             None => {
                 ensure!(
-                    args.method == Method::GET && args.body.is_empty(),
+                    args.method == Method::GET && body.is_empty(),
                     "--method and --body need a --path; without one, events are sent"
                 );
-                let request = Request::event(args.values.unwrap_or(Values::Official), &fields)?;
-                let stats = Request::fixed(&Method::GET, "/stats", &fields, "")?;
+                let request = Request::event(
+                    args.values
+                        .map_or(request::Values::Official, Values::of_request),
+                    &fields,
+                )?;
+                let stats = Request::fixed(&Method::GET, "/stats", &fields, b"")?;
                 ("/event".to_owned(), request, Some(stats))
             }
         };
@@ -354,8 +345,12 @@ impl Plan {
             given => given,
         };
         // An open loop knows how many requests fall due in its time.
+        let window = Window {
+            warm_up: args.warm_up.unwrap_or_default(),
+            length: duration,
+        };
         let due = (args.rate.or(args.connections_per_second))
-            .zip(duration)
+            .zip(window.asking())
             .map(|(rate, time)| (rate * time.as_secs_f64()).ceil() as u64);
         let requests = requests.into_iter().chain(due).min();
         Ok(Plan {
@@ -365,7 +360,7 @@ impl Plan {
             probe,
             stats,
             requests,
-            duration,
+            window,
             connections,
             threads,
             pipeline: usize::from(args.pipeline),
@@ -374,8 +369,30 @@ impl Plan {
             timeout: Duration::from_millis(args.timeout_ms.get()),
             unique_users: args.unique_users,
             bypass,
-            json: args.json,
         })
+    }
+}
+
+impl Values {
+    fn of_request(self) -> request::Values {
+        match self {
+            Values::Official => request::Values::Official,
+            Values::Integer => request::Values::Integer,
+        }
+    }
+}
+
+/// The body that an argument means.
+fn read_body(argument: &str) -> anyhow::Result<Vec<u8>> {
+    match argument.strip_prefix('@') {
+        None => Ok(argument.as_bytes().to_vec()),
+        Some("-") => {
+            let mut body = Vec::new();
+            let read = io::stdin().read_to_end(&mut body);
+            read.context("cannot read the body from standard input")?;
+            Ok(body)
+        }
+        Some(path) => fs::read(path).with_context(|| format!("cannot read the body from {path}")),
     }
 }
 
@@ -429,23 +446,41 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Parses `Name: value`.
+///
+/// # Errors
+///
+/// If it has no colon, or holds characters that would break the request apart.
+pub fn parse_field(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
+    let Some((name, value)) = text.split_once(':') else {
+        bail!("a header is written as \"Name: value\"");
+    };
+    let name = HeaderName::from_bytes(name.trim().as_bytes()).context("invalid header name")?;
+    let value = HeaderValue::from_str(value.trim()).context("invalid header value")?;
+    ensure!(
+        name != http::header::TRANSFER_ENCODING,
+        "a body is always sent with its length"
+    );
+    Ok((name, value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn plan(options: &str) -> anyhow::Result<Plan> {
         let words = ["load"].into_iter().chain(options.split_whitespace());
-        Plan::of(Args::try_parse_from(words)?)
+        Args::try_parse_from(words)?.plan()
     }
 
     #[test]
     fn without_a_path_it_is_the_challenge() {
         let plan = plan("--target http://h:1").unwrap();
         assert_eq!(
-            (plan.requests, plan.duration, plan.connections),
+            (plan.requests, plan.window.length, plan.connections),
             (Some(1_000_000), None, 1000)
         );
-        assert_eq!(plan.request.events(), Some(Values::Official));
+        assert_eq!(plan.request.events(), Some(request::Values::Official));
         assert!(plan.stats.is_some());
     }
 
@@ -456,7 +491,7 @@ mod tests {
             "--target http://h:1 --path /plaintext",
         ] {
             let plan = plan(options).unwrap();
-            assert_eq!((plan.requests, plan.duration), (None, Some(DURATION)));
+            assert_eq!((plan.requests, plan.window.length), (None, Some(DURATION)));
             assert_eq!((plan.path.as_str(), plan.connections), ("/plaintext", 64));
             assert!(plan.stats.is_none() && plan.request.events().is_none());
         }
@@ -472,6 +507,29 @@ mod tests {
                 .request
                 .is_head()
         );
+    }
+
+    #[test]
+    fn what_people_type_for_other_load_generators_works() {
+        let wrk = plan("-t2 -c100 -d30s http://h:1/index.html").unwrap();
+        assert_eq!((wrk.threads, wrk.connections), (2, 100));
+        assert_eq!(wrk.window.length, Some(Duration::from_secs(30)));
+        let wrk2 = plan("http://h/a -R 2000 -d 30 -c 100 --latency --warm-up 10s").unwrap();
+        assert_eq!((wrk2.rate, wrk2.requests), (Some(2000.0), Some(80_000)));
+        assert_eq!(wrk2.window.warm_up, Duration::from_secs(10));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"\xffhello").unwrap();
+        let hey = format!(
+            "-n 200 -m POST -H X:y -b @{} http://h/",
+            file.path().display()
+        );
+        let hey = plan(&hey).unwrap();
+        assert_eq!((hey.path.as_str(), hey.requests), ("/", Some(200)));
+        let mut space = [0; 256];
+        let mut reply = barewire_service::service::Reply::new(&mut space);
+        assert!(hey.request.write(0, &mut reply));
+        let expected = b"POST / HTTP/1.1\r\nhost: h\r\nx: y\r\nContent-Length: 6\r\n\r\n\xffhello";
+        assert_eq!(reply.written(), expected);
     }
 
     #[test]
@@ -512,6 +570,11 @@ mod tests {
             "--target http://h --duration 5d",
             "--target http://h --requests 0",
             "--target h",
+            "",
+            "http://h --target http://h",
+            "http://h/ --path /a",
+            "http://h/a -b @/nowhere/at-all",
+            "http://h/a --warm-up 0",
         ] {
             assert!(plan(options).is_err(), "{options}");
         }
@@ -557,6 +620,19 @@ mod tests {
             ("1h", 3_600_000),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)));
+        }
+    }
+
+    #[test]
+    fn a_header_cannot_break_the_request_apart() {
+        for text in [
+            "no colon",
+            "X: a\r\nY: b",
+            ": x",
+            "X Y: z",
+            "Transfer-Encoding: chunked",
+        ] {
+            assert!(parse_field(text).is_err(), "{text}");
         }
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use clap::Parser;
 use rustix::net::sockopt::set_socket_linger;
 
-use super::report::Report;
-use super::tally::Failures;
-use super::{Args, measure};
+use super::{Args, Printed, measure};
+use barewire_load::report::Report;
+use barewire_load::tally::Failures;
 
 /// What a [`Server`] does about a request.
 enum Act {
@@ -23,6 +23,8 @@ enum Act {
     Close(&'static [u8]),
     /// Resets the connection.
     Reset,
+    /// Answers after this time.
+    Delay(Duration),
     /// Says nothing.
     Ignore,
     /// Resets, and accepts no more connections.
@@ -128,6 +130,10 @@ fn serve(
                 set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
                 return matches!(act, Act::Reset).then_some(());
             }
+            Act::Delay(time) => {
+                thread::sleep(time);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
             Act::Ignore => {}
         }
     }
@@ -172,6 +178,11 @@ fn stats(events: &Events) -> String {
     format!(r#"{{"totalRequests":{total},"uniqueUsers":{users},"sum":{sum},"avg":{avg}}}"#)
 }
 
+fn printed(report: &Report) -> String {
+    let latency = false;
+    Printed { report, latency }.to_string()
+}
+
 fn wrong(report: &Report) -> Vec<&'static str> {
     let verification = report
         .events
@@ -205,7 +216,7 @@ fn the_challenge_is_exact_run_after_run() {
         ("--requests 3 --concurrency 20", 4000),
     ] {
         let report = server.load(options).unwrap();
-        assert!(report.is_good(), "{report}");
+        assert!(report.is_good(), "{report:?}");
         assert_eq!(report.events.unwrap().after.unwrap().unique_users, users);
     }
 }
@@ -215,7 +226,7 @@ fn every_connection_of_a_churn_asks_one_request_and_none_is_lost() {
     let server = Server::start(|_| HONEST);
     let options = "--requests 500 --concurrency 20 --connections-per-second 2000";
     let report = server.load(options).unwrap();
-    assert!(report.is_good(), "{report}");
+    assert!(report.is_good(), "{report:?}");
     assert_eq!((report.responses, report.connections_opened), (500, 500));
     assert_eq!(report.events.unwrap().after.unwrap().unique_users, 500);
     // Also when the connections are far fewer than are due.
@@ -235,11 +246,11 @@ fn an_answer_with_another_body_is_found() {
     let report = server.load("--path /x --requests 200 --concurrency 4 --verify body");
     let report = report.unwrap();
     assert_eq!((report.responses, report.wrong_bodies), (200, 1));
-    assert!(!report.is_good() && report.to_string().contains("another body: 1"));
+    assert!(!report.is_good() && printed(&report).contains("another body: 1"));
     let report = server
         .load("--path /x --requests 200 --verify body")
         .unwrap();
-    assert!(report.is_good(), "{report}");
+    assert!(report.is_good(), "{report:?}");
 }
 
 #[test]
@@ -254,9 +265,9 @@ fn a_lost_and_a_doubled_event_are_found() {
         });
         let report = server.load("--requests 3000 --concurrency 10").unwrap();
         assert!(!report.is_good());
-        assert!(wrong(&report).starts_with(&["totalRequests"]), "{report}");
-        assert!(wrong(&report).contains(&"sum"), "{report}");
-        assert!(report.to_string().contains(sign), "{report}");
+        assert!(wrong(&report).starts_with(&["totalRequests"]), "{report:?}");
+        assert!(wrong(&report).contains(&"sum"), "{report:?}");
+        assert!(printed(&report).contains(sign), "{report:?}");
         assert_eq!(report.failures, Failures::default());
     }
 }
@@ -271,7 +282,7 @@ fn a_refused_event_must_not_be_counted() {
         let report = server.load("--requests 1000 --concurrency 10").unwrap();
         assert!(!report.is_good());
         assert_eq!(report.statuses[&507], 1);
-        assert_eq!(wrong(&report).is_empty(), is_right, "{report}");
+        assert_eq!(wrong(&report).is_empty(), is_right, "{report:?}");
     }
 }
 
@@ -289,10 +300,10 @@ fn resets_are_counted_and_their_events_may_be_counted_or_not() {
     assert_eq!(
         (report.failures.reset, report.unanswered),
         (10, 10),
-        "{report}"
+        "{report:?}"
     );
     assert_eq!(report.responses, 990);
-    assert!(wrong(&report).is_empty(), "{report}");
+    assert!(wrong(&report).is_empty(), "{report:?}");
 }
 
 #[test]
@@ -310,7 +321,7 @@ fn closing_without_an_answer_is_a_failure() {
     assert_eq!(
         (report.failures.closed, report.unanswered, report.responses),
         (1, 1, 99),
-        "{report}"
+        "{report:?}"
     );
     assert!(!report.is_good());
 }
@@ -322,14 +333,14 @@ fn a_server_may_close_after_every_answer() {
     let report = server
         .load("--path /x --requests 100 --concurrency 4")
         .unwrap();
-    assert!(report.is_good(), "{report}");
-    assert!(report.reconnects >= 96, "{report}");
+    assert!(report.is_good(), "{report:?}");
+    assert!(report.reconnects >= 96, "{report:?}");
 
     let server = Server::start(|_| Act::Close(b"HTTP/1.0 200 OK\r\n\r\nuntil the end"));
     let report = server
         .load("--path /x --requests 100 --concurrency 4")
         .unwrap();
-    assert!(report.is_good(), "{report}");
+    assert!(report.is_good(), "{report:?}");
 }
 
 #[test]
@@ -346,7 +357,7 @@ fn answers_may_come_in_pieces() {
     let report = server
         .load("--path /x --requests 200 --concurrency 4 --pipeline 4")
         .unwrap();
-    assert!(report.is_good(), "{report}");
+    assert!(report.is_good(), "{report:?}");
     assert_eq!(report.statuses[&200], 200);
 }
 
@@ -362,7 +373,7 @@ fn garbage_is_a_parse_error_with_an_example() {
     assert_eq!(
         (report.failures.parse, report.unanswered, report.responses),
         (1, 1, 99),
-        "{report}"
+        "{report:?}"
     );
     assert!(report.first_failure.unwrap().contains("SSH-2.0"));
 }
@@ -373,10 +384,10 @@ fn a_server_that_never_answers_is_given_up() {
     let report = server
         .load("--path /x --requests 100000 --concurrency 4 --timeout-ms 100")
         .unwrap();
-    assert!(report.gave_up && !report.is_good(), "{report}");
+    assert!(report.gave_up && !report.is_good(), "{report:?}");
     assert!(
         report.failures.timeout >= 4 && report.responses == 0,
-        "{report}"
+        "{report:?}"
     );
     assert_eq!(report.failures.timeout, report.unanswered);
 }
@@ -387,12 +398,12 @@ fn a_server_that_dies_is_given_up_and_its_totals_are_unverifiable() {
     let report = server
         .load("--requests 100000 --concurrency 4 --timeout-ms 200")
         .unwrap();
-    assert!(report.gave_up && !report.is_good(), "{report}");
-    assert_eq!(report.responses, 500, "{report}");
-    assert!(report.failures.connect > 0, "{report}");
+    assert!(report.gave_up && !report.is_good(), "{report:?}");
+    assert_eq!(report.responses, 500, "{report:?}");
+    assert!(report.failures.connect > 0, "{report:?}");
     assert!(
         report.events.as_ref().unwrap().unverifiable.is_some(),
-        "{report}"
+        "{report:?}"
     );
 }
 
@@ -419,11 +430,83 @@ fn statuses_are_counted() {
 fn a_run_can_end_by_time() {
     let server = Server::start(|_| HONEST);
     let report = server.load("--duration 200ms --concurrency 4").unwrap();
-    assert!(report.is_good() && !report.gave_up, "{report}");
+    assert!(report.is_good() && !report.gave_up, "{report:?}");
     let report = server
         .load("--path /x --duration 200ms --rate 500 --concurrency 4")
         .unwrap();
-    assert!(report.is_good() && report.responses <= 100, "{report}");
+    assert!(report.is_good() && report.responses <= 100, "{report:?}");
+}
+
+#[test]
+fn a_late_answer_neither_counts_nor_makes_the_window_longer() {
+    let server = Server::start(|number| match number {
+        0 => Act::Delay(Duration::from_millis(700)),
+        _ => HONEST,
+    });
+    let report = server.load("--path /x --duration 200ms --concurrency 4");
+    let report = report.unwrap();
+    assert!(report.is_good(), "{report:?}");
+    let window = &report.window;
+    assert_eq!(window.length_s, 0.2);
+    assert_eq!(window.responses_per_s, window.responses as f64 / 0.2);
+    assert!(window.responses < report.responses && report.lasted_s >= 0.7);
+    let counted: u64 = window.seconds.iter().map(|second| second.responses).sum();
+    assert_eq!(counted, window.responses);
+    assert!(
+        report.latency.max_us >= 700e3,
+        "the late answer is left out of the latency"
+    );
+    assert!(
+        printed(&report).contains("more came outside of this window"),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn an_open_loop_that_ends_in_time_is_as_long_as_its_schedule() {
+    let server = Server::start(|_| HONEST);
+    let options = "--path /x --requests 20 --rate 100 --duration 10s --concurrency 4";
+    let report = server.load(options).unwrap();
+    assert!(report.is_good(), "{report:?}");
+    assert!((0.2..10.0).contains(&report.window.length_s), "{report:?}");
+    assert_eq!(report.window.responses, 20);
+}
+
+#[test]
+fn a_rate_that_is_not_reached_is_remarked() {
+    // Two connections, each 5 ms busy: at most 400 requests a second.
+    let server = Server::start(|_| Act::Delay(Duration::from_millis(5)));
+    let options = "--path /x --duration 500ms --warm-up 100ms --rate 10000 --concurrency 2";
+    let report = server.load(options).unwrap();
+    assert!(report.reached.unwrap() < 0.05, "{report:?}");
+    assert!(
+        printed(&report).contains("was not reached"),
+        "{}",
+        printed(&report)
+    );
+    assert_eq!(report.window.warm_up_s, 0.1);
+    let report = server.load("--path /x --requests 5 --rate 5 --concurrency 2");
+    assert_eq!(report.unwrap().reached, None);
+}
+
+#[test]
+fn whatever_is_wrong_is_said_in_one_line() {
+    let server = Server::start(|number| match number {
+        5 => Act::Reset,
+        9 => Act::Answer {
+            status: 503,
+            count: 0,
+        },
+        _ => HONEST,
+    });
+    let report = server.load("--path /x --requests 100 --concurrency 4");
+    let complaint = report.unwrap().complaint().unwrap();
+    for part in ["reset 1", "1 requests unanswered", "503: 1"] {
+        assert!(complaint.contains(part), "{complaint}");
+    }
+    assert!(!complaint.contains('\n'), "{complaint}");
+    let report = server.load("--path /x --requests 100 --concurrency 4");
+    assert_eq!(report.unwrap().complaint(), None);
 }
 
 #[test]

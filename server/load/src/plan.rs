@@ -1,0 +1,90 @@
+//! What a run is to do, whoever has asked for it.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::request::Request;
+use super::target::Target;
+use super::window::Window;
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Plan {
+    /// Where.
+    pub target: Target,
+    /// The path asked for.
+    pub path: String,
+    /// What to ask.
+    pub request: Arc<Request>,
+    /// How to ask for the body that every answer must have, if bodies are compared.
+    pub probe: Option<Request>,
+    /// How to ask for `/stats`, if events are sent.
+    pub stats: Option<Request>,
+    /// How often; `None`: until the window ends.
+    pub requests: Option<u64>,
+    /// How long, and which part of that is measured.
+    pub window: Window,
+    /// On how many connections.
+    pub connections: usize,
+    /// By how many threads.
+    pub threads: usize,
+    /// How many at once on a connection.
+    pub pipeline: usize,
+    /// How many per second, in an open loop.
+    pub rate: Option<f64>,
+    /// How many connections per second, if each asks but once.
+    pub connections_per_s: Option<f64>,
+    /// How long an answer, or opening a connection, may take.
+    pub timeout: Duration,
+    /// How many users the server must know afterwards, if that is known.
+    pub unique_users: Option<u64>,
+    /// How to ask past the kernel, if that is wanted.
+    pub bypass: Option<BypassPlan>,
+}
+
+/// How to ask past the kernel.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "for the bypass"))]
+pub struct BypassPlan {
+    /// By which interface.
+    pub interface: String,
+    /// By which CPUs; none: the last `threads` that this process may use.
+    pub cores: Vec<usize>,
+    /// From which addresses; none: as the kernel would.
+    pub source_addresses: Vec<IpAddr>,
+    /// From which ports, if that was said.
+    pub source_ports: Option<RangeInclusive<u16>>,
+    /// To which hardware address; `None`: as the kernel knows it.
+    pub next_hop_mac: Option<[u8; 6]>,
+    /// The longest IP packet to send; `None`: the interface's MTU.
+    pub mtu: Option<u16>,
+    /// Where the XDP program runs.
+    pub mode: Mode,
+    /// How long an idle core spins.
+    pub spin_us: Option<u32>,
+}
+
+/// Where the XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver if it can, else in the kernel's stack.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+}
+
+impl Plan {
+    /// Requests or connections that fall due per second; `None` in a closed loop.
+    pub fn due_per_s(&self) -> Option<f64> {
+        self.rate.or(self.connections_per_s)
+    }
+
+    /// From the first request of an open loop to the turn of the one after its last.
+    pub fn scheduled(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.requests? as f64 / self.due_per_s()?).ok()
+    }
+}
