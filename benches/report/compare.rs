@@ -25,6 +25,15 @@ pub fn compare(before: &Path, after: &Path) -> Result<String> {
     let (before, after) = (Results::read(before)?, Results::read(after)?);
     let mut text = String::new();
     let mut cells = 0;
+    let apart = apart(&before, &after);
+    if !apart.is_empty() {
+        let _ = writeln!(
+            text,
+            "These reports are of different machines ({}), so that their figures are not comparable: a change may be \
+             the machine's.\n",
+            apart.join("; ")
+        );
+    }
     for (name, value) in differences(&before, &after) {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name}: {value}");
@@ -60,6 +69,29 @@ pub fn compare(before: &Path, after: &Path) -> Result<String> {
     }
     ensure!(cells > 0, "the two reports have no cell in common");
     Ok(text)
+}
+
+/// What makes the machines, or the places on them, different ones.
+fn apart(before: &Results, after: &Results) -> Vec<String> {
+    let facts = ["model", "cores online", "driver", "virtual machine"];
+    let facts = facts.map(|name| {
+        let of = |results: &Results| results.machine.fact(name).unwrap_or("unknown").to_owned();
+        (name, of(before), of(after))
+    });
+    let cores = |results: &Results| {
+        let site = &results.site;
+        format!(
+            "{} of the server, {} of the load",
+            site.server_cores.len(),
+            site.client_cores.len()
+        )
+    };
+    let host = ("host", before.host.clone(), after.host.clone());
+    let cores = ("cores", cores(before), cores(after));
+    let all = [host, cores].into_iter().chain(facts);
+    all.filter(|(_, old, new)| old != new)
+        .map(|(name, old, new)| format!("{name}: {old} and {new}"))
+        .collect()
 }
 
 /// Facts of the machines that differ: a change of those explains a change of figures.

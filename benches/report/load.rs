@@ -12,13 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
+use crate::command::{barewire, output};
 use crate::interrupt;
 use crate::matrix::{LoadName, Route};
-use crate::server::barewire;
-use crate::site::{LoadMachine, Site, output};
-
-/// The lab's client end.
-pub const LOAD_INTERFACE: &str = "bw-c0";
+use crate::site::{LOAD_INTERFACE, LoadMachine, Site};
 
 const SCRIPT: &str = include_str!("wrk.lua");
 const SCRIPT_PATH: &str = "/tmp/barewire-report-wrk.lua";
@@ -112,32 +109,6 @@ pub fn prepare(site: &Site, loads: &[LoadName]) -> Result<()> {
     Ok(())
 }
 
-/// Asks for `route` once and looks at the whole answer.
-pub fn check(machine: &LoadMachine, route: &Route, url: &str) -> Result<()> {
-    const MARK: &str = "\nBAREWIRE ";
-    let mut words: Vec<String> = ["curl", "-sS", "--max-time", "2", "-X", &route.method]
-        .map(str::to_owned)
-        .into();
-    if let Some(body) = &route.body {
-        words.extend(["-H", "Content-Type: application/json", "--data-binary"].map(str::to_owned));
-        words.push(body.replace("{i}", "0"));
-    }
-    words.extend(["-w".to_owned(), format!("{MARK}%{{http_code}}")]);
-    words.push(format!("{url}{}", route.path));
-    let answer = output(machine.command(&words)?)?;
-    let (body, status) = answer
-        .rsplit_once(MARK)
-        .with_context(|| format!("curl printed {answer:?}"))?;
-    ensure!(status == "200", "it answered with status {status}");
-    if let Some(expected) = &route.expect_body {
-        ensure!(
-            body == expected,
-            "its body is {body:?} and should be {expected:?}"
-        );
-    }
-    Ok(())
-}
-
 /// The processes of one load that is running; dropping it kills them.
 pub struct Loading {
     by: LoadName,
@@ -152,6 +123,7 @@ pub fn start(
     route: &Route,
     connections: u32,
     seconds: u32,
+    rate_per_s: Option<f64>,
 ) -> Result<Loading> {
     let mut loading = Loading {
         by,
@@ -161,7 +133,7 @@ pub fn start(
     for (machine, connections) in shares(site, connections) {
         let words = match by {
             LoadName::Wrk => words(site, route, machine, connections, seconds),
-            LoadName::Barewire => barewire_words(site, route, connections, seconds),
+            LoadName::Barewire => barewire_words(site, route, connections, seconds, rate_per_s),
         };
         let mut command = machine.command(&words)?;
         let child = command
@@ -336,11 +308,17 @@ fn words(
 /// From the last cores, as the lab gives the first ones to the threads that receive for them. Without
 /// spinning: a core that sleeps when it has nothing to do can be seen not to be full, and
 /// leaves itself to the kernel's threads that receive for it.
-fn barewire_words(site: &Site, route: &Route, connections: u32, seconds: u32) -> Vec<String> {
+fn barewire_words(
+    site: &Site,
+    route: &Route,
+    connections: u32,
+    seconds: u32,
+    rate_per_s: Option<f64>,
+) -> Vec<String> {
     let cores = site.record.client_cores.iter().rev();
     let cores: Vec<String> = cores.map(usize::to_string).collect();
     let url = format!("{}{}", site.url(), route.path);
-    [
+    let mut words: Vec<String> = [
         &barewire().display().to_string(),
         "load",
         "--interface",
@@ -349,8 +327,6 @@ fn barewire_words(site: &Site, route: &Route, connections: u32, seconds: u32) ->
         &cores.join(","),
         "--spin-us",
         "0",
-        "--target",
-        &url,
         "--method",
         &route.method,
         "--concurrency",
@@ -362,7 +338,12 @@ fn barewire_words(site: &Site, route: &Route, connections: u32, seconds: u32) ->
         "--json",
     ]
     .map(str::to_owned)
-    .into()
+    .into();
+    if let Some(rate) = rate_per_s {
+        words.extend(["--rate".to_owned(), rate.to_string()]);
+    }
+    words.push(url);
+    words
 }
 
 /// What `barewire load --json` prints, as far as it is of use here.

@@ -5,9 +5,9 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::{barewire, output, repository};
 use crate::load;
-use crate::server::barewire;
-use crate::site::{Site, output, repository};
+use crate::site::Site;
 
 /// The machine and its settings, as found; what could not be read is left out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,6 +46,60 @@ const SYSCTLS: [&str; 14] = [
     "kernel.numa_balancing",
     "vm.nr_hugepages",
 ];
+
+/// What tells one build of barewire from another.
+pub const BINARY: &str = "barewire's SHA-256";
+
+/// What is shown of the kernel's command line.
+pub const COMMAND_LINE: &str = "kernel command line";
+
+/// Switches of the kernel's command line that a network benchmark depends on. Others may name disks, hosts,
+/// addresses or keys, which are nobody's business.
+const KERNEL_SWITCHES: [&str; 33] = [
+    "amd_iommu",
+    "amd_pstate",
+    "clocksource",
+    "cpufreq.default_governor",
+    "default_hugepagesz",
+    "hugepages",
+    "hugepagesz",
+    "idle",
+    "init_on_alloc",
+    "init_on_free",
+    "intel_idle.max_cstate",
+    "intel_iommu",
+    "intel_pstate",
+    "iommu",
+    "iommu.passthrough",
+    "iommu.strict",
+    "irqaffinity",
+    "isolcpus",
+    "maxcpus",
+    "mitigations",
+    "nohz",
+    "nohz_full",
+    "nokaslr",
+    "nosmt",
+    "nosoftlockup",
+    "nr_cpus",
+    "pcie_aspm",
+    "preempt",
+    "processor.max_cstate",
+    "rcu_nocbs",
+    "skew_tick",
+    "transparent_hugepage",
+    "tsc",
+];
+
+/// Those switches of a kernel's command line that are in [`KERNEL_SWITCHES`].
+pub fn known_switches(command_line: &str) -> String {
+    let words = command_line.split_ascii_whitespace();
+    let known = words.filter(|word| {
+        let name = word.split_once('=').map_or(*word, |(name, _)| name);
+        KERNEL_SWITCHES.contains(&name)
+    });
+    known.collect::<Vec<_>>().join(" ")
+}
 
 impl Machine {
     /// Looks at everything.
@@ -147,7 +201,8 @@ fn cpu(facts: &mut Facts) {
 
 fn system(facts: &mut Facts, site: &Site) {
     facts.add("system", "kernel", read("/proc/sys/kernel/osrelease"));
-    facts.add("system", "kernel command line", read("/proc/cmdline"));
+    let command_line = read("/proc/cmdline");
+    facts.add("system", COMMAND_LINE, known_switches(&command_line));
     let memory = read("/proc/meminfo");
     let memory = memory.lines().next().unwrap_or_default();
     facts.add("system", "memory", memory.replace("MemTotal:", "").trim());
@@ -194,6 +249,15 @@ fn software(facts: &mut Facts, site: &Site) {
         .args(["describe", "--always", "--dirty"])
         .current_dir(repository());
     facts.add("software", "revision", output(revision).unwrap_or_default());
+    let mut sum = std::process::Command::new("sha256sum");
+    sum.arg(barewire());
+    let sum = output(sum).unwrap_or_default();
+    let sum = sum.split_whitespace().next().unwrap_or_default();
+    facts.add("software", BINARY, sum);
+    let profile = barewire();
+    let profile = profile.parent().and_then(std::path::Path::file_name);
+    let profile = profile.map(|profile| profile.to_string_lossy().into_owned());
+    facts.add("software", "build", profile.unwrap_or_default());
     let mut rustc = std::process::Command::new("rustc");
     rustc.arg("--version");
     facts.add("software", "rustc", output(rustc).unwrap_or_default());
@@ -212,5 +276,16 @@ fn or(text: String, otherwise: &str) -> String {
         otherwise.to_owned()
     } else {
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_switches_of_the_command_line_are_published() {
+        let line = "BOOT_IMAGE=/vmlinuz root=UUID=1-2 ip=10.0.0.1 mitigations=off nosmt token=secret isolcpus=2-3";
+        assert_eq!(known_switches(line), "mitigations=off nosmt isolcpus=2-3");
     }
 }

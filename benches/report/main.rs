@@ -7,12 +7,14 @@
 //!      server ────┘ load (wrk, our own) machine (what it was measured on)
 //! ```
 
+mod command;
 mod compare;
 mod interrupt;
 mod load;
 mod machine;
 mod matrix;
 mod measure;
+mod probe;
 mod render;
 mod results;
 mod server;
@@ -23,13 +25,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
+use command::repository;
 use matrix::Matrix;
-use measure::Measured;
-use results::{Results, SCHEMA};
-use site::{Site, repository};
+use measure::Bench;
+use results::{Results, SCHEMA, Words};
+use site::Site;
 
 /// Measures barewire's stacks and other servers against each other, and writes a report.
 #[derive(Debug, Parser)]
@@ -88,12 +91,36 @@ struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "reports")]
     output: PathBuf,
 
+    /// Go on with a report that was interrupted or lacks rounds, with its own matrix, site and words.
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["quick", "matrix", "servers", "routes", "interface", "server_cores", "client_cores", "port", "output"]
+    )]
+    resume: Option<PathBuf>,
+
+    /// Keep rounds also when other processes use their cores; they are marked.
+    #[arg(long)]
+    allow_busy: bool,
+
+    /// What to call the report [default: the host and the date].
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+
+    /// Who has measured.
+    #[arg(long, value_name = "TEXT")]
+    author: Option<String>,
+
+    /// Paragraphs to begin with, apart by an empty line; @FILE reads them from a file.
+    #[arg(long, value_name = "TEXT")]
+    notes: Option<String>,
+
     /// Print what changed between two reports' directories instead of measuring.
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], exclusive = true)]
     compare: Vec<PathBuf>,
 
     /// Draw a report's directory again from its results.json instead of measuring.
-    #[arg(long, value_name = "DIR", exclusive = true)]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["resume", "matrix", "quick"])]
     render: Option<PathBuf>,
 }
 
@@ -115,35 +142,130 @@ fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     if let Some(directory) = &arguments.render {
-        return render::write(&Results::read(directory)?, directory);
+        let mut results = Results::read(directory)?;
+        say(arguments, &mut results.words)?;
+        return render::write(&results, directory);
     }
-    let mut matrix = Matrix::read(&matrix_path(arguments))?;
-    matrix.select(&arguments.servers, &arguments.routes)?;
     interrupt::listen()?;
-    let site = site(arguments)?;
-    load::prepare(&site, &matrix.loads)?;
-    let started = jiff::Timestamp::now();
-    let directory = directory(&arguments.output, started)?;
+    let (site, directory, mut results) = match &arguments.resume {
+        Some(directory) => resume(arguments, directory)?,
+        None => begin(arguments)?,
+    };
+    say(arguments, &mut results.words)?;
     println!("measuring into {}", directory.display());
 
-    let mut measured = Measured::default();
-    let outcome = measure::measure(&matrix, &site, &directory.join("raw"), &mut measured);
-    let interrupted = match &outcome {
-        Ok(()) => false,
-        Err(error) => error.root_cause().is::<interrupt::Interrupted>(),
+    let bench = Bench {
+        site: &site,
+        logs: &directory.join("raw"),
+        allow_busy: arguments.allow_busy,
     };
-    let keep = outcome.is_ok() || interrupted;
-    if !keep || measured.rounds.is_empty() {
+    // Whatever ends this process, what was measured until then is there to go on with.
+    results.interrupted = true;
+    results.failed.clear();
+    let outcome = measure::measure(&bench, &mut results, &|results| {
+        render::write_json(results, &directory)
+    });
+    if results.rounds.is_empty() {
         fs::remove_dir_all(&directory)
             .with_context(|| format!("cannot remove {}", directory.display()))?;
         outcome?;
+        bail!("nothing could be measured: {}", results.failed.join("; "));
     }
-    let results = collect(matrix, &site, started, measured, interrupted);
+    results.interrupted = outcome.is_err();
     render::write(&results, &directory)?;
     println!("report: {}", directory.join("report.html").display());
-    if interrupted {
-        return Err(interrupt::Interrupted.into());
+    let go_on = format!("`scripts/report --resume {}` goes on", directory.display());
+    if let Err(error) = outcome {
+        eprintln!("report: it holds what was measured until now; {go_on}");
+        return match error.root_cause().is::<interrupt::Interrupted>() {
+            true => Err(interrupt::Interrupted.into()),
+            false => Err(error),
+        };
     }
+    ensure!(
+        results.failed.is_empty(),
+        "the report is partial, {go_on}; missing: {}",
+        results.failed.join("; ")
+    );
+    Ok(())
+}
+
+/// A site and a directory for a new report, of which only the rounds are missing.
+fn begin(arguments: &Arguments) -> Result<(Site, PathBuf, Results)> {
+    let mut matrix = Matrix::read(&matrix_path(arguments))?;
+    matrix.select(&arguments.servers, &arguments.routes)?;
+    let site = site(arguments)?;
+    let is_lab = site.record.kind == "lab";
+    matrix.choose_loads(is_lab, site.record.client_cores.len());
+    if !is_lab {
+        // Open loops are our own load's, which takes the lab's interface.
+        matrix.fixed_rates.clear();
+    }
+    load::prepare(&site, &matrix.loads)?;
+    let started = jiff::Timestamp::now();
+    let directory = directory(&arguments.output, started)?;
+    let results = describe(matrix, &site, started);
+    Ok((site, directory, results))
+}
+
+/// The site of a report that has begun, and what it has.
+fn resume(arguments: &Arguments, directory: &Path) -> Result<(Site, PathBuf, Results)> {
+    let directory = fs::canonicalize(directory)
+        .with_context(|| format!("cannot find {}", directory.display()))?;
+    let results = Results::read(&directory)?;
+    let here = host();
+    ensure!(
+        results.host == here,
+        "{} was begun on {}, and this is {here}: rounds of different machines do not belong in one report",
+        directory.display(),
+        results.host
+    );
+    let record = results.site.clone();
+    let site = match record.kind.as_str() {
+        "lab" => Site::lab(record.server_cores, record.client_cores, record.port)?,
+        _ => Site::network(
+            record.interface,
+            record.address,
+            record.port,
+            record.server_cores,
+            &record.load_machines,
+            arguments.client_threads,
+        )?,
+    };
+    load::prepare(&site, &results.matrix.loads)?;
+    let now = machine::Machine::inspect(&site);
+    for fact in [machine::BINARY, "kernel"] {
+        let before = results.machine.fact(fact);
+        ensure!(
+            before == now.fact(fact),
+            "the {fact} was {} when the report began and is {} now: begin a new one",
+            before.unwrap_or("unknown"),
+            now.fact(fact).unwrap_or("unknown")
+        );
+    }
+    Ok((site, directory, results))
+}
+
+/// Takes over what the publisher has said this time.
+fn say(arguments: &Arguments, words: &mut Words) -> Result<()> {
+    let Arguments {
+        title,
+        author,
+        notes,
+        ..
+    } = arguments;
+    let notes = match notes.as_ref().map(|notes| (notes, notes.strip_prefix('@'))) {
+        Some((_, Some(path))) => Some(
+            fs::read_to_string(path)
+                .with_context(|| format!("cannot read the notes from {path}"))?,
+        ),
+        Some((notes, None)) => Some(notes.clone()),
+        None => None,
+    };
+    let take = |word: &mut Option<String>, said: Option<String>| *word = said.or(word.take());
+    take(&mut words.title, title.clone());
+    take(&mut words.author, author.clone());
+    take(&mut words.notes, notes);
     Ok(())
 }
 
@@ -183,13 +305,8 @@ fn site(arguments: &Arguments) -> Result<Site> {
     }
 }
 
-fn collect(
-    matrix: Matrix,
-    site: &Site,
-    started: jiff::Timestamp,
-    measured: Measured,
-    interrupted: bool,
-) -> Results {
+/// A report without rounds.
+fn describe(matrix: Matrix, site: &Site, started: jiff::Timestamp) -> Results {
     let commands = matrix
         .servers
         .iter()
@@ -201,11 +318,8 @@ fn collect(
     Results {
         schema: SCHEMA,
         started: started.to_string(),
-        host: rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned(),
-        interrupted,
+        host: host(),
+        interrupted: false,
         site: site.record.clone(),
         machine: machine::Machine::inspect(site),
         commands,
@@ -216,10 +330,17 @@ fn collect(
             matrix.measure_s,
         ),
         not_tuned: not_tuned(&matrix, site),
-        rounds: measured.rounds,
-        repeated: measured.repeated,
+        rounds: Vec::new(),
+        repeated: Vec::new(),
+        failed: Vec::new(),
+        words: Words::default(),
         matrix,
     }
+}
+
+fn host() -> String {
+    let uname = rustix::system::uname();
+    uname.nodename().to_string_lossy().into_owned()
 }
 
 /// What a reader must not take for granted.
@@ -235,6 +356,14 @@ fn not_tuned(matrix: &Matrix, site: &Site) -> Vec<String> {
                  offloads off at both ends.",
             ]
             .map(str::to_owned),
+        );
+    }
+    if site.record.kind == "lab" && site.record.client_cores.len() == 1 {
+        sentences.push(
+            "One core makes the load and receives for it: with wrk it is full before an unpipelined server is, so that \
+             such a server's limit cannot be seen with wrk here (barewire load costs a third of it, and may reach it). \
+             How servers scale over cores cannot be seen at all."
+                .to_owned(),
         );
     }
     let machine = machine::Machine::inspect(site);
@@ -271,11 +400,7 @@ fn matrix_path(arguments: &Arguments) -> PathBuf {
 
 /// Makes `<UTC time>-<host>` below `output`.
 fn directory(output: &Path, started: jiff::Timestamp) -> Result<PathBuf> {
-    let host = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    let name = format!("{}-{host}", started.strftime("%Y%m%dT%H%M%SZ"));
+    let name = format!("{}-{}", started.strftime("%Y%m%dT%H%M%SZ"), host());
     let directory = output.join(name);
     fs::create_dir_all(directory.join("raw"))
         .with_context(|| format!("cannot make {}", directory.display()))?;

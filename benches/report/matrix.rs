@@ -26,9 +26,14 @@ pub struct Matrix {
     pub foreign_share_max: f64,
     /// The server that the others are compared with, round by round.
     pub baseline: String,
-    /// What makes the load: every cell is measured with each of them, in turn.
-    #[serde(default = "wrk")]
+    /// What makes the load: every cell is measured with each of them, in turn. Left out, it is wrk, and our own as
+    /// well where the lab has only one core for wrk and the kernel that receives for it.
+    #[serde(default)]
     pub loads: Vec<LoadName>,
+    /// Open loops: every route is also asked at these parts of the rate that all servers reach, with the first number
+    /// of connections. In the lab only, as wrk has no open loop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixed_rates: Vec<f64>,
     /// The servers.
     #[serde(rename = "server")]
     pub servers: Vec<Server>,
@@ -103,10 +108,6 @@ pub struct Route {
     pub expect_body: Option<String>,
 }
 
-fn wrk() -> Vec<LoadName> {
-    vec![LoadName::Wrk]
-}
-
 fn get() -> String {
     "GET".to_owned()
 }
@@ -174,10 +175,25 @@ impl Matrix {
         })
     }
 
+    /// Fills in the loads if they were left out.
+    pub fn choose_loads(&mut self, in_lab: bool, client_cores: usize) {
+        if self.loads.is_empty() {
+            self.loads.push(LoadName::Wrk);
+            let can = self.routes.iter().any(Route::is_always_the_same);
+            if in_lab && client_cores == 1 && can {
+                self.loads.push(LoadName::Barewire);
+            }
+        }
+    }
+
     /// What makes the load on `route`.
     pub fn loads(&self, route: &Route) -> impl Iterator<Item = LoadName> {
-        let can = route.body.is_none();
-        let loads = self.loads.iter().copied();
+        let can = route.is_always_the_same();
+        let loads: &[LoadName] = match self.loads.as_slice() {
+            [] => &[LoadName::Wrk],
+            loads => loads,
+        };
+        let loads = loads.iter().copied();
         loads.filter(move |&load| load == LoadName::Wrk || can)
     }
 
@@ -194,6 +210,12 @@ impl Matrix {
         ensure!(
             (1..=3600).contains(&self.measure_s),
             "`measure_s` must be between 1 and 3600"
+        );
+        ensure!(
+            self.fixed_rates
+                .iter()
+                .all(|share| (0.01..=0.99).contains(share)),
+            "`fixed_rates` are parts of a limit, between 0.01 and 0.99"
         );
         ensure!(!self.servers.is_empty(), "there is no [[server]]");
         ensure!(!self.routes.is_empty(), "there is no [[route]]");
@@ -237,6 +259,13 @@ impl Matrix {
             );
         }
         Ok(())
+    }
+}
+
+impl Route {
+    /// Whether all requests are alike, so that our own load can make them.
+    pub fn is_always_the_same(&self) -> bool {
+        self.body.is_none()
     }
 }
 
@@ -313,6 +342,11 @@ mod tests {
     fn mistakes_are_named() {
         for (from, to, complaint) in [
             ("rounds = 3", "rounds = 0", "`rounds`"),
+            (
+                "rounds = 3",
+                "rounds = 3\nfixed_rates = [1.5]",
+                "`fixed_rates`",
+            ),
             ("rounds = 3", "round = 3", "unknown field `round`"),
             ("name = \"b\"", "name = \"a\"", "two servers called `a`"),
             ("baseline = \"a\"", "baseline = \"c\"", "baseline `c`"),
@@ -322,6 +356,20 @@ mod tests {
             let error = format!("{:#}", parse(&SMALL.replace(from, to)).unwrap_err());
             assert!(error.contains(complaint), "{error}");
         }
+    }
+
+    #[test]
+    fn our_own_load_joins_wrk_where_that_has_one_core_only() {
+        let loads = |text: &str, in_lab, cores| {
+            let mut matrix = parse(text).unwrap();
+            matrix.choose_loads(in_lab, cores);
+            matrix.loads
+        };
+        assert_eq!(loads(SMALL, true, 1), [LoadName::Wrk, LoadName::Barewire]);
+        assert_eq!(loads(SMALL, true, 2), [LoadName::Wrk]);
+        assert_eq!(loads(SMALL, false, 1), [LoadName::Wrk]);
+        let said = SMALL.replace("warm_up_s", "loads = [\"wrk\"]\nwarm_up_s");
+        assert_eq!(loads(&said, true, 1), [LoadName::Wrk]);
     }
 
     #[test]
@@ -338,7 +386,13 @@ mod tests {
     #[test]
     fn the_matrices_of_the_repository_are_sound() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("report");
-        for name in ["client.toml", "default.toml", "kernel.toml", "quick.toml"] {
+        for name in [
+            "client.toml",
+            "default.toml",
+            "kernel.toml",
+            "quick.toml",
+            "small.toml",
+        ] {
             Matrix::read(&directory.join(name)).unwrap();
         }
     }

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::load::{Latency, Load};
-use crate::machine::Machine;
-use crate::matrix::{LoadName, Matrix};
+use crate::machine::{self, Machine};
+use crate::matrix::{LoadName, Matrix, Route};
 use crate::server::Counted;
 use crate::site::SiteRecord;
 use crate::usage::{Core, Side, Usage};
@@ -46,6 +46,26 @@ pub struct Results {
     pub rounds: Vec<Round>,
     /// Rounds that were thrown away and repeated, and why.
     pub repeated: Vec<String>,
+    /// Rounds that are missing because they failed again and again, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
+    /// What the publisher calls it, who that is, and what he wants to say about it.
+    #[serde(default)]
+    pub words: Words,
+}
+
+/// A publisher's words on a report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Words {
+    /// Instead of the host's name and the date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Who has measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// Paragraphs, apart by an empty line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<String>,
 }
 
 /// One measurement of one server on one route with one number of connections.
@@ -65,6 +85,21 @@ pub struct Round {
     pub usage: Usage,
     /// What the server counted of itself.
     pub counted: Counted,
+    /// The rate at which an open loop asked; `None` for a closed loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<FixedRate>,
+    /// Who else used the cores, if that was more than is allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_with: Option<String>,
+}
+
+/// The rate of an open loop.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FixedRate {
+    /// Part of the rate that the slowest server reached in a closed loop.
+    pub share: f64,
+    /// Requests per second.
+    pub per_s: f64,
 }
 
 /// Median, least and greatest of a figure over the rounds.
@@ -93,8 +128,13 @@ impl Results {
         let path = directory.join("results.json");
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let results: Results = serde_json::from_str(&text)
+        let mut results: Results = serde_json::from_str(&text)
             .with_context(|| format!("{} is no report", path.display()))?;
+        // Reports of before hold all of it.
+        let mut facts = results.machine.facts.iter_mut();
+        if let Some(fact) = facts.find(|fact| fact.name == machine::COMMAND_LINE) {
+            fact.value = machine::known_switches(&fact.value);
+        }
         ensure!(
             results.schema == SCHEMA,
             "{} has schema {}, and this program reads {SCHEMA}",
@@ -135,8 +175,61 @@ impl Results {
                 round.connections,
             ) == (server, route, connections)
                 && round.load.by == load
+                && round.rate.is_none()
         };
         self.rounds.iter().filter(is_of_cell).collect()
+    }
+
+    /// The routes that have rounds.
+    pub fn measured_routes(&self) -> impl Iterator<Item = &Route> {
+        let routes = self.matrix.routes.iter();
+        routes.filter(|route| self.rounds.iter().any(|round| round.route == route.name))
+    }
+
+    /// Whether a cell was measured while others used its cores.
+    pub fn is_busy(&self, server: &str, route: &str, connections: u32) -> bool {
+        let cell = self.cell(server, route, connections);
+        cell.iter().any(|round| round.busy_with.is_some())
+    }
+
+    /// Whether neither a cell nor its baseline was bound by the client, so that their ratio says something about
+    /// the servers.
+    pub fn is_comparable(&self, server: &str, route: &str, connections: u32) -> bool {
+        let servers = [server, &self.matrix.baseline];
+        let mut bounds = servers
+            .map(|server| self.bound(server, route, connections))
+            .into_iter();
+        bounds.all(|bound| bound != Bound::Client)
+    }
+
+    /// The rounds at a fixed rate of one server on one route.
+    pub fn at_rate<'a>(
+        &'a self,
+        server: &'a str,
+        route: &'a str,
+        share: f64,
+    ) -> impl Iterator<Item = &'a Round> {
+        self.rounds.iter().filter(move |round| {
+            round.server == server
+                && round.route == route
+                && round.rate.is_some_and(|rate| rate.share == share)
+        })
+    }
+
+    /// The highest rate that all of the `servers` reach in a closed loop, by medians; `None` if one has no figure.
+    pub fn common_limit(&self, servers: &[&str], route: &str, connections: u32) -> Option<f64> {
+        let limit = |server: &&str| {
+            let by = |load| {
+                let rounds = self.cell_by(load, server, route, connections);
+                Spread::of(rounds.into_iter().map(Round::rate)).map(|rate| rate.median)
+            };
+            [LoadName::Wrk, LoadName::Barewire]
+                .into_iter()
+                .filter_map(by)
+                .reduce(f64::max)
+        };
+        let limits: Option<Vec<f64>> = servers.iter().map(limit).collect();
+        limits?.into_iter().reduce(f64::min)
     }
 
     /// What a reader must not take for granted, what the hypervisor did included.
@@ -219,6 +312,19 @@ impl Results {
 }
 
 impl Round {
+    /// The file below `raw/` that holds the load's own words.
+    pub fn raw_name(&self) -> String {
+        let (by, rate) = (self.load.by, self.rate);
+        raw_name(
+            &self.server,
+            &self.route,
+            self.connections,
+            self.round,
+            by,
+            rate,
+        )
+    }
+
     /// Requests per second.
     pub fn rate(&self) -> f64 {
         self.load.requests_per_s
@@ -284,6 +390,24 @@ impl Round {
             _ => Bound::Unknown,
         }
     }
+}
+
+/// The file below `raw/` that holds the load's own words in one round.
+pub fn raw_name(
+    server: &str,
+    route: &str,
+    connections: u32,
+    round: u32,
+    by: LoadName,
+    rate: Option<FixedRate>,
+) -> String {
+    let by = match by {
+        LoadName::Wrk => "",
+        LoadName::Barewire => "-barewire",
+    };
+    let rate = rate.map(|rate| format!("-{:.0}percent", rate.share * 100.0));
+    let rate = rate.unwrap_or_default();
+    format!("{server}-{route}-{connections}-{round}{by}{rate}.txt")
 }
 
 impl Spread {
@@ -373,6 +497,8 @@ mod tests {
             not_tuned: vec![],
             rounds,
             repeated: vec![],
+            failed: vec![],
+            words: Words::default(),
         }
     }
 

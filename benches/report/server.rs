@@ -13,10 +13,11 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
+use crate::command::{barewire, join};
 use crate::interrupt;
-use crate::load;
 use crate::matrix::{Route, Server};
-use crate::site::{Site, join};
+use crate::probe;
+use crate::site::Site;
 
 const START_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -107,7 +108,7 @@ impl Running {
             let answers = site
                 .load_machines
                 .iter()
-                .try_for_each(|machine| load::check(machine, route, &site.url()));
+                .try_for_each(|machine| probe::check(machine, route, &site.url()));
             let Err(error) = answers else {
                 return Ok(());
             };
@@ -242,17 +243,6 @@ fn fill(text: &str, site: &Site, work: &Path) -> String {
         .replace("{cores}", &join(&record.server_cores))
         .replace("{core_count}", &record.server_cores.len().to_string())
         .replace("{work}", &work.display().to_string())
-}
-
-/// The `barewire` that was built beside this binary.
-pub fn barewire() -> PathBuf {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|report| Some(report.parent()?.join("barewire")));
-    match beside {
-        Some(path) if path.exists() => path,
-        _ => PathBuf::from("barewire"),
-    }
 }
 
 #[cfg(test)]

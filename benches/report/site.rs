@@ -4,14 +4,14 @@
 //! or more that run it where the load belongs.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::load::LOAD_INTERFACE;
+use crate::command::{command, join, output, repository, run};
 
 /// Where servers and load run, and how they reach each other.
 pub struct Site {
@@ -21,6 +21,9 @@ pub struct Site {
     pub load_machines: Vec<LoadMachine>,
     lab: Option<Lab>,
 }
+
+/// The lab's client end.
+pub const LOAD_INTERFACE: &str = "bw-c0";
 
 /// What a reader has to know about the site.
 #[derive(Debug, Clone, Serialize, serde::Deserialize)]
@@ -268,47 +271,4 @@ impl Drop for Lab {
             eprintln!("report: the lab could not be taken down: {error:#}");
         }
     }
-}
-
-/// The checkout that this binary was built from.
-pub fn repository() -> PathBuf {
-    let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
-    benches.parent().unwrap_or(benches).to_path_buf()
-}
-
-/// `0,1,2`.
-pub fn join(cores: &[usize]) -> String {
-    let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
-    cores.join(",")
-}
-
-/// Runs a command to its end; its standard error is the message if it fails.
-pub fn run(command: Command) -> Result<()> {
-    output(command).map(drop)
-}
-
-/// Runs a command to its end and returns what it printed.
-pub fn output(mut command: Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    command.stdin(Stdio::null());
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command
-        .output()
-        .with_context(|| format!("`{name}` cannot be run: is it installed?"))?;
-    if !status.success() {
-        bail!(
-            "`{name}` ended with {status}: {}",
-            String::from_utf8_lossy(&stderr).trim()
-        );
-    }
-    Ok(String::from_utf8_lossy(&stdout).into_owned())
-}
-
-fn command(words: &[String]) -> Command {
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
-    command
 }

@@ -20,7 +20,24 @@ pub struct Usage {
     pub server: ProcessUsage,
     /// CPU seconds on these cores that belonged to processes of neither side.
     pub foreign_s: f64,
+    /// Those of them that used the most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<Foreign>,
 }
+
+/// A process of neither side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Foreign {
+    /// What the kernel calls it.
+    pub name: String,
+    /// Its number.
+    pub pid: i32,
+    /// CPU seconds that it used.
+    pub cpu_s: f64,
+}
+
+/// Most foreign processes that are named.
+const FOREIGN_MAX: usize = 3;
 
 /// What one core did, in seconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,6 +107,15 @@ impl Usage {
         (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
     }
 
+    /// Who else used the cores: `cc1 (pid 17) 0.81 s, sh (pid 4) 0.20 s`.
+    pub fn who(&self) -> String {
+        let named = self.foreign.iter().map(|foreign| {
+            let Foreign { name, pid, cpu_s } = foreign;
+            format!("{name} (pid {pid}) {cpu_s:.2} s")
+        });
+        named.collect::<Vec<_>>().join(", ")
+    }
+
     /// Busy seconds over the cores of one side.
     pub fn busy_s(&self, side: Side) -> f64 {
         self.side(side).map(Core::busy_s).sum()
@@ -103,6 +129,7 @@ pub struct Look {
 }
 
 struct Seen {
+    name: String,
     parent: i32,
     is_kernel: bool,
     last_core: Option<usize>,
@@ -167,21 +194,28 @@ impl Look {
         let server = self.below(before, server);
         let report = std::process::id() as i32;
         let numbers: HashSet<usize> = cores.iter().map(|core| core.core).collect();
-        let foreign_s = self
-            .processes
-            .iter()
+        let mut foreign: Vec<Foreign> = (self.processes.iter())
             .filter(|(pid, seen)| {
                 !seen.is_kernel
                     && !server.contains(pid)
                     && **pid != report
                     && seen.last_core.is_some_and(|core| numbers.contains(&core))
             })
-            .map(|(pid, seen)| seen.cpu_s_since(before.processes.get(pid)))
-            .sum();
+            .map(|(&pid, seen)| Foreign {
+                name: seen.name.clone(),
+                pid,
+                cpu_s: seen.cpu_s_since(before.processes.get(&pid)),
+            })
+            .filter(|foreign| foreign.cpu_s > 0.0)
+            .collect();
+        let foreign_s = foreign.iter().map(|foreign| foreign.cpu_s).sum();
+        foreign.sort_by(|a, b| b.cpu_s.total_cmp(&a.cpu_s));
+        foreign.truncate(FOREIGN_MAX);
         Usage {
             server: self.sum(before, &server),
             cores,
             foreign_s,
+            foreign,
         }
     }
 
@@ -234,6 +268,7 @@ impl Seen {
             }
         }
         Ok(Seen {
+            name: stat.comm.clone(),
             parent: stat.ppid,
             is_kernel,
             last_core: stat.processor.and_then(|core| usize::try_from(core).ok()),

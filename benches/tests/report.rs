@@ -25,8 +25,7 @@ fn a_small_matrix_becomes_a_page_with_visible_plots() {
     for file in ["report.html", "report.md", "results.json"] {
         assert!(report.join(file).exists(), "{file} is missing");
     }
-    let results: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(report.join("results.json")).unwrap()).unwrap();
+    let results = results(&report);
     let rounds = results["rounds"].as_array().unwrap();
     assert_eq!(rounds.len(), 2);
     for round in rounds {
@@ -36,6 +35,14 @@ fn a_small_matrix_becomes_a_page_with_visible_plots() {
         assert!(requests > 0 && served > requests, "{requests} of {served}");
     }
     assert!(report.join("raw/epoll-plaintext-8-1.txt").exists());
+    let chart = |kind: &str| fs::read(report.join(format!("charts/plaintext-throughput.{kind}")));
+    assert!(chart("png").unwrap().starts_with(b"\x89PNG"));
+    let csv = String::from_utf8(chart("csv").unwrap()).unwrap();
+    assert!(
+        csv.starts_with("server,connections,median_per_s") && csv.contains("\nepoll,8,"),
+        "{csv}"
+    );
+    expect_links_to_lead_somewhere(&report);
     bench.assert_clean();
 
     let compared = bench
@@ -73,6 +80,109 @@ fn what_goes_wrong_is_said_and_cleaned_up() {
     }
 }
 
+/// Every link of the page, within it and to files beside it.
+fn expect_links_to_lead_somewhere(report: &Path) {
+    let page = fs::read_to_string(report.join("report.html")).unwrap();
+    let links: Vec<&str> = page
+        .split("href=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(links.len() > 10, "{links:?}");
+    for link in links {
+        match link.strip_prefix('#') {
+            Some(id) => assert!(
+                page.contains(&format!("id=\"{id}\"")),
+                "{link} leads nowhere"
+            ),
+            None => assert!(report.join(link).exists(), "{link} leads nowhere"),
+        }
+    }
+}
+
+#[test]
+fn a_round_that_fails_is_tried_again_and_what_cannot_be_measured_costs_nothing_else() {
+    let Some(bench) = Bench::new("again") else {
+        return;
+    };
+    // Its first process ends in the middle of the measurement, and it has no other route.
+    let marker = bench.directory.join("was-here");
+    let serve = "{barewire} serve --stack epoll --listen {address}:{port} --cores {cores}";
+    let server = format!(
+        "command = [\"sh\", \"-c\", \"if [ -e {marker} ]; then exec {serve}; fi; touch {marker}; exec timeout 1.5 {serve}\"]",
+        marker = marker.display()
+    );
+    let routes = format!("{ROUTE}\n[[route]]\nname = \"other\"\npath = \"/nowhere\"");
+    let matrix = bench.matrix(&server, &routes);
+    let output = bench.run(&matrix, &["--title", "A <title>", "--author", "Somebody"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let said = text(&output);
+    assert!(
+        said.contains("the report is partial") && said.contains("--resume"),
+        "{said}"
+    );
+    let report = bench.only_report();
+    let results = results(&report);
+    assert_eq!(results["rounds"].as_array().unwrap().len(), 2);
+    assert_eq!(results["failed"].as_array().unwrap().len(), 1);
+    assert!(
+        results["repeated"][0]
+            .as_str()
+            .unwrap()
+            .contains("ended with"),
+        "{results}"
+    );
+    let page = fs::read_to_string(report.join("report.html")).unwrap();
+    for part in [
+        "This report is partial",
+        "status 404",
+        "A &lt;title&gt;",
+        "Somebody",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    bench.assert_clean();
+}
+
+#[test]
+fn rounds_that_others_disturb_are_kept_and_marked_if_told_so() {
+    let Some(bench) = Bench::new("busy") else {
+        return;
+    };
+    let matrix = bench.matrix(SERVER, ROUTE);
+    let picky = fs::read_to_string(&matrix).unwrap();
+    fs::write(
+        &matrix,
+        picky
+            .replace("max = 100", "max = 0.01")
+            .replace("rounds = 2", "rounds = 1"),
+    )
+    .unwrap();
+    let hog = bench.directory.join("hog");
+    fs::copy("/bin/sh", &hog).unwrap();
+    let mut hog = Command::new("taskset")
+        .args(["-c", "0"])
+        .arg(&hog)
+        .args(["-c", "while :; do :; done"])
+        .spawn()
+        .unwrap();
+    let output = bench.run(&matrix, &["--allow-busy"]);
+    hog.kill().unwrap();
+    hog.wait().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let report = bench.only_report();
+    let results = results(&report);
+    let who = results["rounds"][0]["busy_with"].as_str().unwrap();
+    assert!(who.contains("hog (pid"), "{who}");
+    let page = fs::read_to_string(report.join("report.html")).unwrap();
+    assert!(page.contains("while other processes used its cores"));
+    bench.assert_clean();
+}
+
+fn results(report: &Path) -> serde_json::Value {
+    serde_json::from_str(&fs::read_to_string(report.join("results.json")).unwrap()).unwrap()
+}
+
 #[test]
 fn a_missing_wrk_is_named() {
     let Some(bench) = Bench::new("wrk") else {
@@ -103,13 +213,13 @@ fn a_missing_wrk_is_named() {
 }
 
 #[test]
-fn an_interrupted_run_keeps_what_it_has() {
+fn an_interrupted_run_keeps_what_it_has_and_can_be_resumed() {
     let Some(bench) = Bench::new("ctrl-c") else {
         return;
     };
     let matrix = bench.matrix(SERVER, ROUTE);
-    let endless = fs::read_to_string(&matrix).unwrap();
-    fs::write(&matrix, endless.replace("rounds = 2", "rounds = 1000")).unwrap();
+    let three = fs::read_to_string(&matrix).unwrap();
+    fs::write(&matrix, three.replace("rounds = 2", "rounds = 3")).unwrap();
     let report = bench
         .measure(&matrix)
         .stdout(Stdio::piped())
@@ -134,6 +244,24 @@ fn an_interrupted_run_keeps_what_it_has() {
     assert_eq!(output.status.code(), Some(130), "{}", text(&output));
     let page = fs::read_to_string(bench.only_report().join("report.html")).unwrap();
     assert!(page.contains("This run was interrupted"));
+    bench.assert_clean();
+
+    let report = bench.only_report();
+    let before = results(&report);
+    let kept = before["rounds"].as_array().unwrap();
+    assert!((1..3).contains(&kept.len()), "{before}");
+    let resumed = bench
+        .report()
+        .arg("--resume")
+        .arg(&report)
+        .output()
+        .unwrap();
+    assert!(resumed.status.success(), "{}", text(&resumed));
+    let after = results(&report);
+    let rounds = after["rounds"].as_array().unwrap();
+    assert_eq!((rounds.len(), &rounds[..kept.len()]), (3, kept.as_slice()));
+    let page = fs::read_to_string(report.join("report.html")).unwrap();
+    assert!(!page.contains("This run was interrupted"));
     bench.assert_clean();
 }
 
@@ -213,7 +341,7 @@ impl Bench {
         let path = self.directory.join("matrix.toml");
         let text = format!(
             "rounds = 2\nwarm_up_s = 1\nmeasure_s = 1\nconnections = [8]\nbaseline = \"epoll\"\n\
-             foreign_share_max = 100\n[[server]]\nname = \"epoll\"\n{server}\n\
+             foreign_share_max = 100\nloads = [\"wrk\"]\n[[server]]\nname = \"epoll\"\n{server}\n\
              [[route]]\nname = \"plaintext\"\n{route}\n"
         );
         fs::write(&path, text).unwrap();

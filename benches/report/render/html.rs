@@ -3,23 +3,27 @@
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{BOTH_CORES, Figure, LATENCIES, RATE, SERVER_CORE, SEVERAL_LOADS, number, plot, ratio};
+use super::charts::{self, Chart};
+use super::{
+    BOTH_CORES, Figure, LATENCIES, RATE, SERVER_CORE, SEVERAL_LOADS, busiest, day, number, plot,
+    ratio_of,
+};
 use crate::matrix::{LoadName, Route};
-use crate::results::{Bound, Results};
+use crate::results::{Bound, Results, Round, Spread};
 use crate::usage::Side;
 
 const CSS: &str = include_str!("report.css");
+/// Marks figures that other processes have disturbed.
+const BUSY: &str = "§";
 
 /// The whole of `report.html`.
 pub fn report(results: &Results) -> Result<String> {
-    let sections: Vec<Markup> = results
-        .matrix
-        .routes
-        .iter()
-        .filter(|route| results.rounds.iter().any(|round| round.route == route.name))
+    let sections: Vec<Markup> = (results.measured_routes())
         .map(|route| section(results, route))
         .collect::<Result<_>>()?;
-    let title = format!("barewire on {}, {}", results.host, day(&results.started));
+    let words = &results.words;
+    let title = (words.title.clone())
+        .unwrap_or_else(|| format!("barewire on {}, {}", results.host, day(&results.started)));
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -27,15 +31,23 @@ pub fn report(results: &Results) -> Result<String> {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
+                @if let Some(author) = &words.author { meta name="author" content=(author); }
                 title { (title) }
-                style { (PreEscaped(plot::CSS)) (PreEscaped(CSS)) }
+                style { (PreEscaped(plot::css())) (PreEscaped(CSS)) }
             }
             body {
                 header {
                     h1 { (title) }
+                    @if let Some(author) = &words.author { p.author { (author) ", " (day(&results.started)) } }
                     p.lead { (summary(results)) }
-                    @if results.interrupted {
-                        p.warning { "This run was interrupted: it holds what was measured until then." }
+                    p.note { (build(results)) " · data: "
+                        a href="results.json" { "every round" } ", "
+                        a href="raw/" { "the loads' own words" } ", "
+                        a href="report.md" { "as Markdown" }
+                    }
+                    (partial(results))
+                    @for paragraph in words.notes.iter().flat_map(|notes| notes.split("\n\n")) {
+                        p { (paragraph.trim()) }
                     }
                     (headline(results))
                 }
@@ -49,6 +61,33 @@ pub fn report(results: &Results) -> Result<String> {
         }
     };
     Ok(page.into_string())
+}
+
+/// What is missing, and which rounds others have disturbed.
+fn partial(results: &Results) -> Markup {
+    html! {
+        @if results.interrupted {
+            p.warning { "This run was interrupted: it holds what was measured until then." }
+        }
+        @if !results.failed.is_empty() {
+            div.warning {
+                "This report is partial. Rounds that failed again and again are missing:"
+                ul { @for line in &results.failed { li { (line) } } }
+            }
+        }
+        @if results.rounds.iter().any(|round| round.busy_with.is_some()) {
+            p.warning { (BUSY) " marks what was measured while other processes used its cores." }
+        }
+    }
+}
+
+/// Which barewire it was.
+fn build(results: &Results) -> String {
+    let of = |name| results.machine.fact(name);
+    let revision = of("revision").map(|revision| format!("revision {revision}"));
+    let build = of("build").map(|build| format!("{build} build"));
+    let parts = [of("barewire").map(str::to_owned), revision, build];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn summary(results: &Results) -> String {
@@ -74,10 +113,10 @@ fn summary(results: &Results) -> String {
 fn headline(results: &Results) -> Markup {
     let connections = busiest(results);
     html! {
-        div.scroll { table {
+        div.scroll tabindex="0" role="region" aria-label="requests per second" { table {
             caption {
-                "Requests per second at " (connections) " connections: median, and the ratio to "
-                b { (results.matrix.baseline) } " round by round."
+                "Requests per second at " (connections) " connections: median, and, where neither of the two was bound by \
+                 the client, the ratio to " b { (results.matrix.baseline) } " round by round."
             }
             thead { tr {
                 th { "server" }
@@ -92,11 +131,14 @@ fn headline(results: &Results) -> Markup {
                             @let bound = results.bound(&server.name, &route.name, connections);
                             td.number {
                                 @if let Some(rate) = rate {
+                                    @if bound == Bound::Client { "≥ " }
                                     b { (number(rate.median, 0)) }
-                                    @if let Some(ratio) = results.ratio(&server.name, &route.name, connections, RATE.of) {
+                                    @if results.is_comparable(&server.name, &route.name, connections)
+                                        && let Some(ratio) = results.ratio(&server.name, &route.name, connections, RATE.of) {
                                         " × " (number(ratio.median, 2))
                                     }
                                     @if bound == Bound::Client { abbr title=(bound.words()) { " †" } }
+                                    @if results.is_busy(&server.name, &route.name, connections) { " " (BUSY) }
                                     @if results.load_of(&server.name, &route.name, connections) == LoadName::Barewire {
                                         abbr title=(LoadName::Barewire.words()) { " ‡" }
                                     }
@@ -115,31 +157,7 @@ fn headline(results: &Results) -> Markup {
 }
 
 fn section(results: &Results, route: &Route) -> Result<Markup> {
-    let connections = busiest(results);
-    let figures = [
-        (
-            "Throughput by connections",
-            "Median of the rounds; bars from the least to the greatest.",
-            plot::throughput(results, &route.name)?,
-        ),
-        (
-            "Latency",
-            "Median of the rounds, as the load saw it while it asked as fast as it could. wrk \"corrects\" its \
-             percentiles by its own mean.",
-            plot::latency(results, &route.name, connections)?,
-        ),
-        (
-            "CPU time per request",
-            "All cores of both sides, so that nothing can be hidden on the other one. A server that polls \
-             keeps its cores busy whether there is work or not.",
-            plot::cpu(results, &route.name, connections)?,
-        ),
-        (
-            "Balance",
-            "How busy each of the server's cores was.",
-            plot::balance(results, &route.name, connections)?,
-        ),
-    ];
+    let charts = charts::of(results, route)?;
     Ok(html! {
         section id=(route.name) {
             h2 { (route.name) }
@@ -148,22 +166,89 @@ fn section(results: &Results, route: &Route) -> Result<Markup> {
                 @if route.pipeline > 1 { ", " (route.pipeline) " requests in flight on each connection" }
                 @if let Some(body) = &route.body { ", body " code { (body) } }
             }
-            div.figures {
-                @for (title, caption, plot) in figures.iter().filter(|(_, _, plot)| !plot.legend.is_empty()) {
-                    figure {
-                        figcaption { b { (title) } " " (caption) }
-                        (PreEscaped(&plot.svg))
-                        ul.legend {
-                            @for (i, name) in plot.legend.iter().enumerate() {
-                                li style=(format!("--series: var(--s{})", i % plot::SERIES_COUNT)) { (name) }
-                            }
-                        }
-                    }
-                }
-            }
+            div.figures { @for chart in &charts { (figure(route, chart)) } }
+            (fixed_rates(results, route))
             (details(results, route))
         }
     })
+}
+
+fn figure(route: &Route, chart: &Chart) -> Markup {
+    let file = |kind: &str| format!("{}/{}.{kind}", charts::DIRECTORY, chart.name);
+    html! {
+        figure id=(chart.name) {
+            figcaption { b { (chart.title) } " " (chart.caption) }
+            div.wide { (PreEscaped(&chart.plot.wide)) }
+            div.narrow { (PreEscaped(&chart.plot.narrow)) }
+            ul.legend {
+                @for (i, name) in chart.plot.legend.iter().enumerate() {
+                    li style=(format!("--series: var(--s{})", i % plot::SERIES_COUNT)) { (name) }
+                }
+            }
+            p.files {
+                a href=(format!("#{}-table", route.name)) { "table" }
+                @for kind in ["csv", "png", "svg"] { " · " a href=(file(kind)) { (kind.to_uppercase()) } }
+            }
+        }
+    }
+}
+
+/// What a request takes at a rate that every server reaches, beside what it takes at each one's own limit.
+fn fixed_rates(results: &Results, route: &Route) -> Markup {
+    let shares = &results.matrix.fixed_rates;
+    let has_any = results
+        .rounds
+        .iter()
+        .any(|round| round.route == route.name && round.rate.is_some());
+    let connections = results.matrix.connections[0];
+    let latencies = [0, 2, 3, 4].map(|index| &LATENCIES[index]);
+    html! {
+        @if has_any {
+            h3 id=(format!("{}-fixed", route.name)) { "At a fixed rate, " (connections) " connections" }
+            p.note {
+                "An open loop by barewire load: parts of the rate that the slowest of these servers reaches in the closed \
+                 loop, the same for all, so that latencies can be compared. In the closed loop each server is asked as \
+                 fast as it answers, and waits are those of its own queue."
+            }
+            div.scroll.wide-table tabindex="0" role="region" aria-label="latency at fixed rates" { table {
+                thead { tr {
+                    th { "server" } th { "loop" } th.number { "asked/s" } th.number { "answered/s" }
+                    @for figure in latencies { th.number { (figure.name) br; (figure.unit) } }
+                } }
+                tbody { @for server in &results.matrix.servers {
+                    @for &share in shares {
+                        @let rounds: Vec<&Round> = results.at_rate(&server.name, &route.name, share).collect();
+                        @if let Some(rate) = rounds.first().and_then(|round| round.rate) {
+                            (latency_row(&server.name, &format!("open, {:.0} %", share * 100.0), Some(rate.per_s), &rounds, &latencies))
+                        }
+                    }
+                    @let rounds = results.cell(&server.name, &route.name, connections);
+                    @if !rounds.is_empty() {
+                        (latency_row(&server.name, "closed", None, &rounds, &latencies))
+                    }
+                } }
+            } }
+        }
+    }
+}
+
+fn latency_row(
+    server: &str,
+    name: &str,
+    asked: Option<f64>,
+    rounds: &[&Round],
+    latencies: &[&Figure],
+) -> Markup {
+    let at = |of: fn(&Round) -> f64| Spread::of(rounds.iter().map(|round| of(round)));
+    html! {
+        tr {
+            th { (server) }
+            td { (name) }
+            td.number { (asked.map_or("as fast as it can".to_owned(), |rate| number(rate, 0))) }
+            td.number { (median(at(Round::rate))) }
+            @for figure in latencies { td.number { (figure.show(at(figure.of))) } }
+        }
+    }
 }
 
 fn details(results: &Results, route: &Route) -> Markup {
@@ -174,7 +259,12 @@ fn details(results: &Results, route: &Route) -> Markup {
     html! {
         details {
             summary { "All figures: median (least – greatest)" }
-            div.scroll { table {
+            p.note { "Charts: "
+                a href=(format!("#{}-throughput", route.name)) { "throughput" } " · "
+                a href=(format!("#{}-latency", route.name)) { "latency" } " · "
+                a href=(format!("#{}-cpu", route.name)) { "CPU time" }
+            }
+            div.scroll.wide-table id=(format!("{}-table", route.name)) tabindex="0" role="region" aria-label="all figures" { table {
                 thead { tr {
                     th { "server" } th.number { "connections" }
                     @for figure in &columns { th.number { (figure.name) @if !figure.unit.is_empty() { br; (figure.unit) } } }
@@ -183,6 +273,7 @@ fn details(results: &Results, route: &Route) -> Markup {
                     th { "bound" }
                     th.number { "switches/s" } th.number { "memory, MB" }
                     th.number { "polls in vain" } th.number { "wake-ups" br; "/1000 requests" } th.number { "link drops" }
+                    th { "raw" }
                 } }
                 tbody {
                     @for server in &results.matrix.servers {
@@ -193,9 +284,12 @@ fn details(results: &Results, route: &Route) -> Markup {
                                     results.spread(&server.name, &route.name, connections, figure)
                                 };
                                 tr {
-                                    th { (server.name) } td.number { (connections) }
+                                    th { (server.name)
+                                        @if results.is_busy(&server.name, &route.name, connections) { " " (BUSY) }
+                                    }
+                                    td.number { (connections) }
                                     @for figure in &columns { td.number { (figure.show(at(&figure.of))) } }
-                                    td.number { (ratio(results.ratio(&server.name, &route.name, connections, RATE.of))) }
+                                    td.number { (ratio_of(results, &server.name, &route.name, connections)) }
                                     @for side in [Side::Server, Side::Client] {
                                         td.number { (percent(at(&|round| {
                                             round.usage.busy_share(side).unwrap_or(f64::NAN)
@@ -213,6 +307,9 @@ fn details(results: &Results, route: &Route) -> Markup {
                                     }).map(|spread| spread.median))) }
                                     td.number { (median(at(&crate::results::Round::wakeups_per_1000))) }
                                     td.number { (median(at(&crate::results::Round::link_drops))) }
+                                    td { @for round in &cell {
+                                        a href=(format!("raw/{}", round.raw_name())) { (round.round) } " "
+                                    } }
                                 }
                             }
                         }
@@ -237,7 +334,7 @@ fn machine(results: &Results) -> Markup {
     html! {
         section {
             h2 { "The machine" }
-            div.scroll { table.facts { tbody {
+            div { table.facts { tbody {
                 @for group in groups {
                     @for fact in results.machine.facts.iter().filter(|fact| fact.group == group) {
                         tr { th { (fact.name) } td { (fact.value) } }
@@ -260,8 +357,8 @@ fn method(results: &Results) -> Markup {
                 "The servers took turns: each of " (matrix.rounds) " rounds measured one after the other for "
                 (matrix.measure_s) " s after " (matrix.warm_up_s)
                 " s of warm-up, each started anew and checked for right answers before and after. "
-                "A round with a single error, or with CPU time that belonged to neither side, does not count: "
-                (results.repeated.len()) " of them were repeated. A figure is called "
+                "A round with a single error, or with CPU time that belonged to neither side, does not count, unless it is \
+                 marked: " (results.repeated.len()) " of them were repeated. A figure is called "
                 (Bound::Server.words()) " when the server's cores were full and the load's were not."
             }
             h3 { "Commands" }
@@ -274,29 +371,9 @@ fn method(results: &Results) -> Markup {
             @if !results.repeated.is_empty() {
                 details { summary { "Repeated rounds" } ul { @for line in &results.repeated { li { (line) } } } }
             }
-            p.note { "Every round is in results.json; the load's own words are in the files beside it." }
+            p.note { "Every round is in " a href="results.json" { "results.json" } "; the load's own words are in " a href="raw/" { "raw" } "." }
         }
     }
-}
-
-/// The number of connections with the highest median of the baseline, over all routes.
-pub fn busiest(results: &Results) -> u32 {
-    let best = |connections: &u32| {
-        let rates = results.matrix.routes.iter().filter_map(|route| {
-            results.spread(&results.matrix.baseline, &route.name, *connections, RATE.of)
-        });
-        rates.map(|rate| rate.median).sum::<f64>()
-    };
-    let connections = results.connections();
-    let busiest = connections
-        .iter()
-        .max_by(|a, b| best(a).total_cmp(&best(b)));
-    busiest.copied().unwrap_or_default()
-}
-
-/// The date of an RFC 3339 time.
-pub fn day(time: &str) -> &str {
-    time.split('T').next().unwrap_or(time)
 }
 
 fn percent(share: Option<f64>) -> String {

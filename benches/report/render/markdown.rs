@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::html::{busiest, day};
-use super::{BOTH_CORES, LATENCIES, RATE, SERVER_CORE, SEVERAL_LOADS, number};
+use super::{
+    BOTH_CORES, LATENCIES, RATE, SERVER_CORE, SEVERAL_LOADS, busiest, day, number, ratio_of,
+};
 use crate::results::{Bound, Results};
 
 /// The whole of `report.md`.
@@ -17,12 +18,19 @@ pub fn report(results: &Results) -> String {
 fn write(results: &Results, text: &mut String) -> std::fmt::Result {
     let of = |name| results.machine.fact(name).unwrap_or("unknown");
     let connections = busiest(results);
-    writeln!(
-        text,
-        "# barewire on {}, {}\n",
-        results.host,
-        day(&results.started)
-    )?;
+    let words = &results.words;
+    match &words.title {
+        Some(title) => writeln!(text, "# {title}\n")?,
+        None => writeln!(
+            text,
+            "# barewire on {}, {}\n",
+            results.host,
+            day(&results.started)
+        )?,
+    }
+    if let Some(author) = &words.author {
+        writeln!(text, "{author}, {}\n", day(&results.started))?;
+    }
     writeln!(
         text,
         "{}, Linux {}, {} driver, {} server core(s), {} interleaved rounds of {} s.\n",
@@ -39,7 +47,17 @@ fn write(results: &Results, text: &mut String) -> std::fmt::Result {
             "This run was interrupted: it holds what was measured until then.\n"
         )?;
     }
-    for route in &results.matrix.routes {
+    if !results.failed.is_empty() {
+        writeln!(text, "This report is partial. Missing:\n")?;
+        for line in &results.failed {
+            writeln!(text, "* {line}")?;
+        }
+        writeln!(text)?;
+    }
+    if let Some(notes) = &words.notes {
+        writeln!(text, "{}\n", notes.trim())?;
+    }
+    for route in results.measured_routes() {
         writeln!(text, "## {} at {connections} connections\n", route.name)?;
         writeln!(
             text,
@@ -54,12 +72,11 @@ fn write(results: &Results, text: &mut String) -> std::fmt::Result {
             };
             let Some(rate) = at(&RATE) else { continue };
             let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
-            let ratio = results.ratio(&server.name, &route.name, connections, RATE.of);
             writeln!(
                 text,
                 "| {} | {rate} | {} | {} | {} | {} | {} | {} | {} |",
                 server.name,
-                super::ratio(ratio),
+                ratio_of(results, &server.name, &route.name, connections),
                 or_dash(at(&SERVER_CORE)),
                 or_dash(at(&BOTH_CORES)),
                 or_dash(at(&LATENCIES[0])),

@@ -1,5 +1,6 @@
 //! What a report looks like: one page, one table for a README, and the figures themselves.
 
+mod charts;
 mod html;
 mod markdown;
 mod plot;
@@ -11,21 +12,26 @@ use anyhow::{Context, Result};
 
 use crate::results::{Results, Round, Spread};
 
-/// Writes `results.json`, `report.md` and `report.html` into `directory`.
-pub fn write(results: &Results, directory: &Path) -> Result<()> {
+/// Writes `results.json` into `directory`.
+pub fn write_json(results: &Results, directory: &Path) -> Result<()> {
     let json = serde_json::to_string_pretty(results)?;
+    write_whole(&directory.join("results.json"), json.as_bytes())
+}
+
+/// Writes `results.json`, `report.md`, `report.html` and the charts into `directory`.
+pub fn write(results: &Results, directory: &Path) -> Result<()> {
+    write_json(results, directory)?;
     for (name, text) in [
-        ("results.json", json),
         ("report.md", markdown::report(results)),
         ("report.html", html::report(results)?),
     ] {
-        write_whole(&directory.join(name), &text)?;
+        write_whole(&directory.join(name), text.as_bytes())?;
     }
-    Ok(())
+    charts::write(results, directory)
 }
 
 /// Writes a file so that it is there whole or not at all, also when the disk is full.
-fn write_whole(path: &Path, text: &str) -> Result<()> {
+fn write_whole(path: &Path, text: &[u8]) -> Result<()> {
     let partial = path.with_extension("partial");
     let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, path));
     if written.is_err() {
@@ -110,6 +116,14 @@ fn ratio(spread: Option<Spread>) -> String {
     .show(spread)
 }
 
+/// `1.23 (1.10 – 1.31)`, or that the client was the limit, of which no ratio can be made.
+fn ratio_of(results: &Results, server: &str, route: &str, connections: u32) -> String {
+    match results.is_comparable(server, route, connections) {
+        true => ratio(results.ratio(server, route, connections, RATE.of)),
+        false => "client-bound".to_owned(),
+    }
+}
+
 /// Digits in groups of three, apart by a narrow no-break space.
 fn number(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
@@ -132,6 +146,26 @@ fn number(value: f64, digits: usize) -> String {
     }
 }
 
+/// The number of connections with the highest median of the baseline, over all routes.
+fn busiest(results: &Results) -> u32 {
+    let best = |connections: &u32| {
+        let rates = results.matrix.routes.iter().filter_map(|route| {
+            results.spread(&results.matrix.baseline, &route.name, *connections, RATE.of)
+        });
+        rates.map(|rate| rate.median).sum::<f64>()
+    };
+    let connections = results.connections();
+    let busiest = connections
+        .iter()
+        .max_by(|a, b| best(a).total_cmp(&best(b)));
+    busiest.copied().unwrap_or_default()
+}
+
+/// The date of an RFC 3339 time.
+fn day(time: &str) -> &str {
+    time.split('T').next().unwrap_or(time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_written_leaves_nothing_behind() {
-        let error = write_whole(Path::new("/dev/full/report.md"), "text").unwrap_err();
+        let error = write_whole(Path::new("/dev/full/report.md"), b"text").unwrap_err();
         assert!(format!("{error:#}").contains("/dev/full/report.md"));
     }
 }
