@@ -44,6 +44,7 @@ const SCHEME: &str = "Only http targets are served here.";
 const LARGE_HEAD: &str = "The header section is too large.";
 const MANY_FIELDS: &str = "The header section has too many fields.";
 const LARGE_OVERHEAD: &str = "The chunk extensions and trailers are too large.";
+const CODED: &str = "The body must not be in a content coding.";
 const METHOD: &str = "This method is not implemented.";
 const CODING: &str = "Only the transfer coding chunked is implemented.";
 const NO_RESET: &str = "resetting is not allowed: start with --allow-reset";
@@ -80,6 +81,7 @@ pub fn cases() -> Vec<Case> {
     content_lengths(&mut table);
     transfer_encodings(&mut table);
     chunks(&mut table);
+    content_codings(&mut table);
     expectations(&mut table);
     limits(&mut table);
     pipelines(&mut table);
@@ -129,6 +131,12 @@ trait IntoExpected {
 impl IntoExpected for Builder {
     fn into_expected(self) -> Vec<u8> {
         self.build().0
+    }
+}
+
+impl IntoExpected for Vec<u8> {
+    fn into_expected(self) -> Vec<u8> {
+        self
     }
 }
 
@@ -397,6 +405,7 @@ fn chunks(table: &mut Table) {
     good("7.1", "several chunks", "5\r\nhello\r\n1\r\n,\r\n7\r\n world!\r\n0\r\n\r\n", "hello, world!");
     good("7.1", "sizes in either case", "A\r\n0123456789\r\nb\r\n0123456789a\r\n0\r\n\r\n", "01234567890123456789a");
     good("7.1", "leading zeros", "0000000000000005\r\nhello\r\n0000\r\n\r\n", "hello");
+    good("7.1", "leading zeros", "000005\r\nhello\r\n0000\r\n\r\n", "hello");
     good("7.1", "line ends in the data", "4\r\n\r\n\r\n\r\n0\r\n\r\n", "\r\n\r\n");
     good("7.1.1", "an extension", "5;a=b\r\nhello\r\n0;c\r\n\r\n", "hello");
     good("7.1.1", "extensions with white space", "5 ; a = b\t; c\r\nhello\r\n0\r\n\r\n", "hello");
@@ -462,6 +471,20 @@ fn chunks(table: &mut Table) {
     table.chunked("7.1", "chunks are echoed", echo("5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"), [bytes("").chunked("5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"), hello()]);
 }
 
+fn content_codings(table: &mut Table) {
+    let coded = |value: &str| post(&format!("Content-Length: 5\r\nContent-Encoding: {value}\r\n"), "hello");
+    let refused = || fatal("415 Unsupported Media Type", CODED).accept_encoding("identity");
+    for value in ["gzip", "GZip", "identity, br", "x"] {
+        table.case("RFC 9110, 15.5.16", "a body in a content coding", coded(value), refused());
+    }
+    for value in ["", "identity", "Identity,"] {
+        table.case("RFC 9110, 8.4", "a body in none", coded(value), bytes("hello"));
+    }
+    table.case("RFC 9110, 15.5.16", "a coded body that waits to be invited", post("Content-Length: 5\r\nContent-Encoding: gzip\r\nExpect: 100-continue\r\n", ""), refused());
+    table.case("RFC 9110, 8.4", "a coded body that nobody reads", get("Content-Length: 0\r\nContent-Encoding: gzip\r\n"), hello());
+    table.case("RFC 9110, 8.4", "an echo is as coded as the request", "POST /test/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Encoding: gzip\r\n\r\nhello", bytes("hello"));
+}
+
 fn expectations(table: &mut Table) {
     let expect =
         |value: &str, body: &str| post(&format!("Content-Length: 5\r\nExpect: {value}\r\n"), body);
@@ -485,7 +508,15 @@ fn limits(table: &mut Table) {
     };
     table.case("3", "a target of 8,000 bytes", target(8000), hello());
     table.case("RFC 9110, 15.5.15", "one byte more", target(8001), fatal("414 URI Too Long", LONG_TARGET));
-    table.case("RFC 9110, 15.5.15", "a line that does not end", "x".repeat(10_000), fatal("414 URI Too Long", LONG_TARGET));
+    table.case("RFC 9110, 15.5.15", "a line that does not end", "GET /".to_owned() + &"x".repeat(10_000), fatal("414 URI Too Long", LONG_TARGET));
+    let line = |method: &str, version: &str| format!("{method} / {version}\r\nHost: a\r\n\r\n");
+    for len in [100, 8055, 8064, 10_000] {
+        let long = "x".repeat(len);
+        table.case("RFC 9112, 3", "a method longer than any", line(&long, "HTTP/1.1"), fatal(NOT_IMPLEMENTED, METHOD));
+        table.case("RFC 9112, 3", "one that does not end", long.as_str(), if len < 8064 { Vec::new() } else { fatal(NOT_IMPLEMENTED, METHOD).build().0 });
+        table.case("RFC 9112, 3", "a long one that is no token", line(&format!("G@{long}"), "HTTP/1.1"), bad(BAD_LINE));
+        table.case("RFC 9112, 2.3", "a long version", line("GET", &format!("HTTP/1.1{long}")), bad(BAD_LINE));
+    }
     let fields = |count: usize| get(&"X: y\r\n".repeat(count - 1));
     table.case("5.4", "16 fields", fields(16), hello());
     table.case("5.4", "17 fields", fields(17), hello());

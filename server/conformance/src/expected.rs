@@ -43,6 +43,7 @@ pub struct Builder {
     status: &'static str,
     connection: Option<&'static str>,
     allow: Option<&'static str>,
+    accept_encoding: Option<&'static str>,
     content_type: Option<&'static str>,
     chunked: bool,
     body: String,
@@ -56,6 +57,7 @@ impl Builder {
             status,
             connection: None,
             allow: None,
+            accept_encoding: None,
             content_type: None,
             chunked: false,
             body: String::new(),
@@ -79,6 +81,12 @@ impl Builder {
     /// With an `Allow` field.
     pub fn allow(mut self, methods: &'static str) -> Self {
         self.allow = Some(methods);
+        self
+    }
+
+    /// With an `Accept-Encoding` field.
+    pub fn accept_encoding(mut self, codings: &'static str) -> Self {
+        self.accept_encoding = Some(codings);
         self
     }
 
@@ -109,6 +117,7 @@ impl Builder {
         let length = self.body.len().to_string();
         field("Connection", self.connection);
         field("Allow", self.allow);
+        field("Accept-Encoding", self.accept_encoding);
         field("Content-Type", self.content_type);
         field("Transfer-Encoding", self.chunked.then_some("chunked"));
         field("Content-Length", (!self.chunked).then_some(&length));

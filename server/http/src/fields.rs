@@ -62,6 +62,8 @@ pub(super) struct Meaning {
     pub(super) persistence: Persistence,
     pub(super) expectation: Expectation,
     pub(super) version: Version,
+    /// The body is in a content coding (RFC 9110, section 8.4).
+    pub(super) is_content_coded: bool,
 }
 
 /// Parses the field lines from `from` on, and the empty line behind them. Returns where the head ends
@@ -144,6 +146,7 @@ struct Seen {
     content_length: Option<u64>,
     transfer_encoding: Option<Codings>,
     expectation: Expectation,
+    content_coded: bool,
 }
 
 /// The transfer codings of all Transfer-Encoding lines, which form one list.
@@ -166,6 +169,7 @@ impl Default for Seen {
             content_length: None,
             transfer_encoding: None,
             expectation: Expectation::None,
+            content_coded: false,
         }
     }
 }
@@ -183,6 +187,7 @@ impl Seen {
                 self.content_length = Some(content_length(trim(value))?)
             }
             14 if is(b"content-length") => return Err(Refusal::ContentLength),
+            16 if is(b"content-encoding") => self.content_coded |= is_content_coded(value),
             17 if is(b"transfer-encoding") => {
                 self.transfer_encoding = Some(transfer_encoding(self.transfer_encoding, value)?)
             }
@@ -203,6 +208,7 @@ impl Seen {
                 Version::Http11 => self.expectation,
             },
             version,
+            is_content_coded: self.content_coded,
         })
     }
 
@@ -263,6 +269,12 @@ fn expectation(before: Expectation, value: &[u8]) -> Expectation {
             before
         }
     })
+}
+
+/// RFC 9110, section 8.4. `identity` is none.
+#[cold]
+fn is_content_coded(value: &[u8]) -> bool {
+    list(value).any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
 }
 
 /// RFC 9110, section 8.6. A list of equal numbers may be accepted; it is not.

@@ -235,7 +235,7 @@ fn parse_line<'a>(
     });
     let Some(end) = memchr::memchr(b'\n', &window[from..]) else {
         if full || bytes.len() >= line_bytes_max {
-            return Err(Refusal::TargetTooLong);
+            return Err(overlong(window));
         }
         search.scanned = bytes.len() as u32;
         return Ok(None);
@@ -269,6 +269,22 @@ fn parse_line<'a>(
         version,
         len,
     }))
+}
+
+/// What is wrong with a request line that begins with `window` and does not end there: the part that is too long.
+#[cold]
+fn overlong(window: &[u8]) -> Refusal {
+    let mut parts = window.splitn(3, |byte| *byte == b' ');
+    let method = parts.next().unwrap_or_default();
+    if !method.iter().all(|byte| is_token_byte(*byte)) {
+        return Refusal::RequestLine;
+    }
+    match (Method::from_token(method), parts.nth(1)) {
+        // RFC 9110, section 15.6.2; RFC 9112, section 3: longer than any that is implemented.
+        (None, _) => Refusal::Method,
+        (Some(_), Some(_version)) => Refusal::RequestLine,
+        (Some(_), None) => Refusal::TargetTooLong,
+    }
 }
 
 /// `HTTP/` DIGIT `.` DIGIT (RFC 9112, section 2.3).

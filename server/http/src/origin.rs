@@ -104,7 +104,13 @@ impl<S, M: Middleware<S>> Origin<S, M> {
             head_only,
             version: Version::Http11,
         };
-        let answer = self.response(envelope, connection, reply).refuse(refusal);
+        let response = self.response(envelope, connection, reply);
+        let response = match refusal {
+            // RFC 9110, section 12.5.3: so that the client knows what to send instead.
+            Refusal::ContentCoding => response.field("Accept-Encoding", "identity"),
+            _ => response,
+        };
+        let answer = response.refuse(refusal);
         self.count(connection, None, route, answer);
     }
 

@@ -80,6 +80,8 @@ refusals! {
     TooManyFields = "too_many_fields" HeaderFieldsTooLarge "The header section has too many fields.",
     /// The extensions and trailers of a chunked body are too large (RFC 6585, 5).
     ChunkedOverhead = "chunked_overhead" HeaderFieldsTooLarge "The chunk extensions and trailers are too large.",
+    /// The body is in a content coding, and the route takes it as it is (RFC 9110, 15.5.16).
+    ContentCoding = "content_coding" UnsupportedMediaType "The body must not be in a content coding.",
     /// The body is not of the media type that the route takes (RFC 9110, 15.5.16).
     MediaType = "media_type" UnsupportedMediaType "The body must be application/json.",
     /// The body is not the JSON that the route takes (RFC 9110, 15.5.1).

@@ -12,7 +12,7 @@ use super::counters::HttpCounters;
 use super::date::{InvalidServer, ServerAndDate};
 use super::durations::Stopwatch;
 use super::encode::{ROOM_MIN, put};
-use super::fields::{Expectation, Framing, Persistence};
+use super::fields::{Expectation, Framing, Meaning, Persistence};
 use super::head::{self, Head, Search};
 use super::limits::Limits;
 use super::method::Method;
@@ -360,7 +360,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                 skip_body(connection, exchange, &self.origin.limits)
             }
             Handler::Body(handler) => {
-                if let Some(refusal) = refuses_body(&exchange, &self.origin.limits) {
+                if let Some(refusal) = refuses_body(&exchange, &meaning, &self.origin.limits) {
                     let refusal = (refusal, exchange.route);
                     return self.refuse(connection, refusal, exchange.head_only, reply);
                 }
@@ -661,7 +661,10 @@ impl<S, M: Middleware<S>> Responder<S, M> {
 
 /// Whether the body is refused of a request whose handler wants one.
 #[inline]
-fn refuses_body(exchange: &Exchange, limits: &Limits) -> Option<Refusal> {
+fn refuses_body(exchange: &Exchange, meaning: &Meaning, limits: &Limits) -> Option<Refusal> {
+    if meaning.is_content_coded {
+        return Some(Refusal::ContentCoding);
+    }
     match exchange.framing {
         Framing::Absent => Some(Refusal::LengthRequired),
         Framing::Length(length) if length > limits.body_bytes_max as u64 => {

@@ -119,7 +119,8 @@ impl<S> Route<S> {
 pub enum Handler<S: 'static> {
     /// From the head alone. A body is read and forgotten.
     Head(HeadHandler<S>),
-    /// From the head and the whole body, at most `body_bytes_max` long and decoded if it was chunked.
+    /// From the head and the whole body, at most `body_bytes_max` long and decoded if it was chunked. A body in a
+    /// content coding is refused.
     Body(BodyHandler<S>),
     /// With the request's own body, of any length, as it arrives.
     Echo,

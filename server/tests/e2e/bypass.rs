@@ -337,3 +337,23 @@ fn connections_of_a_server_that_was_killed_are_reset_by_the_next() {
     let resets: u64 = ended.counters("tcp", "out_rsts").iter().sum();
     assert_eq!(resets, 16, "{}", ended.stderr);
 }
+
+#[test]
+fn a_body_limit_that_is_asked_for_can_be_had() {
+    let Some(lab) = lab() else { return };
+    for max in [1_000, 57_343] {
+        let limit = max.to_string();
+        let arguments = [
+            "--test-routes",
+            "--connections",
+            "64",
+            "--body-bytes-max",
+            &limit,
+        ];
+        let server = serve(&lab, &arguments);
+        let address = server.addresses[0];
+        let echoed = lab.client(|| crate::kernel_stacks::echoed(address, max));
+        assert_eq!(echoed, (200, max));
+        server.terminate();
+    }
+}

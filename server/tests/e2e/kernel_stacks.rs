@@ -86,6 +86,37 @@ fn the_drain_deadline_ends_what_does_not_end_by_itself() {
     }
 }
 
+/// Sends a body of `bytes`; the status, and how much of it came back.
+pub fn echoed(address: std::net::SocketAddr, bytes: usize) -> (u16, usize) {
+    let mut client = Client::connect(address);
+    client.send(format!(
+        "POST /test/body HTTP/1.1\r\nHost: test\r\nContent-Length: {bytes}\r\n\r\n"
+    ));
+    client.send("x".repeat(bytes));
+    let response = client.receive(false);
+    (response.status, response.body.len())
+}
+
+#[test]
+fn a_body_limit_that_is_asked_for_can_be_had() {
+    for (stack, max) in STACKS
+        .iter()
+        .flat_map(|stack| [1_000, 65_536, 1_000_000].map(|max| (stack, max)))
+    {
+        let limit = max.to_string();
+        let server = Server::on_loopback(stack, &["--test-routes", "--body-bytes-max", &limit]);
+        let address = server.addresses[0];
+        assert_eq!(echoed(address, max), (200, max), "{stack}, {max}");
+        // Refused by its length alone, before it is sent.
+        let mut client = Client::connect(address);
+        client.send(format!(
+            "POST /test/body HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n",
+            max + 1
+        ));
+        assert_eq!(client.receive(false).status, 413, "{stack}, {max}");
+    }
+}
+
 /// Tables for a million users and buffers for thousands of connections cost nothing until they are used.
 #[test]
 fn an_idle_server_takes_little_memory() {

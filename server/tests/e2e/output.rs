@@ -1,9 +1,10 @@
 //! What commands print: into a pipe that is closed, onto a disk that is full, as objects where that was asked for.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::kernel_stacks::STACKS;
@@ -86,26 +87,19 @@ fn objects(text: &[u8]) -> Vec<Value> {
 /// Whoever collects logs reads both streams of a container.
 #[test]
 fn with_a_json_log_every_line_of_both_streams_is_an_object() {
-    let script = format!(
-        "{BAREWIRE} serve --listen 127.0.0.1:0 --cores 0 --log-format json & kill -STOP $$; kill -TERM $!; wait $!"
-    );
-    // The shell sleeps until the server, whose every line is looked at, has said that it is ready.
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", &script])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut shell = command.spawn().unwrap();
-    let mut stdout = io::BufReader::new(shell.stdout.take().unwrap());
+    let mut command = Command::new(BAREWIRE);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--cores", "0"]);
+    command.args(["--control", "off", "--log-format", "json"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    let mut stdout = BufReader::new(server.stdout.take().unwrap());
     let mut said = String::new();
     while !said.contains("ready http://") {
-        let read = io::BufRead::read_line(&mut stdout, &mut said).unwrap();
-        assert_ne!(read, 0, "{said}");
+        assert_ne!(stdout.read_line(&mut said).unwrap(), 0, "{said}");
     }
-    let pid = rustix::process::Pid::from_child(&shell);
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
-    io::Read::read_to_string(&mut stdout, &mut said).unwrap();
-    let output = shell.wait_with_output().unwrap();
+    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    stdout.read_to_string(&mut said).unwrap();
+    let output = server.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     for line in [objects(said.as_bytes()), objects(&output.stderr)].concat() {
         assert_eq!(line["level"], "INFO", "{line}");

@@ -61,6 +61,23 @@ fn a_wrong_command_line_is_a_usage_error() {
             &["--ring-buffers", "power of two"],
         ),
         ("--send-buffer-bytes 1", &["send_buffer_bytes"]),
+        (
+            "--receive-buffer-bytes 10",
+            &["--receive-buffer-bytes", "1024.."],
+        ),
+        ("--head-bytes-max 10", &["--head-bytes-max", "256.."]),
+        (
+            "--body-bytes-max 65536 --receive-buffer-bytes 65536",
+            &["--receive-buffer-bytes 65536", "make it 73728"],
+        ),
+        (
+            "--head-bytes-max 4096 --receive-buffer-bytes 2048",
+            &["--head-bytes-max 4096", "make it 4096"],
+        ),
+        (
+            "--interface lo --body-bytes-max 65536",
+            &["--body-bytes-max 65536", "at most 65535"],
+        ),
         ("--interface lo --backlog 10", &["--backlog", "xdp"]),
         (
             "--interface lo --listen 127.0.0.1:80",

@@ -37,6 +37,9 @@ pub struct KernelConfig {
 }
 
 impl KernelConfig {
+    /// The smallest receive buffer, as on the bypass: what is less holds no request.
+    pub const RECEIVE_BUFFER_BYTES_MIN: usize = 512;
+
     /// Everything at its default, on all CPUs.
     pub fn new(listen: SocketAddr) -> Self {
         KernelConfig {
@@ -63,7 +66,11 @@ impl KernelConfig {
     pub fn check(&self, reply_bytes_min: usize) -> Result<(), StartError> {
         for (name, value, least) in [
             ("connections", self.connections, 1),
-            ("receive_buffer_bytes", self.receive_buffer_bytes, 1),
+            (
+                "receive_buffer_bytes",
+                self.receive_buffer_bytes,
+                Self::RECEIVE_BUFFER_BYTES_MIN,
+            ),
             ("send_buffer_bytes", self.send_buffer_bytes, reply_bytes_min),
         ] {
             if value < least {

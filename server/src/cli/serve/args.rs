@@ -21,6 +21,13 @@ use crate::operate::admin::AdminAddress;
 use barewire_http::Limits;
 use barewire_http::files::{Directory, DirectoryConfig, DirectoryError};
 
+/// The smallest receive buffer: less holds no head that browsers send.
+const RECEIVE_BUFFER_BYTES_MIN: usize = 1024;
+/// The smallest limit on heads: less refuses everybody.
+const HEAD_BYTES_MIN: usize = 256;
+/// Room for a head in a receive buffer that is made for a body.
+const HEAD_BESIDE_BODY_BYTES: usize = 8 * 1024;
+
 /// Arguments of `barewire serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
@@ -277,9 +284,9 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub connections: Option<u32>,
 
-    /// Receive buffer of a connection; what a route reads as a whole has to fit
-    /// [default: 8192 on xdp, 16384 on epoll and uring]
-    #[arg(long, value_name = "N", value_parser = bytes())]
+    /// Receive buffer of a connection; a head, and with it the body that a route reads as a whole, has to fit
+    /// [default: 8192 on xdp, 16384 on epoll and uring, and more where --head-bytes-max or --body-bytes-max asks for it]
+    #[arg(long, value_name = "N", value_parser = at_least(RECEIVE_BUFFER_BYTES_MIN))]
     pub receive_buffer_bytes: Option<usize>,
 
     /// Send buffer of a connection [default: 16384 on xdp, 32768 on epoll and uring]
@@ -328,9 +335,9 @@ pub struct DeadlineArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Requests")]
 pub struct RequestArgs {
-    /// Request line and header fields together; 431 beyond
-    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = Limits::default().head_bytes_max)]
-    pub head_bytes_max: usize,
+    /// Request line and header fields together; 431 beyond [default: 16384, or what the receive buffer holds]
+    #[arg(long, value_name = "N", value_parser = at_least(HEAD_BYTES_MIN))]
+    pub head_bytes_max: Option<usize>,
 
     /// The request target; 414 beyond
     #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = Limits::default().target_bytes_max)]
@@ -340,9 +347,9 @@ pub struct RequestArgs {
     #[arg(long, value_name = "N", value_parser = up_to(4096), default_value_t = Limits::default().headers_max)]
     pub headers_max: usize,
 
-    /// A body that a route reads as a whole; 413 beyond
-    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = Limits::default().body_bytes_max)]
-    pub body_bytes_max: usize,
+    /// A body that a route reads as a whole; 413 beyond [default: 65536, or what the receive buffer holds]
+    #[arg(long, value_name = "N", value_parser = bytes())]
+    pub body_bytes_max: Option<usize>,
 }
 
 /// A directory whose files are served.
@@ -476,6 +483,9 @@ impl ServeArgs {
         if let Some(missing) = missing {
             return Err(command.error(ErrorKind::MissingRequiredArgument, missing));
         }
+        if let Some(narrow) = self.narrow_buffer() {
+            return Err(command.error(ErrorKind::ValueValidation, narrow));
+        }
         let given = |key: &String| sources.is_given(key);
         if let Some(option) = self.foreign(command).into_iter().find(given) {
             let stack = self
@@ -489,6 +499,47 @@ impl ServeArgs {
             return Err(command.error(ErrorKind::ArgumentConflict, conflict));
         }
         Ok(())
+    }
+
+    /// What one request takes of a receive buffer, as far as somebody asked for it.
+    fn request_bytes(&self) -> usize {
+        let request = &self.request;
+        match (request.head_bytes_max, request.body_bytes_max) {
+            (head, Some(body)) => body + head.unwrap_or(HEAD_BESIDE_BODY_BYTES),
+            (head, None) => head.unwrap_or(0),
+        }
+    }
+
+    /// The receive buffer of a connection, where the stack's own is `default`.
+    pub fn receive_buffer_bytes(&self, default: usize) -> usize {
+        let given = self.connection.receive_buffer_bytes;
+        given.unwrap_or(default.max(self.request_bytes()))
+    }
+
+    /// Why no receive buffer holds what requests may have, if none does.
+    fn narrow_buffer(&self) -> Option<String> {
+        const MAX: usize = StackConfig::RECEIVE_BUFFER_BYTES_MAX;
+
+        let needed = self.request_bytes();
+        let asked = match (self.request.head_bytes_max, self.request.body_bytes_max) {
+            (Some(head), Some(body)) => {
+                format!("--head-bytes-max {head} and --body-bytes-max {body}")
+            }
+            (None, Some(body)) => {
+                format!("--body-bytes-max {body}, and a head of {HEAD_BESIDE_BODY_BYTES} with it,")
+            }
+            (head, None) => format!("--head-bytes-max {}", head?),
+        };
+        match self.connection.receive_buffer_bytes {
+            Some(given) if given < needed => Some(format!(
+                "--receive-buffer-bytes {given} does not hold {asked} at once: make it {needed}, or leave it out"
+            )),
+            _ if self.stack() == StackName::Xdp && needed > MAX => Some(format!(
+                "{asked} take {needed} bytes of a receive buffer, of which the stack xdp gives a connection at most {MAX}: \
+                 lower them"
+            )),
+            _ => None,
+        }
     }
 
     /// The settings that have no meaning for the stack.
@@ -545,13 +596,13 @@ impl ServeArgs {
 
     /// What a request may cost.
     pub fn limits(&self) -> Limits {
-        let args = &self.request;
+        let (args, defaults) = (&self.request, Limits::default());
         Limits {
-            head_bytes_max: args.head_bytes_max,
+            head_bytes_max: args.head_bytes_max.unwrap_or(defaults.head_bytes_max),
             target_bytes_max: args.target_bytes_max,
             headers_max: args.headers_max,
-            body_bytes_max: args.body_bytes_max,
-            ..Limits::default()
+            body_bytes_max: args.body_bytes_max.unwrap_or(defaults.body_bytes_max),
+            ..defaults
         }
     }
 
@@ -584,7 +635,11 @@ fn mtu() -> RangedU64ValueParser<usize> {
 }
 
 fn bytes() -> RangedU64ValueParser<usize> {
-    up_to(1 << 30)
+    at_least(1)
+}
+
+fn at_least(min: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(min as u64..=1 << 30)
 }
 
 fn up_to(max: usize) -> RangedU64ValueParser<usize> {

@@ -53,9 +53,7 @@ fn config(args: &ServeArgs) -> Result<KernelConfig, StartError> {
     config.connections = limits
         .connections
         .map_or(config.connections, |n| n as usize);
-    config.receive_buffer_bytes = limits
-        .receive_buffer_bytes
-        .unwrap_or(config.receive_buffer_bytes);
+    config.receive_buffer_bytes = args.receive_buffer_bytes(config.receive_buffer_bytes);
     config.send_buffer_bytes = limits.send_buffer_bytes.unwrap_or(config.send_buffer_bytes);
     config.check(Responder::<Site>::REPLY_BYTES_MIN)?;
     Ok(config)

@@ -72,9 +72,7 @@ fn limits(args: &ServeArgs, defaults: StackConfig) -> StackConfig {
             .unwrap_or(defaults.half_open.min(connections)),
         time_wait: tcp.time_wait_max,
         time_wait_ms: tcp.time_wait_ms,
-        receive_buffer_bytes: connection
-            .receive_buffer_bytes
-            .unwrap_or(defaults.receive_buffer_bytes),
+        receive_buffer_bytes: args.receive_buffer_bytes(defaults.receive_buffer_bytes),
         send_buffer_bytes: connection
             .send_buffer_bytes
             .unwrap_or(defaults.send_buffer_bytes),
