@@ -13,10 +13,12 @@
 #[cfg(feature = "xdp")]
 mod check;
 mod config;
+mod generate;
 pub(crate) mod list;
 mod logging;
 mod operate;
 mod serve;
+mod version;
 
 use std::env;
 use std::ffi::OsString;
@@ -53,6 +55,9 @@ enum Subcommands {
     Capture(operate::CaptureArgs),
     /// Let a running server drain and end; a second time, end at once
     Stop(operate::StopArgs),
+    /// Make the manual and the completions, for packages
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
 }
 
 /// Runs the `barewire` command with the arguments of this process.
@@ -93,6 +98,7 @@ fn run_subcommand() -> anyhow::Result<ExitCode> {
         Subcommands::Top(args) => operate::top(&args),
         Subcommands::Capture(args) => operate::capture(&args),
         Subcommands::Stop(args) => operate::stop(&args),
+        Subcommands::Generate(args) => generate::run(&args, self::command()),
     }
 }
 
@@ -104,7 +110,8 @@ const CONFIGURED: &[&str] = &[
 ];
 
 fn command() -> clap::Command {
-    CONFIGURED.iter().fold(Cli::command(), |command, name| {
+    let command = Cli::command().long_version(version::describe());
+    CONFIGURED.iter().fold(command, |command, name| {
         command.mut_subcommand(name, config::with_environment)
     })
 }
