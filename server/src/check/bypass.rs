@@ -4,7 +4,7 @@ use barewire_xdp::interface::{Interface, Settings, XdpFeatures, XdpState};
 use barewire_xdp::redirect::{
     Mode, ModeChoice, ONE_BUFFER_MTU_MAX, Redirect, RedirectError, missing_capabilities,
 };
-use barewire_xdp::xsk::{Outcome, XskConfig, XskError, XskLink, ZeroCopy};
+use barewire_xdp::xsk::{Outcome, XskError, XskLink, ZeroCopy};
 
 use super::finding::Report;
 use crate::site::Site;
@@ -182,7 +182,7 @@ fn mode(choice: ModeChoice, interface: &Interface, state: &XdpState, report: &mu
     }
 }
 
-/// Binds the first queue for a moment: with zero-copy if that may be had, else copying.
+/// Binds the first queue for a moment, exactly as `serve` does.
 fn try_queue(
     config: &XdpConfig,
     prepared: &Prepared,
@@ -191,54 +191,34 @@ fn try_queue(
 ) -> Option<Outcome> {
     let interface = &prepared.interface;
     let &queue = prepared.plan.cores.first()?.queues.first()?;
-    let open = |zero_copy| {
-        let config = XskConfig {
-            zero_copy,
-            ..config.xsk.clone()
-        };
-        XskLink::open(interface, queue, mode, &config).map(|link| link.outcome())
+    let outcome = match XskLink::open(interface, queue, mode, &config.xsk) {
+        Ok(link) => link.outcome(),
+        Err(error) => {
+            let check = match error {
+                XskError::NoZeroCopy { .. } => "zero-copy",
+                _ => "queue",
+            };
+            report.error(check, error);
+            return None;
+        }
     };
-    let wants = config.xsk.zero_copy;
-    let copying = match (wants, mode) {
-        (ZeroCopy::Off, _) => "copy, as asked".to_owned(),
-        (ZeroCopy::Auto, Mode::Generic) => "copy: generic mode has no zero-copy".to_owned(),
-        _ => match open(ZeroCopy::On) {
-            Ok(outcome) => {
-                report.ok("zero-copy", format!("queue {queue} has it"));
-                return Some(outcome);
-            }
-            Err(XskError::NoZeroCopy { .. }) if wants == ZeroCopy::Auto => {
-                format!(
+    match (config.xsk.zero_copy, mode) {
+        _ if outcome.zero_copy => report.ok("zero-copy", format!("queue {queue} has it")),
+        (ZeroCopy::Off, _) => report.ok("zero-copy", "copy, as asked"),
+        (_, mode) => {
+            let found = match mode {
+                Mode::Generic => "copy: generic mode has no zero-copy".to_owned(),
+                Mode::Native => format!(
                     "queue {queue} has none: driver {}{}",
                     interface.driver,
                     zero_copy_conditions(interface)
-                )
-            }
-            Err(error) => {
-                report.error("zero-copy", error);
-                return None;
-            }
-        },
-    };
-    match open(ZeroCopy::Off) {
-        Ok(outcome) if wants == ZeroCopy::Off => {
-            report.ok("zero-copy", copying);
-            Some(outcome)
-        }
-        Ok(outcome) => {
-            report.warn(
-                "zero-copy",
-                copying,
-                "a copy of each frame by the kernel",
-                None,
-            );
-            Some(outcome)
-        }
-        Err(error) => {
-            report.error("queue", error);
-            None
+                ),
+            };
+            let costs = "a copy of each frame by the kernel";
+            report.warn("zero-copy", found, costs, None);
         }
     }
+    Some(outcome)
 }
 
 /// What a driver that has zero-copy asks for.

@@ -13,11 +13,13 @@
 #[cfg(feature = "xdp")]
 mod check;
 mod config;
+mod generate;
 pub(crate) mod list;
 pub mod load;
 mod logging;
 mod operate;
 mod serve;
+mod version;
 
 use std::env;
 use std::ffi::OsString;
@@ -54,6 +56,9 @@ enum Subcommands {
     Capture(operate::CaptureArgs),
     /// Let a running server drain and end; a second time, end at once
     Stop(operate::StopArgs),
+    /// Make the manual and the completions, for packages
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
 }
 
 /// Runs the `barewire` command with the arguments of this process.
@@ -111,6 +116,7 @@ fn run_subcommand(sources: &mut Sources) -> anyhow::Result<ExitCode> {
         Subcommands::Top(args) => operate::top(&args),
         Subcommands::Capture(args) => operate::capture(&args),
         Subcommands::Stop(args) => operate::stop(&args),
+        Subcommands::Generate(args) => generate::run(&args, self::command()),
     }
 }
 
@@ -122,7 +128,8 @@ const CONFIGURED: &[&str] = &[
 ];
 
 fn command() -> clap::Command {
-    CONFIGURED.iter().fold(Cli::command(), |command, name| {
+    let command = Cli::command().long_version(version::describe());
+    CONFIGURED.iter().fold(command, |command, name| {
         command.mut_subcommand(name, config::with_lists)
     })
 }

@@ -4,13 +4,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use barewire_lab::{Lab, SERVER_DEVICE, SERVER_V4, SERVER_V6};
 use rustix::process::Signal;
 
 use crate::http::Client;
-use crate::server::{BAREWIRE, PATIENCE, Server};
+use crate::server::{BAREWIRE, Server, wait_until};
 
 const V4: &str = "http://10.77.0.2:8080";
 const V6: &str = "http://[fd77::2]:8080";
@@ -245,8 +244,7 @@ fn signals_drain_and_nothing_stays_attached() {
         idle.get("/plaintext");
         busy.get("/plaintext");
         busy.send("GET /plaintext HTTP/1.1\r\nHost: te");
-        // Until this is acknowledged the server may not know of the request; then it finishes it.
-        thread::sleep(Duration::from_millis(50));
+        busy.is_read();
         server.signal(signal);
 
         assert_eq!(idle.rest(), b"");
@@ -270,11 +268,7 @@ fn after_a_kill_the_interface_is_the_kernels_and_a_new_server_starts_at_once() {
         assert_eq!(curl(&lab, &format!("{V4}/plaintext")), "Hello, World!");
         server.kill();
     }
-    let started = Instant::now();
-    while is_attached(&lab) {
-        assert!(started.elapsed() < PATIENCE, "the program stays attached");
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("the program is detached", || !is_attached(&lab));
     let kernel_server = lab.server(|| TcpListener::bind((SERVER_V4, 8080))).unwrap();
     let _client = lab.client(|| Client::connect(kernel_server.local_addr().unwrap()));
     kernel_server.accept().unwrap();
@@ -288,7 +282,7 @@ fn a_second_signal_stops_at_once() {
     let (mut idle, mut busy) = lab.client(|| (Client::connect(address), Client::connect(address)));
     idle.get("/plaintext");
     busy.send("GET /plaintext HTTP/1.1\r\n");
-    thread::sleep(Duration::from_millis(50));
+    busy.is_read();
     server.signal(Signal::INT);
     assert_eq!(idle.rest(), b"");
     server.signal(Signal::TERM);
@@ -304,6 +298,7 @@ fn the_drain_deadline_ends_what_does_not_end_by_itself() {
     let (mut idle, mut busy) = lab.client(|| (Client::connect(address), Client::connect(address)));
     idle.get("/plaintext");
     busy.send("GET /plaintext HTTP/1.1\r\n");
+    busy.is_read();
     let ended = server.terminate();
     assert_eq!(ended.served(), 1);
     assert!(

@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+
+use std::time::Duration;
 
 use barewire_lab::{Lab, SERVER_DEVICE};
 use etherparse::{SlicedPacket, TransportSlice};
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::bypass::lab;
-use crate::server::{BAREWIRE, PATIENCE, Server};
+use crate::server::{BAREWIRE, PATIENCE, Server, wait_until};
 use crate::wrong_use::{FAILURE, USAGE, expect_refusal};
 
 /// A server that can be captured, which has given up all its rights, and a place for files.
@@ -69,16 +69,11 @@ impl Scene {
         let mut status = Command::new(BAREWIRE);
         status.args(["status", "--json", "--interval-ms", "0", "--control"]);
         status.arg(self.directory.path().join("control"));
-        let started = Instant::now();
-        loop {
+        wait_until("no connection is left", || {
             let status = status.output().unwrap();
             let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-            if status["connections"]["total"] == 0 {
-                return;
-            }
-            assert!(started.elapsed() < PATIENCE, "{status}");
-            thread::sleep(Duration::from_millis(10));
-        }
+            status["connections"]["total"] == 0
+        });
     }
 
     /// A capture that has begun.
@@ -274,15 +269,10 @@ fn a_filter_keeps_what_matches_and_a_count_ends_it() {
     exchange(&lab, scene.address());
     // The server does not wait for a capture when it ends.
     let file = scene.file();
-    let started = Instant::now();
-    while !fs::read(&file)
-        .unwrap()
-        .windows(6)
-        .any(|bytes| bytes == b"200 OK")
-    {
-        assert!(started.elapsed() < PATIENCE, "the response is not captured");
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("the response is captured", || {
+        let captured = fs::read(&file).unwrap();
+        captured.windows(6).any(|bytes| bytes == b"200 OK")
+    });
     assert_eq!(scene.server.terminate().served(), 3);
     assert!(last.wait().contains("the server has ended"));
     assert!(reassemble(&file)[&2].0.starts_with(b"HTTP/1.1 200 OK"));

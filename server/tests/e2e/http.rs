@@ -2,8 +2,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 
-use crate::server::PATIENCE;
+use crate::server::{PATIENCE, wait_until};
 
 /// A connection that speaks raw HTTP.
 pub struct Client(TcpStream);
@@ -37,6 +38,29 @@ impl Client {
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Waits until the server has read all that was sent.
+    ///
+    /// On AF_XDP what it acknowledges is what it has read. On a kernel stack the kernel acknowledges, and the
+    /// server has read what no longer waits in its socket, which is in our namespace.
+    pub fn is_read(&self) {
+        wait_until("everything is acknowledged", || {
+            let mut unacknowledged_bytes = 0;
+            let fd = self.0.as_raw_fd();
+            // SAFETY: the descriptor is open, and this request writes one `int` where it is told to.
+            let done = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut unacknowledged_bytes) };
+            assert_eq!(done, 0, "{}", io::Error::last_os_error());
+            unacknowledged_bytes == 0
+        });
+        let ends = (self.0.peer_addr().unwrap(), self.0.local_addr().unwrap());
+        wait_until("the server has read everything", || {
+            let sockets = procfs::net::tcp().unwrap();
+            let mut sockets = sockets.iter();
+            let socket =
+                sockets.find(|socket| (socket.local_address, socket.remote_address) == ends);
+            socket.is_none_or(|socket| socket.rx_queue == 0)
+        });
     }
 
     /// Tells the server that nothing more will come.

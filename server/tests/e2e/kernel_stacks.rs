@@ -35,11 +35,12 @@ fn a_signal_lets_requests_in_flight_finish() {
         let mut busy = Client::connect(server.addresses[0]);
         busy.get("/plaintext");
         busy.send("GET /plaintext HTTP/1.1\r\nHost: te");
+        busy.is_read();
         let mut idle = Client::connect(server.addresses[0]);
         idle.get("/plaintext");
         server.signal(signal);
 
-        // An idle connection ends at once; from then on the server drains.
+        // An idle connection ends at once; from then on the server drains, on whichever core.
         assert_eq!(idle.rest(), b"", "{stack}");
         busy.send("st\r\n\r\n");
         let last = busy.receive(false);
@@ -59,6 +60,7 @@ fn a_second_signal_stops_at_once() {
         let server = Server::on_loopback(stack, &["--drain-timeout-ms", "3600000"]);
         let mut busy = Client::connect(server.addresses[0]);
         busy.send("GET /plaintext HTTP/1.1\r\n");
+        busy.is_read();
         let mut idle = Client::connect(server.addresses[0]);
         idle.get("/plaintext");
         server.signal(Signal::TERM);
@@ -75,6 +77,7 @@ fn the_drain_deadline_ends_what_does_not_end_by_itself() {
         let server = Server::on_loopback(stack, &["--drain-timeout-ms", "100"]);
         let mut busy = Client::connect(server.addresses[0]);
         busy.send("GET /plaintext HTTP/1.1\r\n");
+        busy.is_read();
         Client::connect(server.addresses[0]).get("/plaintext");
         let ended = server.terminate();
         assert_eq!(ended.served(), 1, "{stack}");

@@ -6,13 +6,12 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use barewire_lab::{CLIENT_DEVICE, Lab, SERVER_DEVICE, SERVER_V4};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::server::{BAREWIRE, Ended, PATIENCE, Server};
+use crate::server::{BAREWIRE, Ended, Server, wait_until};
 use crate::wrong_use::{FAILURE, expect_refusal};
 
 fn lab() -> Option<Lab> {
@@ -219,14 +218,8 @@ impl Nginx {
             .spawn()
             .unwrap();
         let nginx = Nginx { child, directory };
-        let started = Instant::now();
-        while lab
-            .client(|| TcpStream::connect((SERVER_V4, 8080)))
-            .is_err()
-        {
-            assert!(started.elapsed() < PATIENCE, "nginx does not serve");
-            thread::sleep(Duration::from_millis(20));
-        }
+        let connect = || TcpStream::connect((SERVER_V4, 8080));
+        wait_until("nginx serves", || lab.client(connect).is_ok());
         nginx
     }
 
@@ -269,11 +262,7 @@ fn the_machines_own_connections_go_on_while_it_asks_and_a_signal_ends_it_in_orde
         let link = lab.client_runs(&["ip", "link", "show", "dev", CLIENT_DEVICE]);
         link.contains("xdp")
     };
-    let started = Instant::now();
-    while !is_attached() {
-        assert!(started.elapsed() < PATIENCE, "no program is ever attached");
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("a program is attached", is_attached);
     for _ in 0..20 {
         let answer = lab.client_runs(&[
             "curl",
@@ -322,20 +311,10 @@ fn a_load_that_is_killed_leaves_nothing_behind() {
         lab.client_runs(&["ip", "link", "show", "dev", CLIENT_DEVICE])
             .contains("xdp")
     };
-    let started = Instant::now();
-    while !attached(&lab) {
-        assert!(started.elapsed() < PATIENCE, "no program is ever attached");
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("a program is attached", || attached(&lab));
     running.kill().unwrap();
     running.wait().unwrap();
-    while attached(&lab) {
-        assert!(
-            started.elapsed() < 2 * PATIENCE,
-            "the program stays attached"
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("the program is detached", || !attached(&lab));
     // What the killed one had open does not stand in the way of the next.
     succeed(
         &lab,

@@ -13,6 +13,8 @@ mod capture;
 mod check;
 mod clients;
 mod config;
+#[cfg(feature = "xdp")]
+mod deploy;
 mod files;
 #[cfg(feature = "xdp")]
 mod flood;

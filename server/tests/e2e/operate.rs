@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::http::Client;
 use crate::kernel_stacks::STACKS;
-use crate::server::{BAREWIRE, PATIENCE, Server};
+use crate::server::{BAREWIRE, PATIENCE, Server, wait_until};
 use crate::wrong_use::{FAILURE, expect_refusal};
 
 const REQUESTS: u64 = 20_000;
@@ -28,7 +28,7 @@ pub struct Operated {
 }
 
 impl Operated {
-    fn on(stack: &str, arguments: &[&str]) -> Operated {
+    pub fn on(stack: &str, arguments: &[&str]) -> Operated {
         Operated::start(|control| {
             let operated = ["--control", control, "--admin-listen", "0"];
             Server::on_loopback(stack, &[&operated, arguments].concat())
@@ -50,7 +50,7 @@ impl Operated {
             .into()
     }
 
-    fn admin(&self) -> SocketAddr {
+    pub fn admin(&self) -> SocketAddr {
         let mut lines = self.server.report.iter();
         let url = lines.find_map(|line| line.strip_prefix("metrics: http://"));
         url.unwrap()
@@ -79,7 +79,7 @@ impl Operated {
                 return status;
             }
             assert!(started.elapsed() < PATIENCE, "{status:#?}");
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -140,7 +140,7 @@ fn status_agrees_with_load(operated: &Operated, run: &dyn Fn(&[&str]) -> Output)
 }
 
 /// What the admin address answers to `request`.
-fn answer(admin: SocketAddr, request: &str) -> String {
+pub fn answer(admin: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect_timeout(&admin, PATIENCE).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -151,9 +151,15 @@ fn answer(admin: SocketAddr, request: &str) -> String {
 
 /// Scrapes a server on which nothing happens any more, and compares with its status.
 fn metrics_agree_with_status(status: &Status, scrape: &dyn Fn() -> String) {
-    // What was asked for a moment ago is answered again.
-    thread::sleep(Duration::from_millis(200));
-    let answer = scrape();
+    let mut answer = String::new();
+    wait_until("a scrape is newer than the last request", || {
+        answer = scrape();
+        let counts = answer
+            .lines()
+            .filter(|line| line.starts_with("barewire_http_requests_total{"))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+        counts.sum::<f64>() as u64 == status.requests.total
+    });
     let (head, text) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(
@@ -238,7 +244,7 @@ fn metrics_agree_with_status(status: &Status, scrape: &dyn Fn() -> String) {
     }
 }
 
-const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";
+pub const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";
 
 #[test]
 fn status_agrees_with_the_load_on_the_kernel_stacks() {
@@ -505,8 +511,8 @@ fn whoever_says_nothing_keeps_nobody_waiting_for_ever() {
 fn a_json_log_has_one_object_per_line_and_says_what_was_refused() {
     let operated = Operated::on(STACKS[0], &["--log-format", "json", "--log-drops-s", "1"]);
     Client::connect(operated.server.addresses[0]).get("/nowhere");
-    // Two intervals: the line comes at the end of the one that the request is in.
-    thread::sleep(Duration::from_secs(3));
+    // The line comes at the end of the interval that the request is in.
+    operated.server.logs("http.refused_not_found=1");
     let ended = operated.server.terminate();
     let lines: Vec<Value> = ended
         .stderr

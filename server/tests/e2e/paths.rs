@@ -25,7 +25,7 @@ impl Far {
     /// link is narrow, and what is too long is lost on the way into it.
     fn behind(lab: &Lab, narrow: u32, router_says_so: bool) -> Far {
         let far = Far {
-            name: format!("bw-far-{}", std::process::id()),
+            name: format!("bw-far-{}", lab.name()),
         };
         far.ip(&["netns", "add", &far.name]);
         let router_mtu = if router_says_so { narrow } else { 1_500 };

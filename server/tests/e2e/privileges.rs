@@ -52,7 +52,7 @@ fn assert_drains(server: Server, mut idle: Client, mut busy: Client) {
     idle.get("/plaintext");
     busy.get("/json");
     busy.send("GET /plaintext HTTP/1.1\r\nHost: te");
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    busy.is_read();
     server.signal(Signal::TERM);
     assert_eq!(idle.rest(), b"");
     busy.send("st\r\n\r\n");

@@ -1,9 +1,10 @@
 //! A `barewire serve` that runs: started, waited for, ended, and everything it said.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,20 @@ pub const BAREWIRE: &str = env!("CARGO_BIN_EXE_barewire");
 /// How long anything may take that a test waits for. Generous: what is tested is that it happens.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Waits until `condition` holds.
+///
+/// # Panics
+///
+/// If it does not within [`PATIENCE`].
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 pub struct Server {
     child: Child,
     /// Where it serves, as its `ready` line says.
@@ -22,7 +37,8 @@ pub struct Server {
     /// What it said before it was ready.
     pub report: Vec<String>,
     stdout: Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Arc<Mutex<String>>,
+    stderr_reader: Option<JoinHandle<()>>,
 }
 
 /// A server that has ended.
@@ -62,7 +78,7 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let (stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (line_out, lines) = mpsc::channel();
         thread::spawn(move || {
             BufReader::new(stdout)
@@ -70,10 +86,15 @@ impl Server {
                 .map_while(Result::ok)
                 .try_for_each(|line| line_out.send(message_of(line)))
         });
-        let stderr = thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            text
+        let log = Arc::new(Mutex::new(String::new()));
+        let log_in = Arc::clone(&log);
+        let stderr_reader = thread::spawn(move || {
+            let mut stderr = BufReader::new(stderr);
+            let mut line = String::new();
+            while let Ok(1..) = stderr.read_line(&mut line) {
+                log_in.lock().unwrap().push_str(&line);
+                line.clear();
+            }
         });
 
         let mut server = Server {
@@ -81,7 +102,8 @@ impl Server {
             addresses: Vec::new(),
             report: Vec::new(),
             stdout: lines,
-            stderr: Some(stderr),
+            stderr: log,
+            stderr_reader: Some(stderr_reader),
         };
         loop {
             match server.stdout.recv_timeout(PATIENCE) {
@@ -151,6 +173,16 @@ impl Server {
         {}
     }
 
+    /// Waits until its log contains `text`.
+    ///
+    /// # Panics
+    ///
+    /// If it does not say so.
+    #[track_caller]
+    pub fn logs(&self, text: &str) {
+        wait_until(text, || self.stderr.lock().unwrap().contains(text));
+    }
+
     /// SIGTERM, and what came of it.
     pub fn terminate(self) -> Ended {
         self.signal(Signal::TERM);
@@ -169,23 +201,18 @@ impl Server {
     ///
     /// If it does not end.
     pub fn wait(mut self) -> Ended {
-        let started = Instant::now();
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if started.elapsed() > PATIENCE => panic!("the server does not end"),
-                None => thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        let stderr = self
-            .stderr
-            .take()
-            .map(|reader| reader.join().unwrap())
-            .unwrap_or_default();
+        let mut status = None;
+        wait_until("the server ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        if let Some(reader) = self.stderr_reader.take() {
+            reader.join().unwrap();
+        }
         Ended {
-            code: status.code(),
+            code: status.unwrap().code(),
             stdout: self.stdout.iter().collect(),
-            stderr,
+            stderr: self.stderr.lock().unwrap().clone(),
         }
     }
 }

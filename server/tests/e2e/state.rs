@@ -8,14 +8,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread::{self, sleep};
-use std::time::Duration;
+use std::thread;
 
 use rustix::process::Signal;
 
 use crate::http::Client;
 use crate::kernel_stacks::STACKS;
-use crate::server::{BAREWIRE, Ended, PATIENCE, Server};
+use crate::server::{BAREWIRE, Ended, PATIENCE, Server, wait_until};
 
 const CLIENTS: u64 = 8;
 
@@ -104,9 +103,9 @@ fn cycle(
             };
             set(Some(server.addresses[0]));
             // Not only between the events of a burst, but in the middle of it.
-            while load.acknowledged.load(Ordering::Relaxed) < before + 50 {
-                sleep(Duration::from_millis(1));
-            }
+            wait_until("50 events are acknowledged", || {
+                load.acknowledged.load(Ordering::Relaxed) >= before + 50
+            });
             let ended = server.terminate();
             set(None);
             assert_eq!(ended.code, Some(0), "cycle {number}: {}", ended.stderr);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use barewire_service::clock::Clock;
+use barewire_service::lifecycle::Phase;
 use barewire_service::service::Service;
 
 use super::config::KernelConfig;
@@ -76,6 +77,16 @@ impl<S: Service> Workbench<S> {
             self.service.on_clock(unix_time_s);
         }
         self.service.on_time(self.clock.now_ns());
+    }
+
+    /// Tells the service once that the server drains. Called before each batch of events is worked on: what
+    /// a client sends after it saw the end of a connection on another core meets a core that drains, too.
+    #[inline]
+    pub fn follow(&mut self, phase: Phase) {
+        if phase != Phase::Serve && !self.draining {
+            self.draining = true;
+            self.service.on_drain();
+        }
     }
 
     /// A batch of events was worked on: tells how much memory is in use.

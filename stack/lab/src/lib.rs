@@ -12,7 +12,6 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::{Command, Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{env, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -26,14 +25,10 @@ pub const SERVER_V4: &str = "10.77.0.2";
 /// The server's IPv6 address.
 pub const SERVER_V6: &str = "fd77::2";
 
-/// Labs of a process take turns: what runs in them spins on the same cores.
-static TURNS: Mutex<()> = Mutex::new(());
-
-/// A private lab. Dropping it ends what still runs in it and removes it.
+/// A private lab; several of them do not see each other. Dropping it ends what still runs in it and removes it.
 #[derive(Debug)]
 pub struct Lab {
     name: String,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Lab {
@@ -52,7 +47,6 @@ impl Lab {
             eprintln!("SKIPPED: network namespaces need root");
             return None;
         }
-        let turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
         let prefix = env::var("BAREWIRE_TEST_LAB").unwrap_or_else(|_| "test".into());
         let lab = Lab {
             name: format!(
@@ -60,10 +54,14 @@ impl Lab {
                 id(),
                 COUNT.fetch_add(1, Ordering::Relaxed)
             ),
-            _turn: turn,
         };
         succeed(lab.script("up").args(options));
         Some(lab)
+    }
+
+    /// What no other lab is called; for what a test puts beside it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Runs `work` on a thread that lives in the server's namespace. Sockets opened there stay there.

@@ -275,11 +275,10 @@ impl<S: Service> EpollCore<S> {
 
     /// Takes in who is waiting already, closes the listener, and ends connections that are idle.
     fn drain(&mut self) {
-        if self.bench.draining {
+        if self.door.listener.is_none() {
             return;
         }
-        self.bench.draining = true;
-        self.bench.service.on_drain();
+        self.bench.follow(Phase::Drain);
         let mut accepted_before = None;
         while accepted_before != Some(self.bench.counters.accepted.get()) {
             accepted_before = Some(self.bench.counters.accepted.get());
@@ -310,6 +309,8 @@ impl<S: Service> Worker for EpollCore<S> {
         loop {
             let count = self.wait(&mut events).map_err(ended("epoll_wait"))?;
             self.bench.tick();
+            // An event may be that of somebody who saw another core drain.
+            self.bench.follow(self.member.phase());
             let (mut knock, mut phase_changed) = (false, false);
             for event in &events[..count] {
                 match event.data.u64() {
@@ -338,7 +339,7 @@ impl<S: Service> Worker for EpollCore<S> {
                     Phase::Stop => return Ok(()),
                 }
             }
-            if self.bench.draining && self.connections.is_empty() {
+            if self.door.listener.is_none() && self.connections.is_empty() {
                 return Ok(());
             }
         }

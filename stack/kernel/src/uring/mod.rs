@@ -318,6 +318,38 @@ impl<S: Service> UringCore<S> {
         }
     }
 
+    /// Handles every completion there is.
+    fn work_off(&mut self) {
+        self.bench.tick();
+        self.ring.take_batch();
+        // After the batch was taken: it may hold what was sent by somebody who saw another core drain.
+        self.bench.follow(self.member.phase());
+        while let Some(completion) = self.ring.next_completion() {
+            match completion {
+                Completion::Received {
+                    index,
+                    result,
+                    more,
+                } => self.work_on(index, |connection, bench, ring| {
+                    connection.on_received(result, more, bench, ring)
+                }),
+                Completion::Sent { index, result } => {
+                    self.work_on(index, |connection, bench, ring| {
+                        connection.on_sent(result, bench, ring)
+                    });
+                }
+                Completion::ShutDown { index } => {
+                    self.work_on(index, Connection::on_shut_down);
+                }
+                Completion::Accepted { result, more } => self.on_accepted(result, more),
+                Completion::Phase => {
+                    self.member.acknowledge();
+                    self.ring.watch_phase(&self.member);
+                }
+            }
+        }
+    }
+
     /// Closes the listener and ends connections that are idle.
     fn drain(&mut self) {
         self.door.listener = None;
@@ -341,32 +373,7 @@ impl<S: Service> Worker for UringCore<S> {
         loop {
             self.accept();
             self.wait().map_err(ended("io_uring_enter"))?;
-            self.bench.tick();
-            self.ring.take_batch();
-            while let Some(completion) = self.ring.next_completion() {
-                match completion {
-                    Completion::Received {
-                        index,
-                        result,
-                        more,
-                    } => self.work_on(index, |connection, bench, ring| {
-                        connection.on_received(result, more, bench, ring)
-                    }),
-                    Completion::Sent { index, result } => {
-                        self.work_on(index, |connection, bench, ring| {
-                            connection.on_sent(result, bench, ring)
-                        });
-                    }
-                    Completion::ShutDown { index } => {
-                        self.work_on(index, Connection::on_shut_down);
-                    }
-                    Completion::Accepted { result, more } => self.on_accepted(result, more),
-                    Completion::Phase => {
-                        self.member.acknowledge();
-                        self.ring.watch_phase(&self.member);
-                    }
-                }
-            }
+            self.work_off();
             let now = self.bench.clock.now();
             while let Some(index) = self.timers.pop_expired(now) {
                 self.work_on(index, Connection::on_timer);
@@ -378,8 +385,8 @@ impl<S: Service> Worker for UringCore<S> {
                 Phase::Serve => {}
                 Phase::Drain => {
                     if !std::mem::replace(&mut drained, true) {
-                        self.bench.service.on_drain();
-                        self.bench.draining = true;
+                        // A request may have come in since the batch was taken.
+                        self.work_off();
                         self.drain();
                     }
                     if self.open == 0 {
