@@ -41,6 +41,9 @@ impl<S: Service> Core<'_, S> {
             self.counters.abort_on_timeout.increment();
             return self.abort(index, End::Silent, port);
         }
+        if self.cold[index].direct.is_some() {
+            return self.direct_timer_expires(index, port);
+        }
         self.suspect_path(index);
         self.send_what_is_late(index, port);
         self.finish_turn(index, 0, port);
