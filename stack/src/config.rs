@@ -1,5 +1,7 @@
 //! Every limit of a shard, with its default and what it costs.
 
+use std::str::FromStr;
+
 use thiserror::Error;
 
 use crate::arena::OutOfMemory;
@@ -74,6 +76,30 @@ pub enum DirectPath {
     /// For tests: a connection changes hands from one segment to the next, as chance has it. The seed says when.
     Random(u64),
 }
+
+impl FromStr for DirectPath {
+    type Err = UnknownDirectPath;
+
+    /// Reads `never`, `always`, `random` or `random:SEED`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || UnknownDirectPath(text.to_owned());
+        match text.split_once(':') {
+            None if text == "never" => Ok(DirectPath::Never),
+            None if text == "always" => Ok(DirectPath::Always),
+            None if text == "random" => Ok(DirectPath::Random(0)),
+            Some(("random", seed)) => {
+                let seed = seed.parse().map_err(|_| unknown())?;
+                Ok(DirectPath::Random(seed))
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// A text that names no [`DirectPath`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is no direct path: choose never, always, random or random:SEED")]
+pub struct UnknownDirectPath(String);
 
 /// What happens to a segment that belongs to no connection, and opens none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

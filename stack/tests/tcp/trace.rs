@@ -31,6 +31,7 @@ use barewire_stack::service::{End, Expect, Input, Next, Progress, Reply, Service
 use barewire_stack::shard::Shard;
 use barewire_stack::shared::Shared;
 use barewire_stack::source_ports::SourcePorts;
+use barewire_stack::testing::direct_path;
 use barewire_stack::testing::frame::TcpFrame;
 use barewire_stack::time::{Duration, Instant};
 
@@ -167,7 +168,9 @@ impl Trace {
     }
 
     fn new(mode: Mode, config: StackConfig, wires_frames: &[usize]) -> Trace {
+        let direct_path = direct_path().unwrap_or(config.direct_path);
         let config = StackConfig {
+            direct_path,
             connections: config.connections.min(64),
             half_open: config.half_open.min(32),
             time_wait: config.time_wait.min(64),
