@@ -140,7 +140,7 @@ impl Default for StackConfig {
             deadlines: Deadlines::default(),
             rto_max_ms: 4_000,
             rto_min_ms: 200,
-            direct_path: DirectPath::Never,
+            direct_path: DirectPath::Always,
             unknown_flow: UnknownFlow::Reset,
             resets_per_second: 1_000,
             challenge_acks_per_second: 1_000,

@@ -63,6 +63,8 @@ struct Turn<'f> {
     is_seen: bool,
     /// Something arrived that no segment has acknowledged yet.
     owes_ack: bool,
+    /// RCV.NXT as the peer has heard it last.
+    told: u32,
     /// Segments that may still be sent.
     budget: usize,
 }
@@ -162,13 +164,14 @@ impl<S: Service> Core<'_, S> {
             return false;
         };
         let acknowledged = self.take_ack_directly(index, segment, frame);
-        let hot = &mut self.hot[index];
         let mut turn = Turn {
             input: &[],
             is_seen: false,
             owes_ack: false,
+            told: self.hot[index].tcb.rcv_nxt,
             budget: EGRESS_SEGMENTS_MAX,
         };
+        let hot = &mut self.hot[index];
         match place {
             Place::Next => {
                 hot.link = port.link;
@@ -239,6 +242,7 @@ impl<S: Service> Core<'_, S> {
             input: &[],
             is_seen: false,
             owes_ack: false,
+            told: self.hot[index].tcb.rcv_nxt,
             budget: EGRESS_SEGMENTS_MAX,
         };
         self.direct_turn(index, 0, turn, port);
@@ -253,24 +257,22 @@ impl<S: Service> Core<'_, S> {
     ) {
         // Repairs go before what is new.
         self.send_kept(index, &mut turn, port);
-        let outcome = self.serve_directly(index, &mut turn, port);
+        match self.serve_directly(index, &mut turn, port) {
+            Outcome::Continue => {}
+            Outcome::Close => return self.close_from_direct(index, acknowledged, &turn, port),
+            Outcome::Abort => {
+                self.counters.aborts.increment();
+                if turn.owes_ack {
+                    self.hot[index].tcb.rcv_nxt = turn.told;
+                }
+                return self.abort(index, End::Closed, port);
+            }
+        }
         self.send_kept(index, &mut turn, port);
         if turn.owes_ack {
             self.acknowledge(index, &mut turn, port);
         }
         self.note_direct_progress(index, acknowledged);
-        match outcome {
-            Outcome::Abort => {
-                self.counters.aborts.increment();
-                return self.abort(index, End::Closed, port);
-            }
-            Outcome::Close => {
-                self.hand_over(index, turn.input);
-                self.close(index);
-                return self.finish_turn(index, 0, port);
-            }
-            Outcome::Continue => {}
-        }
         if !turn.input.is_empty() || self.is_stuck_for_room(index) {
             self.hand_over(index, turn.input);
             self.cold[index].seen = if turn.is_seen { turn.input.len() } else { 0 };
@@ -280,6 +282,25 @@ impl<S: Service> Core<'_, S> {
         if self.is_draining && self.is_idle(index) {
             self.close(index);
             self.finish_turn(index, 0, port);
+        }
+    }
+
+    /// Closes a connection. Its last reply is queued, so that the FIN leaves with it.
+    fn close_from_direct<T: Transmit>(
+        &mut self,
+        index: usize,
+        acknowledged: u32,
+        turn: &Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) {
+        self.note_direct_progress(index, acknowledged);
+        let free_slots = port.transmit.free_slots();
+        self.hand_over(index, turn.input);
+        self.close(index);
+        self.finish_turn(index, 0, port);
+        let was_told = port.transmit.free_slots() != free_slots;
+        if turn.owes_ack && !was_told && self.hot[index].tcb.state != State::Free {
+            self.send_ack(index, port);
         }
     }
 
@@ -302,6 +323,7 @@ impl<S: Service> Core<'_, S> {
         if turn.input.is_empty() && !self.cold[index].wants_room {
             return Outcome::Continue;
         }
+        self.follow_path(index);
         loop {
             let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
             let Some(sender) = &mut cold.direct else {
@@ -342,7 +364,10 @@ impl<S: Service> Core<'_, S> {
                     let mut reply = Reply::new(&mut packet[at..]);
                     let progress = (self.service).on_input(&mut cold.service, input, &mut reply);
                     let written = reply.len();
-                    if written > 0 {
+                    if progress.next == Next::Close {
+                        let queued = sender.queue(chunks, config, reply.written(), self.now);
+                        debug_assert_eq!(queued, written, "there was a chunk for the reply");
+                    } else if written > 0 && progress.next != Next::Abort {
                         let seq = sender.nxt();
                         let payload = &packet[at..at + written];
                         let Ok(sum) = sender.push_sent(chunks, config, payload, self.now) else {
@@ -567,10 +592,13 @@ impl<S: Service> Core<'_, S> {
         self.resume_directly(index, port);
     }
 
-    /// Cuts segments as small as the path wants them from here on.
+    /// Cuts segments from here on as the path wants them, whose size may have been learnt or forgotten.
+    #[inline]
     pub(super) fn follow_path(&mut self, index: usize) {
         let mss = self.mss(index);
-        if let Some(sender) = &mut self.cold[index].direct {
+        if let Some(sender) = &mut self.cold[index].direct
+            && sender.mss() != mss
+        {
             sender.set_mss(&mut self.direct.chunks, mss);
         }
     }
@@ -579,7 +607,8 @@ impl<S: Service> Core<'_, S> {
     fn mss(&mut self, index: usize) -> u16 {
         let header_bytes = header::bytes(&self.hot[index].flow);
         let path = self.packet_bytes_max(index).saturating_sub(header_bytes);
-        self.cold[index].options.mss.min(path as u16)
+        let mss = usize::from(self.cold[index].options.mss).min(path);
+        mss.min(LARGE_BYTES) as u16
     }
 
     /// Takes a connection from smoltcp that is established and quiet.

@@ -309,7 +309,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Tells the peer what has been received, and how much there is room for.
-    fn send_ack<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+    pub(super) fn send_ack<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         let now_ms = self.now_ms();
         let hot = &mut self.hot[index];
         hot.flags.was_challenged = true;

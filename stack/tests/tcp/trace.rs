@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use barewire_stack::config::StackConfig;
+use barewire_stack::config::{DirectPath, StackConfig};
 use barewire_stack::counters::Samples;
 use barewire_stack::guard::Secrets;
 use barewire_stack::link::memory::{MemoryLink, MemoryLinkConfig};
@@ -61,6 +61,20 @@ pub const OUR_PORT: u16 = 50_000;
 const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x05];
 const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0c];
 
+/// The defaults, with the direct path that the environment names.
+fn default_config() -> StackConfig {
+    let config = StackConfig::default();
+    StackConfig {
+        direct_path: direct_path().unwrap_or(config.direct_path),
+        ..config
+    }
+}
+
+/// Leaves all connections to smoltcp, for traces of its own timers, windows and segments.
+pub fn on_sockets(config: &mut StackConfig) {
+    config.direct_path = DirectPath::Never;
+}
+
 impl Trace {
     /// A peer of a service that sends back what it receives.
     pub fn echo() -> Trace {
@@ -82,7 +96,7 @@ impl Trace {
 
     /// As [`Trace::lines`], over a wire that holds only so many frames in each direction.
     pub fn lines_over(wire_frames: usize) -> Trace {
-        Trace::new(Mode::Lines, StackConfig::default(), &[wire_frames])
+        Trace::new(Mode::Lines, default_config(), &[wire_frames])
     }
 
     /// As [`Trace::lines`], over links that hold only so many frames each in each direction.
@@ -90,7 +104,7 @@ impl Trace {
         wires_frames: &[usize],
         change: impl FnOnce(&mut StackConfig),
     ) -> Trace {
-        let mut config = StackConfig::default();
+        let mut config = default_config();
         change(&mut config);
         Trace::new(Mode::Lines, config, wires_frames)
     }
@@ -112,7 +126,7 @@ impl Trace {
         over_ipv6: bool,
         change: impl FnOnce(&mut StackConfig),
     ) -> Trace {
-        let mut config = StackConfig::default();
+        let mut config = default_config();
         change(&mut config);
         let mode = Mode::Calls { over_ipv6 };
         let mut trace = Trace::new(mode, config, &[MemoryLinkConfig::default().frames]);
@@ -152,7 +166,7 @@ impl Trace {
     }
 
     fn with(mode: Mode, change: impl FnOnce(&mut StackConfig)) -> Trace {
-        let mut config = StackConfig::default();
+        let mut config = default_config();
         change(&mut config);
         Trace::new(mode, config, &[MemoryLinkConfig::default().frames])
     }
@@ -168,9 +182,7 @@ impl Trace {
     }
 
     fn new(mode: Mode, config: StackConfig, wires_frames: &[usize]) -> Trace {
-        let direct_path = direct_path().unwrap_or(config.direct_path);
         let config = StackConfig {
-            direct_path,
             connections: config.connections.min(64),
             half_open: config.half_open.min(32),
             time_wait: config.time_wait.min(64),
