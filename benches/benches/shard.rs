@@ -25,6 +25,7 @@ use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
 use barewire_tcp::link::{Link, Received, Transmit};
 use barewire_tcp::packet::{self, ChecksumPolicy, Flags, FlowKey, Local, Segment};
 use barewire_tcp::shard::Shard;
+use barewire_tcp::testing::direct_path;
 use barewire_tcp::testing::frame::{TcpFrame, TcpView};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -80,6 +81,7 @@ fn config(connections: usize) -> StackConfig {
     StackConfig {
         connections: connections as u32 + 1,
         half_open: connections as u32 + 1,
+        direct_path: direct_path().unwrap_or(StackConfig::default().direct_path),
         ..StackConfig::default()
     }
 }

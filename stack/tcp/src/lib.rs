@@ -26,6 +26,7 @@ mod connection;
 mod control;
 pub mod flow;
 pub mod guard;
+mod header;
 pub mod link;
 pub mod outbound;
 pub mod packet;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use barewire_service::counters::Samples;
 use barewire_service::service::{End, Expect, Input, Next, Progress, Reply, Service, Want};
 use barewire_service::time::{Duration, Instant};
-use barewire_tcp::config::StackConfig;
+use barewire_tcp::config::{DirectPath, StackConfig};
 use barewire_tcp::guard::Secrets;
 use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
 use barewire_tcp::outbound::Outbound;
@@ -32,6 +32,7 @@ use barewire_tcp::packet::{self, ChecksumPolicy, Flags, Local, TcpOption};
 use barewire_tcp::shard::Shard;
 use barewire_tcp::shared::Shared;
 use barewire_tcp::source_ports::SourcePorts;
+use barewire_tcp::testing::direct_path;
 use barewire_tcp::testing::frame::TcpFrame;
 
 /// A shard, and the peer at the other end of its link, or links.
@@ -60,6 +61,20 @@ pub const OUR_PORT: u16 = 50_000;
 const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x05];
 const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0c];
 
+/// The defaults, with the direct path that the environment names.
+fn default_config() -> StackConfig {
+    let config = StackConfig::default();
+    StackConfig {
+        direct_path: direct_path().unwrap_or(config.direct_path),
+        ..config
+    }
+}
+
+/// Leaves all connections to smoltcp, for traces of its own timers, windows and segments.
+pub fn on_sockets(config: &mut StackConfig) {
+    config.direct_path = DirectPath::Never;
+}
+
 impl Trace {
     /// A peer of a service that sends back what it receives.
     pub fn echo() -> Trace {
@@ -81,7 +96,7 @@ impl Trace {
 
     /// As [`Trace::lines`], over a wire that holds only so many frames in each direction.
     pub fn lines_over(wire_frames: usize) -> Trace {
-        Trace::new(Mode::Lines, StackConfig::default(), &[wire_frames])
+        Trace::new(Mode::Lines, default_config(), &[wire_frames])
     }
 
     /// As [`Trace::lines`], over links that hold only so many frames each in each direction.
@@ -89,7 +104,7 @@ impl Trace {
         wires_frames: &[usize],
         change: impl FnOnce(&mut StackConfig),
     ) -> Trace {
-        let mut config = StackConfig::default();
+        let mut config = default_config();
         change(&mut config);
         Trace::new(Mode::Lines, config, wires_frames)
     }
@@ -111,7 +126,7 @@ impl Trace {
         over_ipv6: bool,
         change: impl FnOnce(&mut StackConfig),
     ) -> Trace {
-        let mut config = StackConfig::default();
+        let mut config = default_config();
         change(&mut config);
         let mode = Mode::Calls { over_ipv6 };
         let mut trace = Trace::new(mode, config, &[MemoryLinkConfig::default().frames]);
@@ -151,7 +166,7 @@ impl Trace {
     }
 
     fn with(mode: Mode, change: impl FnOnce(&mut StackConfig)) -> Trace {
-        let mut config = StackConfig::default();
+        let mut config = default_config();
         change(&mut config);
         Trace::new(mode, config, &[MemoryLinkConfig::default().frames])
     }
