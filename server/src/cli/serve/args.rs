@@ -211,8 +211,9 @@ pub struct TcpArgs {
     #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..=1_000), default_value_t = StackConfig::default().rto_min_ms)]
     pub rto_min_ms: u32,
 
-    /// Which established connections are served in place: never, always, or random:SEED for tests
-    #[arg(long, value_name = "WHICH", default_value = "always")]
+    /// Which established connections are served in place, without a smoltcp socket: never, always, or random:SEED
+    /// for tests. Experimental: not all packet traces hold with it
+    #[arg(long, value_name = "WHICH", default_value = "never")]
     pub direct_path: DirectPath,
 
     /// Longest IP packet to send, and what the announced segment size follows from [default: the interface's MTU]
