@@ -2,7 +2,7 @@
 //!
 //! A table that is sized for the worst day is mostly empty on all others. [`Zeroed`] takes its whole
 //! address space at start, so that the size is known and never grows, but no memory: the kernel
-//! provides a page, filled with zeroes, when it is first written to. What an [`crate::arena::Arena`]
+//! provides a page, filled with zeroes, when it is first written to. What an [`crate::Arena`]
 //! promises, that nothing waits for memory after the start, it does not: the first use of each huge
 //! page costs its zeroing (2 MiB, some 100 us), and a machine without memory left notices only then.
 

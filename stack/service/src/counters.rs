@@ -90,7 +90,7 @@ pub trait Samples: std::fmt::Debug + Send + Sync {
 /// Declares a struct of [`Counter`]s and [`Gauge`]s that can list itself.
 ///
 /// ```
-/// use crate::counters::Samples;
+/// use barewire_service::counters::Samples;
 /// barewire_service::counters! {
 ///     /// What the door counted.
 ///     pub struct DoorCounters {

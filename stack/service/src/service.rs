@@ -23,7 +23,7 @@
 //!   peer ended its stream as soon as the service wants nothing but more input.
 //!
 //! A service can also be the side that calls. A shard that was given an
-//! [`Outbound`](barewire_tcp::outbound::Outbound) accepts nothing and opens what its service wants opened:
+//! `Outbound` (of `barewire-tcp`) accepts nothing and opens what its service wants opened:
 //!
 //! ```text
 //!   in every turn ──▶ Service::wants ──▶ Open(token) ──▶ Service::on_open ──▶ SYN …
@@ -194,7 +194,7 @@ pub enum Expect {
 /// A contiguous piece of the connection's send space, filled from the front.
 ///
 /// ```
-/// use crate::service::Reply;
+/// use barewire_service::service::Reply;
 /// let mut space = [0; 16];
 /// let mut reply = Reply::new(&mut space);
 /// assert!(reply.put(b"hello"));

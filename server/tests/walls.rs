@@ -1,0 +1,96 @@
+//! The arrows of ARCHITECTURE.md: which crate may know which, and what only the program depends on.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The crates of the workspace that a library may use, itself not among them.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("barewire-memory", &[]),
+    ("barewire-service", &[]),
+    ("barewire-tcp", &["barewire-memory", "barewire-service"]),
+    ("barewire-http", &["barewire-service"]),
+    ("barewire-kernel", &["barewire-memory", "barewire-service"]),
+    (
+        "barewire-xdp",
+        &["barewire-memory", "barewire-service", "barewire-tcp"],
+    ),
+    (
+        "barewire-load",
+        &[
+            "barewire-http",
+            "barewire-service",
+            "barewire-tcp",
+            "barewire-xdp",
+        ],
+    ),
+];
+
+/// What no library has: how a program is told what to do, and how it tells what it does.
+const OF_THE_PROGRAM: &[&str] = &[
+    "anyhow",
+    "clap",
+    "crossterm",
+    "indicatif",
+    "prometheus",
+    "seccompiler",
+    "signal-hook",
+    "toml",
+    "tracing-subscriber",
+];
+
+/// What opens descriptors, which a stack without I/O must not.
+const OF_THE_SYSTEM: &[&str] = &["aya", "libc", "nix", "rustix", "xsk-rs"];
+
+/// The dependencies of each package, those for its tests left out.
+fn dependencies() -> BTreeMap<String, Vec<String>> {
+    let cargo = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(cargo.status.success(), "{cargo:?}");
+    let metadata: Value = serde_json::from_slice(&cargo.stdout).unwrap();
+    let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    packages
+        .map(|package| {
+            let all = package["dependencies"].as_array().unwrap().iter();
+            let kept = all.filter(|dependency| dependency["kind"] != "dev");
+            (name(package), kept.map(name).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn dependencies_between_crates_run_downwards_only() {
+    let dependencies = dependencies();
+    for (library, allowed) in ARROWS {
+        let used = &dependencies[*library];
+        let ours = used.iter().filter(|name| name.starts_with("barewire"));
+        for name in ours {
+            assert!(allowed.contains(&&**name), "{library} must not know {name}");
+        }
+    }
+}
+
+#[test]
+fn libraries_have_nothing_that_is_for_the_program() {
+    let dependencies = dependencies();
+    for (library, _) in ARROWS {
+        for name in OF_THE_PROGRAM {
+            let has_it = dependencies[*library].iter().any(|used| used == name);
+            assert!(!has_it, "{library} depends on {name}");
+        }
+    }
+}
+
+#[test]
+fn the_tcp_stack_opens_nothing() {
+    let dependencies = dependencies();
+    for name in OF_THE_SYSTEM {
+        let has_it = dependencies["barewire-tcp"].iter().any(|used| used == name);
+        assert!(!has_it, "barewire-tcp depends on {name}");
+    }
+}
