@@ -24,6 +24,7 @@ use barewire_stack::link::{Link, Received, Transmit};
 use barewire_stack::packet::{self, ChecksumPolicy, Flags, FlowKey, Local, Segment};
 use barewire_stack::service::Service;
 use barewire_stack::shard::Shard;
+use barewire_stack::testing::direct_path;
 use barewire_stack::testing::frame::{TcpFrame, TcpView};
 use barewire_stack::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -80,6 +81,7 @@ fn config(connections: usize) -> StackConfig {
     StackConfig {
         connections: connections as u32 + 1,
         half_open: connections as u32 + 1,
+        direct_path: direct_path().unwrap_or(StackConfig::default().direct_path),
         ..StackConfig::default()
     }
 }

@@ -1,12 +1,16 @@
 //! Every limit of a shard, with its default and what it costs.
 
+use std::str::FromStr;
+
 use thiserror::Error;
 
+use crate::arena::OutOfMemory;
 use crate::connection::CONNECTION_BYTES;
 use crate::deadline::Deadlines;
 use crate::flow::FlowTable;
 use crate::guard::time_wait::TimeWaits;
 use crate::packet::ChecksumPolicy;
+use crate::sender::chunks::Chunks;
 use crate::timer::TimerWheel;
 
 /// How large a shard is, and how patient.
@@ -44,6 +48,10 @@ pub struct StackConfig {
     /// until a segment is acknowledged that was sent only once: on a wire that loses one of five, that
     /// does not come to pass, and the connection crawls. One segment in this time congests nobody.
     pub rto_max_ms: u32,
+    /// The shortest retransmission timeout of the direct path. RFC 6298 wants a second, Linux has 200 ms.
+    pub rto_min_ms: u32,
+    /// Which established connections are served directly.
+    pub direct_path: DirectPath,
     /// Whether a segment that belongs to no connection is answered with an RST.
     pub unknown_flow: UnknownFlow,
     /// RSTs per second for segments that belong to no connection, or to one that is not yet
@@ -55,6 +63,43 @@ pub struct StackConfig {
     /// ACKs per second in TIME-WAIT.
     pub time_wait_acks_per_second: u32,
 }
+
+/// Which established connections are served in place, without a smoltcp socket.
+///
+/// What peers and services see does not depend on it, apart from time and the size of segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectPath {
+    /// None.
+    Never,
+    /// All, for as long as nothing unusual happens to them.
+    Always,
+    /// For tests: a connection changes hands from one segment to the next, as chance has it. The seed says when.
+    Random(u64),
+}
+
+impl FromStr for DirectPath {
+    type Err = UnknownDirectPath;
+
+    /// Reads `never`, `always`, `random` or `random:SEED`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || UnknownDirectPath(text.to_owned());
+        match text.split_once(':') {
+            None if text == "never" => Ok(DirectPath::Never),
+            None if text == "always" => Ok(DirectPath::Always),
+            None if text == "random" => Ok(DirectPath::Random(0)),
+            Some(("random", seed)) => {
+                let seed = seed.parse().map_err(|_| unknown())?;
+                Ok(DirectPath::Random(seed))
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// A text that names no [`DirectPath`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is no direct path: choose never, always, random or random:SEED")]
+pub struct UnknownDirectPath(String);
 
 /// What happens to a segment that belongs to no connection, and opens none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +139,8 @@ impl Default for StackConfig {
             checksums: ChecksumPolicy::Verify,
             deadlines: Deadlines::default(),
             rto_max_ms: 4_000,
+            rto_min_ms: 200,
+            direct_path: DirectPath::Never,
             unknown_flow: UnknownFlow::Reset,
             resets_per_second: 1_000,
             challenge_acks_per_second: 1_000,
@@ -146,6 +193,12 @@ impl StackConfig {
         check("time_wait_ms", self.time_wait_ms as usize, 1, 1 << 30)?;
         check("rto_max_ms", self.rto_max_ms as usize, 1_000, 60_000)?;
         check(
+            "rto_min_ms",
+            self.rto_min_ms as usize,
+            1,
+            self.rto_max_ms as usize,
+        )?;
+        check(
             "receive_buffer_bytes",
             self.receive_buffer_bytes,
             Self::RECEIVE_BUFFER_BYTES_MIN,
@@ -165,6 +218,18 @@ impl StackConfig {
         self.connections as usize * (self.receive_buffer_bytes + self.send_buffer_bytes)
     }
 
+    /// Chunks of 256 and of 1,536 bytes for what the direct path has sent and keeps: a small one for each
+    /// connection, and a large one, of which there are between 1,024 and 65,536. When none is left, connections
+    /// go back to their own send buffers.
+    pub(crate) fn chunks(&self) -> (u32, u32) {
+        match self.direct_path {
+            DirectPath::Never => (0, 0),
+            DirectPath::Always | DirectPath::Random(_) => {
+                (self.connections, self.connections.clamp(1_024, 65_536))
+            }
+        }
+    }
+
     /// All bytes a shard takes at start for connections of `service_connection_bytes` each
     /// (`size_of::<S::Connection>()`): the arena and the tables. It takes no more later.
     pub fn memory_bytes(&self, service_connection_bytes: usize) -> usize {
@@ -175,6 +240,7 @@ impl StackConfig {
             + TimeWaits::memory_bytes(time_wait)
             + FlowTable::memory_bytes(connections + time_wait)
             + TimerWheel::memory_bytes(connections)
+            + Chunks::memory_bytes(self.chunks().0, self.chunks().1)
     }
 }
 
@@ -193,6 +259,9 @@ pub enum ConfigError {
         /// The largest value that is possible.
         max: usize,
     },
+    /// There is no address space for the chunks of the direct path.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// The arena is smaller than [`StackConfig::arena_bytes`].
     #[error(
         "the buffers of {connections} connections need {wanted} bytes, of which the arena has {left}: make it that large"

@@ -22,12 +22,13 @@ use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
 
 use crate::config::StackConfig;
-use crate::control::L2Header;
+use crate::control::{L2Header, SynOptions};
 use crate::deadline::{Deadlines, Watch};
 use crate::guard::segment::Tcb;
 use crate::packet::FlowKey;
 use crate::path::Path;
 use crate::prefetch::prefetch;
+use crate::sender::{Remembered, Sender};
 use crate::time::Instant;
 
 /// What every segment of a connection needs to see.
@@ -86,6 +87,14 @@ pub(crate) struct Cold<'a, C> {
     pub wants_room: bool,
     /// Our FIN waits until the peer has room for all that is before it.
     pub close_pending: bool,
+    /// What the peer's SYN has offered.
+    pub options: SynOptions,
+    /// Behind the last byte of the peer's that has arrived, in whatever order.
+    pub highest: u32,
+    /// It is there while the connection is served directly: then nothing that the socket says is true.
+    pub direct: Option<Sender>,
+    /// What the last one has learnt.
+    pub remembered: Remembered,
     pub service: C,
 }
 
@@ -103,6 +112,10 @@ impl<'a, C: Default> Cold<'a, C> {
             end_seen: false,
             wants_room: false,
             close_pending: false,
+            options: SynOptions::default(),
+            highest: 0,
+            direct: None,
+            remembered: Remembered::default(),
             service: C::default(),
         }
     }
@@ -119,6 +132,13 @@ impl<'a, C: Default> Cold<'a, C> {
         self.end_seen = false;
         self.wants_room = false;
         self.close_pending = false;
+        self.options = SynOptions::default();
+        self.highest = 0;
+        debug_assert!(
+            self.direct.is_none(),
+            "chunks of the last connection are left"
+        );
+        self.remembered = Remembered::default();
         self.service = C::default();
     }
 
@@ -169,7 +189,8 @@ impl<'a> SocketSlot<'a> {
         self.set.get_mut(self.handle)
     }
 
-    fn renew(&mut self) {
+    /// Replaces the socket by a new one on the same buffers.
+    pub fn renew(&mut self) {
         drop(self.set.remove(self.handle));
         // SAFETY: the pointers come from `&'a mut` references that `new` has consumed; the only
         // references made from them since went into the socket that was dropped above, which lends

@@ -26,6 +26,7 @@ pub mod counters;
 pub mod deadline;
 pub mod flow;
 pub mod guard;
+mod header;
 pub mod interface;
 pub mod lifecycle;
 pub mod link;

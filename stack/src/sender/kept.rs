@@ -62,6 +62,11 @@ impl Kept {
         self.flight().saturating_sub(gone) + self.resent
     }
 
+    /// The oldest chunk.
+    pub fn first(&self) -> Option<Handle> {
+        self.head.is_some().then_some(self.head)
+    }
+
     /// The oldest chunk that was sent.
     #[inline]
     pub fn first_sent(&self) -> Option<Handle> {

@@ -154,6 +154,15 @@ pub struct Segment {
     pub is_resent: bool,
 }
 
+/// The payload of a segment that a [`Sender`] keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptSegment<'c> {
+    /// It was sent, and is not acknowledged.
+    Sent(&'c [u8]),
+    /// It was not sent yet.
+    Queued(&'c [u8]),
+}
+
 /// Which deadline was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timeout {
@@ -583,6 +592,32 @@ impl Sender {
         } else {
             self.drained_until + patience
         }
+    }
+
+    /// Whether [`Sender::next_segment`] may have a repair or a probe to send.
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        self.kept.lost > 0 || self.probe_is_due || self.window_probe_is_due
+    }
+
+    /// All that is kept, in the order of the stream.
+    pub fn kept_segments<'c>(
+        &self,
+        chunks: &'c Chunks,
+    ) -> impl Iterator<Item = KeptSegment<'c>> + use<'c> {
+        let mut queued = self.kept.first_queued(chunks);
+        let mut at = self.kept.first();
+        std::iter::from_fn(move || {
+            let handle = at?;
+            let next = chunks.get(handle).next;
+            at = next.is_some().then_some(next);
+            let payload = chunks.payload(handle);
+            if queued == Some(handle) {
+                queued = at;
+                return Some(KeptSegment::Queued(payload));
+            }
+            Some(KeptSegment::Sent(payload))
+        })
     }
 
     /// SND.UNA.

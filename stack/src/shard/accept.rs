@@ -114,7 +114,10 @@ impl<S: Service> Core<'_, S> {
         };
         let index = self.take_connection(flow, arrival.hash, tcb, l2, link)?;
         self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
-        let socket = self.cold[index].slot.socket();
+        let cold = &mut self.cold[index];
+        cold.options = *options;
+        cold.highest = irs.wrapping_add(1);
+        let socket = cold.slot.socket();
         let listening = socket.listen(flow.local_port());
         debug_assert!(listening.is_ok(), "a new socket can listen");
         Some(index)
@@ -231,7 +234,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Brings a new socket to where it would be if it had seen the SYN and sent the SYN|ACK.
-    fn replay_handshake(&mut self, index: usize, irs: u32, options: SynOptions) {
+    pub(super) fn replay_handshake(&mut self, index: usize, irs: u32, options: SynOptions) {
         let syn = Control {
             kind: Kind::Syn(options),
             seq: irs,

@@ -125,6 +125,11 @@ crate::counters! {
         /// Connections that send smaller packets because long ones seemed to vanish (RFC 4821).
         path_black_holes: Counter,
 
+        /// Times a connection began to be served directly.
+        direct_takes: Counter,
+        /// Times smoltcp took a connection over that was served directly.
+        direct_hand_overs: Counter,
+
         /// Connections that went to TIME-WAIT.
         tw: Counter,
         /// TIME-WAITs that a new connection of the same flow ended.

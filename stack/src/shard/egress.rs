@@ -25,6 +25,9 @@ impl<S: Service> Core<'_, S> {
         if self.hot[index].tcb.state == State::Free {
             return;
         }
+        if self.cold[index].direct.is_some() {
+            return self.resume_directly(index, port);
+        }
         if self.is_draining && self.is_idle(index) {
             self.close(index);
         }
@@ -34,6 +37,7 @@ impl<S: Service> Core<'_, S> {
         }
         self.egress(index, port.transmit, port.reserve);
         self.settle(index, acknowledged);
+        self.take_directly(index);
     }
 
     /// Sends segments of a connection, but leaves `reserve` slots to others. What has to wait is noted.
@@ -63,6 +67,7 @@ impl<S: Service> Core<'_, S> {
     ) -> Option<Sent> {
         let mtu = self.packet_bytes_max(index);
         let cold = &mut self.cold[index];
+        debug_assert!(cold.direct.is_none(), "the socket is not in use");
         let mut wire = Wire {
             received: None,
             transmit,
@@ -82,7 +87,7 @@ impl<S: Service> Core<'_, S> {
         Some(sent)
     }
 
-    fn wait_to_send(&mut self, index: usize) {
+    pub(super) fn wait_to_send(&mut self, index: usize) {
         let flags = &mut self.hot[index].flags;
         if !flags.is_waiting_to_send {
             flags.is_waiting_to_send = true;

@@ -110,6 +110,9 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
         port: &mut Port<'_, T>,
     ) {
+        if self.direct_receives(index, segment, frame, port) {
+            return;
+        }
         let hot = &self.hot[index];
         match hot.tcb.judge(segment, self.config.mtu) {
             Verdict::Pass => {
@@ -175,7 +178,13 @@ impl<S: Service> Core<'_, S> {
         packet: &[u8],
         port: &mut Port<'_, T>,
     ) {
+        self.hand_over(index, &[]);
         let hot = &mut self.hot[index];
+        let cold = &mut self.cold[index];
+        let end = segment.seq.wrapping_add(segment.payload_len() as u32);
+        if is_before(cold.highest, end) {
+            cold.highest = end;
+        }
         let is_acceptable = hot.tcb.is_acceptable(segment);
         let is_next = segment.seq == hot.tcb.rcv_nxt && !hot.flags.is_waiting_to_send;
         let fresh = match is_next && self.cold[index].slot.socket().recv_queue() == 0 {
@@ -210,7 +219,10 @@ impl<S: Service> Core<'_, S> {
             && !self.is_draining
             && self.cold[index].slot.socket().send_queue() == 0;
         match says_nothing_new {
-            true => self.note_progress(index, acknowledged, 0),
+            true => {
+                self.note_progress(index, acknowledged, 0);
+                self.take_directly(index);
+            }
             false => {
                 self.serve_turn(index, fresh, port);
                 self.finish_turn(index, acknowledged, port);
@@ -255,6 +267,7 @@ impl<S: Service> Core<'_, S> {
         transmit: &mut T,
     ) -> tcp::State {
         let cold = &mut self.cold[index];
+        debug_assert!(cold.direct.is_none(), "the socket is not in use");
         let mut wire = Wire {
             received: Some(packet),
             transmit,
@@ -289,14 +302,14 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Whether a connection has been sent no ACK of ours for a while.
-    fn is_due_an_ack(&self, index: usize) -> bool {
+    pub(super) fn is_due_an_ack(&self, index: usize) -> bool {
         let hot = &self.hot[index];
         let age_ms = self.now_ms().wrapping_sub(hot.challenge_at_ms);
         !hot.flags.was_challenged || age_ms >= CHALLENGE_INTERVAL_MS
     }
 
     /// Tells the peer what has been received, and how much there is room for.
-    fn send_ack<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+    pub(super) fn send_ack<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         let now_ms = self.now_ms();
         let hot = &mut self.hot[index];
         hot.flags.was_challenged = true;

@@ -7,7 +7,8 @@
 //! ```text
 //!   poll ──▶ for each link: receive a batch
 //!               ├─ parse and look up all of it ─▶ prefetch the connections
-//!               └─ for each segment: guard ─▶ smoltcp ─▶ service ─▶ smoltcp ─▶ transmit slots
+//!               └─ for each segment: direct path ──────▶ service ────────────▶ transmit slots
+//!                     or, if unusual: guard ─▶ smoltcp ─▶ service ─▶ smoltcp ─▶ transmit slots
 //!        ──▶ those that had to wait for a slot
 //!        ──▶ those whose timer expired
 //!        ──▶ what the service wants opened
@@ -21,6 +22,7 @@
 mod accept;
 mod connect;
 mod counters;
+mod direct;
 mod egress;
 mod ingress;
 mod path;
@@ -49,12 +51,15 @@ use crate::guard::time_wait::TimeWaits;
 use crate::link::{Link, Received};
 use crate::outbound::Outbound;
 use crate::packet::{DiscardCounters, FlowKey, Local, Segment};
+use crate::sender::chunks::Chunks;
+use crate::sender::counters::SenderCounters;
 use crate::service::{End, Service};
 use crate::shared::Shared;
 use crate::time::{Duration, Instant};
 use crate::timer::TimerWheel;
 
 use connect::Caller;
+use direct::Direct;
 use path::KnownPaths;
 use wire::{Nowhere, Wire};
 
@@ -243,6 +248,11 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         &self.core.counters
     }
 
+    /// What was counted of sending on the direct path; shared with whoever reports it.
+    pub fn sender_counters(&self) -> &Arc<SenderCounters> {
+        &self.core.direct.chunks.counters
+    }
+
     /// What was dropped before it was a segment; shared with whoever reports it.
     pub fn discards(&self) -> &Arc<DiscardCounters> {
         &self.core.discards
@@ -286,6 +296,7 @@ struct Core<'a, S: Service> {
     /// What it takes to open connections; a shard that has it accepts none.
     caller: Option<Caller>,
 
+    direct: Direct,
     interface: Interface,
     paths: KnownPaths,
     isns: IsnGenerator,
@@ -403,6 +414,11 @@ impl<'a, S: Service> Core<'a, S> {
             ),
             waiting: VecDeque::with_capacity(connections),
             caller: None,
+            direct: Direct::new(
+                config.direct_path,
+                Chunks::new(config.chunks().0, config.chunks().1)?,
+                direct::sender_config(&config),
+            ),
             interface: new_interface(0, config.mtu, now),
             paths: KnownPaths::new(secrets, config.mtu, now),
             isns: IsnGenerator::new(&secrets.isn),
@@ -542,6 +558,9 @@ impl<'a, S: Service> Core<'a, S> {
 
     /// Forgets a connection that is not in the flow table.
     fn release_unlisted(&mut self, index: usize) {
+        if let Some(mut sender) = self.cold[index].direct.take() {
+            sender.discard(&mut self.direct.chunks);
+        }
         self.change_state(index, State::Free);
         self.timers.cancel(index as u32);
         self.unused.push(index as u32);

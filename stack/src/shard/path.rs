@@ -204,6 +204,10 @@ impl<S: Service> Core<'_, S> {
 
     /// Sends all that is in flight again, in segments as long as they may be now.
     fn send_again<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        if self.cold[index].direct.is_some() {
+            self.follow_path(index);
+            return self.resume_directly(index, port);
+        }
         let cold = &mut self.cold[index];
         let expires_at = self.interface.poll_at(self.now, &cold.slot.set);
         let at = expires_at.unwrap_or(self.now).max(self.now);

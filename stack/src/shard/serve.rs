@@ -12,7 +12,7 @@ use super::{Core, Port};
 
 /// What a service wants to become of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Continue,
     Close,
     Abort,
@@ -106,6 +106,7 @@ impl<S: Service> Core<'_, S> {
 
     /// Tells the service that its peer took too long.
     pub(super) fn tell_timeout(&mut self, index: usize) {
+        self.hand_over(index, &[]);
         let Cold {
             slot,
             service: connection,
@@ -126,6 +127,7 @@ impl<S: Service> Core<'_, S> {
     /// acknowledged and thrown away, so that the peer gets to read the reply before its data meets a
     /// closed door.
     pub(super) fn close(&mut self, index: usize) {
+        self.hand_over(index, &[]);
         let cold = &mut self.cold[index];
         cold.close_pending = true;
         let nothing_more = Progress {

@@ -41,6 +41,9 @@ impl<S: Service> Core<'_, S> {
             self.counters.abort_on_timeout.increment();
             return self.abort(index, End::Silent, port);
         }
+        if self.cold[index].direct.is_some() {
+            return self.direct_timer_expires(index, port);
+        }
         self.suspect_path(index);
         self.send_what_is_late(index, port);
         self.finish_turn(index, 0, port);
@@ -129,7 +132,7 @@ impl<S: Service> Core<'_, S> {
     /// When the peer will have been silent for too long about what is in flight.
     ///
     /// One that has closed its window owes nothing, and has the send deadline.
-    fn user_timeout_at(&self, index: usize) -> Option<Instant> {
+    pub(super) fn user_timeout_at(&self, index: usize) -> Option<Instant> {
         let tcb = &self.hot[index].tcb;
         let owes_nothing = match tcb.state {
             // Of a SYN that nobody answers the handshake's deadline decides.

@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use super::frame::{TcpFrame, TcpView};
 use super::icmp::too_big;
 use super::service::{Command, CommandService};
-use crate::config::{StackConfig, UnknownFlow};
+use crate::config::{DirectPath, StackConfig, UnknownFlow};
 use crate::guard::Secrets;
 use crate::link::memory::{MemoryLink, MemoryLinkConfig};
 use crate::packet::{ChecksumPolicy, Flags, Local};
@@ -138,6 +138,7 @@ impl Settings {
                 true => UnknownFlow::Ignore,
                 false => UnknownFlow::Reset,
             },
+            direct_path: super::direct_path().unwrap_or(DirectPath::Always),
             ..StackConfig::default()
         }
     }

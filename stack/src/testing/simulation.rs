@@ -20,7 +20,7 @@ use super::client::{Client, ClientConfig, Offence};
 use super::frame::{TcpFrame, TcpView};
 use super::peer::{Peer, PeerConfig};
 use super::service::{Command, CommandService, pattern};
-use crate::config::StackConfig;
+use crate::config::{DirectPath, StackConfig};
 use crate::counters::{Sample, Samples};
 use crate::deadline::Deadlines;
 use crate::guard::Secrets;
@@ -209,6 +209,11 @@ impl Scenario {
                 user_timeout_ms: 7_200_000,
             },
             rto_max_ms: random.choose(&[1_000, 4_000, 60_000]),
+            direct_path: super::direct_path().unwrap_or(match seed % 3 {
+                0 => DirectPath::Never,
+                1 => DirectPath::Always,
+                _ => DirectPath::Random(seed),
+            }),
             ..StackConfig::default()
         };
         Scenario {

@@ -1,6 +1,6 @@
 //! Bytes in ESTABLISHED, in order and out of it.
 
-use crate::trace::Trace;
+use crate::trace::{Trace, on_sockets};
 
 #[test]
 fn what_is_sent_comes_back_and_carries_the_acknowledgment() {
@@ -160,7 +160,7 @@ fn the_receive_ring_is_one_piece_to_the_service() {
 #[test]
 fn a_long_reply_leaves_in_full_segments_as_the_congestion_window_grows() {
     // RFC 5681: slow start from two segments of 1,024 bytes.
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 \"send 6000\\n\"
          < [.] seq 1 ack 11 len 1460
          < [.] seq 1461 ack 11 len 588
@@ -175,7 +175,11 @@ fn a_long_reply_leaves_in_full_segments_as_the_congestion_window_grows() {
 
 #[test]
 fn messages_that_wait_for_room_are_answered_when_there_is_some() {
-    let mut trace = Trace::lines_with(|config| config.send_buffer_bytes = 512).established();
+    let mut trace = Trace::lines_with(|config| {
+        on_sockets(config);
+        config.send_buffer_bytes = 512;
+    })
+    .established();
     trace.run(
         "> [P.] seq 1 ack 1 \"send 600\\nnext\\n\"
          # The second line waits in the receive buffer until the first is answered.
@@ -190,6 +194,7 @@ fn what_is_left_is_not_taken_for_the_segment_of_the_same_length() {
     // 1,024 bytes arrive at once, the second half first, and the send ring has 512 in one piece: the
     // service is called twice, with as many bytes left as the last segment had.
     let trace = Trace::echo_with(|config| {
+        on_sockets(config);
         config.receive_buffer_bytes = 2_048;
         config.send_buffer_bytes = 2_048;
     });

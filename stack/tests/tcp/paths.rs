@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use barewire_stack::testing::icmp::too_big;
 
-use crate::trace::Trace;
+use crate::trace::{Trace, on_sockets};
 
 const HANDSHAKE: &str = "
     > [S] seq 0 win 64000 <mss 1460>
@@ -43,7 +43,7 @@ impl Trace {
 
 #[test]
 fn what_a_router_finds_too_big_is_sent_again_at_once_in_smaller_segments() {
-    let mut trace = Trace::lines().established();
+    let mut trace = Trace::lines_with(on_sockets).established();
     trace.send(1, "[P.] seq 1 ack 1 \"send 4000\\n\"");
     let sent = trace.lost();
     trace.lost();
@@ -59,7 +59,7 @@ fn what_a_router_finds_too_big_is_sent_again_at_once_in_smaller_segments() {
 
 #[test]
 fn ipv6_routers_are_listened_to_as_well() {
-    let mut trace = Trace::lines().over_ipv6().established();
+    let mut trace = Trace::lines_with(on_sockets).over_ipv6().established();
     trace.send(1, "[P.] seq 1 ack 1 \"send 1900\\n\"");
     let sent = trace.lost();
     trace.lost();
@@ -106,7 +106,11 @@ fn a_new_connection_to_the_same_address_begins_with_what_is_known() {
 
 #[test]
 fn a_larger_size_is_tried_again_after_ten_minutes() {
-    let mut trace = Trace::lines_with(|config| config.deadlines.idle_ms = 3_600_000).established();
+    let mut trace = Trace::lines_with(|config| {
+        on_sockets(config);
+        config.deadlines.idle_ms = 3_600_000;
+    })
+    .established();
     trace.send(1, "[P.] seq 1 ack 1 \"send 1500\\n\"");
     let sent = trace.lost();
     trace.lost();
@@ -332,7 +336,7 @@ fn what_no_answer_confirmed_does_not_hold_for_the_next_connection() {
 
 #[test]
 fn an_ipv4_path_may_be_as_narrow_as_576_bytes() {
-    let mut trace = Trace::lines().established();
+    let mut trace = Trace::lines_with(on_sockets).established();
     trace.run(
         "> [P.] seq 1 ack 1 \"send 1400\\n\"
          < [P.] seq 1 ack 11 len 1400
@@ -349,7 +353,7 @@ fn an_ipv4_path_may_be_as_narrow_as_576_bytes() {
 
 #[test]
 fn an_ipv6_path_is_never_narrower_than_1280_bytes() {
-    let mut trace = Trace::lines().over_ipv6().established();
+    let mut trace = Trace::lines_with(on_sockets).over_ipv6().established();
     trace.run(
         "> [P.] seq 1 ack 1 \"send 1400\\n\"
          < [P.] seq 1 ack 11 len 1400

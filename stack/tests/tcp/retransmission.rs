@@ -1,6 +1,6 @@
 //! What happens when segments are lost (RFC 6298, RFC 5681).
 
-use crate::trace::Trace;
+use crate::trace::{Trace, on_sockets};
 
 #[test]
 fn the_timer_backs_off_until_the_peer_answers() {
@@ -50,10 +50,13 @@ fn the_timer_backs_off_no_further_than_allowed() {
 fn a_timeout_that_was_backed_off_does_not_hold_up_the_next_loss() {
     // RFC 6298, section 5, keeps the timeout as long as it is until a segment is acknowledged that was
     // sent once, and the next one is lost again.
-    Trace::echo_with(|config| config.rto_max_ms = 2_000)
-        .established()
-        .run(
-            "> [P.] seq 1 ack 1 \"hello\"
+    Trace::echo_with(|config| {
+        on_sockets(config);
+        config.rto_max_ms = 2_000;
+    })
+    .established()
+    .run(
+        "> [P.] seq 1 ack 1 \"hello\"
              < [P.] seq 1 ack 6 \"hello\"
              +5200ms
              < [P.] seq 1 ack 6 \"hello\"
@@ -66,7 +69,7 @@ fn a_timeout_that_was_backed_off_does_not_hold_up_the_next_loss() {
              +200ms
              < [P.] seq 6 ack 11 \"again\"
              > [.] seq 11 ack 11",
-        );
+    );
 }
 
 #[test]
@@ -92,6 +95,7 @@ fn a_peer_that_is_gone_is_given_up() {
 #[test]
 fn a_peer_that_answers_slowly_is_not_given_up() {
     let mut trace = Trace::lines_with(|config| {
+        on_sockets(config);
         config.deadlines.user_timeout_ms = 5_000;
         config.deadlines.send_ms = 60_000;
     })
@@ -112,7 +116,7 @@ fn a_peer_that_answers_slowly_is_not_given_up() {
 
 #[test]
 fn three_duplicate_acks_bring_the_lost_segment_at_once() {
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 \"send 6000\\n\"
          < [.] seq 1 ack 11 len 1460
          < [.] seq 1461 ack 11 len 588

@@ -1,6 +1,6 @@
 //! Nothing of one connection is seen by the next.
 
-use crate::trace::Trace;
+use crate::trace::{Trace, on_sockets};
 
 /// What a connection does when it is the first of its slot: initial congestion window, duplicate ACKs
 /// counted from zero, initial retransmission timeout, no scale, no selective acknowledgments.
@@ -27,7 +27,10 @@ const AS_NEW: &str = "
 
 /// Runs [`AS_NEW`] on the only slot there is, after `before` was run on it.
 fn after(before: &str) {
-    let mut trace = Trace::lines_with(|config| config.connections = 1);
+    let mut trace = Trace::lines_with(|config| {
+        on_sockets(config);
+        config.connections = 1;
+    });
     trace.run(before).run(AS_NEW);
 }
 

@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use barewire_stack::config::StackConfig;
+use barewire_stack::config::{DirectPath, StackConfig};
 use barewire_stack::counters::Samples;
 use barewire_stack::guard::Secrets;
 use barewire_stack::link::memory::{MemoryLink, MemoryLinkConfig};
@@ -31,6 +31,7 @@ use barewire_stack::service::{End, Expect, Input, Next, Progress, Reply, Service
 use barewire_stack::shard::Shard;
 use barewire_stack::shared::Shared;
 use barewire_stack::source_ports::SourcePorts;
+use barewire_stack::testing::direct_path;
 use barewire_stack::testing::frame::TcpFrame;
 use barewire_stack::time::{Duration, Instant};
 
@@ -60,6 +61,20 @@ pub const OUR_PORT: u16 = 50_000;
 const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x05];
 const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0c];
 
+/// The defaults, with the direct path that the environment names.
+fn default_config() -> StackConfig {
+    let config = StackConfig::default();
+    StackConfig {
+        direct_path: direct_path().unwrap_or(config.direct_path),
+        ..config
+    }
+}
+
+/// Leaves all connections to smoltcp, for traces of its own timers, windows and segments.
+pub fn on_sockets(config: &mut StackConfig) {
+    config.direct_path = DirectPath::Never;
+}
+
 impl Trace {
     /// A peer of a service that sends back what it receives.
     pub fn echo() -> Trace {
@@ -81,7 +96,7 @@ impl Trace {
 
     /// As [`Trace::lines`], over a wire that holds only so many frames in each direction.
     pub fn lines_over(wire_frames: usize) -> Trace {
-        Trace::new(Mode::Lines, StackConfig::default(), &[wire_frames])
+        Trace::new(Mode::Lines, default_config(), &[wire_frames])
     }
 
     /// As [`Trace::lines`], over links that hold only so many frames each in each direction.
@@ -89,7 +104,7 @@ impl Trace {
         wires_frames: &[usize],
         change: impl FnOnce(&mut StackConfig),
     ) -> Trace {
-        let mut config = StackConfig::default();
+        let mut config = default_config();
         change(&mut config);
         Trace::new(Mode::Lines, config, wires_frames)
     }
@@ -111,7 +126,7 @@ impl Trace {
         over_ipv6: bool,
         change: impl FnOnce(&mut StackConfig),
     ) -> Trace {
-        let mut config = StackConfig::default();
+        let mut config = default_config();
         change(&mut config);
         let mode = Mode::Calls { over_ipv6 };
         let mut trace = Trace::new(mode, config, &[MemoryLinkConfig::default().frames]);
@@ -151,7 +166,7 @@ impl Trace {
     }
 
     fn with(mode: Mode, change: impl FnOnce(&mut StackConfig)) -> Trace {
-        let mut config = StackConfig::default();
+        let mut config = default_config();
         change(&mut config);
         Trace::new(mode, config, &[MemoryLinkConfig::default().frames])
     }

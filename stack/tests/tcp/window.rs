@@ -2,7 +2,7 @@
 //!
 //! smoltcp does not count the acknowledgment on a window probe, and follows it up with an ACK.
 
-use crate::trace::Trace;
+use crate::trace::{Trace, on_sockets};
 
 #[test]
 fn the_peers_window_is_kept_to() {
@@ -105,7 +105,7 @@ fn a_probe_that_the_peer_takes_counts() {
 fn a_window_that_closes_over_data_in_flight_is_probed_too() {
     // smoltcp's retransmission timer expires, may send nothing, and is not set again. If the ACK that
     // opens the window is then lost, nobody ever speaks again.
-    Trace::echo().established().run(
+    Trace::echo_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 \"hello\"
          < [P.] seq 1 ack 6 \"hello\"
          > [.] seq 6 ack 1 win 0
@@ -121,7 +121,7 @@ fn a_window_that_closes_over_data_in_flight_is_probed_too() {
 
 #[test]
 fn a_window_that_shrinks_below_what_is_in_flight_does_not_stop_the_rest() {
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 \"send 2000\\n\"
          < [.] seq 1 ack 11 len 1460
          < [P.] seq 1461 ack 11 len 540
@@ -222,7 +222,7 @@ fn two_sides_without_room_do_not_wait_for_each_other() {
 #[test]
 fn duplicate_acks_of_a_peer_with_little_room_are_left_to_the_timer() {
     // smoltcp would answer the third with a whole segment, and forget what lies behind it.
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 win 10 \"send 2000\\n\"
          < [.] seq 1 ack 11 len 1280
          > [.] seq 11 ack 1 win 2

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use barewire_stack::config::StackConfig;
+use barewire_stack::config::{DirectPath, StackConfig};
 use barewire_stack::deadline::Deadlines;
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
@@ -195,6 +195,14 @@ pub struct TcpArgs {
     /// Longest time between retransmissions of a connection, and between zero-window probes
     #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1_000..=60_000), default_value_t = StackConfig::default().rto_max_ms)]
     pub rto_max_ms: u32,
+
+    /// Shortest time between retransmissions of a connection that is served directly
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..=1_000), default_value_t = StackConfig::default().rto_min_ms)]
+    pub rto_min_ms: u32,
+
+    /// Which established connections are served in place: never, always, or random:SEED for tests
+    #[arg(long, value_name = "WHICH", default_value = "never")]
+    pub direct_path: DirectPath,
 
     /// Longest IP packet to send, and what the announced segment size follows from [default: the interface's MTU]
     #[arg(long, value_name = "N", value_parser = mtu())]

@@ -1,0 +1,775 @@
+//! The direct path: established connections that are served in place.
+//!
+//! A connection with nothing unusual does not need a socket. Its [`Tcb`] says what is expected next, and its
+//! [`Sender`] keeps what was sent until it is acknowledged, and repairs what is lost:
+//!
+//! ```text
+//!   received frame ─▶ takes ─▶ Sender::on_ack ─▶ Service ─▶ transmit slot ─▶ Sender::push_sent ─▶ headers
+//!                       │                           ▲           no slot, no window: Sender::queue
+//!                       │ anything else             └── payload in the received frame, reply in the slot
+//!                       ▼
+//!                   hand_over ─▶ a new smoltcp socket ─▶ quiet again ─▶ take_directly
+//! ```
+//!
+//! The socket that takes over is new. A handshake is replayed to it, with SND.UNA - 1 and RCV.NXT - 1 as initial
+//! sequence numbers, then what the peer sent and the service has not consumed, then what is in flight. What it
+//! sends meanwhile nobody sees. So no sequence number has to be translated, and it is not needed that anything
+//! is known of smoltcp's state.
+//!
+//! What makes this safe:
+//!
+//! * A connection is in one of two hands: [`Cold::direct`](crate::connection::Cold::direct) is there, or the socket
+//!   is the truth. [`Tcb`] holds what was told to the peer and heard from it in both cases, and the guards read
+//!   nothing else.
+//! * [`Sender`] keeps at most as much as the socket's send buffer takes, and no window is told that is larger than
+//!   its receive buffer. So a connection can be handed over at any time.
+//! * A service's call cannot be undone, so there is a chunk for its reply before it is called.
+
+use crate::config::{DirectPath, StackConfig};
+use crate::connection::Hot;
+use crate::control::Direction;
+use crate::guard::segment::{State, Tcb};
+use crate::guard::{is_before, isn};
+use crate::header::{self, Header};
+use crate::link::Transmit;
+use crate::packet::{Flags, Segment};
+use crate::random::Random;
+use crate::sender::chunks::{Chunks, LARGE_BYTES};
+use crate::sender::sack::Options;
+use crate::sender::{self, Ack, Sender, Start, Timeout};
+use crate::service::{End, Input, Next, Reply, Service};
+use crate::time::Duration;
+
+use smoltcp::socket::tcp::{self, CongestionControl};
+
+use super::egress::unanswered_ms;
+use super::serve::Outcome;
+use super::wire::Nowhere;
+use super::{Core, EGRESS_SEGMENTS_MAX, Port, new_interface};
+
+/// What a shard needs for its direct path.
+pub(super) struct Direct {
+    mode: DirectPath,
+    random: Random,
+    pub chunks: Chunks,
+    config: sender::Config,
+}
+
+/// What a connection does in one turn.
+struct Turn<'f> {
+    /// What the peer sent and the service has not consumed.
+    input: &'f [u8],
+    /// The service has seen `input`, and wants more of it.
+    is_seen: bool,
+    /// Something arrived that no segment has acknowledged yet.
+    owes_ack: bool,
+    /// RCV.NXT as the peer has heard it last.
+    told: u32,
+    /// Segments that may still be sent.
+    budget: usize,
+}
+
+/// Where a segment lies that the direct path takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// At RCV.NXT, and in the window.
+    Next,
+    /// All of it before RCV.NXT: a copy, or an ACK that was overtaken, or a keep-alive.
+    Before,
+}
+
+/// Peers that want smaller segments are left to smoltcp.
+const MSS_MIN: usize = 512;
+
+impl Direct {
+    pub fn new(mode: DirectPath, chunks: Chunks, config: sender::Config) -> Direct {
+        let seed = match mode {
+            DirectPath::Random(seed) => seed,
+            DirectPath::Never | DirectPath::Always => 0,
+        };
+        Direct {
+            mode,
+            random: Random::new(seed),
+            chunks,
+            config,
+        }
+    }
+
+    /// Whether a connection that could be served directly is to be.
+    #[inline]
+    fn is_wanted(&mut self) -> bool {
+        match self.mode {
+            DirectPath::Never => false,
+            DirectPath::Always => true,
+            DirectPath::Random(_) => self.random.below(2) == 0,
+        }
+    }
+}
+
+/// What all senders of a shard have in common.
+pub(super) fn sender_config(config: &StackConfig) -> sender::Config {
+    let ms = |ms| Duration::from_millis(u64::from(ms));
+    let defaults = sender::Config::default();
+    sender::Config {
+        rto_min: ms(config.rto_min_ms),
+        rto_max: ms(config.rto_max_ms),
+        rto_initial: defaults.rto_initial.min(ms(config.rto_max_ms)),
+        queue_bytes_max: config.send_buffer_bytes as u32,
+        ..defaults
+    }
+}
+
+/// Where `segment` lies, if it is one of those that the direct path takes: nothing but data and an
+/// acknowledgment, neither of them out of bounds.
+#[inline]
+fn place(tcb: &Tcb, segment: &Segment) -> Option<Place> {
+    const UNUSUAL: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0 | Flags::URG.0);
+    if segment.flags.intersects(UNUSUAL) || !segment.flags.contains(Flags::ACK) {
+        return None;
+    }
+    // RFC 5961, section 5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
+    let in_flight = tcb.snd_nxt.wrapping_sub(tcb.snd_una);
+    if tcb.snd_nxt.wrapping_sub(segment.ack) > in_flight.saturating_add(tcb.snd_wnd_max) {
+        return None;
+    }
+    let len = segment.payload_len();
+    if segment.seq == tcb.rcv_nxt {
+        return (len <= usize::from(tcb.rcv_wnd)).then_some(Place::Next);
+    }
+    let start = segment.seq.wrapping_sub(tcb.rcv_nxt) as i32;
+    let is_before = start < 0 && start >= -i32::from(u16::MAX) && start + len as i32 <= 0;
+    is_before.then_some(Place::Before)
+}
+
+impl<S: Service> Core<'_, S> {
+    /// Lets a connection that is served directly take a segment. Returns false, and nothing has happened, if the
+    /// guards and smoltcp have to see it.
+    #[inline]
+    pub(super) fn direct_receives<T: Transmit>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) -> bool {
+        if self.cold[index].direct.is_none() {
+            return false;
+        }
+        if matches!(self.direct.mode, DirectPath::Random(_)) && !self.direct.is_wanted() {
+            self.hand_over(index, &[]);
+            return false;
+        }
+        let Hot { tcb, .. } = &self.hot[index];
+        let Some(place) = place(tcb, segment) else {
+            return false;
+        };
+        let acknowledged = self.take_ack_directly(index, segment, frame);
+        let mut turn = Turn {
+            input: &[],
+            is_seen: false,
+            owes_ack: false,
+            told: self.hot[index].tcb.rcv_nxt,
+            budget: EGRESS_SEGMENTS_MAX,
+        };
+        let hot = &mut self.hot[index];
+        match place {
+            Place::Next => {
+                hot.link = port.link;
+                self.cold[index].l2.set_reflected(segment.l2(frame));
+                turn.input = segment.payload(frame);
+                turn.owes_ack = !turn.input.is_empty();
+                let len = turn.input.len() as u32;
+                hot.tcb.rcv_nxt = hot.tcb.rcv_nxt.wrapping_add(len);
+                hot.tcb.rcv_wnd -= len as u16;
+                self.cold[index].highest = hot.tcb.rcv_nxt;
+            }
+            // A copy says that our ACK was lost, which the answer to it was as well.
+            Place::Before => {
+                turn.owes_ack = segment.payload_len() > 0 || self.is_keep_alive(index, segment);
+            }
+        }
+        self.direct_turn(index, acknowledged, turn, port);
+        true
+    }
+
+    /// Takes what a segment acknowledges, and returns how many bytes that is.
+    #[inline]
+    fn take_ack_directly(&mut self, index: usize, segment: &Segment, frame: &[u8]) -> u32 {
+        let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
+        let Some(sender) = &mut cold.direct else {
+            return 0;
+        };
+        let option_bytes = &frame[segment.tcp_offset() + 20..segment.payload_offset()];
+        let options = match option_bytes {
+            [] => Options::default(),
+            bytes => Options::parse(bytes),
+        };
+        let ack = Ack {
+            seq: segment.seq,
+            ack: segment.ack,
+            window: u32::from(segment.window) << hot.tcb.snd_scale,
+            has_payload: segment.payload_len() > 0,
+            sack: options.blocks(),
+            rtt: None,
+        };
+        let Direct { chunks, config, .. } = &mut self.direct;
+        let acked = sender.on_ack(chunks, config, &ack, self.now);
+        let tcb = &mut hot.tcb;
+        tcb.snd_una = sender.una();
+        tcb.snd_wnd = (sender.window() >> tcb.snd_scale) as u16;
+        tcb.snd_wl1 = sender.window_seq();
+        tcb.snd_wnd_max = tcb.snd_wnd_max.max(sender.window());
+        debug_assert!(sender.is_consistent(chunks), "[UNA, NXT) is not the chunks");
+        acked.bytes
+    }
+
+    /// Whether a segment without data wants to be answered (RFC 9293, section 3.8.4), at most twice a second.
+    fn is_keep_alive(&mut self, index: usize, segment: &Segment) -> bool {
+        let now_ms = self.now_ms();
+        let is_due = self.is_due_an_ack(index);
+        let hot = &mut self.hot[index];
+        let is_probe = segment.seq.wrapping_add(1) == hot.tcb.rcv_nxt;
+        if is_probe && is_due {
+            hot.flags.was_challenged = true;
+            hot.challenge_at_ms = now_ms;
+        }
+        is_probe && is_due
+    }
+
+    /// Goes on with a connection that had to wait, or whose timer has expired.
+    pub(super) fn resume_directly<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        let turn = Turn {
+            input: &[],
+            is_seen: false,
+            owes_ack: false,
+            told: self.hot[index].tcb.rcv_nxt,
+            budget: EGRESS_SEGMENTS_MAX,
+        };
+        self.direct_turn(index, 0, turn, port);
+    }
+
+    fn direct_turn<T: Transmit>(
+        &mut self,
+        index: usize,
+        acknowledged: u32,
+        mut turn: Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) {
+        // Repairs go before what is new.
+        self.send_kept(index, &mut turn, port);
+        match self.serve_directly(index, &mut turn, port) {
+            Outcome::Continue => {}
+            Outcome::Close => return self.close_from_direct(index, acknowledged, &turn, port),
+            Outcome::Abort => {
+                self.counters.aborts.increment();
+                if turn.owes_ack {
+                    self.hot[index].tcb.rcv_nxt = turn.told;
+                }
+                return self.abort(index, End::Closed, port);
+            }
+        }
+        self.send_kept(index, &mut turn, port);
+        if turn.owes_ack {
+            self.acknowledge(index, &mut turn, port);
+        }
+        self.note_direct_progress(index, acknowledged);
+        if !turn.input.is_empty() || self.is_stuck_for_room(index) {
+            self.hand_over(index, turn.input);
+            self.cold[index].seen = if turn.is_seen { turn.input.len() } else { 0 };
+            self.serve_turn(index, &[], port);
+            return self.finish_turn(index, 0, port);
+        }
+        if self.is_draining && self.is_idle(index) {
+            self.close(index);
+            self.finish_turn(index, 0, port);
+        }
+    }
+
+    /// Closes a connection. Its last reply is queued, so that the FIN leaves with it.
+    fn close_from_direct<T: Transmit>(
+        &mut self,
+        index: usize,
+        acknowledged: u32,
+        turn: &Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) {
+        self.note_direct_progress(index, acknowledged);
+        let free_slots = port.transmit.free_slots();
+        self.hand_over(index, turn.input);
+        self.close(index);
+        self.finish_turn(index, 0, port);
+        let was_told = port.transmit.free_slots() != free_slots;
+        if turn.owes_ack && !was_told && self.hot[index].tcb.state != State::Free {
+            self.send_ack(index, port);
+        }
+    }
+
+    /// Whether the service waits for room that no acknowledgment will bring.
+    fn is_stuck_for_room(&self, index: usize) -> bool {
+        let cold = &self.cold[index];
+        cold.wants_room
+            && !self.hot[index].flags.is_waiting_to_send
+            && cold.direct.as_ref().is_some_and(Sender::is_quiet)
+    }
+
+    /// Calls the service for as long as there is something new for it and room for its replies.
+    #[inline]
+    fn serve_directly<T: Transmit>(
+        &mut self,
+        index: usize,
+        turn: &mut Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) -> Outcome {
+        if turn.input.is_empty() && !self.cold[index].wants_room {
+            return Outcome::Continue;
+        }
+        self.follow_path(index);
+        loop {
+            let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
+            let Some(sender) = &mut cold.direct else {
+                return Outcome::Continue;
+            };
+            let Direct { chunks, config, .. } = &mut self.direct;
+            let to_keep = sender.room_to_queue(chunks, config);
+            let at_once = sender.room_now().min(to_keep);
+            // What is long is cut into whole segments, which only the queue can do.
+            let is_cut = cold.wants_room && at_once < usize::from(sender.mss());
+            let has_slot = turn.budget > 0 && port.transmit.free_slots() > port.reserve;
+            let in_place =
+                has_slot && !is_cut && at_once >= S::REPLY_BYTES_MIN && chunks.has_room(at_once);
+            let free = chunks.free_bytes() / LARGE_BYTES * usize::from(sender.mss());
+            let room = if in_place { at_once } else { to_keep.min(free) };
+            if room < S::REPLY_BYTES_MIN {
+                cold.wants_room = true;
+                return Outcome::Continue;
+            }
+            if !in_place && cold.wants_room && turn.budget == 0 {
+                self.wait_to_send(index);
+                return Outcome::Continue;
+            }
+            let input = Input {
+                bytes: turn.input,
+                full: turn.input.len() == self.config.receive_buffer_bytes,
+                ended: false,
+            };
+            let at = header::bytes(&hot.flow);
+            let packet = match in_place {
+                true => port.transmit.slot().and_then(|slot| cold.l2.write(slot)),
+                false => None,
+            };
+            let in_slot = packet.and_then(|packet| packet.get_mut(..at + room));
+            let was_idle = sender.is_quiet();
+            let (progress, written) = match in_slot {
+                Some(packet) => {
+                    let mut reply = Reply::new(&mut packet[at..]);
+                    let progress = (self.service).on_input(&mut cold.service, input, &mut reply);
+                    let written = reply.len();
+                    if progress.next == Next::Close {
+                        let queued = sender.queue(chunks, config, reply.written(), self.now);
+                        debug_assert_eq!(queued, written, "there was a chunk for the reply");
+                    } else if written > 0 && progress.next != Next::Abort {
+                        let seq = sender.nxt();
+                        let payload = &packet[at..at + written];
+                        let Ok(sum) = sender.push_sent(chunks, config, payload, self.now) else {
+                            debug_assert!(false, "there was a chunk for the reply");
+                            return Outcome::Abort;
+                        };
+                        let held = turn.input.len() - progress.consumed;
+                        hot.tcb.rcv_wnd = window_of(self.config.receive_buffer_bytes, held);
+                        hot.tcb.snd_nxt = sender.nxt();
+                        let is_last = progress.next != Next::Send;
+                        let flags = if is_last { Flags::PSH.0 } else { 0 };
+                        let header = Header {
+                            seq,
+                            ack: hot.tcb.rcv_nxt,
+                            window: hot.tcb.rcv_wnd,
+                            flags: Flags(Flags::ACK.0 | flags),
+                        };
+                        let packet = &mut packet[..at + written];
+                        header::write(
+                            packet,
+                            &self.local,
+                            &hot.flow,
+                            Direction::ToPeer,
+                            &header,
+                            sum,
+                        );
+                        cold.path.note_sent(packet.len());
+                        port.transmit.commit(cold.l2.len() + at + written);
+                        turn.owes_ack = false;
+                        turn.budget -= 1;
+                    }
+                    (progress, written)
+                }
+                None => {
+                    let room = room.min(self.scratch.reply.len());
+                    let mut reply = Reply::new(&mut self.scratch.reply[..room]);
+                    let progress = (self.service).on_input(&mut cold.service, input, &mut reply);
+                    let written = reply.len();
+                    if sender.queue(chunks, config, reply.written(), self.now) < written {
+                        debug_assert!(false, "there were chunks for the reply");
+                        return Outcome::Abort;
+                    }
+                    (progress, written)
+                }
+            };
+            if was_idle && written > 0 {
+                hot.progress_at_ms = self.now.total_millis() as u32;
+            }
+            debug_assert!(sender.is_consistent(chunks), "[UNA, NXT) is not the chunks");
+            assert!(
+                progress.consumed <= turn.input.len(),
+                "a service consumed more than there was"
+            );
+            turn.input = &turn.input[progress.consumed..];
+            turn.is_seen = true;
+            cold.wants_room = progress.next == Next::Send;
+            let deadlines = &self.config.deadlines;
+            cold.watch.on_progress(self.now, &progress, deadlines);
+            match progress.next {
+                Next::Abort => return Outcome::Abort,
+                Next::Close => return Outcome::Close,
+                Next::Receive(_) => return Outcome::Continue,
+                Next::Send if progress.consumed == 0 && written == 0 => return Outcome::Continue,
+                Next::Send if !in_place => self.send_kept(index, turn, port),
+                Next::Send => {}
+            }
+        }
+    }
+
+    /// Sends what has to be sent again, and what is queued, as far as both windows and the turn allow.
+    #[inline]
+    fn send_kept<T: Transmit>(
+        &mut self,
+        index: usize,
+        turn: &mut Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) {
+        loop {
+            let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
+            let Some(sender) = &mut cold.direct else {
+                return;
+            };
+            if sender.is_quiet() {
+                return;
+            }
+            if turn.budget == 0 || port.transmit.free_slots() <= port.reserve {
+                if sender.queued() > 0 || sender.is_due() {
+                    self.wait_to_send(index);
+                }
+                return;
+            }
+            let Some(slot) = port.transmit.slot() else {
+                return;
+            };
+            let at = header::bytes(&hot.flow);
+            let Direct { chunks, config, .. } = &mut self.direct;
+            let Some(segment) = sender.next_segment(chunks, config, self.now) else {
+                return;
+            };
+            let Some(packet) = (cold.l2.write(slot))
+                .and_then(|packet| packet.get_mut(..at + usize::from(segment.len)))
+            else {
+                debug_assert!(false, "a slot holds a whole frame");
+                return;
+            };
+            let sum = match segment.chunk {
+                Some(chunk) => chunks.copy_to(chunk, &mut packet[at..]).1,
+                None => 0,
+            };
+            let tcb = &mut hot.tcb;
+            tcb.snd_nxt = sender.nxt();
+            tcb.rcv_wnd = window_of(self.config.receive_buffer_bytes, turn.input.len());
+            let flags = if segment.is_last { Flags::PSH.0 } else { 0 };
+            let header = Header {
+                seq: segment.seq,
+                ack: tcb.rcv_nxt,
+                window: tcb.rcv_wnd,
+                flags: Flags(Flags::ACK.0 | flags),
+            };
+            header::write(
+                packet,
+                &self.local,
+                &hot.flow,
+                Direction::ToPeer,
+                &header,
+                sum,
+            );
+            cold.path.note_sent(packet.len());
+            let len = cold.l2.len() + packet.len();
+            port.transmit.commit(len);
+            debug_assert!(sender.is_consistent(chunks), "[UNA, NXT) is not the chunks");
+            if segment.is_resent {
+                self.counters.retrans_segs.increment();
+            }
+            turn.owes_ack = false;
+            turn.budget -= 1;
+        }
+    }
+
+    /// Sends an ACK of what has arrived.
+    fn acknowledge<T: Transmit>(
+        &mut self,
+        index: usize,
+        turn: &mut Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) {
+        let (hot, cold) = (&mut self.hot[index], &self.cold[index]);
+        let tcb = &mut hot.tcb;
+        let at = header::bytes(&hot.flow);
+        let slot = port.transmit.slot();
+        let Some(packet) = slot.and_then(|slot| cold.l2.write(slot)?.get_mut(..at)) else {
+            return;
+        };
+        tcb.rcv_wnd = window_of(self.config.receive_buffer_bytes, turn.input.len());
+        let header = Header {
+            seq: tcb.acceptable_seq(),
+            ack: tcb.rcv_nxt,
+            window: tcb.rcv_wnd,
+            flags: Flags::ACK,
+        };
+        header::write(
+            packet,
+            &self.local,
+            &hot.flow,
+            Direction::ToPeer,
+            &header,
+            0,
+        );
+        port.transmit.commit(cold.l2.len() + at);
+        turn.owes_ack = false;
+    }
+
+    /// Keeps the deadlines of a connection of which `acknowledged` bytes more were acknowledged.
+    #[inline]
+    fn note_direct_progress(&mut self, index: usize, acknowledged: u32) {
+        let now_ms = self.now_ms();
+        let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
+        let Some(sender) = &cold.direct else {
+            return;
+        };
+        if acknowledged > 0 {
+            let silent_ms = now_ms.wrapping_sub(hot.progress_at_ms);
+            cold.watch.forgive_ms(unanswered_ms(silent_ms));
+            hot.progress_at_ms = now_ms;
+            if let Some(size) = cold.path.on_progress() {
+                self.paths.confirm(&hot.flow, size, self.now);
+            }
+        }
+        let kept = sender.nxt().wrapping_sub(sender.una()) + sender.queued();
+        let deadlines = &self.config.deadlines;
+        (cold.watch).on_sent(self.now, acknowledged as usize, kept as usize, deadlines);
+        let sending_at = sender.deadline();
+        let watched_at = cold.watch.next_at();
+        let silent_at = match kept {
+            0 => None,
+            _ => self.user_timeout_at(index),
+        };
+        let at = [sending_at, watched_at, silent_at];
+        if let Some(at) = at.into_iter().flatten().min() {
+            self.call_at(index, at);
+        }
+    }
+
+    /// The timer of a connection that is served directly has expired, and no deadline has passed.
+    pub(super) fn direct_timer_expires<T: Transmit>(
+        &mut self,
+        index: usize,
+        port: &mut Port<'_, T>,
+    ) {
+        let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
+        let Some(sender) = &mut cold.direct else {
+            return;
+        };
+        let Direct { chunks, config, .. } = &mut self.direct;
+        let timeout = sender.on_deadline(chunks, config, self.now);
+        let is_silent = matches!(timeout, Timeout::Retransmission { .. });
+        let is_black_hole = is_silent && cold.path.on_timeout(hot.flow.is_ipv6(), self.now);
+        if is_black_hole {
+            self.counters.path_black_holes.increment();
+            self.follow_path(index);
+        }
+        self.resume_directly(index, port);
+    }
+
+    /// Cuts segments from here on as the path wants them, whose size may have been learnt or forgotten.
+    #[inline]
+    pub(super) fn follow_path(&mut self, index: usize) {
+        let mss = self.mss(index);
+        if let Some(sender) = &mut self.cold[index].direct
+            && sender.mss() != mss
+        {
+            sender.set_mss(&mut self.direct.chunks, mss);
+        }
+    }
+
+    /// The largest payload that the peer and the path take.
+    fn mss(&mut self, index: usize) -> u16 {
+        let header_bytes = header::bytes(&self.hot[index].flow);
+        let path = self.packet_bytes_max(index).saturating_sub(header_bytes);
+        let mss = usize::from(self.cold[index].options.mss).min(path);
+        mss.min(LARGE_BYTES) as u16
+    }
+
+    /// Takes a connection from smoltcp that is established and quiet.
+    #[inline]
+    pub(super) fn take_directly(&mut self, index: usize) {
+        if self.direct.mode == DirectPath::Never
+            || self.caller.is_some()
+            || self.is_draining
+            || !self.is_quiet(index)
+            || !self.direct.is_wanted()
+        {
+            return;
+        }
+        let mss = self.mss(index);
+        if usize::from(mss) < MSS_MIN {
+            return;
+        }
+        let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
+        let start = Start {
+            nxt: hot.tcb.snd_nxt,
+            window: hot.tcb.snd_wnd_bytes(),
+            window_seq: hot.tcb.snd_wl1,
+            mss,
+            has_sack: cold.options.sack_permitted,
+            remembered: cold.remembered,
+        };
+        cold.direct = Some(Sender::new(&start, self.now));
+        self.counters.direct_takes.increment();
+    }
+
+    /// Whether a connection's hot line says all there is to say about it.
+    fn is_quiet(&mut self, index: usize) -> bool {
+        let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
+        let tcb = &hot.tcb;
+        let is_told = tcb.state == State::Open
+            && tcb.snd_una == tcb.snd_nxt
+            && !tcb.fin_received
+            && !hot.flags.is_waiting_to_send
+            && cold.direct.is_none()
+            // The peer does not wait for more room.
+            && usize::from(tcb.rcv_wnd) * 2 >= self.config.receive_buffer_bytes
+            // Nothing has arrived that lies behind a gap.
+            && tcb.rcv_nxt == cold.highest
+            && !cold.wants_room
+            && !cold.end_seen
+            && !cold.close_pending;
+        let socket = cold.slot.socket();
+        is_told
+            && socket.state() == tcp::State::Established
+            && socket.send_queue() == 0
+            && socket.recv_queue() == 0
+    }
+
+    /// Gives a connection that is served directly to a new smoltcp socket. `held` is the end of what the peer has
+    /// sent, which the service has not consumed.
+    ///
+    /// Does nothing to a connection that smoltcp has.
+    pub(super) fn hand_over(&mut self, index: usize, held: &[u8]) {
+        let Some(mut sender) = self.cold[index].direct.take() else {
+            return;
+        };
+        self.counters.direct_hand_overs.increment();
+        let Hot {
+            flow,
+            tcb,
+            progress_at_ms,
+            ..
+        } = self.hot[index];
+        let path = self.cold[index].path;
+        let isn = tcb.snd_una.wrapping_sub(1);
+        let irs = tcb.rcv_nxt.wrapping_sub(held.len() as u32 + 1);
+        self.hot[index].tcb = Tcb {
+            snd_una: isn,
+            snd_nxt: isn,
+            rcv_nxt: irs.wrapping_add(1),
+            state: tcb.state,
+            ..Tcb::default()
+        };
+        self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
+        let cold = &mut self.cold[index];
+        cold.slot.renew();
+        let options = cold.options;
+        let socket = cold.slot.socket();
+        socket.set_congestion_control(CongestionControl::None);
+        let listening = socket.listen(flow.local_port());
+        debug_assert!(listening.is_ok(), "a new socket can listen");
+        self.replay_handshake(index, irs, options);
+
+        let mut packet = std::mem::take(&mut self.scratch.packet);
+        let mut unseen = std::mem::take(&mut self.scratch.unseen);
+        let header = Header {
+            seq: irs.wrapping_add(1),
+            ack: tcb.snd_una,
+            window: tcb.snd_wnd,
+            flags: Flags::ACK,
+        };
+        let at = header::bytes(&flow);
+        if let Some(packet) = packet.get_mut(..at + held.len()) {
+            let sum = sender::checksum::copy_and_sum(&mut packet[at..], held);
+            let direction = Direction::FromPeer;
+            header::write(packet, &self.local, &flow, direction, &header, sum);
+            self.ingress(index, packet, &mut Nowhere(&mut unseen));
+        }
+        let chunks = &self.direct.chunks;
+        let socket = self.cold[index].slot.socket();
+        let sent = queue_all(
+            socket,
+            sender.kept_segments(chunks).map(|kept| match kept {
+                sender::KeptSegment::Sent(bytes) => bytes,
+                sender::KeptSegment::Queued(_) => &[],
+            }),
+        );
+        while let Some(sent) = self.send_next(index, self.now, &mut Nowhere(&mut unseen)) {
+            if !sent.may_be_followed() {
+                break;
+            }
+        }
+        let chunks = &self.direct.chunks;
+        let socket = self.cold[index].slot.socket();
+        let queued = queue_all(
+            socket,
+            sender.kept_segments(chunks).map(|kept| match kept {
+                sender::KeptSegment::Queued(bytes) => bytes,
+                sender::KeptSegment::Sent(_) => &[],
+            }),
+        );
+        debug_assert!(sent && queued, "what was kept fits the send buffer");
+        debug_assert_eq!(
+            socket.recv_queue(),
+            held.len(),
+            "what was held is there again"
+        );
+        socket.set_congestion_control(CongestionControl::Reno);
+        self.scratch.packet = packet;
+        self.scratch.unseen = unseen;
+
+        let cold = &mut self.cold[index];
+        cold.path = path;
+        cold.remembered = sender.remember();
+        cold.late_at = crate::connection::NEVER;
+        cold.seen = 0;
+        sender.discard(&mut self.direct.chunks);
+        let hot = &mut self.hot[index];
+        hot.tcb = tcb;
+        hot.progress_at_ms = progress_at_ms;
+        debug_assert!(!is_before(tcb.snd_nxt, tcb.snd_una));
+    }
+}
+
+/// Queues all of `segments` in a socket; false if there was no room for it.
+fn queue_all<'c>(socket: &mut tcp::Socket<'_>, segments: impl Iterator<Item = &'c [u8]>) -> bool {
+    let mut fits = true;
+    for bytes in segments {
+        fits &= socket.send_slice(bytes) == Ok(bytes.len());
+    }
+    fits
+}
+
+/// The window to tell while `held` bytes wait for the service.
+#[inline]
+fn window_of(receive_buffer_bytes: usize, held: usize) -> u16 {
+    let window = receive_buffer_bytes.saturating_sub(held);
+    u16::try_from(window).unwrap_or(u16::MAX)
+}
