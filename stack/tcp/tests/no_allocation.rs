@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use barewire_service::time::{Duration, Instant};
-use barewire_tcp::config::StackConfig;
+use barewire_tcp::config::{DirectPath, StackConfig};
 use barewire_tcp::guard::Secrets;
 use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
 use barewire_tcp::packet::{Flags, Local};
@@ -131,12 +131,19 @@ impl World<'_> {
 
 #[test]
 fn nothing_is_allocated_after_the_start() {
+    for direct_path in [DirectPath::Never, DirectPath::Always, DirectPath::Random(1)] {
+        nothing_is_allocated(direct_path);
+    }
+}
+
+fn nothing_is_allocated(direct_path: DirectPath) {
     let config = StackConfig {
         connections: u32::from(CONNECTIONS),
         half_open: u32::from(CONNECTIONS) / 2,
         time_wait: 500,
         receive_buffer_bytes: 2_048,
         send_buffer_bytes: 2_048,
+        direct_path,
         ..StackConfig::default()
     };
     let server: SocketAddr = SERVER.parse().unwrap();

@@ -212,7 +212,7 @@ pub struct TcpArgs {
     pub rto_min_ms: u32,
 
     /// Which established connections are served in place, without a smoltcp socket: never, always, or random:SEED
-    /// for tests. Experimental: not all packet traces hold with it
+    /// for tests. Experimental
     #[arg(long, value_name = "WHICH", default_value = "never")]
     pub direct_path: DirectPath,
 

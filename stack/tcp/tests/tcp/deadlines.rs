@@ -1,9 +1,16 @@
 //! Peers that take too long.
 
-use crate::trace::Trace;
+use barewire_tcp::config::StackConfig;
+
+use crate::trace::{Trace, on_sockets};
 
 fn with_deadlines() -> Trace {
+    with_deadlines_and(|_| {})
+}
+
+fn with_deadlines_and(change: impl FnOnce(&mut StackConfig)) -> Trace {
     Trace::lines_with(|config| {
+        change(config);
         config.deadlines.half_open_ms = 5_000;
         config.deadlines.idle_ms = 20_000;
         config.deadlines.head_ms = 3_000;
@@ -96,7 +103,7 @@ fn a_body_has_its_own_deadline() {
 #[test]
 fn a_peer_that_stops_reading_is_reset() {
     // Its window stays closed; that it answers the probes does not help.
-    with_deadlines().established().run(
+    with_deadlines_and(on_sockets).established().run(
         "> [P.] seq 1 ack 1 win 0 \"hello\\n\"
          < [.] seq 1 ack 7 \"h\"
          < [.] seq 1 ack 7
@@ -117,7 +124,7 @@ fn a_peer_that_stops_reading_is_reset() {
 #[test]
 fn a_loss_is_not_held_against_the_peer() {
     // It takes less than 1024 bytes in 8 s, but it answers what reaches it.
-    with_deadlines().established().run(
+    with_deadlines_and(on_sockets).established().run(
         "> [P.] seq 1 ack 1 \"send 1900\\n\"
          < [.] seq 1 ack 11 len 1460
          < [P.] seq 1461 ack 11 len 440

@@ -1,7 +1,7 @@
 //! Several queues on one core: what is answered at once leaves where it came from, and what a connection
 //! says later where it was last heard.
 
-use crate::trace::Trace;
+use crate::trace::{Trace, on_sockets};
 
 fn two_links() -> Trace {
     Trace::lines_over_links(&[512, 512], |_| {})
@@ -32,8 +32,10 @@ fn each_connection_has_its_link() {
 
 #[test]
 fn a_flow_that_changes_its_queue_takes_its_connection_along() {
-    two_links().established().run(
-        "> [P.] seq 1 ack 1 \"here\\n\"
+    Trace::lines_over_links(&[512, 512], on_sockets)
+        .established()
+        .run(
+            "> [P.] seq 1 ack 1 \"here\\n\"
          < [P.] seq 1 ack 6 \"here\\n\"
          @ 1
          > [P.] seq 6 ack 6 \"there\\n\"
@@ -46,7 +48,7 @@ fn a_flow_that_changes_its_queue_takes_its_connection_along() {
          ? connections 1
          +2s
          < [F.] seq 12 ack 12 \"late\\n\"",
-    );
+        );
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod close;
 mod cookies;
 mod data;
 mod deadlines;
+mod direct;
 mod guards;
 mod handshake;
 mod limits;

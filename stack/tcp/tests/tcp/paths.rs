@@ -106,7 +106,11 @@ fn a_new_connection_to_the_same_address_begins_with_what_is_known() {
 
 #[test]
 fn a_larger_size_is_tried_again_after_ten_minutes() {
-    let mut trace = Trace::lines_with(|config| config.deadlines.idle_ms = 3_600_000).established();
+    let mut trace = Trace::lines_with(|config| {
+        on_sockets(config);
+        config.deadlines.idle_ms = 3_600_000;
+    })
+    .established();
     trace.send(1, "[P.] seq 1 ack 1 \"send 1500\\n\"");
     let sent = trace.lost();
     trace.lost();
