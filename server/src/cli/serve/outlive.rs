@@ -105,7 +105,7 @@ pub fn end_with_parent(remote: Remote) -> io::Result<()> {
 /// The exit code for the parent, if `outcome` is that the interface is gone.
 pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     match outcome {
-        Err(error) if matches!(error.downcast_ref(), Some(XdpError::Gone(_))) => {
+        Err(error) if is_gone(&error) => {
             tracing::warn!("{error:#}");
             Ok(ExitCode::from(GONE))
         }
@@ -175,4 +175,9 @@ fn start() -> io::Result<Child> {
         .stdin(Stdio::piped())
         .process_group(0)
         .spawn()
+}
+/// Whether the server ended because its interface is gone.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(XdpError::Gone(_))))
 }
