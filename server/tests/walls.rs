@@ -55,14 +55,14 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
         ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
-        .unwrap();
+        .expect("cargo runs");
     assert!(cargo.status.success(), "{cargo:?}");
-    let metadata: Value = serde_json::from_slice(&cargo.stdout).unwrap();
-    let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
-    let packages = metadata["packages"].as_array().unwrap().iter();
+    let metadata: Value = serde_json::from_slice(&cargo.stdout).expect("cargo prints JSON");
+    let name = |value: &Value| value["name"].as_str().expect("all have names").to_owned();
+    let packages = metadata["packages"].as_array().expect("a list").iter();
     packages
         .map(|package| {
-            let all = package["dependencies"].as_array().unwrap().iter();
+            let all = package["dependencies"].as_array().expect("a list").iter();
             let kept = all.filter(|dependency| dependency["kind"] != "dev");
             (name(package), kept.map(name).collect())
         })
