@@ -3,8 +3,7 @@
 use barewire_service::Stack;
 use barewire_service::{Lifecycle, Phase, service::*, time::Instant};
 use barewire_xdp::{Calls, XdpConfig};
-use std::env::args;
-use std::error::Error;
+use std::{env::args, error::Error};
 
 const CALLS: u64 = 10;
 

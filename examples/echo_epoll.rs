@@ -6,9 +6,7 @@ use std::env::args;
 use std::error::Error;
 
 use barewire_kernel::{KernelConfig, epoll::Epoll};
-use barewire_service::Stack;
-use barewire_service::lifecycle::Lifecycle;
-use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::{Expect, Input, Lifecycle, Next, Progress, Reply, Service, Stack};
 
 /// One core's service. It needs no state; a connection needs none, either.
 struct Echo;

@@ -5,9 +5,7 @@
 use std::env::args;
 use std::error::Error;
 
-use barewire_service::Stack;
-use barewire_service::lifecycle::Lifecycle;
-use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::{Expect, Input, Lifecycle, Next, Progress, Reply, Service, Stack};
 use barewire_xdp::XdpConfig;
 
 /// One core's service. It needs no state; a connection needs none, either.

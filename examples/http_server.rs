@@ -11,8 +11,7 @@ use std::error::Error;
 
 use barewire_http::{Answer, Request, Responder, Response, Route, Routes};
 use barewire_kernel::{KernelConfig, epoll::Epoll};
-use barewire_service::Stack;
-use barewire_service::lifecycle::Lifecycle;
+use barewire_service::{Lifecycle, Stack};
 use serde::Deserialize;
 
 /// What the handlers of one core share. No other core sees it, so nothing is locked.

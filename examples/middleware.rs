@@ -10,8 +10,7 @@ use std::ops::ControlFlow;
 use barewire_http::middleware::{RateLimit, RequestId};
 use barewire_http::{Answer, Middleware, Request, Responder, Response, Route, Routes, Status};
 use barewire_kernel::{KernelConfig, epoll::Epoll};
-use barewire_service::Stack;
-use barewire_service::lifecycle::Lifecycle;
+use barewire_service::{Lifecycle, Stack};
 
 const CHALLENGE: &str = "Basic realm=\"barewire\"";
 

@@ -69,7 +69,7 @@ pub enum TransportError {
     },
 }
 
-/// One thread's share of [`BEGINNING_MAX`].
+/// One thread's share of `BEGINNING_MAX`.
 pub fn beginning_max(threads: usize) -> usize {
     (BEGINNING_MAX / threads.max(1)).max(1)
 }

@@ -144,7 +144,7 @@ pub enum ResetError {
 
 impl Events {
     /// Takes all that events will ever take: as address space, of which the kernel provides the pages
-    /// when users come (see [`barewire_memory::zeroed`]).
+    /// when users come (see [`barewire_memory::Zeroed`]).
     ///
     /// # Errors
     ///

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{env, process};
 
 use barewire_lab::{Lab, SERVER_DEVICE};
@@ -19,20 +20,29 @@ const OF_THE_LAB: &str =
 /// For one core: this turns several knobs of a lab with two queues.
 const ONE_CORE: &[&str] = &["--cores", "0", "--busy-poll", "--only", OF_THE_LAB];
 
+/// Some of what is tuned belongs to the host, so one test tunes at a time.
+static TURNS: Mutex<()> = Mutex::new(());
+
 /// A lab, and a directory for the journal.
 struct Bench {
     lab: Lab,
     directory: PathBuf,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Bench {
     fn up() -> Option<Bench> {
+        let turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
         let lab = Lab::up(&["--queues", "2"])?;
         let directory = env::temp_dir().join(format!("barewire-tune-{}", process::id()));
         fs::create_dir_all(&directory).unwrap();
         // Something to switch off.
         lab.server_runs(&["ethtool", "-K", SERVER_DEVICE, "gro", "on"]);
-        Some(Bench { lab, directory })
+        Some(Bench {
+            lab,
+            directory,
+            _turn: turn,
+        })
     }
 
     /// Runs `scripts/tune VERB` with more arguments, and programs of `path` before the system's.

@@ -62,12 +62,12 @@ pub fn choose_cpus(cpus: &[usize]) -> Result<Vec<usize>, PinError> {
 ///
 /// If the process may not use that CPU.
 pub fn pin_to(cpu: usize) -> Result<(), PinError> {
-    match core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
+    let allowed = allowed_cpus();
+    // What is not allowed is not asked for: a number beyond the kernel's set would be a panic.
+    let id = core_affinity::CoreId { id: cpu };
+    match allowed.contains(&cpu) && core_affinity::set_for_current(id) {
         true => Ok(()),
-        false => Err(PinError {
-            cpu,
-            allowed: allowed_cpus(),
-        }),
+        false => Err(PinError { cpu, allowed }),
     }
 }
 
