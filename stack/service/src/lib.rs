@@ -15,7 +15,7 @@
 //!
 //! What else both sides share lives here, too: the time ([`time`], [`clock`]), deadlines and the wheel
 //! that keeps them ([`deadline`], [`timer`]), the threads of a stack ([`cores`]) and how they are told
-//! to end ([`lifecycle`]), and what they count ([`counters`]).
+//! to end ([`lifecycle`]), and what they count ([`mod@counters`]).
 
 #![deny(unsafe_code)]
 

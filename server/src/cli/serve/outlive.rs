@@ -14,6 +14,7 @@
 //! process dies: it reads its standard input, which then ends.
 
 use std::env;
+use std::error::Error;
 use std::io::{self, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -176,8 +177,9 @@ fn start() -> io::Result<Child> {
         .process_group(0)
         .spawn()
 }
-/// Whether the server ended because its interface is gone.
+/// Whether the server ended because its interface is gone. What watches it gives a boxed error.
 fn is_gone(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain();
-    causes.any(|cause| matches!(cause.downcast_ref(), Some(XdpError::Gone(_))))
+    let boxed = error.downcast_ref::<Box<dyn Error + Send + Sync>>();
+    let error = boxed.and_then(|error| error.downcast_ref());
+    matches!(error, Some(XdpError::Gone(_)))
 }

@@ -24,7 +24,7 @@ pub struct TooBig {
     /// Its sequence number.
     pub seq: u32,
     /// The longest IP packet that the next hop takes, in bytes, at most what is less than the packet's own
-    /// length; [`TooBig::plateau`] where the router does not say.
+    /// length; `TooBig::plateau` where the router does not say.
     pub mtu: u16,
 }
 
