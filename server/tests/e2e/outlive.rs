@@ -63,6 +63,11 @@ fn a_server_waits_for_its_interface_and_outlives_it() {
     let ended = server.terminate();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(ended.stderr.matches("bw-late is gone").count(), 2);
+    assert!(
+        ended.stderr.contains("waiting for bw-late"),
+        "{}",
+        ended.stderr
+    );
     wait_until_served(&lab, false);
 }
 

@@ -22,6 +22,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use crate::console::Console;
 use anyhow::Context as _;
 use barewire_xdp::interface::Interface;
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
@@ -54,6 +55,9 @@ enum Event {
 ///
 /// If the process is out of threads or descriptors.
 pub fn run(name: &str, needs_address: bool) -> anyhow::Result<ExitCode> {
+    if let Some(console) = Console::of_process() {
+        console.start(|| {}).context("no threads for the log")?;
+    }
     let (to, events) = mpsc::channel();
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
     let signal_to = to.clone();
