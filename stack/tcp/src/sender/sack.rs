@@ -42,7 +42,6 @@ pub struct Options {
 
 const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
-const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
 
@@ -102,12 +101,6 @@ impl Options {
             _ => {}
         }
     }
-}
-
-/// Writes SACK-permitted with padding, for a SYN; returns how many bytes.
-pub fn write_permitted(to: &mut [u8; 40]) -> usize {
-    to[..4].copy_from_slice(&[NO_OPERATION, NO_OPERATION, SACK_PERMITTED, 2]);
-    4
 }
 
 /// Writes the options of a segment: timestamps if there are any, then as many of `blocks` as fit, the
