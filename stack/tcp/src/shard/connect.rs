@@ -118,13 +118,7 @@ impl<S: Service> Core<'_, S> {
                 caller.opening.push(index as u32);
             }
         }
-        let transmit = links[usize::from(link)].transmit();
-        let mut port = Port {
-            link,
-            transmit,
-            reserve: 0,
-        };
-        self.finish_turn(index, 0, &mut port);
+        self.finish_turn(index, 0, &mut Port::of(links, link));
         true
     }
 
@@ -371,13 +365,7 @@ impl<S: Service> Core<'_, S> {
             if !self.is_idle(index) {
                 continue;
             }
-            let link = self.hot[index].link;
-            let transmit = links[usize::from(link)].transmit();
-            let mut port = Port {
-                link,
-                transmit,
-                reserve: 0,
-            };
+            let mut port = Port::of(links, self.hot[index].link);
             self.cold[index].wants_room = true;
             self.serve_turn(index, &[], &mut port);
             self.finish_turn(index, 0, &mut port);

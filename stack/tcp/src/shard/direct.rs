@@ -32,7 +32,7 @@ use crate::guard::segment::{State, Tcb};
 use crate::guard::{is_before, isn};
 use crate::header::{self, Header};
 use crate::link::Transmit;
-use crate::packet::{Flags, Segment};
+use crate::packet::{Flags, Local, Segment};
 use crate::random::Random;
 use crate::sender::chunks::{Chunks, LARGE_BYTES};
 use crate::sender::sack::Options;
@@ -42,7 +42,6 @@ use barewire_service::time::Duration;
 
 use smoltcp::socket::tcp::{self, CongestionControl};
 
-use super::egress::unanswered_ms;
 use super::serve::Outcome;
 use super::wire::Nowhere;
 use super::{Core, EGRESS_SEGMENTS_MAX, Port, new_interface};
@@ -122,6 +121,33 @@ pub(super) fn sender_config(config: &StackConfig) -> sender::Config {
 /// Where `segment` lies, if it is one of those that the direct path takes: nothing but data and an
 /// acknowledgment, neither of them out of bounds.
 #[inline]
+/// Writes the headers of a segment to the peer, which acknowledges what has arrived and tells the window of the
+/// connection's [`Tcb`]. `payload_sum` is what the payload adds to the checksum.
+fn write_headers(
+    packet: &mut [u8],
+    local: &Local,
+    hot: &Hot,
+    seq: u32,
+    is_pushed: bool,
+    payload_sum: u16,
+) {
+    let flags = if is_pushed { Flags::PSH.0 } else { 0 };
+    let header = Header {
+        seq,
+        ack: hot.tcb.rcv_nxt,
+        window: hot.tcb.rcv_wnd,
+        flags: Flags(Flags::ACK.0 | flags),
+    };
+    header::write(
+        packet,
+        local,
+        &hot.flow,
+        Direction::ToPeer,
+        &header,
+        payload_sum,
+    );
+}
+
 fn place(tcb: &Tcb, segment: &Segment) -> Option<Place> {
     const UNUSUAL: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0 | Flags::URG.0);
     if segment.flags.intersects(UNUSUAL) || !segment.flags.contains(Flags::ACK) {
@@ -378,22 +404,8 @@ impl<S: Service> Core<'_, S> {
                         hot.tcb.rcv_wnd = window_of(self.config.receive_buffer_bytes, held);
                         hot.tcb.snd_nxt = sender.nxt();
                         let is_last = progress.next != Next::Send;
-                        let flags = if is_last { Flags::PSH.0 } else { 0 };
-                        let header = Header {
-                            seq,
-                            ack: hot.tcb.rcv_nxt,
-                            window: hot.tcb.rcv_wnd,
-                            flags: Flags(Flags::ACK.0 | flags),
-                        };
                         let packet = &mut packet[..at + written];
-                        header::write(
-                            packet,
-                            &self.local,
-                            &hot.flow,
-                            Direction::ToPeer,
-                            &header,
-                            sum,
-                        );
+                        write_headers(packet, &self.local, hot, seq, is_last, sum);
                         cold.path.note_sent(packet.len());
                         port.transmit.commit(cold.l2.len() + at + written);
                         turn.owes_ack = false;
@@ -480,21 +492,8 @@ impl<S: Service> Core<'_, S> {
             let tcb = &mut hot.tcb;
             tcb.snd_nxt = sender.nxt();
             tcb.rcv_wnd = window_of(self.config.receive_buffer_bytes, turn.input.len());
-            let flags = if segment.is_last { Flags::PSH.0 } else { 0 };
-            let header = Header {
-                seq: segment.seq,
-                ack: tcb.rcv_nxt,
-                window: tcb.rcv_wnd,
-                flags: Flags(Flags::ACK.0 | flags),
-            };
-            header::write(
-                packet,
-                &self.local,
-                &hot.flow,
-                Direction::ToPeer,
-                &header,
-                sum,
-            );
+            let (seq, is_last) = (segment.seq, segment.is_last);
+            write_headers(packet, &self.local, hot, seq, is_last, sum);
             cold.path.note_sent(packet.len());
             let len = cold.l2.len() + packet.len();
             port.transmit.commit(len);
@@ -522,20 +521,8 @@ impl<S: Service> Core<'_, S> {
             return;
         };
         tcb.rcv_wnd = window_of(self.config.receive_buffer_bytes, turn.input.len());
-        let header = Header {
-            seq: tcb.acceptable_seq(),
-            ack: tcb.rcv_nxt,
-            window: tcb.rcv_wnd,
-            flags: Flags::ACK,
-        };
-        header::write(
-            packet,
-            &self.local,
-            &hot.flow,
-            Direction::ToPeer,
-            &header,
-            0,
-        );
+        let seq = tcb.acceptable_seq();
+        write_headers(packet, &self.local, hot, seq, false, 0);
         port.transmit.commit(cold.l2.len() + at);
         turn.owes_ack = false;
     }
@@ -543,19 +530,11 @@ impl<S: Service> Core<'_, S> {
     /// Keeps the deadlines of a connection of which `acknowledged` bytes more were acknowledged.
     #[inline]
     fn note_direct_progress(&mut self, index: usize, acknowledged: u32) {
-        let now_ms = self.now_ms();
-        let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
+        self.note_acknowledged(index, acknowledged);
+        let cold = &mut self.cold[index];
         let Some(sender) = &cold.direct else {
             return;
         };
-        if acknowledged > 0 {
-            let silent_ms = now_ms.wrapping_sub(hot.progress_at_ms);
-            cold.watch.forgive_ms(unanswered_ms(silent_ms));
-            hot.progress_at_ms = now_ms;
-            if let Some(size) = cold.path.on_progress() {
-                self.paths.confirm(&hot.flow, size, self.now);
-            }
-        }
         let kept = sender.nxt().wrapping_sub(sender.una()) + sender.queued();
         let deadlines = &self.config.deadlines;
         (cold.watch).on_sent(self.now, acknowledged as usize, kept as usize, deadlines);

@@ -109,13 +109,7 @@ impl<S: Service> Core<'_, S> {
             if hot.tcb.state == State::Free {
                 continue;
             }
-            let link = hot.link;
-            let transmit = links[usize::from(link)].transmit();
-            let mut port = Port {
-                link,
-                transmit,
-                reserve: 0,
-            };
+            let mut port = Port::of(links, hot.link);
             self.finish_turn(index, 0, &mut port);
         }
     }
@@ -166,16 +160,8 @@ impl<S: Service> Core<'_, S> {
     /// `queued` bytes were not.
     #[inline]
     pub(super) fn note_progress(&mut self, index: usize, acknowledged: u32, queued: usize) {
-        let now_ms = self.now_ms();
+        self.note_acknowledged(index, acknowledged);
         let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
-        if acknowledged > 0 {
-            let silent_ms = now_ms.wrapping_sub(hot.progress_at_ms);
-            cold.watch.forgive_ms(unanswered_ms(silent_ms));
-            hot.progress_at_ms = now_ms;
-            if let Some(size) = cold.path.on_progress() {
-                self.paths.confirm(&hot.flow, size, self.now);
-            }
-        }
         cold.watch.on_sent(
             self.now,
             acknowledged as usize,
@@ -188,6 +174,22 @@ impl<S: Service> Core<'_, S> {
             at = at.min(self.now + self.timer_min);
         }
         self.call_at(index, at);
+    }
+
+    /// The peer is there, if it has acknowledged something, and so is a path for segments of that size.
+    #[inline]
+    pub(super) fn note_acknowledged(&mut self, index: usize, acknowledged: u32) {
+        if acknowledged == 0 {
+            return;
+        }
+        let now_ms = self.now_ms();
+        let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
+        let silent_ms = now_ms.wrapping_sub(hot.progress_at_ms);
+        cold.watch.forgive_ms(unanswered_ms(silent_ms));
+        hot.progress_at_ms = now_ms;
+        if let Some(size) = cold.path.on_progress() {
+            self.paths.confirm(&hot.flow, size, self.now);
+        }
     }
 
     /// Makes sure that the timer of a connection expires no later than `at`.

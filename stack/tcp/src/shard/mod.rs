@@ -355,6 +355,17 @@ struct Port<'p, T> {
     reserve: usize,
 }
 
+impl<'p, T> Port<'p, T> {
+    /// The link with this number, for a connection whose turn is not part of a batch.
+    fn of<L: Link<Transmit = T>>(links: &'p mut [L], link: u8) -> Self {
+        Port {
+            link,
+            transmit: links[usize::from(link)].transmit(),
+            reserve: 0,
+        }
+    }
+}
+
 /// What a flow belongs to.
 enum Found {
     Connection(usize),
@@ -615,13 +626,7 @@ impl<'a, S: Service> Core<'a, S> {
             if self.hot[index].tcb.state == State::SynSent {
                 self.hang_up(index);
             } else if self.is_idle(index) {
-                let link = self.hot[index].link;
-                let transmit = links[usize::from(link)].transmit();
-                let mut port = Port {
-                    link,
-                    transmit,
-                    reserve: 0,
-                };
+                let mut port = Port::of(links, self.hot[index].link);
                 self.finish_turn(index, 0, &mut port);
             }
         }

@@ -124,12 +124,7 @@ impl<S: Service> Core<'_, S> {
                 Found::Connection(index) => self.hot[index].link,
                 Found::TimeWait(_) | Found::Nothing => 0,
             };
-            let mut port = Port {
-                link,
-                transmit: links[usize::from(link)].transmit(),
-                reserve: 0,
-            };
-            self.too_big_arrives(&message, false, &mut port);
+            self.too_big_arrives(&message, false, &mut Port::of(links, link));
         }
     }
 

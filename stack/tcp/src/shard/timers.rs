@@ -17,16 +17,8 @@ impl<S: Service> Core<'_, S> {
     pub(super) fn expire<L: Link>(&mut self, links: &mut [L]) {
         while let Some(index) = self.timers.pop_expired(self.now) {
             let index = index as usize;
-            let link = self.hot[index].link;
-            let transmit = links[usize::from(link)].transmit();
-            self.timer_expires(
-                index,
-                &mut Port {
-                    link,
-                    transmit,
-                    reserve: 0,
-                },
-            );
+            let mut port = Port::of(links, self.hot[index].link);
+            self.timer_expires(index, &mut port);
         }
         while let Some((record, flow)) = self.time_waits.pop_expired(self.now) {
             self.unlist_time_wait(record, &flow);
