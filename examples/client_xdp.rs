@@ -1,7 +1,6 @@
 //! Calls an echo server over ten connections, past the kernel: `client_xdp INTERFACE ADDRESS:PORT`.
 
-use barewire_service::Stack;
-use barewire_service::{Lifecycle, Phase, service::*, time::Instant};
+use barewire_service::{Lifecycle, Phase, Stack, service::*, time::Instant};
 use barewire_xdp::{Calls, XdpConfig};
 use std::{env::args, error::Error};
 

@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("barewire-service", &[]),
     ("barewire-tcp", &["barewire-memory", "barewire-service"]),
     ("barewire-http", &["barewire-service"]),
-    ("barewire-kernel", &["barewire-memory", "barewire-service"]),
+    ("barewire-kernel", &["barewire-service"]),
     (
         "barewire-xdp",
         &["barewire-memory", "barewire-service", "barewire-tcp"],

@@ -125,18 +125,19 @@ where
             counters: core.counters.clone(),
         });
         let pinned_to = config.pin.then_some(cpu);
-        let thread = spawn(
-            pinned_to,
-            format!("{name}/{cpu}"),
-            core,
-            make_worker.clone(),
-        );
+        let make_worker = make_worker.clone();
+        let thread = Starting::<_, _, E>::spawn(format!("{name}/{cpu}"), pinned_to, move |gate| {
+            let worker = make_worker(core)?;
+            Ok(match gate.ready(worker.report()) {
+                Some(()) => worker.run(),
+                None => Ok(()),
+            })
+        });
         starting.push(thread.map_err(failure(index, "thread"))?);
     }
     let mut notices = Vec::with_capacity(cpus.len());
     for (core, starting) in starting.iter().enumerate() {
-        let died = || failure(core, "start")(io::Error::other("the thread ended early"));
-        let report = starting.wait().ok_or_else(died)??;
+        let report = starting.wait().map_err(failure(core, "start"))??;
         let text = format!("core {core} (CPU {}): {report}", cpus[core]);
         notices.push(Notice::Fact(text));
     }
@@ -151,27 +152,6 @@ where
             .into_iter()
             .filter_map(|starting| starting.go(()))
             .collect(),
-    })
-}
-
-/// Makes the worker of `core` on its own thread, and lets it serve when all are ready.
-fn spawn<W, E, F>(
-    cpu: Option<usize>,
-    name: String,
-    core: Core,
-    make_worker: F,
-) -> io::Result<Starting<String, (), E>>
-where
-    W: Worker,
-    E: From<StartError> + From<PinError> + Send + 'static,
-    F: FnOnce(Core) -> Result<W, E> + Send + 'static,
-{
-    Starting::spawn(name, cpu, move |gate| {
-        let worker = make_worker(core)?;
-        Ok(match gate.ready(worker.report()) {
-            Some(()) => worker.run(),
-            None => Ok(()),
-        })
     })
 }
 

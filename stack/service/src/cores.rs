@@ -129,9 +129,14 @@ where
 }
 
 impl<R, G, E> Starting<R, G, E> {
-    /// Waits until the thread is ready, or cannot be. `None`: it ended without saying why.
-    pub fn wait(&self) -> Option<Result<R, E>> {
-        self.ready.recv().ok()
+    /// Waits until the thread is ready, or cannot be.
+    ///
+    /// # Errors
+    ///
+    /// If it ended without saying why.
+    pub fn wait(&self) -> io::Result<Result<R, E>> {
+        let ready = self.ready.recv();
+        ready.map_err(|_| io::Error::other("its thread ended early"))
     }
 
     /// Lets the thread serve.
@@ -179,12 +184,12 @@ mod tests {
             })
         };
         let starting = spawn().unwrap();
-        assert_eq!(starting.wait(), Some(Ok(7)));
+        assert_eq!(starting.wait().unwrap(), Ok(7));
         let ended = starting.go("go").unwrap().join().unwrap();
         assert_eq!(ended.unwrap_err().call, "served");
 
         let dropped = spawn().unwrap();
-        assert_eq!(dropped.wait(), Some(Ok(7)));
+        assert_eq!(dropped.wait().unwrap(), Ok(7));
         drop(dropped);
     }
 

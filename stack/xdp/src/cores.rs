@@ -83,10 +83,7 @@ where
 
 /// Waits until all of them are ready, or one of them cannot be.
 pub(super) fn wait_for_all(starting: &[Starting]) -> Result<Vec<Ready>, XdpError> {
-    let ready = |(index, starting): (usize, &Starting)| {
-        let died = || failure(index)(io::Error::other("its thread ended early"));
-        starting.wait().ok_or_else(died)?
-    };
+    let ready = |(index, starting): (usize, &Starting)| starting.wait().map_err(failure(index))?;
     starting.iter().enumerate().map(ready).collect()
 }
 
