@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use barewire_lab::Lab;
+use rustix::process::Signal;
 
 use crate::bypass::lab;
 use crate::server::{BAREWIRE, PATIENCE, Server};
@@ -77,6 +78,8 @@ fn a_signal_ends_the_waiting() {
     let server = serve(&lab);
     lab.server_runs(&["ip", "link", "delete", LATE]);
     wait_until_served(&lab, false);
+    server.signal(Signal::USR1);
+    server.logs("SIGUSR1: ignored");
     assert_eq!(server.terminate().code, Some(0));
 }
 

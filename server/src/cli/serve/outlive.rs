@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   wait until the interface has an address ─▶ child: barewire serve ─▶ the interface is gone ─▶ wait ...
-//!            │ SIGTERM, SIGINT                    │ SIGTERM, SIGINT: passed on
+//!            │ SIGTERM, ...                       │ SIGTERM, ...: passed on
 //!            ▼                                    ▼ any other end
 //!         exit code 0                          its exit code
 //! ```
@@ -26,10 +26,8 @@ use crate::console::Console;
 use anyhow::Context as _;
 use barewire_xdp::interface::Interface;
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
-use super::supervise::Remote;
+use super::supervise::{self, Cause, Remote};
 use barewire_xdp::XdpError;
 
 /// The exit code by which a child says that its interface is gone: EX_TEMPFAIL of sysexits.h.
@@ -42,7 +40,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 enum Event {
-    /// This signal came.
+    /// This signal came, which is to end the server.
     Signal(i32),
     /// The child has ended.
     Ended(io::Result<ExitStatus>),
@@ -59,18 +57,18 @@ pub fn run(name: &str, needs_address: bool) -> anyhow::Result<ExitCode> {
         console.start(|| {}).context("no threads for the log")?;
     }
     let (to, events) = mpsc::channel();
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
     let signal_to = to.clone();
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            let mut signals = signals.forever().map(Event::Signal);
-            signals.try_for_each(|event| signal_to.send(event))
-        })
-        .context("no thread for signals")?;
+    supervise::catch_signals(move |signal| match supervise::is_ending(signal) {
+        true => signal_to.send(Event::Signal(signal)).is_ok(),
+        false => {
+            tracing::info!("{}: ignored", Cause::Signal(signal));
+            true
+        }
+    })
+    .context("cannot catch signals")?;
     loop {
         if let Some(signal) = wait_for(name, needs_address, &events) {
-            tracing::info!("signal {signal} while waiting for {name}");
+            tracing::info!("{} while waiting for {name}", Cause::Signal(signal));
             return Ok(ExitCode::SUCCESS);
         }
         let (status, is_told_to_end) = serve(&to, &events)?;
@@ -181,6 +179,7 @@ fn start() -> io::Result<Child> {
         .process_group(0)
         .spawn()
 }
+
 /// Whether the server ended because its interface is gone. What watches it gives a boxed error.
 fn is_gone(error: &anyhow::Error) -> bool {
     let boxed = error.downcast_ref::<Box<dyn Error + Send + Sync>>();

@@ -133,19 +133,8 @@ impl Supervisor {
     /// If the process is out of descriptors or threads.
     pub fn new() -> io::Result<Self> {
         let (sender, events) = mpsc::channel();
-        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-        let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
-        let others = MEANINGLESS.iter().copied().chain(real_time);
-        let mut signals = Signals::new(ENDING.iter().copied().chain(hangup).chain(others))?;
         let to = sender.clone();
-        thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                signals
-                    .forever()
-                    .map(event_of)
-                    .try_for_each(|event| to.send(event))
-            })?;
+        catch_signals(move |signal| to.send(event_of(signal)).is_ok())?;
         Ok(Supervisor { events, sender })
     }
 
@@ -259,9 +248,31 @@ impl Supervisor {
     }
 }
 
+/// Takes over all signals that would end the process. `on_signal` is called with each of them on a thread of its own,
+/// until it is false.
+///
+/// # Errors
+///
+/// If the process is out of descriptors or threads.
+pub fn catch_signals(mut on_signal: impl FnMut(i32) -> bool + Send + 'static) -> io::Result<()> {
+    let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+    let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+    let others = MEANINGLESS.iter().copied().chain(real_time);
+    let mut signals = Signals::new(ENDING.iter().copied().chain(hangup).chain(others))?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || signals.forever().all(&mut on_signal))?;
+    Ok(())
+}
+
+/// Whether a signal that was caught is to end the server.
+pub fn is_ending(signal: i32) -> bool {
+    ENDING.contains(&signal) || signal == SIGHUP
+}
+
 fn event_of(signal: i32) -> Event {
     let cause = Cause::Signal(signal);
-    match ENDING.contains(&signal) || signal == SIGHUP {
+    match is_ending(signal) {
         true => Event::Stop(cause),
         false => Event::Ignored(cause),
     }
