@@ -119,7 +119,8 @@ impl Console {
         CONSOLE.get()
     }
 
-    /// Starts the threads that write. Each calls `enter` first.
+    /// Starts the threads that write, and returns once each has called `enter`: what that asks of the kernel may
+    /// be forbidden from then on.
     ///
     /// # Errors
     ///
@@ -225,14 +226,16 @@ impl Stream {
             return Ok(());
         };
         let counters = Arc::clone(&self.counters);
+        let (entered_out, entered) = mpsc::sync_channel(1);
         let write = move || {
             enter();
+            let _ = entered_out.send(());
             write_lines(&lines, descriptor, &counters);
         };
-        thread::Builder::new()
-            .name(self.name.into())
-            .spawn(write)
-            .map(drop)
+        thread::Builder::new().name(self.name.into()).spawn(write)?;
+        // A thread that has not entered has panicked, and said so.
+        let _ = entered.recv();
+        Ok(())
     }
 
     /// Queues a line, or loses it.
@@ -373,6 +376,22 @@ mod tests {
         let counters = ConsoleCounters::default();
         write_lines(&queued, descriptor, &counters);
         counters
+    }
+
+    /// Else what it asks of the kernel may come after the filter that forbids it, and end the process.
+    #[test]
+    fn whoever_starts_it_goes_on_when_the_thread_has_entered() {
+        let stream = Stream::new("test", rustix::stdio::stderr(), &Arc::default());
+        let entered = Arc::new(AtomicU64::new(0));
+        let enter = {
+            let entered = Arc::clone(&entered);
+            move || {
+                thread::sleep(std::time::Duration::from_millis(20));
+                entered.fetch_add(1, Relaxed);
+            }
+        };
+        stream.start(enter).unwrap();
+        assert_eq!(entered.load(Relaxed), 1);
     }
 
     #[test]
