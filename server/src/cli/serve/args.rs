@@ -18,7 +18,7 @@ use crate::cli::logging::LogArgs;
 use crate::confine::Seccomp;
 use crate::events::EventsConfig;
 use crate::operate::admin::AdminAddress;
-use barewire_http::Limits;
+use barewire_http::{Http2Limits, Limits};
 use barewire_http::files::{Directory, DirectoryConfig, DirectoryError};
 
 /// The smallest receive buffer: less holds no head that browsers send.
@@ -49,6 +49,8 @@ pub struct ServeArgs {
     pub deadline: DeadlineArgs,
     #[command(flatten)]
     pub request: RequestArgs,
+    #[command(flatten)]
+    pub http2: Http2Args,
     #[command(flatten)]
     pub files: FileArgs,
     #[command(flatten)]
@@ -361,6 +363,68 @@ pub struct RequestArgs {
     pub body_bytes_max: Option<usize>,
 }
 
+/// What HTTP/2 connections may cost, beside what requests may.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP/2")]
+pub struct Http2Args {
+    /// Whether connections that begin with the preface of HTTP/2 are served as such
+    #[arg(long, value_enum, default_value_t = OnOff::On)]
+    pub http2: OnOff,
+
+    /// HTTP/2 connections per core; further ones are told so and closed. Each takes 8 KiB, and one for each request that waits
+    #[arg(long, value_name = "N", value_parser = up_to(1 << 20), default_value_t = Http2Limits::default().connections_max)]
+    pub http2_connections_max: usize,
+
+    /// Streams of a connection that are open at once; further ones are refused
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=10_000), default_value_t = Http2Limits::default().streams_max)]
+    pub http2_streams_max: u32,
+
+    /// Bytes of a request's body that a client may send ahead
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1 << 24), default_value_t = Http2Limits::default().stream_window_bytes)]
+    pub http2_stream_window_bytes: u32,
+
+    /// The same for all streams of a connection together
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(65_535..=1 << 30), default_value_t = Http2Limits::default().connection_window_bytes)]
+    pub http2_connection_window_bytes: u32,
+
+    /// Table in which a client has header fields remembered, per connection
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(0..=65_536), default_value_t = Http2Limits::default().header_table_bytes)]
+    pub http2_header_table_bytes: usize,
+
+    /// Bodies and heads that come in pieces and are put together at once, per core; further streams are refused
+    #[arg(long, value_name = "N", value_parser = up_to(1 << 20), default_value_t = Http2Limits::default().buffers_max)]
+    pub http2_buffers_max: usize,
+
+    /// CONTINUATION frames of one head; the connection ends beyond
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = Http2Limits::default().continuations_max)]
+    pub http2_continuations_max: u32,
+
+    /// Streams that may be reset within 30 seconds, by either side; the connection ends beyond
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = Http2Limits::default().resets_max)]
+    pub http2_resets_max: u32,
+
+    /// Frames within 30 seconds that bring nothing forward, as SETTINGS and PING; the connection ends beyond
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = Http2Limits::default().control_frames_max)]
+    pub http2_control_frames_max: u32,
+
+    /// For a stream, to get the rest of its request, or to have at least 1024 bytes of its response taken
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Http2Limits::default().stream_ms)]
+    pub http2_stream_timeout_ms: u32,
+
+    /// For the next request on a connection, whatever else is sent on it
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Http2Limits::default().idle_ms)]
+    pub http2_idle_timeout_ms: u32,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    /// Yes
+    On,
+    /// No
+    Off,
+}
+
 /// A directory whose files are served.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Files")]
@@ -613,6 +677,25 @@ impl ServeArgs {
             body_bytes_max: args.body_bytes_max.unwrap_or(defaults.body_bytes_max),
             ..defaults
         }
+    }
+
+    /// What HTTP/2 connections may cost; `None`: there are none.
+    pub fn http2(&self) -> Option<Http2Limits> {
+        let args = &self.http2;
+        (args.http2 == OnOff::On).then_some(Http2Limits {
+            connections_max: args.http2_connections_max,
+            streams_max: args.http2_streams_max,
+            stream_window_bytes: args.http2_stream_window_bytes,
+            connection_window_bytes: args.http2_connection_window_bytes,
+            header_table_bytes: args.http2_header_table_bytes,
+            continuations_max: args.http2_continuations_max,
+            buffers_max: args.http2_buffers_max,
+            resets_max: args.http2_resets_max,
+            control_frames_max: args.http2_control_frames_max,
+            stream_ms: args.http2_stream_timeout_ms,
+            idle_ms: args.http2_idle_timeout_ms,
+            ..Http2Limits::default()
+        })
     }
 
     /// What the events of `cores` may take.

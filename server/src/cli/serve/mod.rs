@@ -155,7 +155,8 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         .map(|_| Arc::new(HttpCounters::new(&routes)))
         .collect();
     let make_service = {
-        let (limits, http, events) = (args.limits(), Arc::clone(&http), Arc::clone(&events));
+        let (limits, http2) = (args.limits(), args.http2());
+        let (http, events) = (Arc::clone(&http), Arc::clone(&events));
         let enter = enter.clone();
         move |core: usize| {
             enter();
@@ -163,7 +164,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
                 events: events.shard(core),
                 files: files.clone(),
             };
-            site::responder(&routes, site, limits, Arc::clone(&http[core]))
+            site::responder(&routes, site, limits, Arc::clone(&http[core])).with_http2(http2)
         }
     };
 
