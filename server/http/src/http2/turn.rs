@@ -18,6 +18,7 @@ use super::frame::{
 };
 use super::hpack;
 use super::priority::Priority;
+use super::stream::Body;
 
 /// A call on a connection.
 pub(super) struct Turn<'t, 's, S: 'static, M> {
@@ -30,6 +31,8 @@ pub(super) struct Turn<'t, 's, S: 'static, M> {
     pub(super) reply: &'t mut Reply<'s>,
     /// Requests whose last byte was consumed.
     pub(super) messages: u32,
+    /// The client has taken so much of a response that deadlines begin anew.
+    pub(super) moved: bool,
     pub(super) now_ns: u64,
 }
 
@@ -87,6 +90,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             connection: lease,
             reply,
             messages: 0,
+            moved: false,
             now_ns,
         }
         .take(input)
@@ -103,7 +107,7 @@ pub(in super::super) fn time_out(
     counters.http2.http2_streams_timed_out.add(waiting);
     counters.http2.http2_connections_idle.increment();
     if connection.outlet.overflow.is_empty() && !connection.closed {
-        put_goodbye(connection.last_stream, ErrorCode::No, reply);
+        put_goodbye(connection.served_stream, ErrorCode::No, reply);
         counters.http2.http2_goaways.increment();
     }
     connection.closed = true;
@@ -159,7 +163,11 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return Next::Send;
         }
         if !self.connection.streams.is_empty() {
-            return Next::Receive(Expect::Body);
+            // The stack's deadline begins anew when something else is waited for than before.
+            return match self.moved {
+                true => Next::Send,
+                false => Next::Receive(Expect::Body),
+            };
         }
         if self.connection.said_goodbye && !is_within_frame {
             return Next::Close;
@@ -178,7 +186,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return true;
         }
         self.connection.said_goodbye = true;
-        let last = self.connection.last_stream;
+        let last = self.connection.served_stream;
         self.goodbye(last, ErrorCode::No);
         self.flush()
     }
@@ -187,7 +195,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
     #[cold]
     pub(super) fn fail(&mut self, code: ErrorCode) {
         self.origin.counters.http2.http2_connections_failed.increment();
-        let last = self.connection.last_stream;
+        let last = self.connection.served_stream;
         self.goodbye(last, code);
         self.connection.closed = true;
     }
@@ -293,7 +301,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             let Some(late) = streams.find(|stream| is_late(stream.moved_ns, stream_ms)) else {
                 break;
             };
-            let (id, is_unanswered) = (late.id, !late.responds);
+            let (id, is_unanswered) = (late.id, late.body == Body::Collect);
             self.origin.counters.http2.http2_streams_timed_out.increment();
             match is_unanswered && self.flush() && self.reply.remaining() >= ROOM_MIN {
                 true => self.refuse_late(id),
@@ -305,7 +313,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             && is_late(self.connection.requested_ns, self.core.limits.idle_ms)
         {
             self.origin.counters.http2.http2_connections_idle.increment();
-            let last = self.connection.last_stream;
+            let last = self.connection.served_stream;
             self.goodbye(last, ErrorCode::No);
             self.connection.closed = true;
         }
@@ -700,7 +708,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         };
         let record = &mut self.connection.streams[at];
         record.receive_window -= len as i64;
-        if record.receive_window < 0 || record.body == super::stream::Body::Done {
+        if record.receive_window < 0 || record.body == Body::Done {
             let code = match record.receive_window < 0 {
                 true => ErrorCode::FlowControl,
                 false => ErrorCode::StreamClosed,
