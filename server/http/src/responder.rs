@@ -407,11 +407,9 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             Handler::Head(handler) => {
                 settle(connection, &exchange, &self.origin.limits);
                 let way = connection.way(&exchange, reply);
-                let answer = self
-                    .origin
-                    .answer(request, route, way, |state, response| {
-                        handler(state, request, response)
-                    });
+                let answer = self.origin.answer(request, route, way, |state, response| {
+                    handler(state, request, response)
+                });
                 connection.on_answer(answer);
                 skip_body(connection, exchange, &self.origin.limits)
             }
@@ -431,11 +429,9 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                 match collect.complete(bytes, body_bytes_max, &mut self.scratch) {
                     Ok(Some((len, body))) => {
                         let way = connection.way(&exchange, reply);
-                        let answer = self
-                            .origin
-                            .answer(request, route, way, |state, response| {
-                                handler(state, request, body, response)
-                            });
+                        let answer = self.origin.answer(request, route, way, |state, response| {
+                            handler(state, request, body, response)
+                        });
                         connection.on_answer(answer);
                         connection.end_message(exchange.head_len + len)
                     }
@@ -607,11 +603,9 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             expects_continue: false,
         };
         let way = connection.way(&exchange, reply);
-        let answer = self
-            .origin
-            .answer(&request, route, way, |state, response| {
-                handler(state, &request, body, response)
-            });
+        let answer = self.origin.answer(&request, route, way, |state, response| {
+            handler(state, &request, body, response)
+        });
         connection.on_answer(answer);
         connection.end_message(head_len + len)
     }

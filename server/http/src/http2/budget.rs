@@ -26,7 +26,10 @@ impl Budget {
         let each_ns = PERIOD_NS / u64::from(self.max.max(1));
         let passed = now_ns.saturating_sub(self.refilled_ns) / each_ns;
         if passed > 0 {
-            self.left = self.max.min(self.left.saturating_add(u32::try_from(passed).unwrap_or(u32::MAX)));
+            self.left = self.max.min(
+                self.left
+                    .saturating_add(u32::try_from(passed).unwrap_or(u32::MAX)),
+            );
             self.refilled_ns = now_ns;
         }
         let is_left = self.left > 0;

@@ -80,7 +80,6 @@ pub(super) struct Block {
     pub(super) continuations: u32,
 }
 
-
 impl Http2Connection {
     pub(super) fn new(limits: &Http2Limits) -> Self {
         Http2Connection {

@@ -137,7 +137,12 @@ impl Frames<'_, '_> {
     #[cold]
     fn copy_elsewhere(&mut self, status: Status, content_type: &ContentType, content: &[u8]) {
         let is_empty = self.head_only || content.is_empty();
-        self.head(status, Some(content_type), Some(content.len() as u64), is_empty);
+        self.head(
+            status,
+            Some(content_type),
+            Some(content.len() as u64),
+            is_empty,
+        );
         if !is_empty {
             self.outlet.copied = content.len();
             let content = Bytes::copy_from_slice(content).into();
@@ -163,7 +168,9 @@ impl Frames<'_, '_> {
         let room = space.len() - GAP_MAX - RESERVE;
         let room = match self.head_only {
             true => room,
-            false => room.min(self.outlet.window).min(self.outlet.payload_bytes_max),
+            false => room
+                .min(self.outlet.window)
+                .min(self.outlet.payload_bytes_max),
         };
         let mut content = Counted {
             space: &mut space[GAP..GAP + room],

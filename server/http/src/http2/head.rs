@@ -122,7 +122,10 @@ impl<'s> Seen<'s> {
             return self.refuse(Refusal::TooManyFields);
         }
         self.fields_left -= 1;
-        match self.lines.get_mut(self.lines_len..self.lines_len + line.len()) {
+        match self
+            .lines
+            .get_mut(self.lines_len..self.lines_len + line.len())
+        {
             Some(space) => {
                 space.copy_from_slice(line);
                 self.lines_len += line.len();
@@ -153,9 +156,13 @@ impl<'s> Seen<'s> {
                 self.target_len.replace(value.len()).is_some()
             }
             Class::Scheme => {
-                let is_ours = value.eq_ignore_ascii_case(b"http")
-                    || value.eq_ignore_ascii_case(b"https");
-                let scheme = if is_ours { Ok(()) } else { Err(Refusal::Scheme) };
+                let is_ours =
+                    value.eq_ignore_ascii_case(b"http") || value.eq_ignore_ascii_case(b"https");
+                let scheme = if is_ours {
+                    Ok(())
+                } else {
+                    Err(Refusal::Scheme)
+                };
                 self.scheme.replace(scheme).is_some()
             }
             _ => {
@@ -273,8 +280,8 @@ impl<'s> Seen<'s> {
         if self.expectation == Expectation::Unknown {
             return Err(refused(Refusal::Expectation));
         }
-        let target = parse_target(&target[..target_len], method)
-            .ok_or_else(|| refused(Refusal::Target))?;
+        let target =
+            parse_target(&target[..target_len], method).ok_or_else(|| refused(Refusal::Target))?;
         Ok(Head {
             request: Request {
                 method,

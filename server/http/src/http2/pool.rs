@@ -109,7 +109,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(mut connection) = self.connection.take() {
             connection.reset(&self.pool);
-            self.pool.connections_lent.set(self.pool.connections_lent.get() - 1);
+            self.pool
+                .connections_lent
+                .set(self.pool.connections_lent.get() - 1);
             self.pool.connections.borrow_mut().push(connection);
         }
     }

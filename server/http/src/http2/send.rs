@@ -112,7 +112,12 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             .min_by_key(|(_, stream)| {
                 let priority = stream.priority;
                 let had_its_turn = priority.incremental && stream.id <= connection.turn_of;
-                (priority.urgency, priority.incremental, had_its_turn, stream.id)
+                (
+                    priority.urgency,
+                    priority.incremental,
+                    had_its_turn,
+                    stream.id,
+                )
             });
         next.map(|(at, _)| at)
     }

@@ -39,9 +39,14 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         // The head is borrowed from the space while everything else is in use.
         let mut space = std::mem::take(&mut self.core.space);
         let mut seen = Seen::nothing(&mut space);
-        let decoded = hpack::decode(block, &mut connection.table, &mut self.core.literal, |field| {
-            seen.field(field);
-        });
+        let decoded = hpack::decode(
+            block,
+            &mut connection.table,
+            &mut self.core.literal,
+            |field| {
+                seen.field(field);
+            },
+        );
         let consumed = match decoded {
             Err(error) => {
                 self.block_failed(error);
@@ -80,7 +85,11 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return true;
         }
         if connection.waiting_bytes > limits.waiting_bytes_max {
-            self.origin.counters.http2.http2_streams_refused_waiting.increment();
+            self.origin
+                .counters
+                .http2
+                .http2_streams_refused_waiting
+                .increment();
             self.reset(stream, ErrorCode::RefusedStream);
         } else {
             self.refuse_stream(stream);
@@ -134,7 +143,14 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         match unfit {
             Unfit::Malformed => self.reset(stream, ErrorCode::Protocol),
             Unfit::Refused { refusal, head_only } => {
-                self.refuse(stream, refusal, self.routes.len(), head_only, ends_stream, 0);
+                self.refuse(
+                    stream,
+                    refusal,
+                    self.routes.len(),
+                    head_only,
+                    ends_stream,
+                    0,
+                );
             }
         }
     }
@@ -159,7 +175,14 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 return 0;
             }
             Err(refusal) => {
-                self.refuse(stream, refusal, self.routes.len(), head_only, ends_stream, 0);
+                self.refuse(
+                    stream,
+                    refusal,
+                    self.routes.len(),
+                    head_only,
+                    ends_stream,
+                    0,
+                );
                 return 0;
             }
         };
@@ -240,8 +263,15 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let is_whole = header.kind == kind::DATA
             && header.stream == stream
             && header.flags == flag::END_STREAM
-            && header.len <= self.origin.limits.body_bytes_max.min(self.core.limits.stream_window_bytes as usize)
-            && head.content_length.is_none_or(|length| length == header.len as u64);
+            && header.len
+                <= self
+                    .origin
+                    .limits
+                    .body_bytes_max
+                    .min(self.core.limits.stream_window_bytes as usize)
+            && head
+                .content_length
+                .is_none_or(|length| length == header.len as u64);
         let len = HEADER_BYTES + header.len;
         let body = rest.get(HEADER_BYTES..len).filter(|_| is_whole)?;
         // Beyond the window, it is looked at as any other frame.
@@ -256,7 +286,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let body_bytes_max = self.origin.limits.body_bytes_max as u64;
         if head.content_coded {
             Some(Refusal::ContentCoding)
-        } else if head.content_length.is_some_and(|length| length > body_bytes_max) {
+        } else if head
+            .content_length
+            .is_some_and(|length| length > body_bytes_max)
+        {
             Some(Refusal::BodyTooLarge)
         } else {
             None
@@ -436,7 +469,9 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let leaves_body = !ends_stream
             && (answer.refusal.is_some()
                 || head.expects_continue
-                || head.content_length.is_some_and(|length| length > body_bytes_max));
+                || head
+                    .content_length
+                    .is_some_and(|length| length > body_bytes_max));
         if leaves_body && !record.responds {
             return self.reset(stream, ErrorCode::No);
         }
@@ -506,7 +541,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         };
         let record = &mut self.connection.streams[at];
         record.received += data.len() as u64;
-        if record.content_length.is_some_and(|length| record.received > length) {
+        if record
+            .content_length
+            .is_some_and(|length| record.received > length)
+        {
             return self.reset(stream, ErrorCode::Protocol);
         }
         match &mut record.body {
@@ -562,7 +600,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         };
         self.messages += 1;
         let record = &mut self.connection.streams[at];
-        if record.content_length.is_some_and(|length| length != record.received) {
+        if record
+            .content_length
+            .is_some_and(|length| length != record.received)
+        {
             return self.reset(stream, ErrorCode::Protocol);
         }
         let body = std::mem::replace(&mut record.body, Body::Done);
@@ -629,4 +670,3 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 }
-

@@ -167,7 +167,11 @@ mod tests {
         assert_eq!(lines(&table), ["a: 3\r\n"]);
         assert!(!table.change_size(34 * 2 + 11));
         table.insert(field("a: 22\r\n"));
-        assert_eq!(lines(&table), [""; 0], "what is too large empties the table");
+        assert_eq!(
+            lines(&table),
+            [""; 0],
+            "what is too large empties the table"
+        );
         table.reset();
         table.insert(field("a: 22\r\n"));
         assert_eq!(lines(&table), ["a: 22\r\n"]);

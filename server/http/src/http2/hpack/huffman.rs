@@ -242,7 +242,10 @@ mod tests {
             ("custom-value", "25a849e95bb8e8b4bf"),
             ("302", "6402"),
             ("private", "aec3771a4b"),
-            ("https://www.example.com", "9d29ad171863c78f0b97c8e9ae82ae43d3"),
+            (
+                "https://www.example.com",
+                "9d29ad171863c78f0b97c8e9ae82ae43d3",
+            ),
             ("", ""),
         ] {
             let mut encoded = Vec::new();

@@ -51,7 +51,12 @@ fn examples_of_the_rfc() {
         let mut block = || decoded(&bytes(next.next().unwrap()), &mut table).unwrap();
         assert_eq!(
             block(),
-            [":method: GET", ":scheme: http", ":path: /", ":authority: www.example.com"]
+            [
+                ":method: GET",
+                ":scheme: http",
+                ":path: /",
+                ":authority: www.example.com"
+            ]
         );
         assert_eq!(
             block(),
@@ -109,8 +114,14 @@ fn what_no_table_agrees_on_is_an_error() {
 fn the_size_of_the_table_changes_at_the_beginning() {
     let mut table = Table::new(4096);
     decoded(&bytes("41 01 61"), &mut table).unwrap();
-    assert_eq!(decoded(&bytes("be"), &mut table).unwrap(), [":authority: a"]);
-    assert_eq!(decoded(&bytes("20 3f e1 1f 82"), &mut table).unwrap(), [":method: GET"]);
+    assert_eq!(
+        decoded(&bytes("be"), &mut table).unwrap(),
+        [":authority: a"]
+    );
+    assert_eq!(
+        decoded(&bytes("20 3f e1 1f 82"), &mut table).unwrap(),
+        [":method: GET"]
+    );
     assert!(decoded(&bytes("be"), &mut table).is_err(), "it was emptied");
 }
 
