@@ -181,7 +181,9 @@ fn no_request_for_a_file_in_memory_allocates() {
 /// window: once each was seen, none of them allocates again.
 #[test]
 fn no_request_of_http2_allocates() {
-    use barewire_conformance::http2::{PREFACE, data, flag, get, headers, request, settings, window_update};
+    use barewire_conformance::http2::{
+        PREFACE, data, flag, get, headers, request, settings, window_update,
+    };
 
     let routes = site::routes(true).expect("the table is consistent");
     let events = Events::new(EventsConfig::new(1));

@@ -195,7 +195,9 @@ pub fn texts(mut bytes: &[u8]) -> Vec<String> {
 
 fn text(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> String {
     let number = |at: usize| {
-        let bytes = payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        let bytes = payload
+            .get(at..at + 4)
+            .and_then(|bytes| bytes.try_into().ok());
         bytes.map_or(u32::MAX, u32::from_be_bytes)
     };
     let mut text = match kind {

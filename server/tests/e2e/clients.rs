@@ -265,7 +265,13 @@ fn clients_with_prior_knowledge_speak_http2(base: &str, run: Run<'_>, directory:
     let refused = curl(&["--include", "--data-binary", &format!("@{upload}"), &body]);
     assert!(refused.starts_with("HTTP/2 413 \r\n"), "{refused}");
 
-    let said = run(&["nghttp", "--verbose", "--multiply=50", "--null-out", &plaintext]);
+    let said = run(&[
+        "nghttp",
+        "--verbose",
+        "--multiply=50",
+        "--null-out",
+        &plaintext,
+    ]);
     assert_eq!(said.matches(":status: 200").count(), 50, "{said}");
 
     if base.contains('[') {

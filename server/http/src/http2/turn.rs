@@ -14,7 +14,8 @@ use super::Http2;
 use super::connection::{Block, Http2Connection, Reading};
 use super::encode::RESERVE;
 use super::frame::{
-    ErrorCode, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, PREFACE, WINDOW_BYTES, WINDOW_BYTES_MAX, flag, kind, number, of_number, setting
+    ErrorCode, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, PREFACE, WINDOW_BYTES, WINDOW_BYTES_MAX,
+    flag, kind, number, of_number, setting,
 };
 use super::hpack;
 use super::priority::Priority;
@@ -68,7 +69,11 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                 http1.close();
                 put_greeting(core, reply);
                 put_goodbye(0, ErrorCode::EnhanceYourCalm, reply);
-                self.origin.counters.http2.http2_connections_refused.increment();
+                self.origin
+                    .counters
+                    .http2
+                    .http2_connections_refused
+                    .increment();
                 return Progress {
                     consumed: input.bytes.len(),
                     messages: 0,
@@ -194,7 +199,11 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
     /// Ends the connection because of an error of the client's.
     #[cold]
     pub(super) fn fail(&mut self, code: ErrorCode) {
-        self.origin.counters.http2.http2_connections_failed.increment();
+        self.origin
+            .counters
+            .http2
+            .http2_connections_failed
+            .increment();
         let last = self.connection.served_stream;
         self.goodbye(last, code);
         self.connection.closed = true;
@@ -238,7 +247,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.forget(stream);
         self.connection.remember_reset(stream);
         self.control(&of_number(kind::RST_STREAM, stream, code as u32));
-        if !matches!(code, ErrorCode::No | ErrorCode::RefusedStream | ErrorCode::Cancel) {
+        if !matches!(
+            code,
+            ErrorCode::No | ErrorCode::RefusedStream | ErrorCode::Cancel
+        ) {
             self.origin.counters.http2.http2_streams_failed.increment();
         }
         self.pay_reset();
@@ -294,7 +306,8 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             self.connection.requested_ns = now_ns;
         }
         self.connection.look_ns = now_ns + LOOK_NS;
-        let is_late = |since_ns: u64, ms: u32| now_ns.saturating_sub(since_ns) > u64::from(ms) * 1_000_000;
+        let is_late =
+            |since_ns: u64, ms: u32| now_ns.saturating_sub(since_ns) > u64::from(ms) * 1_000_000;
         let stream_ms = self.core.limits.stream_ms;
         loop {
             let mut streams = self.connection.streams.iter();
@@ -302,7 +315,11 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 break;
             };
             let (id, is_unanswered) = (late.id, late.body == Body::Collect);
-            self.origin.counters.http2.http2_streams_timed_out.increment();
+            self.origin
+                .counters
+                .http2
+                .http2_streams_timed_out
+                .increment();
             match is_unanswered && self.flush() && self.reply.remaining() >= ROOM_MIN {
                 true => self.refuse_late(id),
                 false => self.reset(id, ErrorCode::Cancel),
@@ -312,7 +329,11 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             && !self.connection.closed
             && is_late(self.connection.requested_ns, self.core.limits.idle_ms)
         {
-            self.origin.counters.http2.http2_connections_idle.increment();
+            self.origin
+                .counters
+                .http2
+                .http2_connections_idle
+                .increment();
             let last = self.connection.served_stream;
             self.goodbye(last, ErrorCode::No);
             self.connection.closed = true;
@@ -370,17 +391,17 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         if header.len > PAYLOAD_BYTES_MAX {
             return self.failed(ErrorCode::FrameSize);
         }
-        if !self.connection.is_greeted
-            && (header.kind != kind::SETTINGS || header.has(flag::ACK))
-        {
+        if !self.connection.is_greeted && (header.kind != kind::SETTINGS || header.has(flag::ACK)) {
             return self.failed(ErrorCode::Protocol);
         }
         match header.kind {
             kind::DATA => self.begin_data(header, payload),
             kind::HEADERS => self.headers(header, payload, full),
-            kind::SETTINGS | kind::PING | kind::WINDOW_UPDATE | kind::RST_STREAM | kind::PRIORITY => {
-                self.short_frame(header, payload)
-            }
+            kind::SETTINGS
+            | kind::PING
+            | kind::WINDOW_UPDATE
+            | kind::RST_STREAM
+            | kind::PRIORITY => self.short_frame(header, payload),
             kind::PRIORITY_UPDATE if header.len <= PRIORITY_BYTES_MAX => {
                 self.short_frame(header, payload)
             }
@@ -454,7 +475,8 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
         for parameter in payload.chunks_exact(6) {
             let id = u16::from_be_bytes([parameter[0], parameter[1]]);
-            let value = u32::from_be_bytes([parameter[2], parameter[3], parameter[4], parameter[5]]);
+            let value =
+                u32::from_be_bytes([parameter[2], parameter[3], parameter[4], parameter[5]]);
             if let Err(code) = self.setting(id, value) {
                 return self.fail(code);
             }
@@ -547,7 +569,11 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         if self.is_idle(stream) {
             return self.fail(ErrorCode::Protocol);
         }
-        self.origin.counters.http2.http2_streams_cancelled.increment();
+        self.origin
+            .counters
+            .http2
+            .http2_streams_cancelled
+            .increment();
         self.forget(stream);
         self.pay_reset();
     }
@@ -669,7 +695,11 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
 
     #[cold]
     fn continuation_flood(&mut self) -> Step {
-        self.origin.counters.http2.http2_floods_continuation.increment();
+        self.origin
+            .counters
+            .http2
+            .http2_floods_continuation
+            .increment();
         self.failed(ErrorCode::EnhanceYourCalm)
     }
 
@@ -799,7 +829,9 @@ fn put_greeting(core: &Http2, reply: &mut Reply<'_>) {
     for (id, value) in settings {
         fits &= reply.put(&id.to_be_bytes()) && reply.put(&value.to_be_bytes());
     }
-    let more = limits.connection_window_bytes.saturating_sub(WINDOW_BYTES as u32);
+    let more = limits
+        .connection_window_bytes
+        .saturating_sub(WINDOW_BYTES as u32);
     if more > 0 {
         fits &= reply.put(&of_number(kind::WINDOW_UPDATE, 0, more));
     }

@@ -18,8 +18,8 @@ use crate::cli::logging::LogArgs;
 use crate::confine::Seccomp;
 use crate::events::EventsConfig;
 use crate::operate::admin::AdminAddress;
-use barewire_http::{Http2Limits, Limits};
 use barewire_http::files::{Directory, DirectoryConfig, DirectoryError};
+use barewire_http::{Http2Limits, Limits};
 
 /// The smallest receive buffer: less holds no head that browsers send.
 const RECEIVE_BUFFER_BYTES_MIN: usize = 1024;
