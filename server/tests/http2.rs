@@ -640,7 +640,7 @@ proptest! {
         asked in prop::collection::vec(asked(), 1..12),
         stream_window in prop_oneof![Just(65_535u32), 1u32..2000, 1_000_000u32..2_000_000],
         connection_window in prop_oneof![Just(65_535u32), 1_000_000u32..2_000_000],
-        segment in prop_oneof![Just(1460usize), 50usize..200, Just(20_000)],
+        segment in prop_oneof![Just(1460usize), 300usize..1000, Just(20_000)],
     ) {
         converse(&asked, stream_window.max(100), connection_window, segment);
     }
