@@ -170,9 +170,9 @@ impl Chunks {
             counters: std::sync::Arc::default(),
         };
         let counters = &chunks.counters;
-        counters.small_chunks_used_max.set(u64::from(small));
+        counters.small_chunks_max.set(u64::from(small));
         counters
-            .large_chunks_used_max
+            .large_chunks_max
             .set(u64::from(large + reserve));
         Ok(chunks)
     }
@@ -350,10 +350,10 @@ impl Chunks {
     fn note_used(&self, is_small: bool) {
         if is_small {
             let used = u64::from(self.small_used());
-            self.counters.small_chunks_used.set(used);
+            self.counters.small_chunks.set(used);
         } else {
             let used = u64::from(self.large_used());
-            self.counters.large_chunks_used.set(used);
+            self.counters.large_chunks.set(used);
         }
     }
 
@@ -415,7 +415,7 @@ mod tests {
         assert!(chunks.has_room(256) && !chunks.has_room(257));
         chunks.free(second);
         assert_eq!(chunks.used(), 0);
-        assert_eq!(chunks.counters.large_chunks_used.get(), 0);
+        assert_eq!(chunks.counters.large_chunks.get(), 0);
     }
 
     impl Chunks {
