@@ -1,8 +1,9 @@
 //! What one core's responder counted.
 
-use barewire_service::counters::{Counter, Kind, Sample};
+use barewire_service::counters::{Counter, Kind, Sample, Samples};
 
 use super::durations::Durations;
+use super::http2::Http2Counters;
 use super::refusal::Refusal;
 use super::routes::Routes;
 use super::status::Status;
@@ -20,6 +21,8 @@ pub struct HttpCounters {
     pub(super) bodies_abandoned: Counter,
     /// Connections reset because the content of a response ended before its time.
     pub(super) contents_broken: Counter,
+    /// Of HTTP/2.
+    pub http2: Http2Counters,
     /// In the order of the routes, and one more for requests that have none.
     routes: Box<[RouteCounters]>,
 }
@@ -43,6 +46,7 @@ impl HttpCounters {
             continues: Counter::default(),
             bodies_abandoned: Counter::default(),
             contents_broken: Counter::default(),
+            http2: Http2Counters::default(),
             routes: paths
                 .chain([None])
                 .map(|path| RouteCounters {
@@ -100,14 +104,15 @@ impl HttpCounters {
 
     /// Every counter but those by route, with its help text.
     pub fn samples(&self) -> Vec<Sample> {
-        let counter = |name, help, value| Sample {
+        let counter = |kind, name, help, value| Sample {
             name,
             help,
-            kind: Kind::Counter,
+            kind,
             value,
         };
         let responses = Status::ALL.iter().map(|status| {
             counter(
+                Kind::Counter,
                 status.counter_name(),
                 status.counter_help(),
                 self.responses(*status),
@@ -115,6 +120,7 @@ impl HttpCounters {
         });
         let refusals = Refusal::ALL.iter().map(|reason| {
             counter(
+                Kind::Loss,
                 reason.counter_name(),
                 reason.counter_help(),
                 self.refusals(*reason),
@@ -122,22 +128,30 @@ impl HttpCounters {
         });
         let others = [
             counter(
+                Kind::Counter,
                 "continues",
                 "Interim responses: 100 Continue.",
                 self.continues.get(),
             ),
             counter(
+                Kind::Loss,
                 "bodies_abandoned",
                 "Connections closed because a body that nobody wanted was malformed, too large or too slow.",
                 self.bodies_abandoned.get(),
             ),
             counter(
+                Kind::Loss,
                 "contents_broken",
                 "Connections reset because the content of a response ended before its time.",
                 self.contents_broken.get(),
             ),
         ];
-        responses.chain(refusals).chain(others).collect()
+        let http2 = self.http2.samples();
+        responses
+            .chain(refusals)
+            .chain(others)
+            .chain(http2)
+            .collect()
     }
 }
 
