@@ -189,7 +189,9 @@ impl Server for Floor {
                 continue;
             };
             let hash = flows.hash(&segment.flow);
-            let found = flows.get(hash, |index| connections[index as usize].flow == segment.flow);
+            let found = flows.get(hash, |index| {
+                connections[index as usize].flow == segment.flow
+            });
             let Some(index) = found else {
                 flows.insert(hash, connections.len() as u32).unwrap();
                 connections.push(FloorConnection {

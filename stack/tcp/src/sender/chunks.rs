@@ -175,9 +175,7 @@ impl Chunks {
         };
         let counters = &chunks.counters;
         counters.small_chunks_max.set(u64::from(small));
-        counters
-            .large_chunks_max
-            .set(u64::from(large + reserve));
+        counters.large_chunks_max.set(u64::from(large + reserve));
         Ok(chunks)
     }
 
