@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use barewire_service::deadline::Deadlines;
 
-use super::cores::StartError;
+use super::error::StartError;
 
 /// Where to listen, on how many cores, and the limits of each.
 #[derive(Debug, Clone)]

@@ -10,7 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::config::KernelConfig;
 use super::counters::KernelCounters;
-use super::listener::{ListenError, Listener};
+use super::error::StartError;
+use super::listener::Listener;
 
 /// What a core has before it makes its connections' memory.
 #[derive(Debug)]
@@ -32,61 +33,6 @@ pub trait Worker {
 
     /// Serves until the lifecycle says otherwise.
     fn run(self) -> Result<(), CoreError>;
-}
-
-/// Why a kernel stack cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address cannot be served.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// A configured core does not exist or is forbidden.
-    #[error(transparent)]
-    Pin(#[from] PinError),
-    /// The limit of open files is too low for the connections.
-    #[error(
-        "{needed} open files are needed and {limit} are allowed: \
-         lower --connections, or raise the limit (`ulimit -n {needed}`, LimitNOFILE= in a unit)"
-    )]
-    TooFewFiles {
-        /// What all connections of all cores take.
-        needed: u64,
-        /// The hard limit.
-        limit: u64,
-    },
-    /// A limit of the configuration that no connection could live with.
-    #[error("{name} is {value}, but has to be at least {least}: raise it")]
-    TooSmall {
-        /// The limit's name.
-        name: &'static str,
-        /// Its value.
-        value: usize,
-        /// What it needs to be.
-        least: usize,
-    },
-    /// There is no room for the buffers.
-    #[error(
-        "no memory for {connections} buffers of {buffer_bytes} bytes: {source}; \
-         lower --connections, or make the buffers smaller"
-    )]
-    Memory {
-        /// Connections of each core.
-        connections: usize,
-        /// Length of a buffer of each connection.
-        buffer_bytes: usize,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The kernel refused something that every kernel has.
-    #[error("core {core}: {call}: {source}")]
-    Core {
-        /// The core's index.
-        core: usize,
-        /// The call that failed.
-        call: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
 }
 
 /// Opens the listeners, starts a thread on each core, and lets them serve once all are ready.

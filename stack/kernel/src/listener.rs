@@ -12,7 +12,7 @@
 //! ```
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -22,42 +22,12 @@ use rustix::net::{
 };
 
 use super::config::KernelConfig;
+use super::error::ListenError;
 use super::sockopt;
 
 /// A listening socket, without its queue being looked at by anybody yet.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
-
-/// Why the address cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// Another socket has the address.
-    #[error(
-        "{0} is already in use: stop the program that listens there (`ss -ltnp` names it), or choose another port"
-    )]
-    InUse(SocketAddr),
-    /// Ports below `net.ipv4.ip_unprivileged_port_start` need a capability.
-    #[error(
-        "not allowed to listen on {0}: use a port from 1024 on, or run with CAP_NET_BIND_SERVICE"
-    )]
-    Privileged(SocketAddr),
-    /// No interface has the address.
-    #[error("no interface has the address {0}: `ip address` lists those that can be served")]
-    NoSuchAddress(IpAddr),
-    /// An option that needs a capability (longer busy polling than `net.core.busy_read`, say).
-    #[error("not allowed to set {0}: run with CAP_NET_ADMIN, or leave the option out")]
-    NotPermitted(&'static str),
-    /// Anything else.
-    #[error("cannot listen on {address}: {call}: {source}")]
-    Other {
-        /// What was to be served.
-        address: SocketAddr,
-        /// The call that failed.
-        call: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
 
 impl Listener {
     /// Opens one listener for each of `cpus` on the same address, in their order.

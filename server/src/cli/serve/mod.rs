@@ -25,7 +25,7 @@ use clap::{ArgMatches, Command};
 
 pub use self::args::{ServeArgs, StackName};
 use self::manager::Notice;
-use self::operation::{Answering, Doors};
+use self::operation::{Answering, Endpoints};
 use self::state::StateFile;
 use self::supervise::{Ending, Supervisor};
 use crate::cli::config::{self, Source, Sources};
@@ -179,7 +179,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         Arc::clone(&events),
         lifecycle.clone(),
     );
-    let doors = Doors::open(&args.operation, &running, &instruments, enter)?;
+    let endpoints = Endpoints::open(&args.operation, &running, &instruments, enter)?;
     confinement.give_up_privileges()?;
     let supervisor = Supervisor::new().context("cannot catch signals")?;
     #[cfg(feature = "xdp")]
@@ -194,7 +194,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     if let Some(interval) = args.log.drops_interval() {
         watch::watch(instruments.clone(), interval).context("no thread for the log")?;
     }
-    let answering = doors
+    let answering = endpoints
         .answer(
             instruments,
             Captures::new(running.taps.clone()),
@@ -212,7 +212,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     log_counters(&running.counters);
     log_counters(&event_counters(&events));
     say(&summary(&http, started));
-    let saved = close_books(&events, state.as_mut());
+    let saved = save_counts(&events, state.as_mut());
     let ending = outcome?;
     saved?;
     Ok(match ending {
@@ -264,9 +264,9 @@ fn events(
     Ok((events, Some(state)))
 }
 
-/// Says what was counted, and keeps it if it shall be kept. Whatever the server's end was: what was
-/// acknowledged was counted.
-fn close_books(events: &Events, file: Option<&mut StateFile>) -> anyhow::Result<()> {
+/// Logs the counts, and writes them to `file` if there is one, however the server ended: what was acknowledged
+/// was counted.
+fn save_counts(events: &Events, file: Option<&mut StateFile>) -> anyhow::Result<()> {
     tracing::info!("ending with {}", stats(events));
     let Some(file) = file else {
         return Ok(());

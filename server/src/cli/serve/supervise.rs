@@ -1,4 +1,4 @@
-//! The life of a running server: signals in, phases out, and nobody dies unnoticed.
+//! A running server: signals become phases, and a core that ends early ends the server.
 //!
 //! ```text
 //!  SIGTERM, ... ────▶ signals ──┐              ┌─▶ Lifecycle::advance ─▶ cores

@@ -1,4 +1,4 @@
-//! One core's whole world: its links, its connections, its service.
+//! One core: its links, its connections, its service.
 //!
 //! A shard does no I/O and reads no clock: [`Shard::poll`] is told what time it is, takes what the
 //! links have received, and leaves them what is to be sent. Given the same frames at the same times
