@@ -159,47 +159,48 @@ impl Handshake {
         if self.waiting.len() > WAITING_BYTES_MAX {
             return Err(Error::PeerSentOversizedRecord);
         }
-        loop {
-            let UnbufferedStatus { discard, state, .. } =
-                self.rustls.process_tls_records(&mut self.waiting);
-            let mut is_blocked = false;
-            match state? {
-                ConnectionState::EncodeTlsData(mut encode) => {
-                    let at = self.written.len();
-                    let missing = match encode.encode(&mut []) {
-                        Err(EncodeError::InsufficientSize(missing)) => missing.required_size,
-                        _ => 0,
-                    };
-                    self.written.resize(at + missing, 0);
-                    let _ = encode.encode(&mut self.written[at..]);
-                }
-                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-                ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => {
-                    is_blocked = true;
-                }
-                ConnectionState::PeerClosed | ConnectionState::Closed => {
-                    return Err(Error::AlertReceived(AlertDescription::CloseNotify));
-                }
-                // No early data is asked for, and nothing else can come before the end of the handshake.
-                _ => return Err(Error::HandshakeNotComplete),
+        while !self.process_once()? {}
+        Ok(())
+    }
+
+    /// Lets rustls work until it has written something, or is blocked: then it is true.
+    fn process_once(&mut self) -> Result<bool, Error> {
+        let UnbufferedStatus { discard, state, .. } =
+            self.rustls.process_tls_records(&mut self.waiting);
+        let is_blocked = match state {
+            Ok(ConnectionState::EncodeTlsData(mut encode)) => {
+                let at = self.written.len();
+                let missing = match encode.encode(&mut []) {
+                    Err(EncodeError::InsufficientSize(missing)) => missing.required_size,
+                    _ => 0,
+                };
+                self.written.resize(at + missing, 0);
+                let _ = encode.encode(&mut self.written[at..]);
+                Ok(false)
             }
-            self.waiting.drain(..discard);
-            self.whole = self.waiting.len();
-            if is_blocked {
-                return Ok(());
+            Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                transmit.done();
+                Ok(false)
             }
-        }
+            Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => Ok(true),
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                Err(Error::AlertReceived(AlertDescription::CloseNotify))
+            }
+            // No early data is asked for, and nothing else can come before the end of the handshake.
+            Ok(_) => Err(Error::HandshakeNotComplete),
+            Err(error) => Err(error),
+        };
+        // Also after an error: rustls counts on it.
+        self.waiting.drain(..discard);
+        self.whole = self.waiting.len();
+        is_blocked
     }
 
     /// Remembers the error, and writes the alert that rustls has for it.
     fn fail(&mut self, error: Error) {
         self.failure = Some(error);
-        self.waiting.clear();
-        self.whole = 0;
-        // It answers with the same error when everything was encoded.
-        let _ = self.process();
-        self.waiting.clear();
-        self.whole = 0;
+        // Not more than once: what is written comes first, and after that it would look at the same records again.
+        let _ = self.process_once();
     }
 }
 

@@ -182,11 +182,7 @@ impl Opener {
     ///
     /// What to say to the peer.
     #[inline]
-    pub fn open(
-        &mut self,
-        record: &[u8],
-        space: &mut [u8],
-    ) -> Result<(ContentType, usize), Alert> {
+    pub fn open(&mut self, record: &[u8], space: &mut [u8]) -> Result<(ContentType, usize), Alert> {
         let (header, body) = record
             .split_first_chunk::<HEADER_BYTES>()
             .ok_or(Alert::DecodeError)?;
@@ -196,7 +192,9 @@ impl Opener {
             sequence,
             form,
         } = self.0;
-        let (body, tag) = body.split_last_chunk::<TAG_BYTES>().ok_or(Alert::BadRecordMac)?;
+        let (body, tag) = body
+            .split_last_chunk::<TAG_BYTES>()
+            .ok_or(Alert::BadRecordMac)?;
         let nonce = self.0.nonce();
         let (content, is_open) = match form {
             Form::Tls13 => {
@@ -218,13 +216,19 @@ impl Opener {
                 let nonce = Nonce::assume_unique_for_key(nonce);
                 let data = self.0.additional_data(header[0], body.len());
                 let space = &mut space[..body.len()];
-                (body.len(), key.open_separate_gather(nonce, data, body, tag, space))
+                (
+                    body.len(),
+                    key.open_separate_gather(nonce, data, body, tag, space),
+                )
             }
             Form::Tls12 => {
                 let nonce = Nonce::assume_unique_for_key(nonce);
                 let data = self.0.additional_data(header[0], body.len());
                 let space = &mut space[..body.len()];
-                (body.len(), key.open_separate_gather(nonce, data, body, tag, space))
+                (
+                    body.len(),
+                    key.open_separate_gather(nonce, data, body, tag, space),
+                )
             }
         };
         is_open.map_err(|_| Alert::BadRecordMac)?;
@@ -324,7 +328,8 @@ impl Sealer {
         let [high, low] = ((end - HEADER_BYTES) as u16).to_be_bytes();
         let header = [outer as u8, 3, 3, high, low];
         space[..HEADER_BYTES].copy_from_slice(&header);
-        let (content, tag_space) = space[sealed_from..].split_at_mut(content_bytes + back - TAG_BYTES);
+        let (content, tag_space) =
+            space[sealed_from..].split_at_mut(content_bytes + back - TAG_BYTES);
         let key = &self.protection.key;
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = match self.protection.form {

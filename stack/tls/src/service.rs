@@ -11,7 +11,6 @@
 //! record. Plain text that the inner service does not take is kept, and no more than it may be shown at once is opened;
 //! then the rest waits with the stack, and the peer meets a closed window.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use barewire_service::service::{
@@ -27,8 +26,8 @@ use crate::counters::TlsCounters;
 use crate::handshake::{Handshake, Keys, Places, Step};
 use crate::identity::{Follower, Identity};
 use crate::record::{
-    Alert, BODY_BYTES_MAX, CONTENT_BYTES_MAX, ContentType, OVERHEAD_BYTES_MAX, Opener,
-    RECORD_BYTES_MAX, Sealer, record_bytes,
+    Alert, BODY_BYTES_MAX, CONTENT_BYTES_MAX, ContentType, HEADER_BYTES, OVERHEAD_BYTES_MAX,
+    Opener, RECORD_BYTES_MAX, Sealer, record_bytes,
 };
 
 /// Records in a row that bring the service nothing (RFC 8446, section 5.1 and 4.6.3, allows them, for ever).
@@ -146,6 +145,8 @@ enum Brought {
     Nothing,
     /// It is not whole yet.
     Half,
+    /// The peer has given up.
+    Fatal,
 }
 
 /// Why a record is to be sealed.
@@ -167,7 +168,12 @@ impl<S: Service> Tls<S> {
         limits: TlsLimits,
         counters: Arc<TlsCounters>,
     ) -> Self {
-        const { assert!(S::REPLY_BYTES_MIN <= CONTENT_BYTES_MAX, "a reply's least has to fit into a record") };
+        const {
+            assert!(
+                S::REPLY_BYTES_MIN <= CONTENT_BYTES_MAX,
+                "a reply's least has to fit into a record"
+            )
+        };
         counters
             .handshaking_max
             .set(u64::from(limits.handshakes_max));
@@ -187,6 +193,13 @@ impl<S: Service> Tls<S> {
                 counters,
             },
         }
+    }
+}
+
+impl<S> Tls<S> {
+    /// The service inside.
+    pub fn inner(&self) -> &S {
+        &self.inner
     }
 }
 
@@ -271,7 +284,7 @@ impl<S: Service> Tls<S> {
         input: Input<'_>,
         reply: &mut Reply<'_>,
     ) -> Progress {
-        let Tls { inner, core } = self;
+        let core = &mut self.core;
         let State::Handshaking {
             listener,
             handshake,
@@ -297,7 +310,6 @@ impl<S: Service> Tls<S> {
                 Next::Close
             }
         };
-        let _ = inner;
         if next == Next::Close {
             connection.0 = State::Over;
             core.publish();
@@ -447,16 +459,14 @@ impl<C: Default> Open<C> {
     ) -> Progress {
         let mut messages = 0;
         let Some(buffer) = self.plain.buffer.take().or_else(|| core.plain.take()) else {
-            return self.give_up(Alert::InternalError, core, input, reply);
+            return self.give_up(Alert::InternalError, input, reply);
         };
         let pause = loop {
             if reply.remaining() < <Tls<S> as Service>::REPLY_BYTES_MIN {
                 break Pause::Next(Next::Send);
             }
-            let (front, back) = (self.sealer.front_bytes(), self.sealer.back_bytes());
-            let room = reply.remaining() - SIGNAL_BYTES - front - back;
-            let space = &mut reply.spare()[front..][..room.min(CONTENT_BYTES_MAX)];
-            let mut content = Reply::new(space);
+            let (front, room) = self.room(reply);
+            let mut content = Reply::new(&mut reply.spare()[front..][..room]);
             let turn = Turn {
                 input,
                 consumed: &mut consumed,
@@ -474,11 +484,11 @@ impl<C: Default> Open<C> {
                 core.counters.records_out.increment();
             }
             if self.sealer.is_spent() && !self.key_update_due {
-                match self.keys.protocol_version() {
-                    ProtocolVersion::TLSv1_3 => self.key_update_due = true,
+                if !self.is_tls13() {
                     // No other key can be had.
-                    _ => break Pause::Next(Next::Close),
+                    break Pause::Next(Next::Close);
                 }
+                self.key_update_due = true;
             }
             if self.key_update_due
                 && let Err(alert) = self.replace_our_key(core, reply)
@@ -495,7 +505,7 @@ impl<C: Default> Open<C> {
         let next = match pause {
             Pause::Alert(alert) => {
                 core.counters.records_refused.increment();
-                return self.give_up(alert, core, input, reply);
+                return self.give_up(alert, input, reply);
             }
             Pause::Room => Next::Send,
             Pause::Next(next) => next,
@@ -546,7 +556,10 @@ impl<C: Default> Open<C> {
                 let progress = service.on_input(&mut self.inner, shown, content);
                 let taken = progress.consumed;
                 let is_stuck = shown.full && taken == 0;
-                assert!(taken <= self.plain.len, "service consumed bytes it was not shown");
+                assert!(
+                    taken <= self.plain.len,
+                    "service consumed bytes it was not shown"
+                );
                 plain.copy_within(taken..self.plain.len, 0);
                 self.plain.len -= taken;
                 *turn.messages += progress.messages;
@@ -577,6 +590,7 @@ impl<C: Default> Open<C> {
                     self.is_news = true;
                 }
                 Ok(Brought::Half) => return Pause::Next(self.next),
+                Ok(Brought::Fatal) => return Pause::Next(Next::Close),
                 Err(alert) => return Pause::Alert(alert),
             }
         }
@@ -635,32 +649,25 @@ impl<C: Default> Open<C> {
                 Ok(Brought::News)
             }
             // user_canceled, and warnings of TLS 1.2.
-            (ContentType::Alert, [_, 90] | [1, _])
-                if self.keys.protocol_version() == ProtocolVersion::TLSv1_2
-                    || message[1] == 90 =>
-            {
-                Ok(Brought::Nothing)
-            }
-            // It has said what it had to say, and hears nothing any more.
-            (ContentType::Alert, [_, _]) => Err(Alert::CloseNotify),
+            (ContentType::Alert, [_, 90]) => Ok(Brought::Nothing),
+            (ContentType::Alert, [1, _]) if !self.is_tls13() => Ok(Brought::Nothing),
+            (ContentType::Alert, [_, _]) => Ok(Brought::Fatal),
             (ContentType::Alert, _) => Err(Alert::DecodeError),
-            (ContentType::Handshake, &[24, 0, 0, 1, asks @ 0..=1])
-                if self.keys.protocol_version() == ProtocolVersion::TLSv1_3 =>
-            {
+            (ContentType::Handshake, &[24, 0, 0, 1, asks @ 0..=1]) if self.is_tls13() => {
                 self.key_update_due |= asks == 1;
                 self.replace_their_key(core)?;
                 Ok(Brought::Nothing)
             }
             // ClientHello
-            (ContentType::Handshake, [1, ..])
-                if self.keys.protocol_version() == ProtocolVersion::TLSv1_2 =>
-            {
-                Err(Alert::NoRenegotiation)
-            }
+            (ContentType::Handshake, [1, ..]) if !self.is_tls13() => Err(Alert::NoRenegotiation),
             (ContentType::Handshake | ContentType::ChangeCipherSpec, _) => {
                 Err(Alert::UnexpectedMessage)
             }
         }
+    }
+
+    fn is_tls13(&self) -> bool {
+        self.keys.protocol_version() == ProtocolVersion::TLSv1_3
     }
 
     /// The peer's key is new from the next record on.
@@ -697,28 +704,35 @@ impl<C: Default> Open<C> {
         core: &Core,
         reply: &mut Reply<'_>,
     ) {
-        let (front, back) = (self.sealer.front_bytes(), self.sealer.back_bytes());
-        let room = (reply.remaining() - SIGNAL_BYTES - front - back).min(CONTENT_BYTES_MAX);
+        if reply.remaining() < <Tls<S> as Service>::REPLY_BYTES_MIN {
+            return;
+        }
+        let (front, room) = self.room(reply);
         let mut content = Reply::new(&mut reply.spare()[front..][..room]);
         service.on_timeout(&mut self.inner, &mut content);
         let written = content.len();
-        if written > 0 && self.seal(ContentType::ApplicationData, written, reply).is_ok() {
+        if written > 0
+            && self
+                .seal(ContentType::ApplicationData, written, reply)
+                .is_ok()
+        {
             core.counters.records_out.increment();
         }
         self.say(Alert::CloseNotify, reply);
     }
 
     /// Ends the connection with an alert.
-    fn give_up(
-        &mut self,
-        alert: Alert,
-        _core: &Core,
-        input: Input<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Progress {
+    fn give_up(&mut self, alert: Alert, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
         self.say(alert, reply);
         self.next = Next::Close;
         ending(input, Next::Close)
+    }
+
+    /// Where a record's content begins in `reply`, which has room for the least, and how long it may be.
+    fn room(&self, reply: &Reply<'_>) -> (usize, usize) {
+        let (front, back) = (self.sealer.front_bytes(), self.sealer.back_bytes());
+        let room = reply.remaining() - SIGNAL_BYTES - front - back;
+        (front, room.min(CONTENT_BYTES_MAX))
     }
 
     /// Writes an alert if there is room, which there is unless the reply was full before.
@@ -740,9 +754,7 @@ impl<C: Default> Open<C> {
     ) -> Result<(), Alert> {
         let front = self.sealer.front_bytes();
         let space = reply.spare().get_mut(front..front + message.len());
-        space
-            .ok_or(Alert::InternalError)?
-            .copy_from_slice(message);
+        space.ok_or(Alert::InternalError)?.copy_from_slice(message);
         self.seal(kind, message.len(), reply)
     }
 
@@ -783,11 +795,11 @@ impl Kept {
                 return Err(Alert::InternalError);
             };
             let space = pool.bytes(buffer);
-            let target = record_bytes(&space[..self.len])?.unwrap_or(crate::record::HEADER_BYTES);
-            let missing = target - self.len;
-            if missing == 0 && target > crate::record::HEADER_BYTES {
-                return Ok((taken, true));
-            }
+            let missing = match record_bytes(&space[..self.len])? {
+                Some(whole) if whole == self.len => return Ok((taken, true)),
+                Some(whole) => whole - self.len,
+                None => HEADER_BYTES - self.len,
+            };
             if rest.is_empty() {
                 return Ok((taken, false));
             }
@@ -806,6 +818,3 @@ fn records_max(keys: &KernelConnection<ServerConnectionData>) -> u64 {
         rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
     }
 }
-
-#[allow(unused)]
-type Unused = Rc<()>;

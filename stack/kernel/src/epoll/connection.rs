@@ -80,11 +80,16 @@ pub enum Outcome {
 }
 
 impl<C: Default> Connection<C> {
-    /// A connection that was just accepted.
-    pub fn new<S: Service<Connection = C>>(socket: OwnedFd, bench: &Workbench<S>) -> Self {
+    /// A connection that was just accepted by the listener with this index.
+    pub fn new<S: Service<Connection = C>>(
+        socket: OwnedFd,
+        listener: usize,
+        bench: &mut Workbench<S>,
+    ) -> Self {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
         Connection {
             socket,
-            session: Session::new(bench.clock.now(), &bench.config.deadlines),
+            session: Session::new(&mut bench.service, listener, now, deadlines),
             input: Input::default(),
             unsent: None,
             readable: false,

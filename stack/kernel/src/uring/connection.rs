@@ -63,11 +63,16 @@ pub enum Outcome {
 }
 
 impl<C: Default> Connection<C> {
-    /// The connection that was accepted as `index`.
-    pub fn new<S: Service<Connection = C>>(index: u32, bench: &Workbench<S>) -> Self {
+    /// The connection that was accepted as `index` by `listener`.
+    pub fn new<S: Service<Connection = C>>(
+        index: u32,
+        listener: u32,
+        bench: &mut Workbench<S>,
+    ) -> Self {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
         Connection {
             index,
-            session: Session::new(bench.clock.now(), &bench.config.deadlines),
+            session: Session::new(&mut bench.service, listener as usize, now, deadlines),
             input: Input::default(),
             unseen: false,
             receiving: false,
