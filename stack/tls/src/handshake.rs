@@ -199,8 +199,8 @@ impl Handshake {
     /// Remembers the error, and writes the alert that rustls has for it.
     fn fail(&mut self, error: Error) {
         self.failure = Some(error);
-        // Not more than once: what is written comes first, and after that it would look at the same records again.
-        let _ = self.process_once();
+        // What it has to say comes first; after that it would look at the same records again.
+        while self.rustls.wants_write() && self.process_once().is_ok() {}
     }
 }
 
