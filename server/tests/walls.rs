@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("barewire-tcp", &["barewire-memory", "barewire-service"]),
     ("barewire-http", &["barewire-service"]),
     ("barewire-kernel", &["barewire-service"]),
+    ("barewire-tls", &["barewire-service"]),
     (
         "barewire-xdp",
         &["barewire-memory", "barewire-service", "barewire-tcp"],

@@ -191,7 +191,8 @@ impl<S: Service> Core<'_, S> {
         self.cold[index].l2.set_reflected(segment.l2(frame));
         self.change_state(index, State::Open);
         self.ingress(index, segment.ip_packet(frame), port.transmit);
-        self.cold[index].watch = Watch::established(self.now, Expect::Message, &self.config.deadlines);
+        self.cold[index].watch =
+            Watch::established(self.now, Expect::Message, &self.config.deadlines);
         self.cold[index].wants_room = true;
         self.serve_turn(index, &[], port);
         self.finish_turn(index, 1, port);
