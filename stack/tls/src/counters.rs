@@ -25,29 +25,29 @@ counters! {
         /// Handshakes that have begun and not ended.
         handshaking: Gauge,
         /// Handshakes that may go on at once.
-        handshaking_max: Gauge,
+        handshaking_max: Limit,
         /// Connections refused because too many handshakes were going on.
-        refused_handshaking: Counter,
+        refused_handshaking: Loss,
         /// Connections refused because too many handshakes had begun within a second.
-        refused_rate: Counter,
+        refused_rate: Loss,
         /// Handshakes failed: what came was no TLS.
-        failed_not_tls: Counter,
+        failed_not_tls: Loss,
         /// Handshakes failed: a message was malformed, or came at the wrong time.
-        failed_malformed: Counter,
+        failed_malformed: Loss,
         /// Handshakes failed: no version, suite, group or signature scheme in common.
-        failed_incompatible: Counter,
+        failed_incompatible: Loss,
         /// Handshakes failed: no protocol in common (ALPN).
-        failed_alpn: Counter,
+        failed_alpn: Loss,
         /// Handshakes failed: no client certificate, or none that we trust.
-        failed_client_certificate: Counter,
+        failed_client_certificate: Loss,
         /// Handshakes failed: the client refused, our certificate as a rule.
-        failed_by_client: Counter,
+        failed_by_client: Loss,
         /// Handshakes failed: the client ended the connection.
-        failed_ended: Counter,
+        failed_ended: Loss,
         /// Handshakes failed: they took too long.
-        failed_timeout: Counter,
+        failed_timeout: Loss,
         /// Handshakes failed for any other reason.
-        failed_other: Counter,
+        failed_other: Loss,
         /// Records received whose content was for the service.
         records_in: Counter,
         /// Records sent whose content was the service's.
@@ -55,9 +55,9 @@ counters! {
         /// Keys replaced because the peer asked for it or its own was new.
         key_updates: Counter,
         /// Connections ended because the peer broke the rules of the record layer.
-        records_refused: Counter,
+        records_refused: Loss,
         /// Connections whose peer ended its stream without saying so by an alert.
-        truncated: Counter,
+        truncated: Loss,
     }
 }
 
