@@ -267,3 +267,70 @@ fn what_follows_the_handshake_in_the_same_segment_is_not_lost() {
     assert_eq!(hear(&mut client, &mut served.out).unwrap(), b"AT ONCE\n");
     assert_eq!(client.protocol_version(), Some(ProtocolVersion::TLSv1_3));
 }
+
+/// Whatever is changed of what a client says: it is refused, or means the same.
+#[test]
+fn handshakes_that_were_spoilt_are_refused() {
+    let files = Files::new("spoilt");
+    let pair = files.pair("a", &["localhost"]);
+    let member = files.pair("member", &["member"]);
+    let identity = Identity::load(IdentityConfig {
+        client_authorities: Some(member.0.clone()),
+        ..config(&[pair.clone()])
+    })
+    .unwrap();
+    for versions in [TLS13, TLS12] {
+        let setup = ClientSetup {
+            versions,
+            certificate: Some(member.clone()),
+            ..ClientSetup::trusting(&pair.0)
+        };
+        let config = setup.config();
+        let mut random = 0x9e37_79b9_u32;
+        let mut next = |end: usize| {
+            random ^= random << 13;
+            random ^= random >> 17;
+            random ^= random << 5;
+            random as usize % end
+        };
+        for round in 0..400 {
+            let mut served = Served::new(&identity);
+            let mut client = client(&config, "localhost");
+            let mut flights = 0;
+            while served.ended.is_none() && (client.wants_write() || !served.out.is_empty()) {
+                let mut bytes = said(&mut client);
+                if flights == round % 2 && !bytes.is_empty() {
+                    match round % 3 {
+                        0 => {
+                            let at = next(bytes.len());
+                            bytes[at] ^= 1 << next(8);
+                        }
+                        1 => bytes.truncate(1 + next(bytes.len())),
+                        _ => {
+                            let (from, at) = (next(bytes.len()), next(bytes.len()));
+                            let part = bytes[from..].to_vec();
+                            bytes.splice(at..at, part);
+                        }
+                    }
+                }
+                flights += 1;
+                served.receive(&bytes);
+                if hear(&mut client, &mut served.out).is_err() {
+                    served.receive(&said(&mut client));
+                    break;
+                }
+            }
+            served.end();
+            let counted = served.counters.handshakes.get()
+                + served.counters.failed_not_tls.get()
+                + served.counters.failed_malformed.get()
+                + served.counters.failed_incompatible.get()
+                + served.counters.failed_alpn.get()
+                + served.counters.failed_client_certificate.get()
+                + served.counters.failed_by_client.get()
+                + served.counters.failed_ended.get()
+                + served.counters.failed_other.get();
+            assert_eq!(counted, 1, "round {round}");
+        }
+    }
+}
