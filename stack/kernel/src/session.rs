@@ -88,15 +88,16 @@ impl<C: Default> Session<C> {
         }
     }
 
-    /// The wait for input was too long: what the service has to say about it goes to `space`, and
-    /// the connection ends after that. Returns the number of bytes written.
-    pub fn on_timeout<S: Service<Connection = C>>(
+    /// The wait for input was too long, or the server drains: what the service has to say about it by `say` goes to
+    /// `space`, and the connection ends after that. Returns the number of bytes written.
+    pub fn last_word<S: Service<Connection = C>>(
         &mut self,
         service: &mut S,
+        say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),
         space: &mut [u8],
     ) -> usize {
         let mut reply = Reply::new(space);
-        service.on_timeout(&mut self.protocol, &mut reply);
+        say(service, &mut self.protocol, &mut reply);
         self.next = Next::Close;
         reply.len()
     }

@@ -71,6 +71,13 @@ pub trait Service {
         let _ = (connection, reply);
     }
 
+    /// The server drains, and of this connection nothing but another message was expected: the last chance to say so.
+    ///
+    /// The stack sends what was written and closes the connection.
+    fn on_dismiss(&mut self, connection: &mut Self::Connection, reply: &mut Reply<'_>) {
+        let _ = (connection, reply);
+    }
+
     /// Tells the time, before the first input and at least once in every second with traffic.
     ///
     /// `unix_time_s` counts seconds since 1970 without leap seconds.

@@ -19,7 +19,7 @@ use rustls::server::{
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{Error, RootCertStore, ServerConfig};
+use rustls::{Error, KeyLog, KeyLogFile, RootCertStore, ServerConfig};
 use webpki::{EndEntityCert, KeyUsage};
 use zeroize::Zeroizing;
 
@@ -148,13 +148,16 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads all files.
+    /// Reads all files. If the environment variable `SSLKEYLOGFILE` names a file, the keys of all connections are
+    /// appended to it, for Wireshark: whoever reads it can decrypt them.
     ///
     /// # Errors
     ///
     /// The first thing that is wrong with them.
     pub fn load(source: IdentityConfig) -> Result<Arc<Self>, IdentityError> {
-        let config = configure(&source, aws_lc_rs::Ticketer::new()?)?;
+        // Opened here, while files still may be.
+        let key_log = Arc::new(KeyLogFile::new());
+        let config = configure(&source, aws_lc_rs::Ticketer::new()?, key_log)?;
         Ok(Arc::new(Identity {
             source,
             current: Mutex::new(Arc::new(config)),
@@ -173,7 +176,8 @@ impl Identity {
             None => Arc::clone(&self.current().ticketer),
             Some(_) => aws_lc_rs::Ticketer::new()?,
         };
-        let config = Arc::new(configure(&self.source, tickets)?);
+        let key_log = Arc::clone(&self.current().key_log);
+        let config = Arc::new(configure(&self.source, tickets, key_log)?);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = config;
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
@@ -237,6 +241,7 @@ impl Follower {
 fn configure(
     source: &IdentityConfig,
     tickets: Arc<dyn ProducesTickets>,
+    key_log: Arc<dyn KeyLog>,
 ) -> Result<ServerConfig, IdentityError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let pairs = source.pairs.iter();
@@ -269,6 +274,7 @@ fn configure(
     // One is enough, and each takes microseconds to make.
     config.send_tls13_tickets = 1;
     config.ticketer = tickets;
+    config.key_log = key_log;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }

@@ -240,8 +240,16 @@ impl<S: Service> Service for Tls<S> {
                 self.core.counters.failed_timeout.increment();
                 connection.0 = State::Over;
             }
-            State::Open(open) => open.time_out(&mut self.inner, &self.core, reply),
+            State::Open(open) => open.last_word(&mut self.inner, &self.core, S::on_timeout, reply),
             State::Refused | State::Over => {}
+        }
+    }
+
+    fn on_dismiss(&mut self, connection: &mut Self::Connection, reply: &mut Reply<'_>) {
+        match &mut connection.0 {
+            State::Plain(plain) => self.inner.on_dismiss(plain, reply),
+            State::Open(open) => open.last_word(&mut self.inner, &self.core, S::on_dismiss, reply),
+            State::Refused | State::Handshaking { .. } | State::Over => {}
         }
     }
 
@@ -697,11 +705,12 @@ impl<C: Default> Open<C> {
         Ok(())
     }
 
-    /// The service's time is over: what it has to say is sent, and that this is the end.
-    fn time_out<S: Service<Connection = C>>(
+    /// What the service has to say by `say` is sent, and that this is the end.
+    fn last_word<S: Service<Connection = C>>(
         &mut self,
         service: &mut S,
         core: &Core,
+        say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),
         reply: &mut Reply<'_>,
     ) {
         if reply.remaining() < <Tls<S> as Service>::REPLY_BYTES_MIN {
@@ -709,7 +718,7 @@ impl<C: Default> Open<C> {
         }
         let (front, room) = self.room(reply);
         let mut content = Reply::new(&mut reply.spare()[front..][..room]);
-        service.on_timeout(&mut self.inner, &mut content);
+        say(service, &mut self.inner, &mut content);
         let written = content.len();
         if written > 0
             && self

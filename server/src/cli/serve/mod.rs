@@ -114,6 +114,13 @@ pub fn bypass(
     usage(xdp::stack(args, interface), command)
 }
 
+/// What becomes of reading the certificates that `args` name, if they ask for TLS.
+#[cfg(feature = "xdp")]
+pub fn certificates(args: &ServeArgs) -> Option<Result<(), barewire_tls::IdentityError>> {
+    let is_wanted = args.tls.is_wanted();
+    is_wanted.then(|| tls::identity(&args.tls).map(drop))
+}
+
 /// What a stack's configuration refuses is wrong use.
 fn usage<T, E: fmt::Display>(
     result: Result<T, E>,

@@ -5,6 +5,7 @@
 //!   a file has changed ─┴─▶ tls/reload ─▶ Identity::reload ─▶ handshakes from here on
 //! ```
 
+use std::env;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,6 +52,12 @@ impl Secure {
     pub fn open(args: &TlsArgs, capacity: Capacity, cores: usize) -> anyhow::Result<Option<Self>> {
         if !args.is_wanted() {
             return Ok(None);
+        }
+        if let Some(path) = env::var_os("SSLKEYLOGFILE") {
+            let path = path.display();
+            tracing::warn!(
+                "the keys of all connections go to {path} (SSLKEYLOGFILE): whoever reads it can decrypt them"
+            );
         }
         Ok(Some(Secure {
             identity: identity(args)?,

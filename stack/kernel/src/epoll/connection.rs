@@ -9,7 +9,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use barewire_service::service::{Expect, Next, Service};
+use barewire_service::service::{Expect, Next, Reply, Service};
 use barewire_service::time::Instant;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
@@ -154,7 +154,7 @@ impl<C: Default> Connection<C> {
                     if self.readable {
                         self.receive(bench);
                     } else if bench.draining && expect == Expect::Message && self.input.is_empty() {
-                        self.finish(bench);
+                        self.last_word(bench, S::on_dismiss);
                     } else {
                         return Outcome::Wait;
                     }
@@ -182,16 +182,7 @@ impl<C: Default> Connection<C> {
             self.state = State::TimedOut;
             return Outcome::End;
         }
-        // Input is waited for only when everything was sent.
-        let buffer = bench.send.take();
-        let space = bench.send.bytes_mut(&buffer);
-        let end = self.session.on_timeout(&mut bench.service, space);
-        self.unsent = Some(Unsent {
-            buffer,
-            start: 0,
-            end,
-            messages: 0,
-        });
+        self.last_word(bench, S::on_timeout);
         self.advance(bench)
     }
 
@@ -285,6 +276,26 @@ impl<C: Default> Connection<C> {
                 messages: turn.messages,
             });
         }
+    }
+
+    /// Lets the service say something before the connection ends. Input is waited for only when everything was sent.
+    fn last_word<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),
+    ) {
+        let buffer = bench.send.take();
+        let space = bench.send.bytes_mut(&buffer);
+        let end = self.session.last_word(&mut bench.service, say, space);
+        if end == 0 {
+            return bench.send.release(buffer);
+        }
+        self.unsent = Some(Unsent {
+            buffer,
+            start: 0,
+            end,
+            messages: 0,
+        });
     }
 
     /// Sends what is unsent.

@@ -128,6 +128,18 @@ fn the_last_word_of_a_service_is_encrypted_too() {
 }
 
 #[test]
+fn an_idle_connection_that_a_drain_ends_is_told_so() {
+    use barewire_service::service::{Reply, Service as _};
+
+    let (_files, mut served, mut client) = open("dismissed", |_| {});
+    let mut space = [0; 2048];
+    let mut reply = Reply::new(&mut space);
+    served.tls.on_dismiss(&mut served.connection, &mut reply);
+    client.read_tls(&mut reply.written()).unwrap();
+    assert!(client.process_new_packets().unwrap().peer_has_closed());
+}
+
+#[test]
 fn keys_are_replaced_when_the_peer_replaces_its_own() {
     let (_files, mut served, mut client) = open("key_update", |_| {});
     for round in 1..=3 {
