@@ -358,3 +358,26 @@ fn wrong_use_is_told_what_is_right() {
         refused.stderr
     );
 }
+
+#[test]
+fn a_handshake_has_a_deadline_of_its_own() {
+    use std::io::{Read as _, Write as _};
+
+    let certificate = Certificate::new(&["localhost"]);
+    for stack in ["epoll", "uring"] {
+        let server = serve(stack, &certificate, &["--tls-handshake-timeout-ms", "100"]);
+        for said in [&b""[..], b"\x16\x03\x01"] {
+            let mut client = std::net::TcpStream::connect(server.addresses[1]).unwrap();
+            client.write_all(said).unwrap();
+            // The end of the stream, or a reset.
+            let mut rest = Vec::new();
+            let _ = client.read_to_end(&mut rest);
+            assert_eq!(rest, b"");
+        }
+        let ended = server.terminate();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        for counted in ["handshake_timeouts=", "failed_timeout="] {
+            assert!(ended.stderr.contains(counted), "{}", ended.stderr);
+        }
+    }
+}
