@@ -88,20 +88,25 @@ impl Secure {
         })
     }
 
-    /// Reads the files again whenever they change, and when it is asked to. `enter` is called on the thread that does it.
+    /// Reads the files again whenever they change, and when it is asked to. `enter` has returned, on the thread that
+    /// does it, when this does.
     ///
     /// # Errors
     ///
     /// If the process is out of threads.
     pub fn follow_files(&self, enter: impl FnOnce() + Send + 'static) -> io::Result<Reloads> {
         let (to, requests) = mpsc::channel();
+        let (entered, is_entered) = mpsc::channel();
         let identity = Arc::clone(&self.identity);
         thread::Builder::new()
             .name("tls/reload".into())
             .spawn(move || {
                 enter();
+                let _ = entered.send(());
                 follow_files(&identity, &requests);
             })?;
+        // What gives up privileges is forbidden once system calls are filtered.
+        let _ = is_entered.recv();
         Ok(Reloads(to))
     }
 }
