@@ -39,5 +39,6 @@ mod signals;
 #[cfg(feature = "xdp")]
 mod soak;
 mod state;
+mod tls;
 mod unheard;
 mod wrong_use;

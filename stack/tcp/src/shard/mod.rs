@@ -574,6 +574,8 @@ impl<'a, S: Service> Core<'a, S> {
         if let Some(mut sender) = self.cold[index].direct.take() {
             sender.discard(&mut self.direct.chunks);
         }
+        // What the protocol keeps of its peer, keys say, goes with the connection.
+        self.cold[index].service = S::Connection::default();
         self.change_state(index, State::Free);
         self.timers.cancel(index as u32);
         self.unused.push(index as u32);
