@@ -21,6 +21,8 @@ pub struct CorePlan {
     pub cpu: usize,
     /// Its queues.
     pub queues: Vec<u32>,
+    /// Those that may appear later, and will be its.
+    pub spare_queues: Vec<u32>,
 }
 
 /// Why queues and cores do not go together.
@@ -93,6 +95,7 @@ impl Plan {
                 .step_by(used.len())
                 .copied()
                 .collect(),
+            spare_queues: Vec::new(),
         };
         Ok(Plan {
             cores: used.iter().enumerate().map(share).collect(),
@@ -107,6 +110,23 @@ impl Plan {
                 .filter(|queue| !queues.contains(queue))
                 .collect(),
         })
+    }
+
+    /// Prepares for up to `count` queues that may appear, as far as the NIC can have more; in turn, like the others.
+    #[must_use]
+    pub fn with_spare_queues(mut self, count: u32, interface: &Interface) -> Plan {
+        let cores = self.cores.len();
+        let most = interface.rx_queues.saturating_add(count);
+        for queue in interface.rx_queues..interface.rx_queues_max.min(most) {
+            self.cores[queue as usize % cores].spare_queues.push(queue);
+        }
+        self
+    }
+
+    /// How many queues there may be, those included that may appear.
+    pub fn queues_max(&self, interface: &Interface) -> u32 {
+        let spare = self.cores.iter().map(|core| core.spare_queues.len());
+        interface.rx_queues + spare.sum::<usize>() as u32
     }
 
     /// What the plan costs and what would mend it, a line each.
