@@ -67,6 +67,12 @@ impl SpareQueues {
         }
     }
 
+    /// Whether the driver runs the program on the queues only that were there when it was attached. veth does (up to
+    /// Linux 6.18 at least); others give it to all.
+    pub fn need_the_program_again(&self) -> bool {
+        self.interface.driver == "veth"
+    }
+
     /// Serves `queue`, the next one that has appeared; there are `queues` now. Returns the core that does.
     pub fn serve(
         &mut self,

@@ -132,6 +132,7 @@ impl Watcher {
             // The cores have ended.
             return Ok(());
         };
+        let before = self.served;
         while self.served < now {
             let queue = self.served;
             let core = self.spare.serve(queue, now, &redirect)?;
@@ -140,6 +141,9 @@ impl Watcher {
                 "{name} has got queue {queue}; core {core} serves it",
                 name = self.name
             );
+        }
+        if self.served > before && self.spare.need_the_program_again() {
+            redirect.attach_again()?;
         }
         Ok(())
     }
