@@ -25,7 +25,7 @@ use barewire_tcp::shared::Shared;
 
 use crate::XdpError;
 use crate::added::Waiting;
-use crate::plan::CorePlan;
+use crate::plan::{CorePlan, list};
 use barewire_service::cores::{self, CoreError};
 use barewire_service::stack::{CounterGroup, IsThere, OnceThere, QueueTap};
 
@@ -306,6 +306,16 @@ fn report<S: Service>(
             bytes = got.frame_bytes,
         ));
         frame_memory += got.frames as usize * got.frame_bytes as usize;
+    }
+    if !plan.spare_queues.is_empty() {
+        // They are like the first one.
+        let first = links[0].outcome();
+        let spare = plan.spare_queues.len();
+        frame_memory += spare * first.frames as usize * first.frame_bytes as usize;
+        let queues = list(&plan.spare_queues);
+        lines.push(format!(
+            "{core}: prepared for queue {queues}, should it appear"
+        ));
     }
     let stack = &common.stack;
     let pages = match arena {

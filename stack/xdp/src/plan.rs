@@ -254,6 +254,28 @@ mod tests {
     }
 
     #[test]
+    fn queues_that_may_appear_go_to_the_cores_in_turn() {
+        let narrowed = Interface {
+            rx_queues_max: 8,
+            ..interface(3)
+        };
+        let spare = |count| {
+            let plan = Plan::new(&[], &[], &narrowed, &[0, 1]).unwrap();
+            let plan = plan.with_spare_queues(count, &narrowed);
+            let spare: Vec<_> = plan
+                .cores
+                .iter()
+                .map(|core| core.spare_queues.clone())
+                .collect();
+            (spare, plan.queues_max(&narrowed))
+        };
+        assert_eq!(spare(0), (vec![vec![], vec![]], 3));
+        // Queues 0 to 2 are served by cores 0, 1 and 0.
+        assert_eq!(spare(2), (vec![vec![4], vec![3]], 5));
+        assert_eq!(spare(64), (vec![vec![4, 6], vec![3, 5, 7]], 8));
+    }
+
+    #[test]
     fn what_does_not_exist_or_is_named_twice_is_refused() {
         assert!(matches!(
             plan(&[4], &[], 4),
