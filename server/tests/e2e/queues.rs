@@ -58,7 +58,8 @@ fn a_queue_that_appears_is_served_like_the_others() {
     let ended = server.terminate();
     assert_eq!(ended.served(), 65);
     let received = ended.counters("link", "rx_frames");
-    assert!(matches!(received[..], [1.., 1..]), "{received:?}");
+    assert_eq!(received.len(), 2);
+    assert!(received.iter().all(|&frames| frames > 0), "{received:?}");
     assert_eq!(ended.counters("redirect", "passed_no_socket"), [0]);
 }
 
