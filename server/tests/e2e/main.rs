@@ -32,6 +32,8 @@ mod output;
 mod paths;
 mod privileges;
 #[cfg(feature = "xdp")]
+mod queues;
+#[cfg(feature = "xdp")]
 mod raw;
 mod server;
 mod service_manager;

@@ -169,6 +169,10 @@ pub struct LinkArgs {
     #[arg(long, value_name = "auto|LIST", default_value_t)]
     pub queues: List,
 
+    /// Queues that may appear while serving (ethtool -L): so many are prepared for, with the memory of a queue each
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(..=64))]
+    pub spare_queues: u32,
+
     /// Where the XDP program runs: in the driver (native), or in the kernel's stack (generic, slower)
     #[arg(long, value_enum, default_value_t = ModeName::Auto)]
     pub mode: ModeName,

@@ -28,6 +28,7 @@ pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError
             .iter()
             .map(|&queue| queue as u32)
             .collect(),
+        spare_queues: link.spare_queues,
         cores: args.place.cores.numbers().to_vec(),
         mode: match link.mode {
             ModeName::Auto => ModeChoice::Auto,

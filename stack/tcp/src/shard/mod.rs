@@ -136,6 +136,16 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         self
     }
 
+    /// Takes one more link, which is empty. This allocates.
+    ///
+    /// # Panics
+    ///
+    /// If there are 256 already.
+    pub fn add_link(&mut self, link: L) {
+        assert!(self.links.len() < 256, "a shard has 1 to 256 links");
+        self.links.push(link);
+    }
+
     /// Processes what has arrived and what is due, and sends what follows from it.
     ///
     /// `now` must not go back.
