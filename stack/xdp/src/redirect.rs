@@ -15,16 +15,18 @@
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io, iter};
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use ipnet::IpNet;
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
@@ -38,8 +40,8 @@ mod attachment;
 pub mod contract;
 
 use contract::{
-    ADDRESSES_MAX, PORT_WORDS, PORTS_MAP, PROGRAM, SERVED_MAP, SOCKETS_MAP, Served, VERDICTS_MAP,
-    Verdict,
+    ADDRESSES_MAX, ALLOW_IPV4_MAP, ALLOW_IPV6_MAP, DENY_IPV4_MAP, DENY_IPV6_MAP, PORT_WORDS,
+    PORTS_MAP, PROGRAM, SERVED_MAP, SOCKETS_MAP, Served, VERDICTS_MAP, Verdict,
 };
 
 #[cfg(target_endian = "big")]
@@ -62,6 +64,48 @@ pub struct Targets {
     pub addresses: Vec<IpAddr>,
     /// Ranges of ports, at least one, without port 0.
     pub ports: Vec<RangeInclusive<u16>>,
+    /// From whom it is.
+    pub sources: Sources,
+}
+
+/// Who may connect. Segments of others are dropped by the program, and counted; nobody answers them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Prefixes that may connect, at most [`Sources::PREFIXES_MAX`]; if there are none, all may.
+    pub allow: Vec<IpNet>,
+    /// Prefixes that may not, allowed or not, at most [`Sources::PREFIXES_MAX`].
+    pub deny: Vec<IpNet>,
+}
+
+impl Sources {
+    /// How many prefixes each list has room for. Each takes about 100 bytes of the kernel's memory.
+    pub const PREFIXES_MAX: usize = 16_384;
+
+    fn check(&self) -> Result<(), RedirectError> {
+        for (list, prefixes) in [("allowed", &self.allow), ("denied", &self.deny)] {
+            if prefixes.len() > Self::PREFIXES_MAX {
+                let count = prefixes.len();
+                return Err(RedirectError::TooManyPrefixes { list, count });
+            }
+        }
+        Ok(())
+    }
+
+    /// The tries of the program, each with what belongs into it.
+    fn tries(&self) -> [(&'static str, Vec<IpNet>); 4] {
+        let of_family = |list: &[IpNet], is_ipv6| {
+            let prefixes = list.iter().map(IpNet::trunc);
+            prefixes
+                .filter(|prefix| prefix.addr().is_ipv6() == is_ipv6)
+                .collect()
+        };
+        [
+            (ALLOW_IPV4_MAP, of_family(&self.allow, false)),
+            (ALLOW_IPV6_MAP, of_family(&self.allow, true)),
+            (DENY_IPV4_MAP, of_family(&self.deny, false)),
+            (DENY_IPV6_MAP, of_family(&self.deny, true)),
+        ]
+    }
 }
 
 /// Where the program shall run.
@@ -123,6 +167,14 @@ pub enum RedirectError {
     TooManyAddresses {
         /// IPv4 or IPv6.
         family: &'static str,
+        /// How many were asked for.
+        count: usize,
+    },
+    /// More prefixes than the program has room for.
+    #[error("{count} {list} prefixes; at most {max} fit: merge some into shorter ones", max = Sources::PREFIXES_MAX)]
+    TooManyPrefixes {
+        /// Allowed or denied.
+        list: &'static str,
         /// How many were asked for.
         count: usize,
     },
@@ -211,12 +263,19 @@ impl Redirect {
     pub fn load(targets: &Targets, queues: u32) -> Result<Self, RedirectError> {
         let served = targets.served()?;
         let ports = targets.port_words()?;
+        targets.sources.check()?;
         check_privileges()?;
         check_kernel()?;
 
-        let mut ebpf = EbpfLoader::new()
+        let tries = targets.sources.tries();
+        let mut loader = EbpfLoader::new();
+        loader
             .btf(None)
-            .map_max_entries(SOCKETS_MAP, queues.max(1))
+            .map_max_entries(SOCKETS_MAP, queues.max(1));
+        for (map, prefixes) in &tries {
+            loader.map_max_entries(map, prefixes.len().max(1) as u32);
+        }
+        let mut ebpf = loader
             .load(&object(KernelVersion::current().ok()))
             .map_err(load_error)?;
         let mut served_map: Array<_, Served> = take_map(&mut ebpf, SERVED_MAP)?;
@@ -237,7 +296,37 @@ impl Redirect {
             .program()?
             .load()
             .map_err(|error| load_error(error.into()))?;
+        for (map, prefixes) in tries {
+            redirect.fill_trie(map, &prefixes)?;
+        }
         Ok(redirect)
+    }
+
+    /// The program keeps the map, which nobody changes any more.
+    fn fill_trie(&mut self, map: &'static str, prefixes: &[IpNet]) -> Result<(), RedirectError> {
+        for prefix in prefixes {
+            let bits = u32::from(prefix.prefix_len());
+            match prefix.addr() {
+                IpAddr::V4(v4) => {
+                    let mut trie: LpmTrie<_, u32, u8> = self.map_mut(map)?;
+                    trie.insert(&Key::new(bits, v4_word(v4)), 1, 0)
+                }
+                IpAddr::V6(v6) => {
+                    let mut trie: LpmTrie<_, [u64; 2], u8> = self.map_mut(map)?;
+                    trie.insert(&Key::new(bits, v6_words(v6)), 1, 0)
+                }
+            }
+            .map_err(map_error(map))?;
+        }
+        Ok(())
+    }
+
+    fn map_mut<'m, M>(&'m mut self, name: &'static str) -> Result<M, RedirectError>
+    where
+        M: TryFrom<&'m mut Map, Error = MapError>,
+    {
+        let map = self.ebpf.map_mut(name).ok_or_else(|| no_map(name))?;
+        map.try_into().map_err(map_error(name))
     }
 
     /// Attaches the program to `interface`; nothing is redirected until [`Redirect::set_socket`].
@@ -360,16 +449,15 @@ impl Targets {
         let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
         for address in &self.addresses {
             match address {
-                IpAddr::V4(v4) => ipv4.push(v4.to_bits().to_be()),
-                IpAddr::V6(v6) => {
-                    let bits = v6.to_bits();
-                    ipv6.push([((bits >> 64) as u64).to_be(), (bits as u64).to_be()]);
-                }
+                IpAddr::V4(v4) => ipv4.push(v4_word(*v4)),
+                IpAddr::V6(v6) => ipv6.push(v6_words(*v6)),
             }
         }
         Ok(Served {
             ipv4_count: ipv4.len() as u32,
             ipv6_count: ipv6.len() as u32,
+            allow: u32::from(!self.sources.allow.is_empty()),
+            deny: u32::from(!self.sources.deny.is_empty()),
             ipv4: slots("IPv4", &ipv4)?,
             ipv6: slots("IPv6", &ipv6)?,
         })
@@ -390,6 +478,17 @@ impl Targets {
     }
 }
 
+/// As on the wire.
+fn v4_word(address: Ipv4Addr) -> u32 {
+    address.to_bits().to_be()
+}
+
+/// As on the wire, in two halves.
+fn v6_words(address: Ipv6Addr) -> [u64; 2] {
+    let bits = address.to_bits();
+    [((bits >> 64) as u64).to_be(), (bits as u64).to_be()]
+}
+
 fn slots<T: Copy + Default>(
     family: &'static str,
     addresses: &[T],
@@ -403,7 +502,7 @@ fn slots<T: Copy + Default>(
     Ok(slots)
 }
 
-// SAFETY: `Served` is #[repr(C)], made of integers only, and has no padding: 2 × 4, 8 × 4, 8 × 16
+// SAFETY: `Served` is #[repr(C)], made of integers only, and has no padding: 4 × 4, 64 × 4, 64 × 16
 // bytes, each part aligned where the one before it ends. Any bytes are a valid value.
 #[allow(unsafe_code)]
 unsafe impl aya::Pod for Served {}
@@ -486,10 +585,12 @@ fn take_map<M: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<M, RedirectError> {
-    let map = ebpf
-        .take_map(name)
-        .ok_or_else(|| RedirectError::Load(format!("the object has no map {name}")))?;
+    let map = ebpf.take_map(name).ok_or_else(|| no_map(name))?;
     map.try_into().map_err(map_error(name))
+}
+
+fn no_map(name: &str) -> RedirectError {
+    RedirectError::Load(format!("the object has no map {name}"))
 }
 
 fn map_error(map: &'static str) -> impl FnOnce(MapError) -> RedirectError {
