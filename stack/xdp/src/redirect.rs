@@ -9,13 +9,14 @@
 //! ```
 //!
 //! Until a queue has its socket, its frames go on to the kernel; so everything can be prepared
-//! before the first frame is taken. The program is attached through a `bpf_link` only: the kernel
+//! before the first frame is taken. The kernel knows the served ports as in use, and is silent on them
+//! (see [`Redirect::reserve`]). The program is attached through a `bpf_link` only: the kernel
 //! detaches it when the last descriptor is closed, after `kill -9` as well. An attachment through
 //! netlink or a pin would outlive the process and send the traffic of a dead server nowhere.
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,8 +37,13 @@ use barewire_service::counters::{Kind, Sample, Samples};
 
 #[allow(unsafe_code)]
 mod attachment;
+#[allow(unsafe_code)]
+mod reservation;
 
 pub mod contract;
+pub use reservation::Holder;
+
+use reservation::Reservation;
 
 use contract::{
     ADDRESSES_MAX, ALLOW_IPV4_MAP, ALLOW_IPV6_MAP, DENY_IPV4_MAP, DENY_IPV6_MAP, PORT_WORDS,
@@ -192,7 +198,8 @@ pub enum RedirectError {
     },
     /// The driver has no native XDP, and nothing else was allowed.
     #[error(
-        "driver {driver:?} of {interface} has no native XDP; choose mode generic (slower) or another NIC"
+        "driver {driver:?} of {interface} has no native XDP{}; use --mode generic (slower) or another NIC",
+        host_condition(.driver)
     )]
     NoNative {
         /// The interface.
@@ -200,10 +207,38 @@ pub enum RedirectError {
         /// Its driver.
         driver: String,
     },
+    /// A veth has fewer receive queues than its peer sends from.
+    #[error(
+        "{interface} has fewer receive queues ({rx_queues}) than its peer sends from, with which its driver runs no native \
+         XDP: `ethtool -L {interface} rx {rx_queues_max}`, or at the peer `ethtool -L PEER tx {rx_queues}`, or use --mode generic (slower)"
+    )]
+    FewReceiveQueues {
+        /// The interface.
+        interface: String,
+        /// How many it has.
+        rx_queues: u32,
+        /// How many it can have.
+        rx_queues_max: u32,
+    },
+    /// The driver has no queues left to send from for a program.
+    #[error(
+        "driver {driver:?} of {interface} has no queues or memory left for native XDP ({reason}): \
+         `ethtool -L {interface} combined {fewer}` leaves it some, or use --mode generic (slower)"
+    )]
+    NoQueuesLeft {
+        /// The interface.
+        interface: String,
+        /// Its driver.
+        driver: String,
+        /// What the kernel says.
+        reason: String,
+        /// Half of the queues that it has.
+        fewer: u32,
+    },
     /// The driver runs XDP only with frames that fit into a page, or its buffers.
     #[error(
         "MTU {mtu} of {interface} (or, on a veth, of its peer) is too large for this driver's native XDP: \
-         `ip link set dev {interface} mtu 1500` at both ends, or choose mode generic (slower)"
+         `ip link set dev {interface} mtu 1500` at both ends, or use --mode generic (slower)"
     )]
     MtuTooLarge {
         /// The interface.
@@ -212,7 +247,13 @@ pub enum RedirectError {
         mtu: usize,
     },
     /// The driver or kernel refused for a reason of its own.
-    #[error("cannot attach the XDP program to {interface} in {mode} mode: {reason}")]
+    #[error(
+        "cannot attach the XDP program to {interface} in {mode} mode: {reason}; {}",
+        match .mode {
+            Mode::Native => "use --mode generic (slower)",
+            Mode::Generic => "serve through the kernel, with --stack epoll",
+        }
+    )]
     Attach {
         /// The interface.
         interface: String,
@@ -220,6 +261,32 @@ pub enum RedirectError {
         mode: Mode,
         /// What the kernel says.
         reason: String,
+    },
+    /// The kernel serves the port already, or another server of ours does.
+    #[error(
+        "{address} is served by {holder}: end it, choose another --port, or take the port from it with --steal-port"
+    )]
+    PortInUse {
+        /// The address and port.
+        address: SocketAddr,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// The process may not reserve the port.
+    #[error(
+        "not allowed to reserve port {port}: choose one from 1024 on, run as root, or run with CAP_NET_BIND_SERVICE as well"
+    )]
+    PortPrivileged {
+        /// The port.
+        port: u16,
+    },
+    /// The kernel does not reserve a port.
+    #[error("cannot reserve {address} for this server: {source}")]
+    Reserve {
+        /// The address and port.
+        address: SocketAddr,
+        /// The kernel's reason.
+        source: io::Error,
     },
     /// The kernel rejected the program or one of its maps.
     #[error("cannot load the XDP program: {0}")]
@@ -234,6 +301,31 @@ pub enum RedirectError {
     },
 }
 
+impl RedirectError {
+    /// Whether the driver refused native mode; generic mode does not ask it.
+    fn is_of_driver(&self) -> bool {
+        matches!(
+            self,
+            RedirectError::NoNative { .. }
+                | RedirectError::FewReceiveQueues { .. }
+                | RedirectError::NoQueuesLeft { .. }
+                | RedirectError::MtuTooLarge { .. }
+                | RedirectError::Attach { mode: Mode::Native, .. }
+        )
+    }
+}
+
+/// What a driver that has native XDP asks of its host.
+fn host_condition(driver: &str) -> &'static str {
+    match driver {
+        "virtio_net" => {
+            " here: it has where the host lets it switch LRO and checksum offloads off (QEMU: \
+             ctrl_guest_offloads=on, or guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_csum=off)"
+        }
+        _ => "",
+    }
+}
+
 /// The loaded program, attached or not. Dropping it detaches it.
 pub struct Redirect {
     // Dropped first: no frame is redirected while the rest goes.
@@ -241,6 +333,7 @@ pub struct Redirect {
     ebpf: Ebpf,
     sockets: XskMap<MapData>,
     verdicts: Arc<Verdicts>,
+    reservation: Reservation,
 }
 
 /// Where the program is attached.
@@ -290,6 +383,7 @@ impl Redirect {
             attached: Mutex::new(None),
             sockets: take_map(&mut ebpf, SOCKETS_MAP)?,
             verdicts: Arc::new(Verdicts(take_map(&mut ebpf, VERDICTS_MAP)?)),
+            reservation: Reservation::default(),
             ebpf,
         };
         redirect
@@ -329,37 +423,66 @@ impl Redirect {
         map.try_into().map_err(map_error(name))
     }
 
-    /// Attaches the program to `interface`; nothing is redirected until [`Redirect::set_socket`].
+    /// Attaches the program to `interface`; nothing is redirected until [`Redirect::set_socket`]. Returns where it runs,
+    /// and, if [`ModeChoice::Auto`] had to fall back to generic mode, why.
     ///
     /// # Errors
     ///
-    /// If the interface is taken, or the driver refuses. [`ModeChoice::Auto`] falls back to generic
-    /// only where the driver has no native XDP at all, or none with this MTU: any other refusal has a cure.
+    /// If the interface is taken, or the driver refuses all that is allowed.
     pub fn attach(
         &mut self,
         interface: &Interface,
         choice: ModeChoice,
-    ) -> Result<Mode, RedirectError> {
-        match choice {
-            ModeChoice::Native => self.attach_in(interface, Mode::Native),
-            ModeChoice::Generic => self.attach_in(interface, Mode::Generic),
-            ModeChoice::Auto => match self.attach_in(interface, Mode::Native) {
-                Err(RedirectError::NoNative { .. } | RedirectError::MtuTooLarge { .. }) => {
-                    self.attach_in(interface, Mode::Generic)
-                }
-                other => other,
-            },
+    ) -> Result<(Mode, Option<RedirectError>), RedirectError> {
+        let mode = match choice {
+            ModeChoice::Native | ModeChoice::Auto => Mode::Native,
+            ModeChoice::Generic => Mode::Generic,
+        };
+        match self.attach_in(interface, mode) {
+            Ok(()) => Ok((mode, None)),
+            Err(error) if choice == ModeChoice::Auto && error.is_of_driver() => {
+                self.attach_in(interface, Mode::Generic)?;
+                Ok((Mode::Generic, Some(error)))
+            }
+            Err(error) => Err(error),
         }
     }
 
-    fn attach_in(&mut self, interface: &Interface, mode: Mode) -> Result<Mode, RedirectError> {
+    fn attach_in(&mut self, interface: &Interface, mode: Mode) -> Result<(), RedirectError> {
         let link = self.link_to(interface, mode)?;
         *self.attachment() = Some(Attached {
             link: Some(link),
             interface: interface.clone(),
             mode,
         });
-        Ok(mode)
+        Ok(())
+    }
+
+    /// Makes each of `ports` of each of `addresses` in use for the kernel, which from here on answers nothing there.
+    /// Returns those that somebody else has, whom `steals` takes them from.
+    ///
+    /// # Errors
+    ///
+    /// If a port is in use, unless it `steals`, or if it is below 1024 and CAP_NET_BIND_SERVICE is missing.
+    pub fn reserve(
+        &mut self,
+        interface: &Interface,
+        addresses: &[IpAddr],
+        ports: &[u16],
+        steals: bool,
+    ) -> Result<Vec<(SocketAddr, Holder)>, RedirectError> {
+        let mut stolen = Vec::new();
+        for &address in addresses {
+            for &port in ports {
+                match self.reservation.add(address, port, interface) {
+                    Err(RedirectError::PortInUse { address, holder }) if steals => {
+                        stolen.push((address, holder));
+                    }
+                    result => result?,
+                }
+            }
+        }
+        Ok(stolen)
     }
 
     /// Detaches the program and attaches it again, in the same mode: that makes a driver set up again what it has lost.
@@ -623,6 +746,17 @@ fn attach_error(interface: &Interface, mode: Mode, error: &io::Error) -> Redirec
                 mtu: interface.mtu,
             }
         }
+        (Some(Errno::NOSPC), Mode::Native) if driver == "veth" => RedirectError::FewReceiveQueues {
+            interface: name,
+            rx_queues: interface.rx_queues,
+            rx_queues_max: interface.rx_queues_max,
+        },
+        (Some(Errno::NOMEM | Errno::NOSPC), Mode::Native) => RedirectError::NoQueuesLeft {
+            interface: name,
+            driver,
+            reason: error.to_string(),
+            fewer: (interface.rx_queues / 2).max(1),
+        },
         (Some(Errno::PERM), _) => RedirectError::Forbidden,
         _ => RedirectError::Attach {
             interface: name,

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::interface::Interface;
+use crate::interface::{Framing, Interface};
 use crate::redirect::{Mode, Redirect, Targets};
 use crate::worker::WorkerConfig;
 use barewire_service::lifecycle::Lifecycle;
@@ -54,6 +54,7 @@ impl XdpConfig {
     /// Decides everything that can be decided without changing anything.
     pub fn prepare<S: Service>(&self) -> Result<Prepared, XdpError> {
         let interface = Interface::named(&self.interface)?;
+        refuse_framing(&interface)?;
         let addresses = match &self.calls {
             Some(calls) if self.addresses.is_empty() => vec![calls.source(&interface)?],
             _ => self.addresses_of(&interface)?,
@@ -67,6 +68,7 @@ impl XdpConfig {
         )?;
         let stack = StackConfig {
             mtu: self.mtu_of(&interface)?,
+            checksums: self.checksums.policy(&interface),
             unknown_flow: match self.calls {
                 // Cores share what they have.
                 None => UnknownFlow::Reset,
@@ -89,6 +91,7 @@ impl XdpConfig {
         let targets = Targets {
             addresses: addresses.clone(),
             ports,
+            sources: self.sources.clone(),
         };
         let local = local.at_mac(interface.mac);
         Ok(Prepared {
@@ -99,6 +102,67 @@ impl XdpConfig {
             local,
             targets,
         })
+    }
+
+    /// Takes the interface, but no frame yet: attaches the program and reserves the ports. Dropping what is returned
+    /// gives all of it back. Whoever wants to know whether a server would start does just that.
+    ///
+    /// # Errors
+    ///
+    /// What keeps a server from starting.
+    pub fn take(&self, prepared: &Prepared) -> Result<Taken, XdpError> {
+        let Prepared {
+            interface,
+            addresses,
+            targets,
+            ..
+        } = prepared;
+        let mut redirect = Redirect::load(targets, interface.rx_queues)?;
+        let (mode, not_native) = redirect.attach(interface, self.mode)?;
+        refuse_added_queues(interface)?;
+        let stolen = redirect.reserve(interface, addresses, &self.ports, self.steals_ports)?;
+        let slower = not_native.map(|reason| {
+            Notice::Warning(format!("generic mode, which is slower, as native mode is refused: {reason}"))
+        });
+        let stolen = stolen.into_iter().map(|(address, holder)| {
+            Notice::Warning(format!(
+                "{address} is taken from {holder}, as asked: what arrives at {name} for it does not get there any more",
+                name = interface.name
+            ))
+        });
+        Ok(Taken {
+            redirect,
+            mode,
+            notices: slower.into_iter().chain(stolen).collect(),
+        })
+    }
+}
+
+/// An interface with the program attached and the ports reserved. No queue has a socket yet, so every frame still
+/// goes to the kernel.
+pub struct Taken {
+    /// The program. Dropping it detaches it.
+    pub redirect: Redirect,
+    /// Where it runs.
+    pub mode: Mode,
+    /// What whoever asked for this wants to know.
+    pub notices: Vec<Notice>,
+}
+
+/// Answers go out with the link-layer header of what they answer.
+fn refuse_framing(interface: &Interface) -> Result<(), XdpError> {
+    match interface.framing {
+        Framing::Ethernet => Ok(()),
+        Framing::Loopback => Err(XdpError::Loopback(interface.name.clone())),
+        Framing::Other(_) => Err(XdpError::NotEthernet {
+            interface: interface.name.clone(),
+            driver: interface.driver.clone(),
+            address: match interface.addresses.first() {
+                Some(IpAddr::V6(v6)) => format!("[{v6}]"),
+                Some(v4) => v4.to_string(),
+                None => "0.0.0.0".to_owned(),
+            },
+        }),
     }
 }
 
@@ -138,17 +202,20 @@ impl Stack for XdpConfig {
         S: Service + 'static,
         F: Fn(usize) -> S + Clone + Send + 'static,
     {
+        let prepared = self.prepare::<S>()?;
+        let Taken {
+            mut redirect,
+            mode,
+            notices: taken,
+        } = self.take(&prepared)?;
         let Prepared {
             interface,
             addresses,
             plan,
             stack,
             local,
-            targets,
-        } = self.prepare::<S>()?;
-        let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
-        let mode = redirect.attach(&interface, self.mode)?;
-        refuse_added_queues(&interface)?;
+            ..
+        } = prepared;
         let mut secrets = Secrets::random().map_err(XdpError::Random)?;
         let outbound = match &self.calls {
             None => None,
@@ -181,6 +248,7 @@ impl Stack for XdpConfig {
 
         let attached = format!("{interface}: XDP program attached in {mode} mode");
         let mut notices = vec![Notice::Fact(attached)];
+        notices.extend(taken);
         let mut counters = vec![CounterGroup {
             core: None,
             queue: None,
