@@ -165,8 +165,9 @@ const ALLOWED: &[c_long] = &[
 type Condition = (u8, Width, Op, u64);
 
 /// Allowed if the condition holds, or one of several for the same call.
-fn restricted() -> [(c_long, Condition); 13] {
+fn restricted() -> [(c_long, Condition); 14] {
     const BPF_MAP_LOOKUP_ELEM: u64 = 1;
+    const BPF_MAP_UPDATE_ELEM: u64 = 2;
     const BPF_LINK_CREATE: u64 = 28;
     const SIOCETHTOOL: u64 = 0x8946;
     let is = |argument, value| (argument, Width::Dword, Op::Eq, value);
@@ -179,6 +180,8 @@ fn restricted() -> [(c_long, Condition); 13] {
         (libc::SYS_socket, is(0, libc::AF_UNIX as u64)),
         // The XDP program's counters are read.
         (libc::SYS_bpf, is(0, BPF_MAP_LOOKUP_ELEM)),
+        // It is told of new addresses. The process has no other program's maps.
+        (libc::SYS_bpf, is(0, BPF_MAP_UPDATE_ELEM)),
         // A driver that lost the program gets it again; the process has no other to attach.
         (libc::SYS_bpf, is(0, BPF_LINK_CREATE)),
         // How many queues the interface has. To set anything takes CAP_NET_ADMIN.

@@ -480,16 +480,28 @@ impl Local {
             mac: None,
         };
         for &address in addresses {
-            if !can_be_a_peer(address) {
-                return Err(LocalError::NotUnicast(address));
-            }
-            if local.index_of(address).is_some() {
-                return Err(LocalError::Twice(address.to_string()));
-            }
-            local.addresses[usize::from(local.address_count)] = Words::from_address(address);
-            local.address_count += 1;
+            local.add_address(address)?;
         }
         Ok(local)
+    }
+
+    /// Serves `address` as well. Those that are served keep their indices.
+    ///
+    /// # Errors
+    ///
+    /// If it is served already, can never be the destination of a connection, or there is no room for it.
+    pub fn add_address(&mut self, address: IpAddr) -> Result<(), LocalError> {
+        if !can_be_a_peer(address) {
+            return Err(LocalError::NotUnicast(address));
+        }
+        if self.index_of(address).is_some() {
+            return Err(LocalError::Twice(address.to_string()));
+        }
+        let count = usize::from(self.address_count);
+        let slot = self.addresses.get_mut(count);
+        *slot.ok_or(LocalError::TooManyAddresses(count + 1))? = Words::from_address(address);
+        self.address_count += 1;
+        Ok(())
     }
 
     /// Takes no frames but those to the hardware address `mac`. Without this all frames are taken: a switch

@@ -53,6 +53,8 @@ pub(super) struct Ready {
     pub report: Vec<String>,
     pub counters: Vec<CounterGroup>,
     pub taps: Vec<QueueTap>,
+    /// How many of its queues are zero-copy.
+    pub zero_copy: u32,
 }
 
 /// A core's thread. It keeps the program attached until it ends.
@@ -110,6 +112,7 @@ fn serve<S: Service>(
         let socket = link.as_fd().try_clone_to_owned().map_err(failure(index))?;
         sockets.push((queue, socket));
     }
+    let zero_copy = links.iter().filter(|link| link.outcome().zero_copy).count() as u32;
     let report = report::<S>(index, plan, common, &links, arena.pages());
     let tap = |(&queue, link): (&u32, &XskLink)| QueueTap {
         queue,
@@ -133,6 +136,7 @@ fn serve<S: Service>(
             report,
             counters,
             taps,
+            zero_copy,
         },
     };
     #[cfg(feature = "faults")]

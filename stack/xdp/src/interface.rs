@@ -24,7 +24,7 @@ mod presence;
 mod xdp;
 
 use device::Device;
-pub use presence::{Presence, Sighting};
+pub use presence::{AddressChange, Link, Presence, Sighting};
 pub use xdp::{XdpFeatures, XdpState};
 
 pub use device::{Rings, Settings};
@@ -248,13 +248,7 @@ impl Interface {
 
     /// The addresses that somebody beyond this machine and link can use, in the kernel's order.
     pub fn routable_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses
-            .iter()
-            .copied()
-            .filter(|address| match address {
-                IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-                IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local(v6),
-            })
+        self.addresses.iter().copied().filter(is_routable)
     }
 }
 
@@ -285,6 +279,14 @@ fn vlans_on(interface: &str, config: &str) -> Vec<String> {
         (columns.next()? == interface).then(|| name.to_owned())
     };
     config.lines().filter_map(name).collect()
+}
+
+/// Whether somebody beyond this machine and link can use it.
+pub(crate) fn is_routable(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local(v6),
+    }
 }
 
 pub(crate) fn is_link_local(address: &Ipv6Addr) -> bool {
@@ -334,16 +336,16 @@ mod tests {
     #[test]
     fn an_interface_that_is_gone_is_noticed_at_once() {
         let never = std::time::Duration::from_secs(3600);
-        let presence = Presence::of("nowhere0", 0x7fff_ffff).unwrap();
+        let mut presence = Presence::of("nowhere0", 0x7fff_ffff).unwrap();
         assert_eq!(presence.look(never).unwrap(), None);
     }
 
     #[test]
     fn an_interface_that_is_there_says_what_it_received() {
-        let presence = Presence::of("lo", 1).unwrap();
+        let mut presence = Presence::of("lo", 1).unwrap();
         let sighting = presence.look(std::time::Duration::from_millis(100));
         let sighting = sighting.unwrap().unwrap();
-        assert_eq!(sighting.rx_queues, 1);
+        assert_eq!((sighting.rx_queues, sighting.link), (1, Some(Link::Up)));
         assert!(sighting.received.is_some());
     }
 

@@ -169,12 +169,12 @@ pub enum RedirectError {
     #[error("no {0} to serve; name at least one")]
     Nothing(&'static str),
     /// More addresses than the program has room for.
-    #[error("{count} {family} addresses to serve; at most {ADDRESSES_MAX} fit")]
+    #[error(
+        "more than {ADDRESSES_MAX} {family} addresses to serve, which is all that fit: name those to serve with --address"
+    )]
     TooManyAddresses {
         /// IPv4 or IPv6.
         family: &'static str,
-        /// How many were asked for.
-        count: usize,
     },
     /// More prefixes than the program has room for.
     #[error("{count} {list} prefixes; at most {max} fit: merge some into shorter ones", max = Sources::PREFIXES_MAX)]
@@ -332,6 +332,7 @@ pub struct Redirect {
     attached: Mutex<Option<Attached>>,
     ebpf: Ebpf,
     sockets: XskMap<MapData>,
+    served: Mutex<(Array<MapData, Served>, Served)>,
     verdicts: Arc<Verdicts>,
     reservation: Reservation,
 }
@@ -382,6 +383,7 @@ impl Redirect {
         let mut redirect = Redirect {
             attached: Mutex::new(None),
             sockets: take_map(&mut ebpf, SOCKETS_MAP)?,
+            served: Mutex::new((served_map, served)),
             verdicts: Arc::new(Verdicts(take_map(&mut ebpf, VERDICTS_MAP)?)),
             reservation: Reservation::default(),
             ebpf,
@@ -485,6 +487,21 @@ impl Redirect {
         Ok(stolen)
     }
 
+    /// Redirects what is for `address` as well. Its ports are not reserved.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for it, or the kernel (before 5.19) asks for capabilities.
+    pub fn serve_also(&self, address: IpAddr) -> Result<(), RedirectError> {
+        let mut guard = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let (map, served) = &mut *guard;
+        let mut more = *served;
+        more.add(address)?;
+        map.set(0, more, 0).map_err(map_error(SERVED_MAP))?;
+        *served = more;
+        Ok(())
+    }
+
     /// Detaches the program and attaches it again, in the same mode: that makes a driver set up again what it has lost.
     /// Sockets keep their queues.
     ///
@@ -569,21 +586,18 @@ impl Targets {
         if self.addresses.is_empty() {
             return Err(RedirectError::Nothing("address"));
         }
-        let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
-        for address in &self.addresses {
-            match address {
-                IpAddr::V4(v4) => ipv4.push(v4_word(*v4)),
-                IpAddr::V6(v6) => ipv6.push(v6_words(*v6)),
-            }
-        }
-        Ok(Served {
-            ipv4_count: ipv4.len() as u32,
-            ipv6_count: ipv6.len() as u32,
+        let mut served = Served {
+            ipv4_count: 0,
+            ipv6_count: 0,
             allow: u32::from(!self.sources.allow.is_empty()),
             deny: u32::from(!self.sources.deny.is_empty()),
-            ipv4: slots("IPv4", &ipv4)?,
-            ipv6: slots("IPv6", &ipv6)?,
-        })
+            ipv4: [0; ADDRESSES_MAX],
+            ipv6: [[0; 2]; ADDRESSES_MAX],
+        };
+        for &address in &self.addresses {
+            served.add(address)?;
+        }
+        Ok(served)
     }
 
     fn port_words(&self) -> Result<[u64; PORT_WORDS as usize], RedirectError> {
@@ -612,17 +626,25 @@ fn v6_words(address: Ipv6Addr) -> [u64; 2] {
     [((bits >> 64) as u64).to_be(), (bits as u64).to_be()]
 }
 
-fn slots<T: Copy + Default>(
-    family: &'static str,
-    addresses: &[T],
-) -> Result<[T; ADDRESSES_MAX], RedirectError> {
-    let mut slots = [T::default(); ADDRESSES_MAX];
-    let count = addresses.len();
-    let used = slots
-        .get_mut(..count)
-        .ok_or(RedirectError::TooManyAddresses { family, count })?;
-    used.copy_from_slice(addresses);
-    Ok(slots)
+impl Served {
+    fn add(&mut self, address: IpAddr) -> Result<(), RedirectError> {
+        let too_many = RedirectError::TooManyAddresses {
+            family: if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        };
+        match address {
+            IpAddr::V4(v4) => {
+                let slot = self.ipv4.get_mut(self.ipv4_count as usize);
+                *slot.ok_or(too_many)? = v4_word(v4);
+                self.ipv4_count += 1;
+            }
+            IpAddr::V6(v6) => {
+                let slot = self.ipv6.get_mut(self.ipv6_count as usize);
+                *slot.ok_or(too_many)? = v6_words(v6);
+                self.ipv6_count += 1;
+            }
+        }
+        Ok(())
+    }
 }
 
 // SAFETY: `Served` is #[repr(C)], made of integers only, and has no padding: 4 × 4, 64 × 4, 64 × 16

@@ -16,13 +16,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::interface::{Framing, Interface};
-use crate::redirect::{Mode, Redirect, Targets};
+use crate::redirect::{Holder, Mode, Redirect, RedirectError, Targets};
 use crate::worker::WorkerConfig;
 use barewire_service::lifecycle::Lifecycle;
 use barewire_service::service::Service;
 use barewire_tcp::config::{StackConfig, UnknownFlow};
 use barewire_tcp::guard::Secrets;
-use barewire_tcp::packet::Local;
+use barewire_tcp::packet::{ChecksumPolicy, Local};
 use barewire_tcp::shared::Shared;
 
 use barewire_service::cores::choose_cpus;
@@ -32,6 +32,7 @@ use crate::config::XdpConfig;
 use crate::cores::{self, Common};
 use crate::error::XdpError;
 use crate::plan::Plan;
+use crate::watch::Watched;
 
 /// What follows from a configuration and the interface it is for, before anything is taken.
 #[derive(Debug, Clone)]
@@ -121,19 +122,11 @@ impl XdpConfig {
         let (mode, not_native) = redirect.attach(interface, self.mode)?;
         refuse_added_queues(interface)?;
         let stolen = redirect.reserve(interface, addresses, &self.ports, self.steals_ports)?;
-        let slower = not_native.map(|reason| {
-            Notice::Warning(format!("generic mode, which is slower, as native mode is refused: {reason}"))
-        });
-        let stolen = stolen.into_iter().map(|(address, holder)| {
-            Notice::Warning(format!(
-                "{address} is taken from {holder}, as asked: what arrives at {name} for it does not get there any more",
-                name = interface.name
-            ))
-        });
         Ok(Taken {
             redirect,
             mode,
-            notices: slower.into_iter().chain(stolen).collect(),
+            not_native,
+            stolen,
         })
     }
 }
@@ -145,8 +138,25 @@ pub struct Taken {
     pub redirect: Redirect,
     /// Where it runs.
     pub mode: Mode,
-    /// What whoever asked for this wants to know.
-    pub notices: Vec<Notice>,
+    /// Why it does not run in the driver, if it should have.
+    pub not_native: Option<RedirectError>,
+    /// The addresses and ports that were taken from other processes.
+    pub stolen: Vec<(SocketAddr, Holder)>,
+}
+
+impl Taken {
+    fn notices(&self, interface: &Interface) -> impl Iterator<Item = Notice> {
+        let slower = self.not_native.iter().map(|reason| {
+            format!("generic mode, which is slower, as native mode is refused: {reason}")
+        });
+        let stolen = self.stolen.iter().map(|(address, holder)| {
+            format!(
+                "{address} is taken from {holder}, as asked: what arrives at {} for it does not get there any more",
+                interface.name
+            )
+        });
+        slower.chain(stolen).map(Notice::Warning)
+    }
 }
 
 /// Answers go out with the link-layer header of what they answer.
@@ -203,11 +213,7 @@ impl Stack for XdpConfig {
         F: Fn(usize) -> S + Clone + Send + 'static,
     {
         let prepared = self.prepare::<S>()?;
-        let Taken {
-            mut redirect,
-            mode,
-            notices: taken,
-        } = self.take(&prepared)?;
+        let taken = self.take(&prepared)?;
         let Prepared {
             interface,
             addresses,
@@ -216,6 +222,10 @@ impl Stack for XdpConfig {
             local,
             ..
         } = prepared;
+        let taken_notices: Vec<_> = taken.notices(&interface).collect();
+        let Taken {
+            mut redirect, mode, ..
+        } = taken;
         let mut secrets = Secrets::random().map_err(XdpError::Random)?;
         let outbound = match &self.calls {
             None => None,
@@ -225,7 +235,9 @@ impl Stack for XdpConfig {
             }
         };
         let shared = Shared::new(&stack, &secrets, plan.cores.len())?;
+        let new_addresses = shared.addresses.clone();
         let packet_bytes = stack.mtu;
+        let takes_partial = stack.checksums == ChecksumPolicy::VerifyOrPartial;
         let common = Common {
             interface: interface.clone(),
             mode,
@@ -248,7 +260,7 @@ impl Stack for XdpConfig {
 
         let attached = format!("{interface}: XDP program attached in {mode} mode");
         let mut notices = vec![Notice::Fact(attached)];
-        notices.extend(taken);
+        notices.extend(taken_notices);
         let mut counters = vec![CounterGroup {
             core: None,
             queue: None,
@@ -256,7 +268,10 @@ impl Stack for XdpConfig {
             counters: redirect.verdicts().clone(),
         }];
         let mut taps = Vec::new();
+        let mut queues = (0, 0);
         for ready in ready {
+            queues.0 += ready.sockets.len() as u32;
+            queues.1 += ready.zero_copy;
             for (queue, socket) in ready.sockets {
                 redirect.set_socket(queue, socket.as_fd())?;
             }
@@ -285,8 +300,27 @@ impl Stack for XdpConfig {
                     .join(", ")
             )));
         }
+        if takes_partial {
+            notices.push(Notice::Fact(format!(
+                "{name} is virtual: checksums that senders on this machine leave to their devices are taken \
+                 (--checksums verify refuses them)",
+                name = interface.name
+            )));
+        }
         let redirect = Arc::new(redirect);
-        let (watch, noticed) = crate::watch::watch(&interface, &redirect)?;
+        let is_discards = |group: &&CounterGroup| group.part == "discards";
+        let discards = counters.iter().filter(is_discards);
+        let (watch, noticed, added) = crate::watch::watch(Watched {
+            interface: &interface,
+            redirect: &redirect,
+            mode,
+            queues,
+            addresses: addresses.clone(),
+            ports: self.ports.clone(),
+            new_addresses: (self.addresses.is_empty() && self.calls.is_none())
+                .then_some(new_addresses),
+            discards: discards.map(|group| group.counters.clone()).collect(),
+        })?;
         counters.push(noticed);
         let served = addresses.iter().flat_map(|&address| {
             self.ports
@@ -295,6 +329,7 @@ impl Stack for XdpConfig {
         });
         Ok(Running {
             addresses: served.collect(),
+            added,
             cpus: plan.cores.iter().map(|core| core.cpu).collect(),
             notices,
             counters,

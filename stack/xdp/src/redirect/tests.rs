@@ -463,10 +463,7 @@ fn targets_that_cannot_be_served_are_refused_before_anything_is_touched() {
     };
     assert!(matches!(
         refusal(many),
-        RedirectError::TooManyAddresses {
-            family: "IPv6",
-            count: 65
-        }
+        RedirectError::TooManyAddresses { family: "IPv6" }
     ));
     let prefixes = vec!["192.0.2.0/24".parse().unwrap(); Sources::PREFIXES_MAX + 1];
     let many = Targets {
@@ -561,6 +558,35 @@ fn a_router_is_heard_even_if_it_may_not_connect() {
     for frame in Frame::both() {
         assert_eq!(redirect.verdict_on(&frame.bytes()), Verdict::Denied);
         assert_eq!(redirect.verdict_on(&too_big(&frame, PORT)), Verdict::NoSocket);
+    }
+}
+
+#[test]
+fn an_address_can_be_added_while_there_is_room() {
+    let Some(mut redirect) = load(&targets()) else {
+        return;
+    };
+    let count = ADDRESSES_MAX as u8;
+    for n in 0..=count {
+        let frames = [Frame::ipv4().ip(19, &[n]), Frame::ipv6().ip(39, &[n])];
+        let addresses = [
+            Ipv4Addr::new(10, 77, 0, n).into(),
+            Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, n.into()).into(),
+        ];
+        if n == 2 {
+            // It is there from the start.
+            continue;
+        }
+        for (frame, address) in frames.iter().zip(addresses) {
+            assert_eq!(redirect.verdict_on(&frame.bytes()), Verdict::OtherAddress);
+            let added = redirect.serve_also(address);
+            if n == count {
+                assert!(matches!(added, Err(RedirectError::TooManyAddresses { .. })));
+                continue;
+            }
+            added.unwrap();
+            assert_eq!(redirect.verdict_on(&frame.bytes()), Verdict::NoSocket);
+        }
     }
 }
 
