@@ -80,7 +80,7 @@ impl Samples for ConsoleCounters {
         let sample = |name, help, value: &AtomicU64| Sample {
             name,
             help,
-            kind: Kind::Counter,
+            kind: Kind::Loss,
             value: value.load(Relaxed),
         };
         vec![

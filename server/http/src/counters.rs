@@ -100,14 +100,15 @@ impl HttpCounters {
 
     /// Every counter but those by route, with its help text.
     pub fn samples(&self) -> Vec<Sample> {
-        let counter = |name, help, value| Sample {
+        let counter = |kind, name, help, value| Sample {
             name,
             help,
-            kind: Kind::Counter,
+            kind,
             value,
         };
         let responses = Status::ALL.iter().map(|status| {
             counter(
+                Kind::Counter,
                 status.counter_name(),
                 status.counter_help(),
                 self.responses(*status),
@@ -115,6 +116,7 @@ impl HttpCounters {
         });
         let refusals = Refusal::ALL.iter().map(|reason| {
             counter(
+                Kind::Loss,
                 reason.counter_name(),
                 reason.counter_help(),
                 self.refusals(*reason),
@@ -122,16 +124,19 @@ impl HttpCounters {
         });
         let others = [
             counter(
+                Kind::Counter,
                 "continues",
                 "Interim responses: 100 Continue.",
                 self.continues.get(),
             ),
             counter(
+                Kind::Loss,
                 "bodies_abandoned",
                 "Connections closed because a body that nobody wanted was malformed, too large or too slow.",
                 self.bodies_abandoned.get(),
             ),
             counter(
+                Kind::Loss,
                 "contents_broken",
                 "Connections reset because the content of a response ended before its time.",
                 self.contents_broken.get(),

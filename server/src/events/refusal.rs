@@ -79,37 +79,37 @@ counters! {
         /// Events counted.
         counted: Counter,
         /// Bodies refused because they are not valid UTF-8.
-        refused_utf8: Counter,
+        refused_utf8: Loss,
         /// Bodies refused because they are not valid JSON.
-        refused_syntax: Counter,
+        refused_syntax: Loss,
         /// Bodies refused because they are not an object.
-        refused_not_an_object: Counter,
+        refused_not_an_object: Loss,
         /// Bodies refused because they are nested too deeply.
-        refused_too_deep: Counter,
+        refused_too_deep: Loss,
         /// Bodies refused because something follows the object.
-        refused_trailing: Counter,
+        refused_trailing: Loss,
         /// Events refused without userId.
-        refused_user_id_missing: Counter,
+        refused_user_id_missing: Loss,
         /// Events refused with two userIds.
-        refused_user_id_twice: Counter,
+        refused_user_id_twice: Loss,
         /// Events refused because userId is not a string.
-        refused_user_id_type: Counter,
+        refused_user_id_type: Loss,
         /// Events refused because userId is empty.
-        refused_user_id_empty: Counter,
+        refused_user_id_empty: Loss,
         /// Events refused because userId is too long.
-        refused_user_id_too_long: Counter,
+        refused_user_id_too_long: Loss,
         /// Events refused because userId is not valid Unicode.
-        refused_user_id_unicode: Counter,
+        refused_user_id_unicode: Loss,
         /// Events refused without value.
-        refused_value_missing: Counter,
+        refused_value_missing: Loss,
         /// Events refused with two values.
-        refused_value_twice: Counter,
+        refused_value_twice: Loss,
         /// Events refused because value is not a number.
-        refused_value_type: Counter,
+        refused_value_type: Loss,
         /// Events refused because value is beyond the range of a 64-bit float.
-        refused_value_range: Counter,
+        refused_value_range: Loss,
         /// Events of new users refused because the bound on users is reached.
-        refused_users_full: Counter,
+        refused_users_full: Loss,
     }
 }
 

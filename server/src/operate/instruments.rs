@@ -154,47 +154,31 @@ impl Instruments {
     }
 }
 
-/// The levels that are states of a connection, by part, and the one that is all of them.
-const STATES: &[(&str, &str, &[&str])] = &[
-    (
-        "tcp",
-        "connections",
-        &[
-            "syn_sent",
-            "syn_received",
-            "established",
-            "closing",
-            "time_wait",
-        ],
-    ),
-    ("connections", "open", &["open"]),
-];
-
-/// Whether `name` of `part` is how many connections are in a state.
-pub(super) fn is_state(part: &str, name: &str) -> bool {
-    let mut states = STATES.iter();
-    states.any(|(candidate, _, states)| *candidate == part && states.contains(&name))
-}
-
 fn connections(readings: &[Reading]) -> Connections {
     let mut connections = Connections::default();
-    for (part, total, states) in STATES {
-        for reading in readings.iter().filter(|reading| reading.part == *part) {
-            connections.total += reading.value(total);
-            for state in *states {
-                let count = connections.by_state.entry((*state).to_owned());
-                *count.or_default() += reading.value(state);
-            }
+    for sample in readings.iter().flat_map(|reading| &reading.samples) {
+        if !is_state(sample.kind) {
+            continue;
         }
+        if sample.kind == Kind::State {
+            connections.total += sample.value;
+        }
+        let count = connections.by_state.entry(sample.name.to_owned());
+        *count.or_default() += sample.value;
     }
     connections
 }
 
-/// Each level that has a neighbour `_max`.
+/// Whether samples of this kind say how many connections are in a state, TIME-WAIT included.
+pub(super) fn is_state(kind: Kind) -> bool {
+    matches!(kind, Kind::State | Kind::Record)
+}
+
+/// Each gauge that has a limit.
 fn pools(reading: &Reading) -> Vec<Pool> {
     let pool = |max: &Sample| {
-        let name = max.name.strip_suffix("_max")?;
-        (max.kind == Kind::Gauge).then(|| Pool {
+        let name = max.limited()?;
+        Some(Pool {
             part: reading.part.to_owned(),
             name: name.to_owned(),
             core: reading.core,
@@ -206,87 +190,12 @@ fn pools(reading: &Reading) -> Vec<Pool> {
     reading.samples.iter().filter_map(pool).collect()
 }
 
-/// The counters of what the server did not do for somebody. All of a part if it names none.
-const DROPS: &[(&str, &[&str])] = &[
-    ("redirect", &["passed_no_socket"]),
-    (
-        "xsk",
-        &[
-            "rx_dropped",
-            "rx_ring_full",
-            "rx_invalid_descs",
-            "tx_invalid_descs",
-        ],
-    ),
-    ("link", &["tx_no_slot"]),
-    ("discards", &[]),
-    (
-        "tcp",
-        &[
-            "listen_overflows",
-            "listen_drops_draining",
-            "listen_drops_malformed",
-            "syncookies_early",
-            "syncookies_failed",
-            "syncookies_overflows",
-            "rsts_skipped",
-            "unknown_flow_ignored",
-            "unknown_flow_elsewhere",
-            "challenge_acks_skipped",
-            "rst_out_of_window",
-            "ack_unsent",
-            "ack_too_old",
-            "beyond_window",
-            "fin_beyond_window",
-            "data_after_fin",
-            "path_too_big_out_of_window",
-            "path_too_big_unknown_flow",
-            "path_too_big_malformed",
-            "path_too_big_foreign",
-            "path_too_big_skipped",
-            "time_wait_overflow",
-            "half_open_timeouts",
-            "idle_timeouts",
-            "head_timeouts",
-            "body_timeouts",
-            "send_timeouts",
-            "abort_on_timeout",
-            "close_timeouts",
-            "aborts",
-            "rx_dropped_no_slot",
-        ],
-    ),
-    ("worker", &["drain_aborted"]),
-    ("log", &["lines_lost", "lines_failed"]),
-    (
-        "connections",
-        &[
-            "accept_paused",
-            "accept_failed",
-            "broken",
-            "aborted",
-            "idle_timeouts",
-            "head_timeouts",
-            "body_timeouts",
-            "send_timeouts",
-            "close_timeouts",
-        ],
-    ),
-];
-
-/// Whether `name` of `part` counts what was dropped or refused.
-fn is_drop(part: &str, name: &str) -> bool {
-    name.starts_with("refused_")
-        || DROPS.iter().any(|(candidate, names)| {
-            *candidate == part && (names.is_empty() || names.contains(&name))
-        })
-}
-
+/// What was dropped or refused, of all cores and queues together.
 fn drops(readings: &[Reading]) -> Vec<Drops> {
     let mut drops: Vec<Drops> = Vec::new();
     for reading in readings {
         for sample in &reading.samples {
-            if !is_drop(reading.part, sample.name) {
+            if sample.kind != Kind::Loss {
                 continue;
             }
             let known = drops
@@ -307,10 +216,10 @@ fn drops(readings: &[Reading]) -> Vec<Drops> {
 }
 
 impl Reading {
-    /// Whether the level `name` is how much of a limited supply is in use.
+    /// Whether the gauge `name` is how much of a limited supply is in use.
     pub(super) fn has_limit(&self, name: &str) -> bool {
         let mut limits = self.samples.iter();
-        limits.any(|sample| sample.name.strip_suffix("_max") == Some(name))
+        limits.any(|sample| sample.limited() == Some(name))
     }
 
     fn value(&self, name: &str) -> u64 {
@@ -365,9 +274,7 @@ fn unix_time_s(now: SystemTime, uptime: Duration) -> u64 {
 mod tests {
     use barewire_service::counters::Samples;
     use barewire_tcp::link::LinkCounters;
-    use barewire_tcp::packet::DiscardCounters;
     use barewire_tcp::shard::TcpCounters;
-    use barewire_xdp::worker::WorkerCounters;
 
     use super::*;
 
@@ -381,12 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn every_drop_and_every_state_that_is_named_here_is_counted_somewhere() {
+    fn every_limit_has_a_gauge_that_it_limits() {
         let mut parts = vec![
             reading("link", 0, &LinkCounters::default()),
-            reading("discards", 0, &DiscardCounters::default()),
             reading("tcp", 0, &TcpCounters::default()),
-            reading("worker", 0, &WorkerCounters::default()),
         ];
         #[cfg(any(feature = "epoll", feature = "uring"))]
         parts.push(reading(
@@ -395,12 +300,14 @@ mod tests {
             &barewire_kernel::KernelCounters::default(),
         ));
         for reading in &parts {
-            let drops = DROPS.iter().filter(|(part, _)| *part == reading.part);
-            let states = STATES.iter().filter(|(part, ..)| *part == reading.part);
-            let names = drops.flat_map(|(_, names)| *names);
-            for name in names.chain(states.flat_map(|(_, _, names)| *names)) {
-                let is_there = reading.samples.iter().any(|sample| sample.name == *name);
-                assert!(is_there, "{}.{name}", reading.part);
+            let limits = reading
+                .samples
+                .iter()
+                .filter(|sample| sample.kind == Kind::Limit);
+            for limit in limits {
+                let mut others = reading.samples.iter();
+                let has_gauge = others.any(|other| Some(other.name) == limit.limited());
+                assert!(has_gauge, "{}.{}", reading.part, limit.name);
             }
         }
     }
@@ -409,8 +316,9 @@ mod tests {
     fn levels_of_several_cores_add_up() {
         let cores = [TcpCounters::default(), TcpCounters::default()];
         for (core, open) in cores.iter().zip([3, 4]) {
-            core.connections.set(open);
             core.established.set(open);
+            core.time_wait.set(100);
+            core.connections.set(open);
             core.connections_max.set(10);
             core.listen_overflows.add(open);
         }
@@ -422,6 +330,7 @@ mod tests {
             (connections.total, connections.by_state["established"]),
             (7, 7)
         );
+        assert_eq!(connections.by_state["time_wait"], 200);
         let pools: Vec<_> = readings.iter().flat_map(pools).collect();
         let used = pools.iter().filter(|pool| pool.name == "connections");
         let used: Vec<_> = used.map(|pool| (pool.core, pool.used, pool.max)).collect();

@@ -209,13 +209,13 @@ impl Families {
                     value,
                 );
             }
-            (_, Kind::Gauge) if is_state(part, name) => {
+            (_, kind) if is_state(kind) => {
                 let labels = with("state", name);
                 self.gauge("connections", "Connections, by state.", &labels, value);
             }
-            (_, Kind::Gauge) if name.ends_with("_max") => {
-                let pool = format!("{part}_{}", name.trim_end_matches("_max"));
-                let labels = reading.pool_labels(pool);
+            (_, Kind::Limit) => {
+                let limited = sample.limited().unwrap_or(name);
+                let labels = reading.pool_labels(format!("{part}_{limited}"));
                 self.gauge(
                     "pool_max",
                     "How much of a limited supply there is.",
@@ -232,8 +232,10 @@ impl Families {
                     value,
                 );
             }
-            (_, Kind::Gauge) => self.gauge(&format!("{part}_{name}"), help, &labels, value),
-            (_, Kind::Counter) => match name.strip_suffix("_ns") {
+            (_, kind) if !kind.grows() => {
+                self.gauge(&format!("{part}_{name}"), help, &labels, value)
+            }
+            _ => match name.strip_suffix("_ns") {
                 Some(name) => {
                     let help = help.replace("Nanoseconds", "Seconds");
                     self.counter(

@@ -6,23 +6,23 @@ barewire_service::counters! {
     /// What one core of a kernel stack served, and which of its limits were hit.
     pub struct KernelCounters {
         /// Connections open now.
-        open: Gauge,
+        open: State,
         /// Connections that can be open at once.
-        open_max: Gauge,
+        open_max: Limit,
         /// Buffers that hold input which was not consumed yet.
         receive_buffers: Gauge,
         /// Buffers for input there are.
-        receive_buffers_max: Gauge,
+        receive_buffers_max: Limit,
         /// Buffers that hold replies which were not sent yet.
         send_buffers: Gauge,
         /// Buffers for replies there are.
-        send_buffers_max: Gauge,
+        send_buffers_max: Limit,
         /// Connections accepted.
         accepted: Counter,
         /// Times accepting paused because every connection was in use.
-        accept_paused: Counter,
+        accept_paused: Loss,
         /// Times a connection could not be accepted for lack of file descriptors or memory.
-        accept_failed: Counter,
+        accept_failed: Loss,
         /// Messages served.
         messages: Counter,
         /// Bytes received.
@@ -34,19 +34,19 @@ barewire_service::counters! {
         /// Connections that ended in order.
         closed: Counter,
         /// Connections that the peer, or the network, broke.
-        broken: Counter,
+        broken: Loss,
         /// Connections reset because the service asked for it.
-        aborted: Counter,
+        aborted: Loss,
         /// Connections closed because no message began in time.
-        idle_timeouts: Counter,
+        idle_timeouts: Loss,
         /// Connections closed because a message's head took too long.
-        head_timeouts: Counter,
+        head_timeouts: Loss,
         /// Connections closed because a message's body took too long.
-        body_timeouts: Counter,
+        body_timeouts: Loss,
         /// Connections reset because the peer did not read in time.
-        send_timeouts: Counter,
+        send_timeouts: Loss,
         /// Connections reset because the peer did not close in time.
-        close_timeouts: Counter,
+        close_timeouts: Loss,
         /// Times the core asked the kernel for events, and slept if there were none.
         waits: Counter,
     }

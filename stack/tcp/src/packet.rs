@@ -647,37 +647,37 @@ barewire_service::counters! {
     /// Received frames that were dropped without an answer, one counter for each [`Discard`].
     pub struct DiscardCounters {
         /// Frames shorter than their headers, or than the lengths in them, say.
-        discard_truncated: Counter,
+        discard_truncated: Loss,
         /// Frames to or from a broadcast or multicast MAC address.
-        discard_group_mac: Counter,
+        discard_group_mac: Loss,
         /// Frames to another host's MAC address.
-        discard_foreign_mac: Counter,
+        discard_foreign_mac: Loss,
         /// Frames that held neither IPv4 nor IPv6 under at most one VLAN tag.
-        discard_not_ip: Counter,
+        discard_not_ip: Loss,
         /// IP headers with an impossible version, length or option.
-        discard_ip_header: Counter,
+        discard_ip_header: Loss,
         /// IPv4 packets with a source route.
-        discard_source_route: Counter,
+        discard_source_route: Loss,
         /// IP fragments.
-        discard_fragment: Counter,
+        discard_fragment: Loss,
         /// IP packets whose next header was not TCP.
-        discard_not_tcp: Counter,
+        discard_not_tcp: Loss,
         /// Segments to an address that is not served.
-        discard_not_local_address: Counter,
+        discard_not_local_address: Loss,
         /// Segments to a port that is not served.
-        discard_not_local_port: Counter,
+        discard_not_local_port: Loss,
         /// Packets from a source address that can never be a peer, our own included.
-        discard_martian_source: Counter,
+        discard_martian_source: Loss,
         /// Wrong IPv4 header checksums.
-        discard_ip_checksum: Counter,
+        discard_ip_checksum: Loss,
         /// Wrong TCP checksums.
-        discard_tcp_checksum: Counter,
+        discard_tcp_checksum: Loss,
         /// TCP checksums that a sender on the same machine left to its device.
-        discard_tcp_checksum_partial: Counter,
+        discard_tcp_checksum_partial: Loss,
         /// TCP headers with an impossible length, or source port 0.
-        discard_tcp_header: Counter,
+        discard_tcp_header: Loss,
         /// TCP segments whose control bits contradict each other, or say nothing.
-        discard_tcp_flags: Counter,
+        discard_tcp_flags: Loss,
     }
 }
 

@@ -567,7 +567,10 @@ impl Samples for Verdicts {
             Some(Sample {
                 name: verdict.name(),
                 help: verdict.help(),
-                kind: Kind::Counter,
+                kind: match verdict {
+                    Verdict::NoSocket | Verdict::Denied => Kind::Loss,
+                    _ => Kind::Counter,
+                },
                 value: per_cpu.iter().sum(),
             })
         };

@@ -86,7 +86,7 @@ barewire_service::counters! {
         /// Nanoseconds asleep.
         asleep_ns: Counter,
         /// Connections that were cut because they had not drained in time.
-        drain_aborted: Counter,
+        drain_aborted: Loss,
     }
 }
 

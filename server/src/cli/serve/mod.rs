@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use barewire_service::counters::Kind;
 use barewire_service::lifecycle::Lifecycle;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
@@ -288,7 +287,7 @@ fn log_counters(groups: &[CounterGroup]) {
         let samples = group.counters.samples();
         let counted = samples
             .iter()
-            .filter(|sample| sample.kind == Kind::Counter && sample.value > 0);
+            .filter(|sample| sample.kind.grows() && sample.value > 0);
         let counted: Vec<_> = counted
             .map(|sample| format!("{}={}", sample.name, sample.value))
             .collect();

@@ -20,16 +20,16 @@ barewire_service::counters! {
         /// System calls made to start reception.
         rx_wakeups: Counter,
         /// Times a frame could not be sent because no transmit slot was free.
-        tx_no_slot: Counter,
+        tx_no_slot: Loss,
         /// Times the fill ring could not take all free frames at once.
         fill_ring_full: Counter,
         /// Receive frames that wait for room in the fill ring.
         rx_frames_held: Gauge,
         /// Receive frames there are.
-        rx_frames_held_max: Gauge,
+        rx_frames_held_max: Limit,
         /// Transmit frames that are being written, or are on their way.
         tx_frames_used: Gauge,
         /// Transmit frames there are.
-        tx_frames_used_max: Gauge,
+        tx_frames_used_max: Limit,
     }
 }

@@ -48,15 +48,15 @@ barewire_service::counters! {
     /// What a faulty link did to frames, both directions together.
     pub struct FaultCounters {
         /// Frames lost, alone or in a burst.
-        lost: Counter,
+        lost: Loss,
         /// Frames delivered twice.
         duplicated: Counter,
         /// Frames damaged.
-        corrupted: Counter,
+        corrupted: Loss,
         /// Frames that others could overtake.
         reordered: Counter,
         /// Frames lost because too many were under way.
-        overrun: Counter,
+        overrun: Loss,
     }
 }
 

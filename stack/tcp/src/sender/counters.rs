@@ -7,13 +7,13 @@ barewire_service::counters! {
         /// Chunks of 256 bytes in use.
         small_chunks_used: Gauge,
         /// Chunks of 256 bytes there are.
-        small_chunks_used_max: Gauge,
+        small_chunks_used_max: Limit,
         /// Chunks of 1,536 bytes in use.
         large_chunks_used: Gauge,
         /// Chunks of 1,536 bytes there are.
-        large_chunks_used_max: Gauge,
+        large_chunks_used_max: Limit,
         /// Times no chunk was free.
-        chunks_exhausted: Counter,
+        chunks_exhausted: Loss,
         /// Chunks split because the peer's window or the path had become too small for them.
         chunks_split: Counter,
 
@@ -37,11 +37,11 @@ barewire_service::counters! {
         /// ACKs of data that was acknowledged before, beyond duplicate ACKs.
         old_acks: Counter,
         /// ACKs of data that was never sent.
-        acks_unsent: Counter,
+        acks_unsent: Loss,
         /// Duplicate ACKs (RFC 5681, section 2).
         dup_acks: Counter,
         /// SACK blocks ignored because they name what was never sent, or what is acknowledged already.
-        sack_discards: Counter,
+        sack_discards: Loss,
         /// Reports of the peer's that it got something twice (DSACK, RFC 2883).
         dsack_recv: Counter,
     }

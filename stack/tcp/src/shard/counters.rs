@@ -8,23 +8,23 @@ barewire_service::counters! {
         /// Connections in any state but TIME-WAIT.
         connections: Gauge,
         /// Connections in SYN-SENT.
-        syn_sent: Gauge,
+        syn_sent: State,
         /// Connections that can exist at once.
-        connections_max: Gauge,
+        connections_max: Limit,
         /// Connections in SYN-RECEIVED.
-        syn_received: Gauge,
+        syn_received: State,
         /// Connections in ESTABLISHED or CLOSE-WAIT.
-        established: Gauge,
+        established: State,
         /// Connections that we have closed and that are not at their end: FIN-WAIT-1, FIN-WAIT-2, CLOSING, LAST-ACK.
-        closing: Gauge,
+        closing: State,
         /// Records of connections in TIME-WAIT.
-        time_wait: Gauge,
+        time_wait: Record,
         /// Records of connections in TIME-WAIT that can exist at once.
-        time_wait_max: Gauge,
+        time_wait_max: Limit,
         /// Entries of the flow table: one for each connection and each record in TIME-WAIT.
         flows: Gauge,
         /// Entries that the flow table has room for.
-        flows_max: Gauge,
+        flows_max: Limit,
         /// Connections that wait for a transmit slot, or for the others' turn.
         deferred: Gauge,
         /// Connections with a timer.
@@ -45,16 +45,16 @@ barewire_service::counters! {
         /// Connections that another core began to open and whose answer arrived here.
         handovers: Counter,
         /// Answers to another core's SYN dropped because all connections were in use, or the shard drains.
-        handover_overflows: Counter,
+        handover_overflows: Loss,
         /// Segments dropped because they did not answer our SYN.
-        syn_sent_drops: Counter,
+        syn_sent_drops: Loss,
 
         /// SYNs dropped because all connections were in use.
-        listen_overflows: Counter,
+        listen_overflows: Loss,
         /// SYNs dropped because the shard drains.
-        listen_drops_draining: Counter,
+        listen_drops_draining: Loss,
         /// SYNs dropped for a malformed option.
-        listen_drops_malformed: Counter,
+        listen_drops_malformed: Loss,
         /// First SYNs that came again, and were answered again.
         syn_retrans: Counter,
         /// SYN cookies sent.
@@ -62,11 +62,11 @@ barewire_service::counters! {
         /// Connections opened by a SYN cookie.
         syncookies_recv: Counter,
         /// Segments dropped because they had overtaken the one that brings a SYN cookie back.
-        syncookies_early: Counter,
+        syncookies_early: Loss,
         /// ACKs for no connection that held no valid SYN cookie while cookies were in use.
-        syncookies_failed: Counter,
+        syncookies_failed: Loss,
         /// Valid SYN cookies dropped because all connections were in use.
-        syncookies_overflows: Counter,
+        syncookies_overflows: Loss,
 
         /// Connections ended by the peer's RST.
         estab_resets: Counter,
@@ -75,36 +75,36 @@ barewire_service::counters! {
         /// RSTs sent, for any reason.
         out_rsts: Counter,
         /// RSTs not sent because there had been too many in the same second.
-        rsts_skipped: Counter,
+        rsts_skipped: Loss,
         /// Segments for no connection, dropped without an RST by configuration.
-        unknown_flow_ignored: Counter,
+        unknown_flow_ignored: Loss,
         /// Segments for no connection of this shard, dropped because another one seems to have it.
-        unknown_flow_elsewhere: Counter,
+        unknown_flow_elsewhere: Loss,
 
         /// Challenge ACKs sent (RFC 5961).
         challenge_acks: Counter,
         /// Challenge ACKs not sent because there had been too many.
-        challenge_acks_skipped: Counter,
+        challenge_acks_skipped: Loss,
         /// RSTs dropped because they lay outside the window.
-        rst_out_of_window: Counter,
+        rst_out_of_window: Loss,
         /// RSTs challenged because they lay in the window, but not at its left edge.
         rst_challenge: Counter,
         /// SYNs challenged because their flow had a connection.
         syn_challenge: Counter,
         /// Segments challenged because they acknowledged what was never sent.
-        ack_unsent: Counter,
+        ack_unsent: Loss,
         /// Segments challenged because they acknowledged what had been acknowledged long ago.
-        ack_too_old: Counter,
+        ack_too_old: Loss,
         /// Segments whose acknowledgment or window a newer one had overtaken; only their data was taken.
         ack_overtaken: Counter,
         /// Segments of which only the acknowledgment was taken, because our window was closed.
         ack_only: Counter,
         /// Segments dropped because they began behind the receive window.
-        beyond_window: Counter,
+        beyond_window: Loss,
         /// Segments dropped because their FIN lay behind the receive window.
-        fin_beyond_window: Counter,
+        fin_beyond_window: Loss,
         /// Segments dropped because they carried data behind the peer's FIN.
-        data_after_fin: Counter,
+        data_after_fin: Loss,
         /// ACKs dropped because they repeated what was known, while only a FIN was unacknowledged or the peer had little room.
         ack_nothing_new: Counter,
 
@@ -113,17 +113,17 @@ barewire_service::counters! {
         /// Messages of routers that were for another shard.
         path_too_big_forwarded: Counter,
         /// Messages of routers about packets that were not on their way: their sequence number was not in flight.
-        path_too_big_out_of_window: Counter,
+        path_too_big_out_of_window: Loss,
         /// Messages of routers about flows that have no connection.
-        path_too_big_unknown_flow: Counter,
+        path_too_big_unknown_flow: Loss,
         /// Messages of routers that named no smaller size than is in use, or one that no path may have.
         path_too_big_no_news: Counter,
         /// Messages of routers that were cut short, damaged or impossible.
-        path_too_big_malformed: Counter,
+        path_too_big_malformed: Loss,
         /// Messages of routers about packets of others.
-        path_too_big_foreign: Counter,
+        path_too_big_foreign: Loss,
         /// Messages of routers dropped because there had been too many.
-        path_too_big_skipped: Counter,
+        path_too_big_skipped: Loss,
         /// Connections that send smaller packets because long ones seemed to vanish (RFC 4821).
         path_black_holes: Counter,
 
@@ -137,33 +137,33 @@ barewire_service::counters! {
         /// TIME-WAITs that a new connection of the same flow ended.
         tw_recycled: Counter,
         /// TIME-WAITs ended early because there were too many.
-        time_wait_overflow: Counter,
+        time_wait_overflow: Loss,
         /// ACKs sent in TIME-WAIT.
         tw_acks: Counter,
         /// ACKs not sent in TIME-WAIT because there had been too many.
-        tw_acks_skipped: Counter,
+        tw_acks_skipped: Loss,
         /// RSTs ignored in TIME-WAIT (RFC 1337).
         tw_rsts_ignored: Counter,
 
         /// Half-open connections given up at their deadline.
-        half_open_timeouts: Counter,
+        half_open_timeouts: Loss,
         /// Connections closed because no message came in time.
-        idle_timeouts: Counter,
+        idle_timeouts: Loss,
         /// Connections closed because a message's head took too long.
-        head_timeouts: Counter,
+        head_timeouts: Loss,
         /// Connections closed because a message's body took too long.
-        body_timeouts: Counter,
+        body_timeouts: Loss,
         /// Connections reset because the peer stopped reading.
-        send_timeouts: Counter,
+        send_timeouts: Loss,
         /// Connections reset because the peer acknowledged nothing any more.
-        abort_on_timeout: Counter,
+        abort_on_timeout: Loss,
         /// Connections forgotten because the peer did not end its side after we had.
-        close_timeouts: Counter,
+        close_timeouts: Loss,
         /// Connections reset because their service said so.
-        aborts: Counter,
+        aborts: Loss,
 
         /// Received segments dropped because there was no slot to answer them.
-        rx_dropped_no_slot: Counter,
+        rx_dropped_no_slot: Loss,
         /// Times a connection had to wait for a transmit slot, or for the others' turn.
         tx_deferred: Counter,
         /// Times a zero-window probe had to be started because smoltcp had stopped its timer.

@@ -449,39 +449,45 @@ impl Samples for KernelStatistics {
         let Some(statistics) = self.read() else {
             return Vec::new();
         };
-        let sample = |name, help, value: Option<u64>| Sample {
+        let sample = |kind, name, help, value: Option<u64>| Sample {
             name,
             help,
-            kind: Kind::Counter,
+            kind,
             value: value.unwrap_or_default(),
         };
         vec![
             sample(
+                Kind::Loss,
                 "rx_dropped",
                 "Frames lost because no frame of the UMEM was free, or none large enough.",
                 Some(statistics.rx_dropped),
             ),
             sample(
+                Kind::Loss,
                 "rx_ring_full",
                 "Frames lost because the rx ring was full.",
                 statistics.rx_ring_full,
             ),
             sample(
+                Kind::Counter,
                 "rx_fill_ring_empty",
                 "Times the kernel found the fill ring empty.",
                 statistics.rx_fill_ring_empty_descs,
             ),
             sample(
+                Kind::Loss,
                 "rx_invalid_descs",
                 "Descriptors in the fill ring that the kernel refused.",
                 Some(statistics.rx_invalid_descs),
             ),
             sample(
+                Kind::Loss,
                 "tx_invalid_descs",
                 "Descriptors in the tx ring that the kernel refused.",
                 Some(statistics.tx_invalid_descs),
             ),
             sample(
+                Kind::Counter,
                 "tx_ring_empty",
                 "Times the kernel found the tx ring empty.",
                 statistics.tx_ring_empty_descs,
