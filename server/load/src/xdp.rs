@@ -96,7 +96,6 @@ pub fn run(
         broken: OnceLock::new(),
     });
     let (parts_out, parts_in) = channel();
-    let interface = Interface::named(&how.interface).map_err(bypass)?;
     let config = config(plan, how, address)?;
     let lifecycle = Lifecycle::new();
     let make = {
@@ -217,11 +216,7 @@ fn wait_for_parts(
     Ok(parts.into_iter().map(|(_, part)| part).collect())
 }
 
-fn config(
-    plan: &Plan,
-    bypass: &BypassPlan,
-    address: SocketAddr,
-) -> Result<XdpConfig, LoadError> {
+fn config(plan: &Plan, bypass: &BypassPlan, address: SocketAddr) -> Result<XdpConfig, LoadError> {
     let source_ports = bypass.source_ports.clone().unwrap_or_else(|| {
         let wanted = u16::try_from(plan.connections * 2).unwrap_or(u16::MAX - 1_024);
         (*SOURCE_PORTS.start()).min(u16::MAX - wanted)..=*SOURCE_PORTS.end()

@@ -142,7 +142,10 @@ fn take(config: &XdpConfig, prepared: &Prepared, report: &mut Report) -> Option<
             return None;
         }
     };
-    report.ok("XDP program", "the kernel accepts it, and attaches it for a moment");
+    report.ok(
+        "XDP program",
+        "the kernel accepts it, and attaches it for a moment",
+    );
     let port = config.ports.first().copied().unwrap_or_default();
     match &taken.stolen[..] {
         [] => report.ok("port", format!("{port} is free")),

@@ -75,7 +75,11 @@ fn head(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
 
 /// The link and its queues; the kernel's stacks have none.
 fn interface(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
-    let Some(group) = status.counters.iter().find(|group| group.part == "interface") else {
+    let Some(group) = status
+        .counters
+        .iter()
+        .find(|group| group.part == "interface")
+    else {
         return Ok(());
     };
     let value = |name| group.values.get(name).copied().unwrap_or(0);

@@ -17,6 +17,8 @@ mod config;
 mod deploy;
 mod files;
 #[cfg(feature = "xdp")]
+mod first_contact;
+#[cfg(feature = "xdp")]
 mod flood;
 #[cfg(feature = "xdp")]
 mod hostile;
@@ -39,5 +41,7 @@ mod signals;
 #[cfg(feature = "xdp")]
 mod soak;
 mod state;
+#[cfg(feature = "xdp")]
+mod surroundings;
 mod unheard;
 mod wrong_use;

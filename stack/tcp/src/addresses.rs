@@ -24,7 +24,11 @@ struct List {
 impl NewAddresses {
     /// Makes every shard serve `address` from its next frame on.
     pub fn add(&self, address: IpAddr) {
-        let mut addresses = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = self
+            .0
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         addresses.push(address);
         self.0.count.store(addresses.len(), Ordering::Release);
     }

@@ -1158,7 +1158,11 @@ mod tests {
         let mut bytes = frame.to_vec();
         let segment = parse_verified(&bytes).unwrap();
         let (ip, tcp) = (segment.ip_offset(), segment.tcp_offset());
-        let addresses = if frame.source.is_ipv4() { 12..20 } else { 8..40 };
+        let addresses = if frame.source.is_ipv4() {
+            12..20
+        } else {
+            8..40
+        };
         let mut sum = u32::from(PROTOCOL_TCP) + (bytes.len() - tcp) as u32;
         for word in bytes[ip..][addresses].chunks(2) {
             sum += u32::from(u16::from_be_bytes([word[0], word[1]]));
@@ -1174,18 +1178,26 @@ mod tests {
     fn checksums_left_to_a_device_are_taken_if_asked_for_and_no_other_wrong_one() {
         for frame in [request(), request_v6()] {
             let bytes = left_to_a_device(&frame);
-            let parse_as = |bytes: &[u8], policy| parse(bytes, &local(), policy).map(|s| s.is_partial);
+            let parse_as =
+                |bytes: &[u8], policy| parse(bytes, &local(), policy).map(|s| s.is_partial);
             let or_partial = ChecksumPolicy::VerifyOrPartial;
             assert_eq!(parse_as(&bytes, or_partial), Ok(true));
             assert_eq!(parse_as(&frame.to_vec(), or_partial), Ok(false));
             assert_eq!(parse_as(&bytes, ChecksumPolicy::Trust), Ok(false));
-            assert_eq!(parse_as(&bytes, ChecksumPolicy::Verify), Err(Discard::TcpChecksumPartial));
+            assert_eq!(
+                parse_as(&bytes, ChecksumPolicy::Verify),
+                Err(Discard::TcpChecksumPartial)
+            );
             let checksum = parse_verified(&frame.to_vec()).unwrap().tcp_offset() + 16;
             for wrong in 0..=u16::MAX {
                 let mut changed = bytes.clone();
                 changed[checksum..checksum + 2].copy_from_slice(&wrong.to_be_bytes());
                 let is_good = changed == bytes || changed == frame.to_vec();
-                assert_eq!(parse_as(&changed, or_partial).is_ok(), is_good, "{wrong:04x}");
+                assert_eq!(
+                    parse_as(&changed, or_partial).is_ok(),
+                    is_good,
+                    "{wrong:04x}"
+                );
             }
         }
     }
@@ -1425,7 +1437,9 @@ mod tests {
         }
         let twice = Local::new(&[ip("10.0.0.1"), ip("10.0.0.1")], &[80]).unwrap_err();
         assert_eq!(twice.to_string(), "10.0.0.1 is given twice: name it once");
-        let many: Vec<IpAddr> = (1..=129).map(|n| Ipv4Addr::new(10, 0, 0, n).into()).collect();
+        let many: Vec<IpAddr> = (1..=129)
+            .map(|n| Ipv4Addr::new(10, 0, 0, n).into())
+            .collect();
         let error = Local::new(&many, &[80]).unwrap_err();
         assert_eq!(error, LocalError::TooManyAddresses(129));
         assert!(Local::new(&many[1..], &[80]).is_ok());

@@ -310,7 +310,10 @@ impl RedirectError {
                 | RedirectError::FewReceiveQueues { .. }
                 | RedirectError::NoQueuesLeft { .. }
                 | RedirectError::MtuTooLarge { .. }
-                | RedirectError::Attach { mode: Mode::Native, .. }
+                | RedirectError::Attach {
+                    mode: Mode::Native,
+                    ..
+                }
         )
     }
 }
@@ -363,9 +366,7 @@ impl Redirect {
 
         let tries = targets.sources.tries();
         let mut loader = EbpfLoader::new();
-        loader
-            .btf(None)
-            .map_max_entries(SOCKETS_MAP, queues.max(1));
+        loader.btf(None).map_max_entries(SOCKETS_MAP, queues.max(1));
         for (map, prefixes) in &tries {
             loader.map_max_entries(map, prefixes.len().max(1) as u32);
         }

@@ -16,9 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::interface::{
-    AddressChange, Interface, InterfaceError, Link, Presence, is_routable,
-};
+use crate::interface::{AddressChange, Interface, InterfaceError, Link, Presence, is_routable};
 use crate::redirect::{Mode, Redirect, RedirectError, Verdicts};
 use barewire_service::counters::Samples;
 use barewire_tcp::addresses::NewAddresses;
@@ -116,7 +114,11 @@ pub(super) fn watch(
         part: "interface",
         counters,
     };
-    Ok((Watch(Box::new(move || watcher.watch().into())), group, added))
+    Ok((
+        Watch(Box::new(move || watcher.watch().into())),
+        group,
+        added,
+    ))
 }
 
 struct Watcher {
@@ -233,7 +235,11 @@ impl Watcher {
             let mut samples = discards.iter().flat_map(|group| group.samples());
             samples.any(|sample| sample.name == REFUSED_CHECKSUMS && sample.value > 0)
         };
-        if self.discards.take_if(|discards| refused(discards)).is_some() {
+        if self
+            .discards
+            .take_if(|discards| refused(discards))
+            .is_some()
+        {
             tracing::warn!(
                 "peers on this machine leave checksums to their devices, and are refused for it: at each of them, \
                  `ethtool -K IFACE tx off`, or serve with --checksums trust"

@@ -9,7 +9,9 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -21,7 +23,8 @@ use rustix::io::Errno;
 use super::device::Device;
 
 /// Multicast groups of changes to interfaces and to their addresses.
-const GROUPS: u32 = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+const GROUPS: u32 =
+    (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
 /// Longer than any message about one interface.
 const MESSAGE_BYTES: usize = 32 << 10;
 /// Messages of one datagram begin at multiples of this.
@@ -213,14 +216,21 @@ impl Presence {
             return;
         }
         let flags = link.header.flags;
-        sighting.link = Some(match (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::LowerUp)) {
-            (true, true) => Link::Up,
-            (true, false) => Link::NoCarrier,
-            (false, _) => Link::Down,
-        });
+        sighting.link = Some(
+            match (
+                flags.contains(LinkFlags::Up),
+                flags.contains(LinkFlags::LowerUp),
+            ) {
+                (true, true) => Link::Up,
+                (true, false) => Link::NoCarrier,
+                (false, _) => Link::Down,
+            },
+        );
         for attribute in &link.attributes {
             match attribute {
-                LinkAttribute::Stats64(statistics) => sighting.received = Some(statistics.rx_packets),
+                LinkAttribute::Stats64(statistics) => {
+                    sighting.received = Some(statistics.rx_packets)
+                }
                 LinkAttribute::IfName(name) if self.device.rename(name) => {
                     sighting.renamed = Some(name.clone());
                 }
@@ -242,7 +252,9 @@ impl Presence {
                 _ => {}
             }
         }
-        sighting.addresses.extend(ours.or(any).map(|address| (change, address)));
+        sighting
+            .addresses
+            .extend(ours.or(any).map(|address| (change, address)));
     }
 
     fn is_about_us(&self, link: &LinkMessage) -> bool {

@@ -52,7 +52,11 @@ fn open(address: IpAddr, port: u16, interface: &Interface) -> Result<OwnedFd, Er
     let (family, address) = match address {
         IpAddr::V4(_) => (AddressFamily::INET, SocketAddr::new(address, port)),
         IpAddr::V6(v6) => {
-            let scope = if is_link_local(&v6) { interface.index } else { 0 };
+            let scope = if is_link_local(&v6) {
+                interface.index
+            } else {
+                0
+            };
             let address = SocketAddrV6::new(v6, port, 0, scope).into();
             (AddressFamily::INET6, address)
         }

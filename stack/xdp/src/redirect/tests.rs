@@ -503,7 +503,10 @@ fn fates(sources: Sources, from_whom: &[&str]) -> Option<Vec<Verdict>> {
     let fate = |source: &&str| {
         let frame = from(source);
         let verdict = redirect.verdict_on(&frame.bytes());
-        assert_eq!(redirect.verdict_on(&frame.clone().tag(VLAN_7).bytes()), verdict);
+        assert_eq!(
+            redirect.verdict_on(&frame.clone().tag(VLAN_7).bytes()),
+            verdict
+        );
         // Nobody is kept from what is the kernel's.
         let elsewhere = frame.port(22).bytes();
         assert_eq!(redirect.verdict_on(&elsewhere), Verdict::OtherPort);
@@ -515,16 +518,35 @@ fn fates(sources: Sources, from_whom: &[&str]) -> Option<Vec<Verdict>> {
 #[test]
 fn who_is_denied_is_dropped_and_nobody_else() {
     let sources = Sources {
-        deny: prefixes(&["192.0.2.0/25", "198.51.100.7/32", "2001:db8:1::/48", "2001:db8:2::9/128"]),
+        deny: prefixes(&[
+            "192.0.2.0/25",
+            "198.51.100.7/32",
+            "2001:db8:1::/48",
+            "2001:db8:2::9/128",
+        ]),
         ..Sources::default()
     };
     let from_whom = [
-        "192.0.2.0", "192.0.2.127", "192.0.2.128", "198.51.100.6", "198.51.100.7", "2001:db8:1::", "2001:db8:1:ffff::1",
-        "2001:db8:2::", "2001:db8:2::9",
+        "192.0.2.0",
+        "192.0.2.127",
+        "192.0.2.128",
+        "198.51.100.6",
+        "198.51.100.7",
+        "2001:db8:1::",
+        "2001:db8:1:ffff::1",
+        "2001:db8:2::",
+        "2001:db8:2::9",
     ];
-    let Some(fates) = fates(sources, &from_whom) else { return };
+    let Some(fates) = fates(sources, &from_whom) else {
+        return;
+    };
     let (taken, denied) = (Verdict::NoSocket, Verdict::Denied);
-    assert_eq!(fates, [denied, denied, taken, taken, denied, denied, denied, taken, denied]);
+    assert_eq!(
+        fates,
+        [
+            denied, denied, taken, taken, denied, denied, denied, taken, denied
+        ]
+    );
 }
 
 #[test]
@@ -534,8 +556,16 @@ fn where_some_are_allowed_all_others_are_dropped() {
         deny: prefixes(&["192.0.2.1/32", "2001:db8::/32"]),
     };
     // A prefix counts whatever the bits behind it are; a list of one family lets in none of the other.
-    let from_whom = ["192.0.2.2", "192.0.2.1", "192.0.3.2", "2001:db8::1", "2001:db9::1"];
-    let Some(verdicts) = fates(sources, &from_whom) else { return };
+    let from_whom = [
+        "192.0.2.2",
+        "192.0.2.1",
+        "192.0.3.2",
+        "2001:db8::1",
+        "2001:db9::1",
+    ];
+    let Some(verdicts) = fates(sources, &from_whom) else {
+        return;
+    };
     let (taken, denied) = (Verdict::NoSocket, Verdict::Denied);
     assert_eq!(verdicts, [taken, denied, denied, denied, denied]);
 
@@ -552,12 +582,18 @@ fn a_router_is_heard_even_if_it_may_not_connect() {
         deny: prefixes(&["0.0.0.0/0", "::/0"]),
         ..Sources::default()
     };
-    let Some(mut redirect) = load(&Targets { sources, ..targets() }) else {
+    let Some(mut redirect) = load(&Targets {
+        sources,
+        ..targets()
+    }) else {
         return;
     };
     for frame in Frame::both() {
         assert_eq!(redirect.verdict_on(&frame.bytes()), Verdict::Denied);
-        assert_eq!(redirect.verdict_on(&too_big(&frame, PORT)), Verdict::NoSocket);
+        assert_eq!(
+            redirect.verdict_on(&too_big(&frame, PORT)),
+            Verdict::NoSocket
+        );
     }
 }
 
