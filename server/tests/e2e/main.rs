@@ -25,6 +25,8 @@ mod hostile;
 mod http;
 mod kernel_stacks;
 #[cfg(feature = "xdp")]
+mod kinds;
+#[cfg(feature = "xdp")]
 mod load;
 mod operate;
 #[cfg(feature = "xdp")]

@@ -150,7 +150,7 @@ pub enum RedirectError {
     /// The process may not do what it must.
     #[error(
         "not enough privileges: {missing} missing; run as root, \
-         or give the program file what it needs: sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep FILE"
+         or give the program file what it needs: sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock,cap_net_bind_service+ep FILE"
     )]
     Privileges {
         /// The capabilities, separated by commas.
