@@ -10,7 +10,7 @@ use barewire_xdp::xsk::{Outcome, XskError, XskLink, ZeroCopy};
 use super::finding::Report;
 use crate::site::Site;
 use barewire_http::Responder;
-use barewire_xdp::{Checksums, Prepared, Taken, XdpConfig, XdpError};
+use barewire_xdp::{Checksums, MERGED_BY_SENDERS, Prepared, Taken, XdpConfig, XdpError};
 
 /// A configuration that fits its interface.
 pub(super) struct Bound {
@@ -366,6 +366,10 @@ fn offloads(interface: &Interface, mode: Mode, settings: &Settings, report: &mut
         );
     } else if settings.lro != Some(true) {
         report.ok("offloads", "none that hurts");
+    }
+    if mode == Mode::Generic && interface.is_virtual() {
+        let costs = "a retransmission timeout for each piece of an upload";
+        report.warn("offloads of others", MERGED_BY_SENDERS, costs, None);
     }
 }
 

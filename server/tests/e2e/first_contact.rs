@@ -86,7 +86,7 @@ fn a_port_that_the_kernel_serves_is_not_taken_in_silence() {
         let parts = ["is served by", &pid, "--steal-port"];
         expect_refusal(&mut here(&lab, &[]), FAILURE, &parts);
         // Who is there goes on.
-        let _client = lab.client(|| Client::connect((SERVER_V4.parse().unwrap(), 8080).into()));
+        let _client = lab.client(|| Client::connect("10.77.0.2:8080".parse().unwrap()));
         kernel_server.accept().unwrap();
 
         let server = serve(&lab, &["--steal-port"]);
@@ -227,6 +227,11 @@ fn a_link_local_address_is_served_if_it_is_named() {
     assert_eq!(server.terminate().served(), 1);
 }
 
+fn ip_in_server(lab: &Lab, command: &str) {
+    let words = ["ip"].into_iter().chain(command.split(' '));
+    lab.server_runs(&words.collect::<Vec<_>>());
+}
+
 /// `COUNT` of each family, those of the lab among them.
 const COUNT: usize = 64;
 
@@ -259,6 +264,7 @@ fn sixty_four_addresses_of_each_family_are_served() {
         "dev",
         SERVER_DEVICE,
     ]);
+    ip_in_server(&lab, "address del fd77::1:1/64 dev bw-s0");
     let parts = ["more than 64 IPv4 addresses", "--address"];
     expect_refusal(&mut here(&lab, &[]), FAILURE, &parts);
 }
@@ -317,7 +323,6 @@ fn who_is_denied_or_not_allowed_gets_no_answer() {
     expect_refusal(&mut wrong, USAGE, &["--deny", "192.0.2.0/24"]);
 }
 
-/// Kept with [`SocketAddr`], which has no zone.
 #[test]
 fn an_address_that_is_not_there_yet_can_be_served() {
     let Some(lab) = lab() else { return };

@@ -48,4 +48,4 @@ pub mod xsk;
 pub use config::{Calls, Checksums, XdpConfig};
 pub use error::XdpError;
 pub use plan::{CorePlan, Plan, PlanError};
-pub use stack::{Prepared, Taken};
+pub use stack::{MERGED_BY_SENDERS, Prepared, Taken};

@@ -210,7 +210,11 @@ pub enum RedirectError {
     /// A veth has fewer receive queues than its peer sends from.
     #[error(
         "{interface} has fewer receive queues ({rx_queues}) than its peer sends from, with which its driver runs no native \
-         XDP: `ethtool -L {interface} rx {rx_queues_max}`, or at the peer `ethtool -L PEER tx {rx_queues}`, or use --mode generic (slower)"
+         XDP: {}at the peer `ethtool -L PEER tx {rx_queues}`, or use --mode generic (slower)",
+        match .rx_queues_max > .rx_queues {
+            true => format!("`ethtool -L {interface} rx {rx_queues_max}`, or "),
+            false => String::new(),
+        }
     )]
     FewReceiveQueues {
         /// The interface.

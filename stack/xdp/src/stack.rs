@@ -159,6 +159,11 @@ impl Taken {
     }
 }
 
+/// Why uploads are slow from senders on this machine in generic mode. In native mode, drivers keep them from it.
+pub const MERGED_BY_SENDERS: &str = "what a sender on this machine hands to its device as one piece for several segments does not fit \
+     into a frame and is lost in generic mode, until it is sent again in pieces: at each of them, \
+     `ethtool -K IFACE tso off gso off`";
+
 /// Answers go out with the link-layer header of what they answer.
 fn refuse_framing(interface: &Interface) -> Result<(), XdpError> {
     match interface.framing {
@@ -299,6 +304,9 @@ impl Stack for XdpConfig {
                     .collect::<Vec<_>>()
                     .join(", ")
             )));
+        }
+        if mode == Mode::Generic && interface.is_virtual() {
+            notices.push(Notice::Warning(MERGED_BY_SENDERS.to_owned()));
         }
         if takes_partial {
             notices.push(Notice::Fact(format!(
