@@ -226,8 +226,11 @@ pub enum RedirectError {
     },
     /// The driver has no queues left to send from for a program.
     #[error(
-        "driver {driver:?} of {interface} has no queues or memory left for native XDP ({reason}): \
-         `ethtool -L {interface} combined {fewer}` leaves it some, or use --mode generic (slower)"
+        "driver {driver:?} of {interface} has no queues or memory left for native XDP ({reason}): {}use --mode generic (slower)",
+        match .rx_queues / 2 {
+            0 => String::new(),
+            fewer => format!("`ethtool -L {interface} combined {fewer}` leaves it some, or "),
+        }
     )]
     NoQueuesLeft {
         /// The interface.
@@ -236,8 +239,8 @@ pub enum RedirectError {
         driver: String,
         /// What the kernel says.
         reason: String,
-        /// Half of the queues that it has.
-        fewer: u32,
+        /// How many receive queues it has.
+        rx_queues: u32,
     },
     /// The driver runs XDP only with frames that fit into a page, or its buffers.
     #[error(
@@ -785,7 +788,7 @@ fn attach_error(interface: &Interface, mode: Mode, error: &io::Error) -> Redirec
             interface: name,
             driver,
             reason: error.to_string(),
-            fewer: (interface.rx_queues / 2).max(1),
+            rx_queues: interface.rx_queues,
         },
         (Some(Errno::PERM), _) => RedirectError::Forbidden,
         _ => RedirectError::Attach {

@@ -645,3 +645,78 @@ fn kernels_without_fragments_get_the_program_without_them() {
         program.load().unwrap();
     }
 }
+
+/// What drivers answer, what is said of it, and whether generic mode may be tried instead.
+#[test]
+fn every_refusal_of_a_driver_has_a_cure_and_lets_generic_mode_be_tried() {
+    let interface = |driver: &str, rx_queues, rx_queues_max, mtu| Interface {
+        driver: driver.into(),
+        rx_queues,
+        rx_queues_max,
+        mtu,
+        ..Interface::named("lo").unwrap()
+    };
+    for (interface, errno, cure) in [
+        (
+            interface("tg3", 4, 4, 1500),
+            Errno::OPNOTSUPP,
+            "--mode generic",
+        ),
+        (
+            interface("virtio_net", 4, 4, 1500),
+            Errno::OPNOTSUPP,
+            "ctrl_guest_offloads=on",
+        ),
+        (
+            interface("veth", 1, 2, 1500),
+            Errno::NOSPC,
+            "`ethtool -L lo rx 2`",
+        ),
+        (
+            interface("veth", 2, 2, 1500),
+            Errno::NOSPC,
+            "`ethtool -L PEER tx 2`",
+        ),
+        (
+            interface("ixgbe", 64, 64, 1500),
+            Errno::NOMEM,
+            "`ethtool -L lo combined 32`",
+        ),
+        (
+            interface("ena", 1, 1, 1500),
+            Errno::NOSPC,
+            ": use --mode generic",
+        ),
+        (
+            interface("ena", 8, 8, 9001),
+            Errno::INVAL,
+            "`ip link set dev lo mtu 1500`",
+        ),
+        (
+            interface("veth", 8, 8, 1500),
+            Errno::RANGE,
+            "`ip link set dev lo mtu 1500`",
+        ),
+        (
+            interface("mlx5_core", 8, 8, 1500),
+            Errno::INVAL,
+            "--mode generic",
+        ),
+    ] {
+        let refusal = attach_error(&interface, Mode::Native, &errno.into());
+        let text = refusal.to_string();
+        assert!(text.contains(cure), "{cure}: {text}");
+        assert!(text.contains("lo"), "{text}");
+        assert!(refusal.is_of_driver(), "{text}");
+        assert!(text.contains("mode generic"), "{text}");
+    }
+    let interface = interface("veth", 1, 1, 1500);
+    for (errno, mode) in [
+        (Errno::BUSY, Mode::Native),
+        (Errno::EXIST, Mode::Generic),
+        (Errno::PERM, Mode::Native),
+        (Errno::INVAL, Mode::Generic),
+    ] {
+        assert!(!attach_error(&interface, mode, &errno.into()).is_of_driver());
+    }
+}
