@@ -6,7 +6,7 @@ use std::process::Command;
 use barewire_lab::Lab;
 use serde_json::Value;
 
-use crate::server::{BAREWIRE, Ended, Server};
+use crate::server::{BAREWIRE, Ended, Server, wait_until};
 
 /// One kind, made from nothing in a lab.
 struct Kind {
@@ -161,7 +161,16 @@ impl Kind {
         let made = run(lab.server_command(), &commands)
             .and_then(|()| run(lab.client_command(), self.client));
         match made {
-            Ok(()) => Some(lab),
+            Ok(()) => {
+                // The carrier of what lies on top of another interface comes a moment later.
+                let ping = || {
+                    let mut ping = lab.client_command();
+                    ping.args(["ping", "-q", "-c1", "-W1", "10.88.0.2"]);
+                    ping.output().unwrap().status.success()
+                };
+                wait_until("the kernel answers", || !self.answers || ping());
+                Some(lab)
+            }
             Err(error) if error.contains("Unknown device type") => {
                 eprintln!("SKIPPED: {}: this kernel has none", self.name);
                 None

@@ -55,11 +55,15 @@ impl XdpConfig {
     /// Decides everything that can be decided without changing anything.
     pub fn prepare<S: Service>(&self) -> Result<Prepared, XdpError> {
         let interface = Interface::named(&self.interface)?;
-        refuse_framing(&interface)?;
         let addresses = match &self.calls {
+            // That no way leads through it is what whoever calls wants to know first.
             Some(calls) if self.addresses.is_empty() => vec![calls.source(&interface)?],
-            _ => self.addresses_of(&interface)?,
+            _ => {
+                refuse_framing(&interface)?;
+                self.addresses_of(&interface)?
+            }
         };
+        refuse_framing(&interface)?;
         refuse_taken_tags(&interface)?;
         let plan = Plan::new(
             &self.queues,
