@@ -156,7 +156,7 @@ impl Floor {
         Floor {
             link: link(),
             local: local(),
-            flows: FlowTable::new(connections, [1, 2]),
+            flows: FlowTable::new(connections, [1, 2]).unwrap(),
             connections: Vec::with_capacity(connections),
             replies: response.repeat(depth),
         }
