@@ -204,18 +204,22 @@ impl Watch {
         self.forgiven = u16::try_from(forgiven).unwrap_or(u16::MAX);
     }
 
-    /// When the wait began that is not for sending; `None` while the peer only has to take what is sent.
-    #[inline]
+    /// When the wait began, or when the peer last took enough of what is sent to it; `None` if it has nothing to do.
     pub fn began_at(&self, deadlines: &Deadlines) -> Option<Instant> {
-        let ms = match self.wait {
+        let ms = |ms| Duration::from_millis(u64::from(ms));
+        let wait_ms = match self.wait {
             Wait::Handshake => deadlines.half_open_ms,
             Wait::Message => deadlines.idle_ms,
             Wait::Head => deadlines.head_ms,
             Wait::Body => deadlines.body_ms,
             Wait::Close => deadlines.close_ms,
-            Wait::Send => return None,
+            Wait::Send if self.send_at == NEVER => return None,
+            Wait::Send => {
+                let forgiven_ms = u32::from(self.forgiven) << FORGIVEN_SHIFT;
+                return Some(self.send_at - ms(deadlines.send_ms) - ms(forgiven_ms));
+            }
         };
-        Some(self.at - Duration::from_millis(u64::from(ms)))
+        Some(self.at - ms(wait_ms))
     }
 
     /// Everything was sent, the end of the stream included: from here the peer has `close_ms`.
@@ -370,6 +374,9 @@ mod tests {
         assert_eq!(watch.began_at(&DEADLINES), Some(ms(9)));
         watch.on_progress(ms(9), &progress(1, Next::Send), &DEADLINES);
         assert_eq!(watch.began_at(&DEADLINES), None);
+        watch.on_sent(ms(20), 0, 50_000, &DEADLINES);
+        watch.on_sent(ms(30), 1, 49_999, &DEADLINES);
+        assert_eq!(watch.began_at(&DEADLINES), Some(ms(20)));
     }
 
     #[test]

@@ -36,9 +36,9 @@ pub struct StackConfig {
     /// they have; zero means any number. SYNs past it are dropped and counted (`source_overflows`).
     pub source_connections: u32,
     /// How many bits of an IPv4 address say which source it is.
-    pub source_prefix_ipv4_bits: u8,
+    pub source_prefix_ipv4_bits: u32,
     /// How many bits of an IPv6 address say which source it is: a subscriber's network has 64.
-    pub source_prefix_ipv6_bits: u8,
+    pub source_prefix_ipv6_bits: u32,
     /// The least MSS that a peer is believed to want; a smaller one is taken as this. One of 48 would cost a
     /// packet for each 8 bytes of data (CVE-2019-11479).
     pub mss_min: u16,
@@ -264,7 +264,7 @@ impl StackConfig {
             send_min,
             Self::SEND_BUFFER_BYTES_MAX,
         )?;
-        let bits = |name, bits, max| check(name, usize::from(bits), 1, max);
+        let bits = |name, bits: u32, max| check(name, bits as usize, 1, max);
         bits("source_prefix_ipv4_bits", self.source_prefix_ipv4_bits, 32)?;
         bits("source_prefix_ipv6_bits", self.source_prefix_ipv6_bits, 128)?;
         check("mss_min", usize::from(self.mss_min), 48, 536)?;
@@ -384,9 +384,14 @@ mod tests {
             ..StackConfig::default()
         };
         let (start, each) = (config.start_bytes(), config.connection_bytes(0));
-        println!("{start} bytes at start, {each} for an idle connection, hot and cold {CONNECTION_BYTES}");
+        println!(
+            "{start} bytes at start, {each} for an idle connection, hot and cold {CONNECTION_BYTES}"
+        );
         assert_eq!(config.validate(1_024), Ok(()));
-        assert!(start < 128 << 20 && each * 10_000_000 < 8 << 30, "{start} {each}");
+        assert!(
+            start < 128 << 20 && each * 10_000_000 < 8 << 30,
+            "{start} {each}"
+        );
     }
 
     #[test]

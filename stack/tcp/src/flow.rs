@@ -279,7 +279,9 @@ impl LiveFlows {
 
     fn owners_of(&self, hash: FlowHash) -> Option<[u8; 2]> {
         let places = self.places_of(hash);
-        let is_live = places.iter().all(|&at| self.counts[at].load(Ordering::Relaxed) > 0);
+        let is_live = places
+            .iter()
+            .all(|&at| self.counts[at].load(Ordering::Relaxed) > 0);
         is_live.then(|| places.map(|at| self.owners[at].load(Ordering::Relaxed)))
     }
 

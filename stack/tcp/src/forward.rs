@@ -86,7 +86,11 @@ impl Forwarding {
     #[inline]
     pub fn next(&self, shard: usize) -> Option<Frame> {
         let arrived = &self.inboxes[shard].arrived;
-        if arrived.is_empty() { None } else { arrived.pop() }
+        if arrived.is_empty() {
+            None
+        } else {
+            arrived.pop()
+        }
     }
 
     pub fn give_back(&self, shard: usize, frame: Frame) {
@@ -167,7 +171,10 @@ mod tests {
     fn a_frame_goes_to_those_who_may_have_its_flow() {
         let forwarding = Forwarding::new(4, 100);
         assert!(forwarding.give(1, [0, 3], b"frame"));
-        assert_eq!([0, 1, 2, 3].map(|shard| received(&forwarding, shard).is_some()), [true, false, false, true]);
+        assert_eq!(
+            [0, 1, 2, 3].map(|shard| received(&forwarding, shard).is_some()),
+            [true, false, false, true]
+        );
         assert!(!forwarding.give(1, [1, 1], b"frame"), "it is its own");
     }
 

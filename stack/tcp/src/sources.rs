@@ -29,8 +29,8 @@ pub(crate) struct Sources {
     counts: Zeroed<AtomicU32>,
     hasher: SipHasher13,
     connections_max: u32,
-    ipv4_bits: u8,
-    ipv6_bits: u8,
+    ipv4_bits: u32,
+    ipv6_bits: u32,
 }
 
 /// Counters of a row: no fewer than the connections that there can be, within these bounds. 32 KiB to 8 MiB.
@@ -81,10 +81,7 @@ impl Sources {
 
     fn counts_of(&self, flow: &FlowKey) -> [&AtomicU32; 2] {
         let (prefix, family) = match flow.remote_address() {
-            IpAddr::V4(address) => (
-                u128::from(address.to_bits() >> (32 - self.ipv4_bits)),
-                4_u8,
-            ),
+            IpAddr::V4(address) => (u128::from(address.to_bits() >> (32 - self.ipv4_bits)), 4_u8),
             IpAddr::V6(address) => (address.to_bits() >> (128 - self.ipv6_bits), 6),
         };
         let mut message = [0; 17];
@@ -92,7 +89,10 @@ impl Sources {
         message[16] = family;
         let hash = self.hasher.hash(&message);
         let row = self.counts.len() / 2;
-        let at = [hash as usize & (row - 1), row + ((hash >> 32) as usize & (row - 1))];
+        let at = [
+            hash as usize & (row - 1),
+            row + ((hash >> 32) as usize & (row - 1)),
+        ];
         at.map(|at| &self.counts[at])
     }
 }
@@ -108,7 +108,9 @@ mod tests {
             ..StackConfig::default()
         };
         change(&mut config);
-        Sources::new(&config, &Secrets::from_seed(1), 1).unwrap().unwrap()
+        Sources::new(&config, &Secrets::from_seed(1), 1)
+            .unwrap()
+            .unwrap()
     }
 
     fn flow(address: impl Into<IpAddr>, port: u16) -> FlowKey {

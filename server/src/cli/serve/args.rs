@@ -214,12 +214,12 @@ pub struct TcpArgs {
     pub source_connections_max: u32,
 
     /// Bits of an IPv4 address that are a source for --source-connections-max
-    #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=32), default_value_t = StackConfig::default().source_prefix_ipv4_bits)]
-    pub source_prefix_ipv4_bits: u8,
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=32), default_value_t = StackConfig::default().source_prefix_ipv4_bits)]
+    pub source_prefix_ipv4_bits: u32,
 
     /// Bits of an IPv6 address that are a source for --source-connections-max
-    #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=128), default_value_t = StackConfig::default().source_prefix_ipv6_bits)]
-    pub source_prefix_ipv6_bits: u8,
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=128), default_value_t = StackConfig::default().source_prefix_ipv6_bits)]
+    pub source_prefix_ipv6_bits: u32,
 
     /// Least segment size that a peer may ask for; a smaller one is taken as this
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(48..=536), default_value_t = StackConfig::default().mss_min)]

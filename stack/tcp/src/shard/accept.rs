@@ -97,9 +97,7 @@ impl<S: Service> Core<'_, S> {
     /// second keeps smoltcp from growing its congestion window by segments that nobody sends.
     fn bounded(&self, flow: &FlowKey, announced: SynOptions) -> SynOptions {
         SynOptions {
-            mss: announced
-                .mss
-                .clamp(self.config.mss_min, self.mss_max(flow)),
+            mss: announced.mss.clamp(self.config.mss_min, self.mss_max(flow)),
             ..announced
         }
     }
@@ -247,7 +245,7 @@ impl<S: Service> Core<'_, S> {
             return true;
         }
         let l2 = L2Header::reflect(segment.l2(frame));
-        let index = match self.make_room(port) {
+        let index = match self.make_room() {
             true => self.open(arrival, isn, &options, l2, port.link),
             false => None,
         };

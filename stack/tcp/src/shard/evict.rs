@@ -17,12 +17,13 @@
 //! sixteen.
 
 use crate::connection::{NEVER, NO_SOCKET};
-use crate::control::{Control, Kind};
+use crate::control::{Control, Kind, L2Header};
 use crate::guard::segment::State;
-use crate::link::Transmit;
+use crate::link::Link;
+use crate::packet::FlowKey;
 use barewire_service::deadline::Wait;
 use barewire_service::service::{End, Service};
-use barewire_service::time::{Duration, Instant};
+use barewire_service::time::Instant;
 
 use super::{Core, Port};
 use crate::config::WhenFull;
@@ -33,7 +34,7 @@ const SAMPLE: usize = 16;
 impl<S: Service> Core<'_, S> {
     /// Makes sure that a connection is unused, at the expense of another if it has to be. Returns false if it
     /// cannot be.
-    pub(super) fn make_room<T: Transmit>(&mut self, port: &mut Port<'_, T>) -> bool {
+    pub(super) fn make_room(&mut self) -> bool {
         // A socket is to be had in any case.
         if !self.has_all_connections() {
             return true;
@@ -52,7 +53,7 @@ impl<S: Service> Core<'_, S> {
             return false;
         };
         self.counters.evictions.increment();
-        self.evict(index, port);
+        self.evict(index);
         true
     }
 
@@ -66,8 +67,7 @@ impl<S: Service> Core<'_, S> {
         self.cold[index].socket = socket.unwrap_or(NO_SOCKET);
     }
 
-    /// Forgets a connection that has a socket. Its peer is told with the next segment that it sends: there may be no
-    /// link at hand.
+    /// Ends a connection that has a socket.
     #[cold]
     fn give_up_socket(&mut self) {
         let all = self.sockets.len();
@@ -79,7 +79,7 @@ impl<S: Service> Core<'_, S> {
         let idlest = holders.min_by_key(|&index| self.waits_since(index).unwrap_or(NEVER));
         if let Some(index) = idlest {
             self.counters.socket_evictions.increment();
-            self.end(index, End::Closed);
+            self.evict(index);
         }
     }
 
@@ -89,31 +89,62 @@ impl<S: Service> Core<'_, S> {
         if !matches!(tcb.state, State::Open | State::Closing) {
             return None;
         }
-        let silent = Duration::from_millis(u64::from(self.silent_ms(index)));
         let began_at = self.cold[index].watch.began_at(&self.config.deadlines);
-        Some(began_at.unwrap_or(self.now - silent))
+        Some(began_at.unwrap_or(self.now))
     }
 
-    /// Ends a connection now. A peer that owes nothing hears that it was closed in order, any other that it was
+    /// Ends a connection now. A peer that owes nothing will hear that it was closed in order, any other that it was
     /// reset.
-    fn evict<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+    fn evict(&mut self, index: usize) {
         let hot = &self.hot[index];
         let is_quiet = hot.tcb.state == State::Open
             && hot.tcb.snd_una == hot.tcb.snd_nxt
             && !hot.tcb.fin_received
             && self.cold[index].watch.wait() == Wait::Message;
-        // The frame leaves by the link that is being served: all of a shard's links lead to the same peers.
         if !is_quiet {
-            return self.abort(index, End::Closed, port);
+            self.counters.out_rsts.increment();
         }
-        let fin = Control {
-            kind: Kind::Fin,
-            seq: hot.tcb.snd_nxt,
-            ack: Some(hot.tcb.rcv_nxt),
-            window: hot.tcb.rcv_wnd,
-        };
-        let (flow, l2) = (hot.flow, self.cold[index].l2);
-        self.send_control(&flow, &l2, &fin, port);
+        if self.farewells.len() < self.farewells.capacity() {
+            self.farewells.push(Farewell {
+                flow: hot.flow,
+                l2: self.cold[index].l2,
+                link: hot.link,
+                control: Control {
+                    kind: if is_quiet { Kind::Fin } else { Kind::Reset },
+                    seq: hot.tcb.acceptable_seq(),
+                    ack: Some(hot.tcb.rcv_nxt),
+                    window: hot.tcb.rcv_wnd,
+                },
+            });
+        }
         self.end(index, End::Closed);
     }
+
+    /// Tells those that gave way in this turn, as far as there are slots for it. Who is not told hears of it with its
+    /// next segment.
+    #[inline]
+    pub(super) fn say_farewell<L: Link>(&mut self, links: &mut [L]) {
+        while let Some(farewell) = self.farewells.pop() {
+            let Farewell {
+                flow,
+                l2,
+                link,
+                control,
+            } = farewell;
+            self.send_control(&flow, &l2, &control, &mut Port::of(links, link));
+        }
+    }
+}
+
+/// What a peer is told whose connection is over.
+pub(super) struct Farewell {
+    flow: FlowKey,
+    l2: L2Header,
+    link: u8,
+    control: Control,
+}
+
+impl Farewell {
+    /// Peers that are told in one turn at most.
+    pub const PER_TURN: usize = 256;
 }

@@ -71,6 +71,7 @@ use barewire_service::timer::TimerWheel;
 
 use connect::Caller;
 use direct::Direct;
+use evict::Farewell;
 use path::KnownPaths;
 use wire::{Nowhere, Wire};
 
@@ -180,6 +181,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         }
         core.drain_some(links);
         core.follow_service(links);
+        core.say_farewell(links);
         core.publish_levels();
         let mut is_sending = !core.waiting.is_empty();
         for link in links.iter_mut() {
@@ -349,6 +351,8 @@ struct Core<'a, S: Service> {
     turns_to_hear: u32,
     /// After a pause: until when no peer is too late.
     pardon_until: Instant,
+    /// What those are told that gave way in this turn.
+    farewells: Vec<Farewell>,
     /// The connection that is looked at next when one has to give way.
     evict_hand: usize,
 
@@ -534,6 +538,7 @@ impl<'a, S: Service> Core<'a, S> {
             asked_for: None,
             turns_to_hear: 0,
             pardon_until: Instant::ZERO,
+            farewells: Vec::with_capacity(Farewell::PER_TURN),
             evict_hand: 0,
             service,
             local,
