@@ -235,6 +235,8 @@ fn what_a_capture_loses_it_counts_and_the_server_loses_nothing() {
         "50000",
         "--concurrency",
         "64",
+        "--timeout-ms",
+        "60000",
     ];
     lab.client_runs(&[&[BAREWIRE], &load[..]].concat());
     scene.comes_to_rest();

@@ -106,6 +106,8 @@ fn status_agrees_with_load(operated: &Operated, run: &dyn Fn(&[&str]) -> Output)
         "50",
         "--threads",
         "1",
+        "--timeout-ms",
+        "60000",
         "--json",
     ]);
     assert!(output.status.success(), "{output:?}");

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub const BAREWIRE: &str = env!("CARGO_BIN_EXE_barewire");
 
 /// How long anything may take that a test waits for. Generous: what is tested is that it happens.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `condition` holds.
 ///
