@@ -1,19 +1,42 @@
 //! What is kept of a connection between two calls.
 
-use barewire_service::service::{Expect, Next};
+use barewire_service::service::{Expect, Next, Reply};
 
 use super::body::Body;
 use super::chunked::Found;
 use super::content::Sending;
+use super::durations::Stopwatch;
+use super::encode::{Way, Wire};
 use super::fields::{Framing, Persistence, Version};
 use super::head::Search;
+use super::http2::Lease;
 use super::limits::Limits;
 use super::refusal::Refusal;
+use super::response::Answer;
 
-/// What is kept of a connection between two calls. No bytes of requests are; of responses, what a
-/// handler gave away as [`Content`](super::Content), until it is sent.
+/// What is kept of a connection between two calls.
+///
+/// Of HTTP/1, no bytes of requests are; of responses, what a handler gave away as
+/// [`Content`](super::Content), until it is sent. An HTTP/2 connection is lent by a pool of its core.
 #[derive(Debug, Default)]
-pub struct Connection {
+pub struct Connection(pub(super) Speaks);
+
+/// The protocol of a connection. Each begins as one of HTTP/1.
+#[derive(Debug)]
+pub(super) enum Speaks {
+    Http1(Http1),
+    Http2(Lease),
+}
+
+impl Default for Speaks {
+    fn default() -> Self {
+        Speaks::Http1(Http1::default())
+    }
+}
+
+/// What is kept of an HTTP/1 connection.
+#[derive(Debug, Default)]
+pub(super) struct Http1 {
     pub(super) phase: Phase,
     /// What happens after the response to the request that is being handled.
     pub(super) persistence: Persistence,
@@ -167,6 +190,8 @@ pub(super) enum Then {
     EndMessage,
     /// Something has to happen.
     Wait(Next),
+    /// The connection begins with the preface of HTTP/2.
+    Http2,
 }
 
 impl Turn {
@@ -196,13 +221,52 @@ impl Turn {
     }
 }
 
-impl Connection {
+impl Http1 {
+    /// Where the response to a request goes.
+    #[inline]
+    pub(super) fn way<'r, 's>(
+        &'r mut self,
+        exchange: &Exchange,
+        reply: &'r mut Reply<'s>,
+    ) -> Way<'r, 's> {
+        Way {
+            wire: Wire::Http1 {
+                persistence: self.persistence,
+                version: exchange.version,
+            },
+            head_only: exchange.head_only,
+            reply,
+            sending: &mut self.sending,
+            began_ns: std::mem::take(&mut self.began_ns),
+        }
+    }
+
+    /// A response was written, or begun.
+    #[inline]
+    pub(super) fn on_answer(&mut self, answer: Answer) {
+        if answer.closes {
+            self.persistence = Persistence::Close;
+        }
+    }
+
+    /// The request cannot be answered before something else happens: remembers when it began.
+    pub(super) fn suspend(&mut self, stopwatch: &Stopwatch) {
+        if self.began_ns == 0 {
+            self.began_ns = stopwatch.now_ns();
+        }
+    }
+
+    /// Nothing that arrives matters any more.
+    pub(super) fn close(&mut self) {
+        self.phase = Phase::Closed;
+    }
+
     /// The last byte of a request was consumed, and its response is begun.
     #[inline]
     pub(super) fn end_message(&mut self, consumed: usize) -> Turn {
         self.phase = match self.persistence {
             Persistence::Close => Phase::Closed,
-            Persistence::Open | Persistence::OpenSaid => Phase::Head(Search::default()),
+            Persistence::Open | Persistence::OpenSaid => Phase::Head(Search::of_later_request()),
         };
         Turn {
             consumed,

@@ -186,8 +186,20 @@ impl Sending {
     /// Writes as much as there is room for.
     #[inline(never)]
     pub(super) fn go_on(&mut self, reply: &mut Reply<'_>) -> Sent {
+        self.go_on_with(reply, ROOM_MIN)
+    }
+
+    /// Fills `space`, which is not empty, or writes all there is. Not for what is chunked.
+    pub(super) fn fill(&mut self, space: &mut Reply<'_>) -> Sent {
+        self.go_on_with(space, 1)
+    }
+
+    fn go_on_with(&mut self, reply: &mut Reply<'_>, room_min: usize) -> Sent {
         loop {
-            if reply.remaining() < ROOM_MIN {
+            if !self.is_pending() {
+                return Sent::All;
+            }
+            if reply.remaining() < room_min {
                 return Sent::Part;
             }
             let result = match &mut self.source {

@@ -15,6 +15,8 @@ use super::scan::is_text_byte;
 pub struct ContentType {
     /// The field line, and the next one up to its value.
     line: Piece<LINE_BYTES_MAX>,
+    /// The field as HTTP/2 has it: without indexing, the name at 31, the length of the value, the value.
+    block: Piece<BLOCK_BYTES_MAX>,
 }
 
 /// Why a text cannot be sent as a media type.
@@ -28,6 +30,7 @@ pub struct InvalidContentType(String);
 const NAME: &str = "Content-Type: ";
 /// Begins the line behind the media type.
 pub(super) const CONTENT_LENGTH: &str = "Content-Length: ";
+const BLOCK_BYTES_MAX: usize = 96;
 const LINE_BYTES_MAX: usize = NAME.len() + ContentType::BYTES_MAX + 2 + CONTENT_LENGTH.len();
 
 impl ContentType {
@@ -52,6 +55,7 @@ impl ContentType {
         assert!(is_valid(media_type.as_bytes()), "that is no media type");
         ContentType {
             line: Piece::joined(&[NAME, media_type, "\r\n", CONTENT_LENGTH]),
+            block: block(media_type.as_bytes()),
         }
     }
 
@@ -81,6 +85,25 @@ impl ContentType {
     pub(super) const fn line_and_content_length(&self) -> &Piece<LINE_BYTES_MAX> {
         &self.line
     }
+
+    /// The field of HTTP/2.
+    #[inline]
+    pub(super) const fn block(&self) -> &Piece<BLOCK_BYTES_MAX> {
+        &self.block
+    }
+}
+
+const fn block(media_type: &[u8]) -> Piece<BLOCK_BYTES_MAX> {
+    let mut bytes = [0; BLOCK_BYTES_MAX];
+    bytes[0] = 0x0f;
+    bytes[1] = 0x10;
+    bytes[2] = media_type.len() as u8;
+    let mut at = 0;
+    while at < media_type.len() {
+        bytes[3 + at] = media_type[at];
+        at += 1;
+    }
+    Piece::of_bytes(bytes.split_at(3 + media_type.len()).0)
 }
 
 const fn is_valid(media_type: &[u8]) -> bool {

@@ -1,8 +1,9 @@
 //! What one core's responder counted.
 
-use barewire_service::counters::{Counter, Kind, Sample};
+use barewire_service::counters::{Counter, Kind, Sample, Samples};
 
 use super::durations::Durations;
+use super::http2::Http2Counters;
 use super::refusal::Refusal;
 use super::routes::Routes;
 use super::status::Status;
@@ -20,6 +21,8 @@ pub struct HttpCounters {
     pub(super) bodies_abandoned: Counter,
     /// Connections reset because the content of a response ended before its time.
     pub(super) contents_broken: Counter,
+    /// Of HTTP/2.
+    pub http2: Http2Counters,
     /// In the order of the routes, and one more for requests that have none.
     routes: Box<[RouteCounters]>,
 }
@@ -43,6 +46,7 @@ impl HttpCounters {
             continues: Counter::default(),
             bodies_abandoned: Counter::default(),
             contents_broken: Counter::default(),
+            http2: Http2Counters::default(),
             routes: paths
                 .chain([None])
                 .map(|path| RouteCounters {
@@ -142,7 +146,12 @@ impl HttpCounters {
                 self.contents_broken.get(),
             ),
         ];
-        responses.chain(refusals).chain(others).collect()
+        let http2 = self.http2.samples();
+        responses
+            .chain(refusals)
+            .chain(others)
+            .chain(http2)
+            .collect()
     }
 }
 

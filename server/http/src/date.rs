@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use httpdate::HttpDate;
 
+use super::http2::hpack;
 use super::piece::Piece;
 use super::scan::is_text_byte;
 
@@ -13,6 +14,8 @@ pub(super) struct ServerAndDate {
     server: Box<str>,
     unix_time_s: u64,
     rendered: Piece<BYTES_MAX>,
+    /// The same as HTTP/2 has it.
+    block: Piece<96>,
 }
 
 /// The text is no value for `Server`.
@@ -37,6 +40,7 @@ impl ServerAndDate {
             server: "Server: barewire\r\n".into(),
             unix_time_s: 0,
             rendered: render("Server: barewire\r\n", 0),
+            block: render_block("Server: barewire\r\n", 0),
         }
     }
 
@@ -53,7 +57,7 @@ impl ServerAndDate {
             "" => "".into(),
             _ => format!("Server: {server}\r\n").into(),
         };
-        self.rendered = render(&self.server, self.unix_time_s);
+        self.render();
         Ok(())
     }
 
@@ -62,14 +66,36 @@ impl ServerAndDate {
     pub(super) fn set(&mut self, unix_time_s: u64) {
         if unix_time_s != self.unix_time_s {
             self.unix_time_s = unix_time_s;
-            self.rendered = render(&self.server, unix_time_s);
+            self.render();
         }
+    }
+
+    fn render(&mut self) {
+        self.rendered = render(&self.server, self.unix_time_s);
+        self.block = render_block(&self.server, self.unix_time_s);
     }
 
     #[inline]
     pub(super) fn fields(&self) -> &Piece<BYTES_MAX> {
         &self.rendered
     }
+
+    /// The fields of HTTP/2.
+    #[inline]
+    pub(super) fn block(&self) -> &Piece<96> {
+        &self.block
+    }
+}
+
+fn render_block(server: &str, unix_time_s: u64) -> Piece<96> {
+    let mut block = Vec::with_capacity(96);
+    if let Some(server) = server.strip_prefix("Server: ") {
+        hpack::put_with_name(hpack::SERVER, server.trim_end().as_bytes(), &mut block);
+    }
+    let mut space = [0; 29];
+    let date = imf_fixdate(unix_time_s, &mut space);
+    hpack::put_with_name(hpack::DATE, date.as_bytes(), &mut block);
+    Piece::of_bytes(&block)
 }
 
 fn render(server: &str, unix_time_s: u64) -> Piece<BYTES_MAX> {

@@ -1,4 +1,4 @@
-//! Encodes a decided response as HTTP/1.1 (RFC 9112): a head from parts, then the content.
+//! Encodes a decided response: as HTTP/1.1 (RFC 9112) here, as HTTP/2 in [`http2::encode`](super::http2::encode).
 //!
 //! The parts of a head are [`Piece`]s: constants padded to a fixed size, so that each is a few vector
 //! moves without a loop, the next piece overwriting the padding of the one before. Content is written
@@ -23,7 +23,9 @@ use super::content::{Content, Sending};
 use super::content_type::{CONTENT_LENGTH, ContentType};
 use super::date::ServerAndDate;
 use super::fields::{Persistence, Version};
+use super::http2::{Frames, Outlet};
 use super::piece::Piece;
+use super::protocol::Protocol;
 use super::response_fields::ResponseFields;
 use super::status::Status;
 
@@ -36,23 +38,86 @@ pub(super) const ROOM_MIN: usize = 1024;
 /// Writes one response.
 #[derive(Debug)]
 pub(super) struct Encoder<'r, 's> {
-    pub(super) envelope: Envelope,
+    pub(super) way: Way<'r, 's>,
     pub(super) server_and_date: &'r ServerAndDate,
     /// The `Allow` field, for 405 and OPTIONS.
     pub(super) allow: Option<&'r Piece<64>>,
     pub(super) fields: &'r mut ResponseFields,
-    pub(super) reply: &'r mut Reply<'s>,
-    /// Where the connection keeps what there is no room for.
-    pub(super) sending: &'r mut Sending,
 }
 
-/// What the request says about its response.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Envelope {
-    pub(super) persistence: Persistence,
+/// Where a response goes, and how it is written there.
+#[derive(Debug)]
+pub(super) struct Way<'r, 's> {
+    pub(super) wire: Wire<'r>,
     /// The request is HEAD: its response ends after the head.
     pub(super) head_only: bool,
-    pub(super) version: Version,
+    pub(super) reply: &'r mut Reply<'s>,
+    /// Where that is kept for which there is no room.
+    pub(super) sending: &'r mut Sending,
+    /// When the request began that could not be answered at once; 0: just now.
+    pub(super) began_ns: u64,
+}
+
+/// The protocol of a response, and what it needs to know.
+#[derive(Debug)]
+pub(super) enum Wire<'r> {
+    Http1 {
+        persistence: Persistence,
+        version: Version,
+    },
+    Http2(&'r mut Outlet),
+}
+
+impl Wire<'_> {
+    /// Ends the connection after this response.
+    pub(super) fn close(&mut self) {
+        match self {
+            Wire::Http1 { persistence, .. } => *persistence = Persistence::Close,
+            Wire::Http2(outlet) => outlet.closes = true,
+        }
+    }
+
+    /// Whether the connection ends after this response.
+    #[inline]
+    pub(super) fn closes(&self) -> bool {
+        match self {
+            Wire::Http1 { persistence, .. } => *persistence == Persistence::Close,
+            Wire::Http2(outlet) => outlet.closes,
+        }
+    }
+
+    #[inline]
+    fn persistence(&self) -> Persistence {
+        match self {
+            Wire::Http1 { persistence, .. } => *persistence,
+            Wire::Http2(_) => Persistence::Open,
+        }
+    }
+
+    fn reborrow(&mut self) -> Wire<'_> {
+        match self {
+            Wire::Http1 {
+                persistence,
+                version,
+            } => Wire::Http1 {
+                persistence: *persistence,
+                version: *version,
+            },
+            Wire::Http2(outlet) => Wire::Http2(outlet),
+        }
+    }
+
+    #[inline]
+    pub(super) fn protocol(&self) -> Protocol {
+        match self {
+            Wire::Http1 {
+                version: Version::Http10,
+                ..
+            } => Protocol::Http10,
+            Wire::Http1 { .. } => Protocol::Http11,
+            Wire::Http2(_) => Protocol::Http2,
+        }
+    }
 }
 
 /// How the end of the content is found (RFC 9112, section 6.3).
@@ -66,36 +131,61 @@ enum Framing {
     Absent,
 }
 
-impl Encoder<'_, '_> {
+impl<'s> Encoder<'_, 's> {
     /// Writes a head and `content`. What does not fit is copied elsewhere.
     #[inline]
     pub(super) fn copy(&mut self, status: Status, content_type: &ContentType, content: &[u8]) {
-        if !self.has_room(content.len()) {
+        if let Some(mut frames) = self.frames() {
+            return frames.copy(status, content_type, content);
+        }
+        if !self.has_room_http1(content.len()) {
             return self.copy_elsewhere(status, content_type, content);
         }
         self.open(status, Some(content_type));
-        close(self.reply, content.len() as u64);
-        if !self.envelope.head_only {
-            put(self.reply, content);
+        close(self.way.reply, content.len() as u64);
+        if !self.way.head_only {
+            put(self.way.reply, content);
+        }
+    }
+
+    /// How the response is written if it is one of HTTP/2.
+    #[inline]
+    fn frames(&mut self) -> Option<Frames<'_, 's>> {
+        match &mut self.way.wire {
+            Wire::Http1 { .. } => None,
+            Wire::Http2(outlet) => Some(Frames {
+                outlet,
+                head_only: self.way.head_only,
+                reply: self.way.reply,
+                sending: self.way.sending,
+                server_and_date: self.server_and_date,
+                allow: self.allow,
+                fields: self.fields,
+            }),
         }
     }
 
     /// Whether a head and `content_bytes` fit in the send space.
+    pub(super) fn has_room(&mut self, content_bytes: usize) -> bool {
+        match self.frames() {
+            Some(frames) => frames.has_room(content_bytes),
+            None => self.has_room_http1(content_bytes),
+        }
+    }
+
     #[inline]
-    pub(super) fn has_room(&self, content_bytes: usize) -> bool {
-        HEAD_BYTES_MAX + self.fields.lines().len() + content_bytes <= self.reply.remaining()
+    fn has_room_http1(&self, content_bytes: usize) -> bool {
+        HEAD_BYTES_MAX + self.fields.lines().len() + content_bytes <= self.way.reply.remaining()
     }
 
     #[cold]
     fn copy_elsewhere(&mut self, status: Status, content_type: &ContentType, content: &[u8]) {
         let framing = Framing::Length(content.len() as u64);
-        let content = if self.envelope.head_only {
-            &[]
-        } else {
-            content
-        };
+        let content = if self.way.head_only { &[] } else { content };
         let rest = self.head(status, Some(content_type), framing, content);
-        self.sending.begin(rest, Content::from(Bytes::new()), false);
+        self.way
+            .sending
+            .begin(rest, Content::from(Bytes::new()), false);
     }
 
     /// Writes a head and `value` as JSON behind it. Returns false, and leaves nothing behind, if there
@@ -107,12 +197,15 @@ impl Encoder<'_, '_> {
         /// As many digits as a length of 64 bits can have, and the line ends.
         const GAP_MAX: usize = 20 + 4;
 
-        if !self.has_room(0) {
+        if let Some(mut frames) = self.frames() {
+            return frames.json(status, value);
+        }
+        if !self.has_room_http1(0) {
             return false;
         }
-        let start = self.reply.len();
+        let start = self.way.reply.len();
         self.open(status, Some(ContentType::JSON));
-        let space = self.reply.spare();
+        let space = self.way.reply.spare();
         let room = space.len() - GAP_MAX;
         let mut content = Counted {
             space: &mut space[GAP..GAP + room],
@@ -121,16 +214,16 @@ impl Encoder<'_, '_> {
         let written = serde_json::to_writer(&mut content, value);
         let len = content.len;
         if written.is_err() || len > room {
-            self.reply.truncate(start);
+            self.way.reply.truncate(start);
             return false;
         }
         let gap = digits(len as u64) + 4;
         if gap != GAP {
             space.copy_within(GAP..GAP + len, gap);
         }
-        close_before_content(self.reply, len as u64);
-        if !self.envelope.head_only {
-            self.reply.advance(len);
+        close_before_content(self.way.reply, len as u64);
+        if !self.way.head_only {
+            self.way.reply.advance(len);
         }
         self.fields.clear();
         true
@@ -143,42 +236,54 @@ impl Encoder<'_, '_> {
         content_type: &ContentType,
         length: Option<u64>,
     ) {
+        if let Some(mut frames) = self.frames() {
+            return frames.open_content(status, content_type, length);
+        }
         let framing = self.framing(length);
         let rest = self.head(status, Some(content_type), framing, &[]);
-        self.sending.begin(rest, Content::from(Bytes::new()), false);
+        self.way
+            .sending
+            .begin(rest, Content::from(Bytes::new()), false);
     }
 
     fn framing(&mut self, length: Option<u64>) -> Framing {
-        match (length, self.envelope.version) {
+        match (length, self.way.wire.protocol()) {
             (Some(length), _) => Framing::Length(length),
-            (None, Version::Http11) => Framing::Chunked,
-            (None, Version::Http10) => {
-                self.envelope.persistence = Persistence::Close;
+            (None, Protocol::Http10) => {
+                self.way.wire.close();
                 Framing::Close
             }
+            (None, _) => Framing::Chunked,
         }
     }
 
     /// Writes a head and, now and later, `content`.
     pub(super) fn send(&mut self, status: Status, content_type: &ContentType, content: Content) {
+        if let Some(mut frames) = self.frames() {
+            return frames.send(status, content_type, content);
+        }
         let framing = self.framing(content.length());
         let rest = self.head(status, Some(content_type), framing, &[]);
-        let content = match self.envelope.head_only {
+        let content = match self.way.head_only {
             true => Content::from(Bytes::new()),
             false => content,
         };
-        self.sending
+        self.way
+            .sending
             .begin(rest, content, framing == Framing::Chunked);
     }
 
     /// Writes a head for which there is no content.
     #[inline]
     pub(super) fn empty(&mut self, status: Status) {
-        if status.forbids_content() || !self.has_room(0) {
+        if let Some(mut frames) = self.frames() {
+            return frames.empty(status);
+        }
+        if status.forbids_content() || !self.has_room_http1(0) {
             return self.empty_elsewhere(status);
         }
         self.open(status, None);
-        close(self.reply, 0);
+        close(self.way.reply, 0);
     }
 
     #[cold]
@@ -188,7 +293,9 @@ impl Encoder<'_, '_> {
             false => Framing::Length(0),
         };
         let rest = self.head(status, None, framing, &[]);
-        self.sending.begin(rest, Content::from(Bytes::new()), false);
+        self.way
+            .sending
+            .begin(rest, Content::from(Bytes::new()), false);
     }
 
     /// Writes a head of any kind, and `content`. Returns what there was no room for.
@@ -199,21 +306,25 @@ impl Encoder<'_, '_> {
         framing: Framing,
         content: &[u8],
     ) -> Bytes {
-        if self.has_room(content.len()) {
+        if self.has_room_http1(content.len()) {
             self.open(status, content_type);
-            end(self.reply, framing);
-            put(self.reply, content);
+            end(self.way.reply, framing);
+            put(self.way.reply, content);
             return Bytes::new();
         }
         let mut space = vec![0; HEAD_BYTES_MAX + self.fields.lines().len() + content.len()];
         let mut elsewhere = Reply::new(&mut space);
         Encoder {
-            reply: &mut elsewhere,
-            envelope: self.envelope,
+            way: Way {
+                wire: self.way.wire.reborrow(),
+                head_only: self.way.head_only,
+                reply: &mut elsewhere,
+                sending: self.way.sending,
+                began_ns: self.way.began_ns,
+            },
             server_and_date: self.server_and_date,
             allow: self.allow,
             fields: self.fields,
-            sending: self.sending,
         }
         .open(status, content_type);
         end(&mut elsewhere, framing);
@@ -221,7 +332,8 @@ impl Encoder<'_, '_> {
         let len = elsewhere.len();
         space.truncate(len);
         let mut rest = Bytes::from(space);
-        put(self.reply, &rest.split_to(len.min(self.reply.remaining())));
+        let room = self.way.reply.remaining();
+        put(self.way.reply, &rest.split_to(len.min(room)));
         rest
     }
 
@@ -229,12 +341,12 @@ impl Encoder<'_, '_> {
     #[inline]
     fn open(&mut self, status: Status, content_type: Option<&ContentType>) {
         let mut head = HeadSpace {
-            space: self.reply.spare(),
+            space: self.way.reply.spare(),
             len: 0,
         };
         head.put(status.line());
         head.put_long(self.server_and_date.fields());
-        match self.envelope.persistence {
+        match self.way.wire.persistence() {
             Persistence::Open => {}
             Persistence::OpenSaid => {
                 head.put(const { &Piece::<32>::new("Connection: keep-alive\r\n") })
@@ -253,7 +365,7 @@ impl Encoder<'_, '_> {
             None => head.put(const { &Piece::<16>::new(CONTENT_LENGTH) }),
         }
         let len = head.len;
-        self.reply.advance(len);
+        self.way.reply.advance(len);
     }
 }
 
@@ -370,9 +482,9 @@ impl HeadSpace<'_> {
 }
 
 /// Takes serialised content; what does not fit is only counted.
-struct Counted<'a> {
-    space: &'a mut [u8],
-    len: usize,
+pub(super) struct Counted<'a> {
+    pub(super) space: &'a mut [u8],
+    pub(super) len: usize,
 }
 
 impl io::Write for Counted<'_> {

@@ -259,7 +259,7 @@ impl Seen {
 // is borrowed by a function that is not inlined has to stay in memory.
 
 #[cold]
-fn expectation(before: Expectation, value: &[u8]) -> Expectation {
+pub(super) fn expectation(before: Expectation, value: &[u8]) -> Expectation {
     list(value).fold(before, |before, expectation| {
         if !expectation.eq_ignore_ascii_case(b"100-continue") {
             Expectation::Unknown
@@ -273,13 +273,13 @@ fn expectation(before: Expectation, value: &[u8]) -> Expectation {
 
 /// RFC 9110, section 8.4. `identity` is none.
 #[cold]
-fn is_content_coded(value: &[u8]) -> bool {
+pub(super) fn is_content_coded(value: &[u8]) -> bool {
     list(value).any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
 }
 
 /// RFC 9110, section 8.6. A list of equal numbers may be accepted; it is not.
 #[inline]
-fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::ContentLength);
     }

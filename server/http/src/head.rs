@@ -25,9 +25,25 @@ pub(super) struct Search {
     scanned: u32,
     /// The request line is complete, and valid.
     line_checked: bool,
+    /// The connection has had a request before this one.
+    is_later: bool,
 }
 
 impl Search {
+    /// For any request but the first one of a connection.
+    #[inline]
+    pub(super) fn of_later_request() -> Self {
+        Search {
+            is_later: true,
+            ..Search::default()
+        }
+    }
+
+    /// Whether this may still become the preface of HTTP/2, which only a connection begins with.
+    pub(super) fn may_be_preface(self) -> bool {
+        !self.is_later && !self.line_checked
+    }
+
     /// Whether something of a request has arrived.
     pub(super) fn has_begun(self) -> bool {
         self.scanned > 0

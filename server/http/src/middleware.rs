@@ -18,6 +18,7 @@
 
 use std::ops::ControlFlow;
 
+use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response::{Answer, Response};
@@ -62,6 +63,8 @@ pub struct Served<'a> {
     pub route: Option<&'a str>,
     /// What it was answered with.
     pub status: Status,
+    /// The version of HTTP that it came in.
+    pub protocol: Protocol,
 }
 
 impl<S> Middleware<S> for () {}
@@ -106,6 +109,7 @@ impl<S> Middleware<S> for RequestLog {
     fn after(&mut self, _: &mut S, served: &Served<'_>) {
         tracing::debug!(
             target: REQUEST_LOG,
+            protocol = served.protocol.as_str(),
             route = served.route.unwrap_or("none"),
             status = served.status.code(),
             "answered"

@@ -38,6 +38,24 @@ impl<const N: usize> Piece<N> {
         Piece { bytes, len }
     }
 
+    /// Bytes that are no text.
+    ///
+    /// # Panics
+    ///
+    /// If they are longer than `N`; at compile time where they are constants.
+    pub(super) const fn of_bytes(text: &[u8]) -> Self {
+        let mut bytes = [0; N];
+        let mut at = 0;
+        while at < text.len() {
+            bytes[at] = text[at];
+            at += 1;
+        }
+        Piece {
+            bytes,
+            len: text.len(),
+        }
+    }
+
     /// The text without its padding.
     pub(super) const fn as_bytes(&self) -> &[u8] {
         self.bytes.split_at(self.len).0

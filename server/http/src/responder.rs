@@ -1,4 +1,5 @@
-//! The state machine of an HTTP/1.1 connection: from bytes to requests to responses.
+//! The server of one core, and the state machine of its HTTP/1.1 connections: from bytes to requests to
+//! responses. That of HTTP/2 is in [`http2`](super::http2).
 
 use std::sync::Arc;
 
@@ -6,14 +7,15 @@ use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 
 use super::body::Body;
 use super::chunked::Found;
-use super::connection::{Collect, Connection, Exchange, Phase, Then, Turn};
+use super::connection::{Collect, Connection, Exchange, Http1, Phase, Speaks, Then, Turn};
 use super::content::{LAST_CHUNK, Sent, put_chunk};
 use super::counters::HttpCounters;
 use super::date::{InvalidServer, ServerAndDate};
 use super::durations::Stopwatch;
 use super::encode::{ROOM_MIN, put};
-use super::fields::{Expectation, Framing, Meaning, Persistence};
+use super::fields::{Expectation, Framing, Meaning, Persistence, Version};
 use super::head::{self, Head, Search};
+use super::http2::{self, Http2, Http2Limits};
 use super::limits::Limits;
 use super::method::Method;
 use super::middleware::Middleware;
@@ -30,10 +32,12 @@ use super::routes::{Handler, Routes};
 /// [`middleware`](super::middleware).
 #[derive(Debug)]
 pub struct Responder<S: 'static, M = ()> {
-    routes: Routes<S>,
-    origin: Origin<S, M>,
+    pub(super) routes: Routes<S>,
+    pub(super) origin: Origin<S, M>,
     /// Where a chunked body is put together, and a path decoded.
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
+    /// What the HTTP/2 connections of this core share; `None`: HTTP/2 is off.
+    pub(super) http2: Option<Http2>,
 }
 
 impl<S> Responder<S> {
@@ -53,6 +57,7 @@ impl<S> Responder<S> {
                 draining: false,
             },
             scratch: scratch(&limits),
+            http2: Some(Http2::new(Http2Limits::default(), &limits)),
         }
     }
 }
@@ -70,6 +75,15 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         self.origin.fields = ResponseFields::new(limits.response_fields_bytes_max);
         self.origin.limits = limits;
         self.scratch = scratch(&limits);
+        let http2 = self.http2.take();
+        self.http2 = http2.map(|http2| Http2::new(http2.limits, &limits));
+        self
+    }
+
+    /// With other limits of HTTP/2, or without HTTP/2.
+    #[must_use]
+    pub fn with_http2(mut self, limits: Option<Http2Limits>) -> Self {
+        self.http2 = limits.map(|limits| Http2::new(limits, &self.origin.limits));
         self
     }
 
@@ -124,6 +138,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                 draining,
             },
             scratch: self.scratch,
+            http2: self.http2,
         }
     }
 
@@ -160,65 +175,19 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
         input: Input<'_>,
         reply: &mut Reply<'_>,
     ) -> Progress {
-        let mut progress = Progress {
-            consumed: 0,
-            messages: 0,
-            next: Next::Close,
-        };
-        loop {
-            if connection.sending.is_pending() {
-                match connection.sending.go_on(reply) {
-                    Sent::All => {}
-                    Sent::Part => {
-                        progress.next = Next::Send;
-                        return progress;
-                    }
-                    Sent::Broken => {
-                        self.origin.counters.contents_broken.increment();
-                        connection.phase = Phase::Closed;
-                        progress.next = Next::Abort;
-                        return progress;
-                    }
-                }
-            }
-            let bytes = &input.bytes[progress.consumed..];
-            let full = input.full && progress.consumed == 0;
-            let turn = match connection.phase {
-                Phase::Head(search) => self.head(connection, search, bytes, full, reply),
-                Phase::Collect(collect) => self.collect(connection, collect, bytes, full, reply),
-                Phase::Discard { body, allowance } => {
-                    self.discard(connection, body, allowance, bytes)
-                }
-                Phase::Echo(body) => self.echo(connection, body, bytes, reply),
-                Phase::Closed => Turn::wait_after(bytes.len(), Next::Close),
-            };
-            progress.consumed += turn.consumed;
-            match turn.then {
-                Then::GoOn => {}
-                Then::EndMessage => progress.messages += 1,
-                Then::Wait(next) => {
-                    progress.next = next;
-                    return progress;
-                }
-            }
+        if let Speaks::Http1(http1) = &mut connection.0
+            && let Some(progress) = self.http1(http1, input, reply)
+        {
+            return progress;
         }
+        self.http2(connection, input, reply)
     }
 
     fn on_timeout(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
-        let has_room = reply.remaining() >= ROOM_MIN && !connection.sending.is_pending();
-        match connection.phase {
-            Phase::Head(search) if search.has_begun() && has_room => {
-                let refusal = (Refusal::Timeout, self.no_route());
-                self.refuse(connection, refusal, false, reply);
-            }
-            Phase::Collect(collect) if has_room => {
-                let refusal = (Refusal::Timeout, collect.route.into());
-                self.refuse(connection, refusal, false, reply);
-            }
-            Phase::Discard { .. } => self.origin.counters.bodies_abandoned.increment(),
-            _ => {}
+        match &mut connection.0 {
+            Speaks::Http1(http1) => self.time_out(http1, reply),
+            Speaks::Http2(http2) => http2::time_out(http2, &self.origin.counters, reply),
         }
-        connection.phase = Phase::Closed;
     }
 
     fn on_clock(&mut self, unix_time_s: u64) {
@@ -245,11 +214,81 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
 }
 
 impl<S, M: Middleware<S>> Responder<S, M> {
+    /// Goes on with an HTTP/1 connection; `None` if it turns out to be one of HTTP/2.
+    #[inline]
+    fn http1(
+        &mut self,
+        connection: &mut Http1,
+        input: Input<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Option<Progress> {
+        let mut progress = Progress {
+            consumed: 0,
+            messages: 0,
+            next: Next::Close,
+        };
+        loop {
+            if connection.sending.is_pending() {
+                match connection.sending.go_on(reply) {
+                    Sent::All => {}
+                    Sent::Part => {
+                        progress.next = Next::Send;
+                        return Some(progress);
+                    }
+                    Sent::Broken => {
+                        self.origin.counters.contents_broken.increment();
+                        connection.phase = Phase::Closed;
+                        progress.next = Next::Abort;
+                        return Some(progress);
+                    }
+                }
+            }
+            let bytes = &input.bytes[progress.consumed..];
+            let full = input.full && progress.consumed == 0;
+            let turn = match connection.phase {
+                Phase::Head(search) => self.head(connection, search, bytes, full, reply),
+                Phase::Collect(collect) => self.collect(connection, collect, bytes, full, reply),
+                Phase::Discard { body, allowance } => {
+                    self.discard(connection, body, allowance, bytes)
+                }
+                Phase::Echo(body) => self.echo(connection, body, bytes, reply),
+                Phase::Closed => Turn::wait_after(bytes.len(), Next::Close),
+            };
+            progress.consumed += turn.consumed;
+            match turn.then {
+                Then::GoOn => {}
+                Then::EndMessage => progress.messages += 1,
+                Then::Wait(next) => {
+                    progress.next = next;
+                    return Some(progress);
+                }
+                Then::Http2 => return None,
+            }
+        }
+    }
+
+    fn time_out(&mut self, connection: &mut Http1, reply: &mut Reply<'_>) {
+        let has_room = reply.remaining() >= ROOM_MIN && !connection.sending.is_pending();
+        match connection.phase {
+            Phase::Head(search) if search.has_begun() && has_room => {
+                let refusal = (Refusal::Timeout, self.no_route());
+                self.refuse(connection, refusal, false, reply);
+            }
+            Phase::Collect(collect) if has_room => {
+                let refusal = (Refusal::Timeout, collect.route.into());
+                self.refuse(connection, refusal, false, reply);
+            }
+            Phase::Discard { .. } => self.origin.counters.bodies_abandoned.increment(),
+            _ => {}
+        }
+        connection.phase = Phase::Closed;
+    }
+
     /// Takes a request's head and answers it, or prepares for its body.
     #[inline]
     fn head(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         search: Search,
         bytes: &[u8],
         full: bool,
@@ -259,7 +298,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             return Turn::wait(Next::Receive(Expect::Message));
         }
         if reply.remaining() < ROOM_MIN {
-            self.origin.suspend(connection);
+            connection.suspend(&self.origin.stopwatch);
             return Turn::wait(Next::Send);
         }
         let usual = match search.has_begun() {
@@ -277,13 +316,27 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     #[cold]
     fn unusual_head(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         mut search: Search,
         refusal: Option<Refusal>,
         bytes: &[u8],
         full: bool,
         reply: &mut Reply<'_>,
     ) -> Turn {
+        if self.http2.is_some() && search.may_be_preface() {
+            match http2::preface(bytes) {
+                http2::Preface::Whole => {
+                    return Turn {
+                        consumed: 0,
+                        then: Then::Http2,
+                    };
+                }
+                http2::Preface::Part if !full => {
+                    return Turn::wait(Next::Receive(Expect::Head));
+                }
+                _ => {}
+            }
+        }
         let limits = &self.origin.limits;
         let found = match refusal {
             Some(refusal) => head::refuse_or_wait(bytes, full, &mut search, limits, refusal),
@@ -294,7 +347,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             Ok(None) => {
                 connection.phase = Phase::Head(search);
                 let expect = if search.has_begun() {
-                    self.origin.suspend(connection);
+                    connection.suspend(&self.origin.stopwatch);
                     Expect::Head
                 } else {
                     Expect::Message
@@ -309,7 +362,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     #[inline]
     fn serve(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         head: Head<'_>,
         bytes: &[u8],
         full: bool,
@@ -353,10 +406,11 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         match handler {
             Handler::Head(handler) => {
                 settle(connection, &exchange, &self.origin.limits);
-                self.origin
-                    .answer(connection, request, &exchange, reply, |state, response| {
-                        handler(state, request, response)
-                    });
+                let way = connection.way(&exchange, reply);
+                let answer = self.origin.answer(request, route, way, |state, response| {
+                    handler(state, request, response)
+                });
+                connection.on_answer(answer);
                 skip_body(connection, exchange, &self.origin.limits)
             }
             Handler::Body(handler) => {
@@ -374,13 +428,11 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                 let body_bytes_max = self.origin.limits.body_bytes_max;
                 match collect.complete(bytes, body_bytes_max, &mut self.scratch) {
                     Ok(Some((len, body))) => {
-                        self.origin.answer(
-                            connection,
-                            request,
-                            &exchange,
-                            reply,
-                            |state, response| handler(state, request, body, response),
-                        );
+                        let way = connection.way(&exchange, reply);
+                        let answer = self.origin.answer(request, route, way, |state, response| {
+                            handler(state, request, body, response)
+                        });
+                        connection.on_answer(answer);
                         connection.end_message(exchange.head_len + len)
                     }
                     Ok(None) => self.await_body(connection, collect, full, reply),
@@ -400,11 +452,11 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     Framing::Chunked => None,
                 };
                 let begin = |_: &mut S, response: Response<'_, '_>| response.echo(length);
-                let refused = self
-                    .origin
-                    .answer(connection, request, &exchange, reply, begin);
+                let way = connection.way(&exchange, reply);
+                let answer = self.origin.answer(request, route, way, begin);
+                connection.on_answer(answer);
                 let body = Body::new(exchange.framing);
-                connection.phase = match exchange.head_only || refused.is_some() {
+                connection.phase = match exchange.head_only || answer.refusal.is_some() {
                     true => Phase::Discard {
                         body,
                         allowance: u64::MAX,
@@ -420,7 +472,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     #[cold]
     fn serve_unrouted(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         request: &Request<'_>,
         exchange: Exchange,
         bytes: &[u8],
@@ -432,14 +484,17 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         }
         let allow = self.routes.allow();
         settle(connection, &exchange, &self.origin.limits);
-        self.origin
-            .answer_without_handler(connection, request, &exchange, reply, |response| {
+        let way = connection.way(&exchange, reply);
+        let answer = self
+            .origin
+            .answer_without_handler(request, exchange.route, way, |response| {
                 if is_server {
                     response.allow(allow).empty()
                 } else {
                     response.refuse(Refusal::NotFound)
                 }
             });
+        connection.on_answer(answer);
         skip_body(connection, exchange, &self.origin.limits)
     }
 
@@ -447,15 +502,17 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     #[cold]
     fn serve_other_method(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         request: &Request<'_>,
         exchange: Exchange,
         reply: &mut Reply<'_>,
     ) -> Turn {
         let allow = &self.routes.entry(exchange.route).allow;
         settle(connection, &exchange, &self.origin.limits);
-        self.origin
-            .answer_without_handler(connection, request, &exchange, reply, |response| {
+        let way = connection.way(&exchange, reply);
+        let answer = self
+            .origin
+            .answer_without_handler(request, exchange.route, way, |response| {
                 let response = response.allow(allow);
                 if request.method == Method::Options {
                     response.empty()
@@ -463,6 +520,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     response.refuse(Refusal::MethodNotAllowed)
                 }
             });
+        connection.on_answer(answer);
         skip_body(connection, exchange, &self.origin.limits)
     }
 
@@ -470,7 +528,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     #[inline(never)]
     fn discard(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         mut body: Body,
         mut allowance: u64,
         bytes: &[u8],
@@ -501,14 +559,14 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     #[inline(never)]
     fn collect(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         mut collect: Collect,
         bytes: &[u8],
         full: bool,
         reply: &mut Reply<'_>,
     ) -> Turn {
         if reply.remaining() < ROOM_MIN {
-            self.origin.suspend(connection);
+            connection.suspend(&self.origin.stopwatch);
             return Turn::wait(Next::Send);
         }
         let route = usize::from(collect.route);
@@ -544,16 +602,17 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             framing: head.meaning.framing,
             expects_continue: false,
         };
-        self.origin
-            .answer(connection, &request, &exchange, reply, |state, response| {
-                handler(state, &request, body, response)
-            });
+        let way = connection.way(&exchange, reply);
+        let answer = self.origin.answer(&request, route, way, |state, response| {
+            handler(state, &request, body, response)
+        });
+        connection.on_answer(answer);
         connection.end_message(head_len + len)
     }
 
     fn await_body(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         collect: Collect,
         full: bool,
         reply: &mut Reply<'_>,
@@ -562,7 +621,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             let refusal = (Refusal::BodyTooLarge, collect.route.into());
             return self.refuse(connection, refusal, false, reply);
         }
-        self.origin.suspend(connection);
+        connection.suspend(&self.origin.stopwatch);
         connection.phase = Phase::Collect(collect);
         Turn::wait_for_body(0)
     }
@@ -571,7 +630,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     #[inline(never)]
     fn echo(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         mut body: Body,
         bytes: &[u8],
         reply: &mut Reply<'_>,
@@ -628,7 +687,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     #[cold]
     fn refuse_head(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         refusal: Refusal,
         bytes: &[u8],
         reply: &mut Reply<'_>,
@@ -642,19 +701,30 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     #[cold]
     fn refuse(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut Http1,
         refusal: (Refusal, usize),
         head_only: bool,
         reply: &mut Reply<'_>,
     ) -> Turn {
-        self.origin.refuse(connection, refusal, head_only, reply);
+        let (refusal, route) = refusal;
+        connection.persistence = Persistence::Close;
+        let exchange = Exchange {
+            route,
+            head_len: 0,
+            head_only,
+            version: Version::Http11,
+            framing: Framing::Absent,
+            expects_continue: false,
+        };
+        let way = connection.way(&exchange, reply);
+        let _ = self.origin.refuse(refusal, route, way);
         connection.phase = Phase::Closed;
         Turn::go_on(0)
     }
 
     /// The index under which requests are counted that match no route.
     #[inline]
-    fn no_route(&self) -> usize {
+    pub(super) fn no_route(&self) -> usize {
         self.routes.len()
     }
 }
@@ -676,7 +746,7 @@ fn refuses_body(exchange: &Exchange, meaning: &Meaning, limits: &Limits) -> Opti
 
 /// Decides what a response that does not wait for the body says about the connection.
 #[inline]
-fn settle(connection: &mut Connection, exchange: &Exchange, limits: &Limits) {
+fn settle(connection: &mut Http1, exchange: &Exchange, limits: &Limits) {
     if exchange.leaves_body(limits) {
         connection.persistence = Persistence::Close;
     }
@@ -684,7 +754,7 @@ fn settle(connection: &mut Connection, exchange: &Exchange, limits: &Limits) {
 
 /// Goes on after a response that did not wait for the body.
 #[inline]
-fn skip_body(connection: &mut Connection, exchange: Exchange, limits: &Limits) -> Turn {
+fn skip_body(connection: &mut Http1, exchange: Exchange, limits: &Limits) -> Turn {
     if !exchange.framing.has_body() {
         return connection.end_message(exchange.head_len);
     }

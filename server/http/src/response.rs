@@ -5,9 +5,9 @@ use serde::Serialize;
 use super::content::Content;
 use super::content_type::ContentType;
 use super::encode::Encoder;
-use super::fields::Persistence;
 use super::json::JsonError;
 use super::piece::Piece;
+use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::status::Status;
 
@@ -35,6 +35,7 @@ pub struct Answer {
     pub(super) refusal: Option<Refusal>,
     /// The response says that the connection ends after it.
     pub(super) closes: bool,
+    pub(super) protocol: Protocol,
 }
 
 impl Answer {
@@ -97,7 +98,7 @@ impl<'r, 's> Response<'r, 's> {
 
     /// Ends the connection after this response.
     pub fn close(mut self) -> Self {
-        self.encoder.envelope.persistence = Persistence::Close;
+        self.encoder.way.wire.close();
         self
     }
 
@@ -219,7 +220,8 @@ impl<'r, 's> Response<'r, 's> {
         Answer {
             status: self.status,
             refusal,
-            closes: self.encoder.envelope.persistence == Persistence::Close,
+            closes: self.encoder.way.wire.closes(),
+            protocol: self.encoder.way.wire.protocol(),
         }
     }
 }

@@ -38,6 +38,14 @@ macro_rules! statuses {
                     &LINE
                 } )+ }
             }
+
+            /// The pseudo-header field of HTTP/2 that has it.
+            pub(super) const fn block(self) -> &'static Piece<8> {
+                match self { $( Status::$name => {
+                    const BLOCK: Piece<8> = block($code);
+                    &BLOCK
+                } )+ }
+            }
         }
     };
 }
@@ -87,6 +95,29 @@ statuses! {
     GatewayTimeout = 504 "Gateway Timeout",
     VersionNotSupported = 505 "HTTP Version Not Supported",
     InsufficientStorage = 507 "Insufficient Storage",
+}
+
+/// `:status` as HPACK has it: from the static table, or the digits without indexing.
+const fn block(code: u16) -> Piece<8> {
+    let index = match code {
+        200 => 8,
+        204 => 9,
+        206 => 10,
+        304 => 11,
+        400 => 12,
+        404 => 13,
+        500 => 14,
+        _ => {
+            return Piece::of_bytes(&[
+                8,
+                3,
+                b'0' + (code / 100) as u8,
+                b'0' + (code / 10 % 10) as u8,
+                b'0' + (code % 10) as u8,
+            ]);
+        }
+    };
+    Piece::of_bytes(&[0x80 | index])
 }
 
 impl Status {

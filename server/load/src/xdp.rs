@@ -246,7 +246,6 @@ fn config(
         reserved_ports,
     };
     let timeout_ms = u32::try_from(plan.timeout.as_millis()).unwrap_or(NEVER_MS);
-    let connections = (plan.connections + plan.connections / 8 + 64) as u32;
     let defaults = XdpConfig::calling(&bypass.interface, calls);
     Ok(XdpConfig {
         addresses: bypass.source_addresses.clone(),
@@ -264,9 +263,7 @@ fn config(
         drain_ms: DRAIN_MS,
         stack: StackConfig {
             // A single core may get all of them, while others have not closed yet.
-            connections,
-            // Who calls is never served directly.
-            sockets: connections,
+            connections: (plan.connections + plan.connections / 8 + 64) as u32,
             time_wait_ms: TIME_WAIT_MS,
             // What the kernel sends through a veth has no checksum yet: it never leaves this machine.
             checksums: match interface.driver.as_str() {

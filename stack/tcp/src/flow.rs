@@ -111,13 +111,6 @@ impl FlowTable {
         prefetch(&self.entries[self.home(hash.0)]);
     }
 
-    /// The first index that was inserted with `hash`, which nearly always is the right one, without a look at what
-    /// it stands for.
-    #[inline]
-    pub fn likely(&self, hash: FlowHash) -> Option<u32> {
-        self.get(hash, |_| true)
-    }
-
     /// The index that was inserted with `hash` and of which `is_match` says that it is the one.
     ///
     /// `is_match` is asked only for indices whose hash is the same, which is nearly always the

@@ -411,7 +411,8 @@ struct Arrival {
     segment: Segment,
     frame: u32,
     hash: FlowHash,
-    /// The connection found, if any, unless something earlier in the batch has changed that.
+    /// What seems to be its connection, if any; it may not be, and something earlier in the batch may have
+    /// changed that.
     connection: u32,
 }
 
@@ -603,6 +604,7 @@ impl<'a, S: Service> Core<'a, S> {
         self.counters.timers.set(self.timers.len() as u64);
         self.counters.deferred.set(self.waiting.len() as u64);
         self.counters.sockets.set(self.sockets.used() as u64);
+        self.direct.chunks.publish_levels();
     }
 
     /// What `flow` belongs to.

@@ -1,0 +1,156 @@
+//! What is kept of an HTTP/2 connection between two calls.
+
+use super::budget::Budget;
+use super::encode::Outlet;
+use super::frame::{PAYLOAD_BYTES_MAX, WINDOW_BYTES};
+use super::hpack::Table;
+use super::limits::Http2Limits;
+use super::pool::Pool;
+use super::stream::Stream;
+
+/// An HTTP/2 connection. There is one for each that is in use at the same time, made anew by [`Self::reset`].
+#[derive(Debug)]
+pub(in super::super) struct Http2Connection {
+    pub(super) reading: Reading,
+    pub(super) table: Table,
+    pub(super) streams: Vec<Stream>,
+    /// The highest stream that a request came by.
+    pub(super) last_stream: u32,
+    /// Bytes of DATA that the client has room for.
+    pub(super) send_window: i64,
+    /// Those that it has for a new stream.
+    pub(super) stream_send_window: i64,
+    /// Bytes of DATA that the client may still send, and those that it may not yet but could.
+    pub(super) receive_window: i64,
+    pub(super) credit: u32,
+    pub(super) outlet: Outlet,
+    /// The client's SETTINGS have arrived, which it sends first.
+    pub(super) is_greeted: bool,
+    /// The client was told that no further stream is served.
+    pub(super) said_goodbye: bool,
+    /// Nothing matters any more.
+    pub(super) closed: bool,
+    pub(super) resets: Budget,
+    pub(super) control_frames: Budget,
+    /// The streams that were reset from here last: what is still on its way to them is no error.
+    pub(super) reset_streams: [u32; 16],
+    pub(super) reset_count: usize,
+    /// Bytes that were copied for responses that wait.
+    pub(super) waiting_bytes: usize,
+    /// The stream that was the last one to have its turn.
+    pub(super) turn_of: u32,
+    /// When something was requested last.
+    pub(super) requested_ns: u64,
+    /// When to look at the deadlines of streams again.
+    pub(super) look_ns: u64,
+    limits: Http2Limits,
+}
+
+/// What the next bytes are.
+#[derive(Debug)]
+pub(super) enum Reading {
+    Preface,
+    Frame,
+    /// The rest of a DATA frame: content, then padding.
+    Data {
+        stream: u32,
+        left: usize,
+        padding: usize,
+        ends_stream: bool,
+    },
+    /// A field block that comes in pieces.
+    Block(Block),
+    /// The rest of a frame that says nothing.
+    Skip(usize),
+}
+
+/// A field block that comes in pieces.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) stream: u32,
+    pub(super) ends_stream: bool,
+    /// What has arrived of it.
+    pub(super) bytes: Vec<u8>,
+    /// What is still to come of the frame: of the block, and of padding.
+    pub(super) left: usize,
+    pub(super) padding: usize,
+    /// It is over with this frame.
+    pub(super) is_last: bool,
+    pub(super) continuations: u32,
+}
+
+impl Http2Connection {
+    pub(super) fn new(limits: &Http2Limits) -> Self {
+        Http2Connection {
+            reading: Reading::Preface,
+            table: Table::new(limits.header_table_bytes),
+            streams: Vec::new(),
+            last_stream: 0,
+            send_window: WINDOW_BYTES,
+            stream_send_window: WINDOW_BYTES,
+            receive_window: i64::from(limits.connection_window_bytes),
+            credit: 0,
+            outlet: Outlet::new(),
+            is_greeted: false,
+            said_goodbye: false,
+            closed: false,
+            resets: Budget::new(limits.resets_max),
+            control_frames: Budget::new(limits.control_frames_max),
+            reset_streams: [0; 16],
+            reset_count: 0,
+            waiting_bytes: 0,
+            turn_of: 0,
+            requested_ns: 0,
+            look_ns: 0,
+            limits: *limits,
+        }
+    }
+
+    /// Makes it one that has just begun. What it borrowed goes back to the pool.
+    pub(super) fn reset(&mut self, pool: &Pool) {
+        let limits = self.limits;
+        if let Reading::Block(block) = std::mem::replace(&mut self.reading, Reading::Preface) {
+            pool.take_back_buffer(block.bytes);
+        }
+        for mut stream in self.streams.drain(..) {
+            stream.end(pool);
+        }
+        self.table.reset();
+        self.last_stream = 0;
+        self.send_window = WINDOW_BYTES;
+        self.stream_send_window = WINDOW_BYTES;
+        self.receive_window = i64::from(limits.connection_window_bytes);
+        self.credit = 0;
+        self.outlet.overflow.clear();
+        self.outlet.payload_bytes_max = PAYLOAD_BYTES_MAX;
+        self.outlet.table_changed = false;
+        self.outlet.closes = false;
+        self.is_greeted = false;
+        self.said_goodbye = false;
+        self.closed = false;
+        self.resets = Budget::new(limits.resets_max);
+        self.control_frames = Budget::new(limits.control_frames_max);
+        self.reset_streams = [0; 16];
+        self.reset_count = 0;
+        self.waiting_bytes = 0;
+        self.turn_of = 0;
+        self.requested_ns = 0;
+        self.look_ns = 0;
+    }
+
+    /// The record of a stream.
+    #[inline]
+    pub(super) fn find(&self, id: u32) -> Option<usize> {
+        self.streams.iter().position(|stream| stream.id == id)
+    }
+
+    /// Whether a stream was reset from here not long ago.
+    pub(super) fn was_reset(&self, id: u32) -> bool {
+        self.reset_streams.contains(&id)
+    }
+
+    pub(super) fn remember_reset(&mut self, id: u32) {
+        self.reset_streams[self.reset_count % self.reset_streams.len()] = id;
+        self.reset_count += 1;
+    }
+}

@@ -1,0 +1,124 @@
+//! Frames (RFC 9113, sections 4 and 6).
+//!
+//! ```text
+//!   length 24 │ type 8 │ flags 8 │ R │ stream 31 │ payload
+//!   └──────────── 9 bytes ───────────────────────┘
+//! ```
+
+/// What a client sends first (RFC 9113, section 3.4).
+pub(in super::super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub(super) const HEADER_BYTES: usize = 9;
+
+/// The longest payload that this server takes: what every one has to take (SETTINGS_MAX_FRAME_SIZE).
+pub(super) const PAYLOAD_BYTES_MAX: usize = 16_384;
+
+/// The window of a connection, and of streams unless somebody says otherwise.
+pub(super) const WINDOW_BYTES: i64 = 65_535;
+/// The largest window.
+pub(super) const WINDOW_BYTES_MAX: i64 = (1 << 31) - 1;
+
+pub(super) mod kind {
+    pub(in super::super) const DATA: u8 = 0;
+    pub(in super::super) const HEADERS: u8 = 1;
+    pub(in super::super) const PRIORITY: u8 = 2;
+    pub(in super::super) const RST_STREAM: u8 = 3;
+    pub(in super::super) const SETTINGS: u8 = 4;
+    pub(in super::super) const PUSH_PROMISE: u8 = 5;
+    pub(in super::super) const PING: u8 = 6;
+    pub(in super::super) const GOAWAY: u8 = 7;
+    pub(in super::super) const WINDOW_UPDATE: u8 = 8;
+    pub(in super::super) const CONTINUATION: u8 = 9;
+    /// RFC 9218, section 7.1.
+    pub(in super::super) const PRIORITY_UPDATE: u8 = 16;
+}
+
+pub(super) mod flag {
+    pub(in super::super) const END_STREAM: u8 = 1;
+    pub(in super::super) const ACK: u8 = 1;
+    pub(in super::super) const END_HEADERS: u8 = 4;
+    pub(in super::super) const PADDED: u8 = 8;
+    pub(in super::super) const PRIORITY: u8 = 32;
+}
+
+pub(super) mod setting {
+    pub(in super::super) const HEADER_TABLE_SIZE: u16 = 1;
+    pub(in super::super) const ENABLE_PUSH: u16 = 2;
+    pub(in super::super) const MAX_CONCURRENT_STREAMS: u16 = 3;
+    pub(in super::super) const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub(in super::super) const MAX_FRAME_SIZE: u16 = 5;
+    pub(in super::super) const MAX_HEADER_LIST_SIZE: u16 = 6;
+    /// RFC 9218, section 2.1.
+    pub(in super::super) const NO_RFC7540_PRIORITIES: u16 = 9;
+}
+
+/// Why a stream or a connection ends (RFC 9113, section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorCode {
+    No = 0,
+    Protocol = 1,
+    Internal = 2,
+    FlowControl = 3,
+    StreamClosed = 5,
+    FrameSize = 6,
+    RefusedStream = 7,
+    Cancel = 8,
+    Compression = 9,
+    EnhanceYourCalm = 11,
+}
+
+/// The first nine bytes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) len: usize,
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+}
+
+impl Header {
+    /// The one at the front of `bytes`, if it is there.
+    #[inline]
+    pub(super) fn parse(bytes: &[u8]) -> Option<Header> {
+        let [a, b, c, kind, flags, stream @ ..] = bytes.first_chunk::<HEADER_BYTES>()?;
+        Some(Header {
+            len: u32::from_be_bytes([0, *a, *b, *c]) as usize,
+            kind: *kind,
+            flags: *flags,
+            stream: u32::from_be_bytes(*stream) & 0x7fff_ffff,
+        })
+    }
+
+    #[inline]
+    pub(super) fn bytes(self) -> [u8; HEADER_BYTES] {
+        let [_, a, b, c] = (self.len as u32).to_be_bytes();
+        let [s, t, u, v] = self.stream.to_be_bytes();
+        [a, b, c, self.kind, self.flags, s, t, u, v]
+    }
+
+    #[inline]
+    pub(super) fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// The number in the first four bytes of a payload, without its first bit.
+pub(super) fn number(payload: &[u8]) -> u32 {
+    payload
+        .first_chunk()
+        .map_or(0, |bytes| u32::from_be_bytes(*bytes) & 0x7fff_ffff)
+}
+
+/// A frame whose payload is one number.
+pub(super) fn of_number(kind: u8, stream: u32, number: u32) -> [u8; HEADER_BYTES + 4] {
+    let header = Header {
+        len: 4,
+        kind,
+        flags: 0,
+        stream,
+    };
+    let mut frame = [0; HEADER_BYTES + 4];
+    frame[..HEADER_BYTES].copy_from_slice(&header.bytes());
+    frame[HEADER_BYTES..].copy_from_slice(&number.to_be_bytes());
+    frame
+}

@@ -1,0 +1,320 @@
+//! From fields to a request (RFC 9113, section 8.3).
+//!
+//! The fields are written one behind the other as those of HTTP/1 are, so that handlers see no difference; what
+//! `:authority` says stands in a `host` field.
+
+use crate::fields::{Expectation, content_length, expectation, is_content_coded};
+use crate::limits::Limits;
+use crate::method::Method;
+use crate::refusal::Refusal;
+use crate::request::Request;
+use crate::scan::{path_end, target_end};
+use crate::target::{Target, is_authority};
+
+use super::hpack::{Class, Field};
+use super::priority::Priority;
+
+/// Memory for the head of one request: its target, then its field lines.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    bytes: Vec<u8>,
+    target_bytes_max: usize,
+    headers_max: usize,
+}
+
+impl Space {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Space {
+            bytes: vec![0; limits.target_bytes_max + limits.head_bytes_max],
+            target_bytes_max: limits.target_bytes_max,
+            headers_max: limits.headers_max,
+        }
+    }
+}
+
+/// What the fields of a block that were read so far say.
+#[derive(Debug)]
+pub(super) struct Seen<'s> {
+    target: &'s mut [u8],
+    lines: &'s mut [u8],
+    lines_len: usize,
+    target_len: Option<usize>,
+    fields_left: usize,
+    method: Option<Result<Method, IsConnect>>,
+    scheme: Option<Result<(), Refusal>>,
+    /// Bytes of the line of the authority, which is the first one.
+    authority_len: usize,
+    host: bool,
+    is_regular: bool,
+    content_length: Option<u64>,
+    content_coded: bool,
+    expectation: Expectation,
+    priority: Priority,
+    /// Where the value of the cookies ends; 0: there are none.
+    cookies_end: usize,
+    is_malformed: bool,
+    refusal: Option<Refusal>,
+}
+
+/// A method that no route has is CONNECT.
+#[derive(Debug, Clone, Copy)]
+struct IsConnect(bool);
+
+/// A request whose head has arrived.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    pub(super) request: Request<'a>,
+    pub(super) content_length: Option<u64>,
+    pub(super) content_coded: bool,
+    pub(super) expects_continue: bool,
+    pub(super) priority: Priority,
+}
+
+/// A head without a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// The stream is reset: PROTOCOL_ERROR (RFC 9113, section 8.1.1).
+    Malformed,
+    /// The request is answered with a reason.
+    Refused { refusal: Refusal, head_only: bool },
+}
+
+impl<'s> Seen<'s> {
+    #[inline]
+    pub(super) fn nothing(space: &'s mut Space) -> Self {
+        let (target, lines) = space.bytes.split_at_mut(space.target_bytes_max);
+        Seen {
+            target,
+            lines,
+            lines_len: 0,
+            target_len: None,
+            fields_left: space.headers_max,
+            method: None,
+            scheme: None,
+            authority_len: 0,
+            host: false,
+            is_regular: false,
+            content_length: None,
+            content_coded: false,
+            expectation: Expectation::None,
+            priority: Priority::default(),
+            cookies_end: 0,
+            is_malformed: false,
+            refusal: None,
+        }
+    }
+
+    /// Takes the next field.
+    #[inline(always)]
+    pub(super) fn field(&mut self, field: Field<'_>) {
+        match field.class {
+            Class::Ordinary => self.line(field.line),
+            Class::Method | Class::Path | Class::Scheme | Class::Authority => self.pseudo(field),
+            _ => self.special(field),
+        }
+    }
+
+    /// Appends a line that handlers see.
+    #[inline(always)]
+    fn line(&mut self, line: &[u8]) {
+        self.is_regular = true;
+        if self.fields_left == 0 {
+            return self.refuse(Refusal::TooManyFields);
+        }
+        self.fields_left -= 1;
+        match self
+            .lines
+            .get_mut(self.lines_len..self.lines_len + line.len())
+        {
+            Some(space) => {
+                space.copy_from_slice(line);
+                self.lines_len += line.len();
+            }
+            None => self.refuse(Refusal::HeadTooLarge),
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, refusal: Refusal) {
+        self.refusal = self.refusal.or(Some(refusal));
+    }
+
+    #[inline]
+    fn pseudo(&mut self, field: Field<'_>) {
+        let value = field.value();
+        // RFC 9113, section 8.3: once, and before all others.
+        let is_repeated = match field.class {
+            Class::Method => {
+                let method = Method::from_token(value).ok_or(IsConnect(value == b"CONNECT"));
+                self.method.replace(method).is_some()
+            }
+            Class::Path => {
+                match self.target.get_mut(..value.len()) {
+                    Some(space) => space.copy_from_slice(value),
+                    None => self.refuse(Refusal::TargetTooLong),
+                }
+                self.target_len.replace(value.len()).is_some()
+            }
+            Class::Scheme => {
+                let is_ours =
+                    value.eq_ignore_ascii_case(b"http") || value.eq_ignore_ascii_case(b"https");
+                let scheme = if is_ours {
+                    Ok(())
+                } else {
+                    Err(Refusal::Scheme)
+                };
+                self.scheme.replace(scheme).is_some()
+            }
+            _ => {
+                let is_repeated = self.authority_len > 0;
+                self.authority(value);
+                is_repeated
+            }
+        };
+        self.is_malformed |= is_repeated || self.is_regular;
+    }
+
+    /// `:authority` is what Host is in HTTP/1.
+    #[inline]
+    fn authority(&mut self, value: &[u8]) {
+        const NAME: &[u8] = b"host: ";
+
+        let len = NAME.len() + value.len() + 2;
+        let Some(space) = self.lines.get_mut(..len) else {
+            return self.refuse(Refusal::HeadTooLarge);
+        };
+        space[..NAME.len()].copy_from_slice(NAME);
+        space[NAME.len()..len - 2].copy_from_slice(value);
+        space[len - 2..].copy_from_slice(b"\r\n");
+        self.lines_len = len;
+        self.authority_len = len;
+        if value.is_empty() || !is_authority(value, 0..value.len()) {
+            self.refuse(Refusal::Host);
+        }
+    }
+
+    /// A field that the responder has to understand.
+    fn special(&mut self, field: Field<'_>) {
+        let value = field.value();
+        match field.class {
+            Class::Host => return self.host(field),
+            Class::Cookie => return self.cookie(field),
+            Class::ContentLength => match content_length(value) {
+                Ok(length) if self.content_length.is_none_or(|before| before == length) => {
+                    self.content_length = Some(length);
+                }
+                // RFC 9113, section 8.1.1: how long the body is must not be in doubt.
+                _ => self.is_malformed = true,
+            },
+            Class::ContentEncoding => self.content_coded |= is_content_coded(value),
+            Class::Expect => self.expectation = expectation(self.expectation, value),
+            Class::Priority => self.priority = Priority::parse(value),
+            _ => self.is_malformed = true,
+        }
+        self.line(field.line);
+    }
+
+    /// A client may send Host instead of `:authority`, or the same as that.
+    fn host(&mut self, field: Field<'_>) {
+        let value = field.value();
+        self.is_regular = true;
+        if self.authority_len > 0 {
+            self.is_malformed |= self.lines[b"host: ".len()..self.authority_len - 2] != *value;
+            return;
+        }
+        if self.host || value.is_empty() || !is_authority(value, 0..value.len()) {
+            self.refuse(Refusal::Host);
+        }
+        self.host = true;
+        self.line(field.line);
+    }
+
+    /// The crumbs of a cookie are one field to everybody else (RFC 9113, section 8.2.3).
+    fn cookie(&mut self, field: Field<'_>) {
+        self.is_regular = true;
+        if self.cookies_end == 0 {
+            self.line(field.line);
+            self.cookies_end = self.lines_len.saturating_sub(2);
+            return;
+        }
+        let value = field.value();
+        let added = 2 + value.len();
+        if self.lines_len + added > self.lines.len() {
+            return self.refuse(Refusal::HeadTooLarge);
+        }
+        let end = self.cookies_end;
+        self.lines.copy_within(end..self.lines_len, end + added);
+        self.lines[end..end + 2].copy_from_slice(b"; ");
+        self.lines[end + 2..end + added].copy_from_slice(value);
+        self.lines_len += added;
+        self.cookies_end += added;
+    }
+
+    /// The request, now that the block is over.
+    #[inline]
+    pub(super) fn finish(self) -> Result<Head<'s>, Unfit> {
+        let (target, lines): (&'s [u8], &'s [u8]) = (self.target, self.lines);
+        let is_connect = matches!(self.method, Some(Err(IsConnect(true))));
+        let (Some(method), Some(scheme), Some(target_len)) = (
+            self.method,
+            self.scheme.or(is_connect.then_some(Ok(()))),
+            self.target_len.or(is_connect.then_some(0)),
+        ) else {
+            return Err(Unfit::Malformed);
+        };
+        if self.is_malformed || (target_len == 0 && !is_connect) {
+            return Err(Unfit::Malformed);
+        }
+        let refused = |refusal| Unfit::Refused {
+            refusal,
+            head_only: matches!(method, Ok(Method::Head)),
+        };
+        if let Some(refusal) = self.refusal {
+            return Err(refused(refusal));
+        }
+        let method = method.map_err(|_| refused(Refusal::Method))?;
+        scheme.map_err(refused)?;
+        if self.authority_len == 0 && !self.host {
+            return Err(refused(Refusal::HostMissing));
+        }
+        if self.expectation == Expectation::Unknown {
+            return Err(refused(Refusal::Expectation));
+        }
+        let target =
+            parse_target(&target[..target_len], method).ok_or_else(|| refused(Refusal::Target))?;
+        Ok(Head {
+            request: Request {
+                method,
+                target,
+                fields: &lines[..self.lines_len],
+                route: "",
+            },
+            content_length: self.content_length,
+            content_coded: self.content_coded,
+            expects_continue: self.expectation == Expectation::Continue,
+            priority: self.priority,
+        })
+    }
+}
+
+/// `/path?query`, or `*` for OPTIONS (RFC 9113, section 8.3.1).
+#[inline]
+pub(super) fn parse_target(target: &[u8], method: Method) -> Option<Target<'_>> {
+    if target.first() != Some(&b'/') {
+        return (target == b"*" && method == Method::Options).then_some(Target {
+            path: target,
+            query: None,
+        });
+    }
+    let path_end = path_end(target, 0);
+    if path_end == target.len() {
+        return Some(Target {
+            path: target,
+            query: None,
+        });
+    }
+    (target[path_end] == b'?' && target_end(target, path_end) == target.len()).then(|| Target {
+        path: &target[..path_end],
+        query: Some(&target[path_end + 1..]),
+    })
+}

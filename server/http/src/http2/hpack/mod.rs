@@ -1,0 +1,293 @@
+//! HPACK (RFC 7541): field blocks as lines of a field section, as HTTP/1 has them.
+//!
+//! ```text
+//!   82 86 84 41 0f …  ──▶  decode  ──▶  Field { class, "content-type: text/plain\r\n" }
+//!                            │ ▲
+//!                            ▼ │  static table, dynamic table: lines, too
+//! ```
+//!
+//! A field is checked and classified once, when it arrives as a literal; what comes out of a table again is
+//! known to be valid, and costs a copy. Nothing is allocated: literals are put together in memory that all
+//! connections of a core share.
+
+mod dynamic;
+mod fixed;
+mod huffman;
+
+pub(super) use dynamic::Table;
+
+use crate::scan::{is_token_byte, text_end};
+
+/// What a field means to the responder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Something for handlers.
+    Ordinary,
+    Method,
+    Path,
+    Scheme,
+    Authority,
+    Host,
+    ContentLength,
+    ContentEncoding,
+    Cookie,
+    Expect,
+    Priority,
+    /// What makes a request malformed (RFC 9113, sections 8.2 and 8.3): a name with an upper-case letter or
+    /// something that no token has, a value with a line end, a pseudo-header field that no request has, a field
+    /// of the connection.
+    Malformed,
+}
+
+/// A field: its name, `: `, its value and a line end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field<'a> {
+    pub(super) class: Class,
+    pub(super) line: &'a [u8],
+    pub(super) name_len: usize,
+}
+
+impl<'a> Field<'a> {
+    pub(super) fn name(&self) -> &'a [u8] {
+        &self.line[..self.name_len]
+    }
+
+    #[inline]
+    pub(super) fn value(&self) -> &'a [u8] {
+        &self.line[self.name_len + 2..self.line.len() - 2]
+    }
+}
+
+/// Why the fields of a block are not known, nor those of any later one of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DecodeError {
+    /// It does not follow RFC 7541.
+    Malformed,
+    /// A field is longer than there is memory for.
+    TooLong,
+}
+
+/// Changes of the table's size at the beginning of a block: the smallest one and the last one (RFC 7541, section 4.2).
+const SIZE_CHANGES_MAX: usize = 2;
+
+/// Calls `each` with the fields of a block, in order. `literal` is where they are put together.
+///
+/// # Errors
+///
+/// If the table of the peer and ours are no longer the same from here on.
+#[inline]
+pub(super) fn decode(
+    mut block: &[u8],
+    table: &mut Table,
+    literal: &mut [u8],
+    mut each: impl FnMut(Field<'_>),
+) -> Result<(), DecodeError> {
+    for _ in 0..SIZE_CHANGES_MAX {
+        if let [0x20..=0x3f, ..] = block
+            && !table.change_size(integer(&mut block, 5)?)
+        {
+            return Err(DecodeError::Malformed);
+        }
+    }
+    while let Some(&first) = block.first() {
+        match first {
+            0x80.. => {
+                let index = integer(&mut block, 7)?;
+                each(indexed(index, table)?);
+            }
+            0x40..0x80 => {
+                let field = put_together(&mut block, 6, table, literal)?;
+                table.insert(field);
+                each(field);
+            }
+            // Without indexing, or never indexed, which is the same to who does not send it on.
+            0x00..0x20 => each(put_together(&mut block, 4, table, literal)?),
+            0x20..0x40 => return Err(DecodeError::Malformed),
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn indexed(index: usize, table: &Table) -> Result<Field<'_>, DecodeError> {
+    let Some(at) = index.checked_sub(1) else {
+        return Err(DecodeError::Malformed);
+    };
+    match fixed::ENTRIES.get(at) {
+        Some(field) => Ok(*field),
+        None => table
+            .get(at - fixed::ENTRIES.len())
+            .ok_or(DecodeError::Malformed),
+    }
+}
+
+/// A field of which at least the value is given, the index of its name in the lower `bits`.
+#[inline]
+fn put_together<'l>(
+    block: &mut &[u8],
+    bits: u32,
+    table: &Table,
+    literal: &'l mut [u8],
+) -> Result<Field<'l>, DecodeError> {
+    let (name_len, class) = match integer(block, bits)? {
+        0 => {
+            let len = string(block, literal)?;
+            (len, classify(&literal[..len]))
+        }
+        index => {
+            let field = indexed(index, table)?;
+            let name = field.name();
+            literal
+                .get_mut(..name.len())
+                .ok_or(DecodeError::TooLong)?
+                .copy_from_slice(name);
+            let class = match field.class {
+                // Perhaps only the value was.
+                Class::Malformed => classify(name),
+                class => class,
+            };
+            (name.len(), class)
+        }
+    };
+    let value_at = name_len + 2;
+    let space = literal.get_mut(value_at..).ok_or(DecodeError::TooLong)?;
+    let value_len = string(block, space)?;
+    let len = value_at + value_len + 2;
+    let line = literal.get_mut(..len).ok_or(DecodeError::TooLong)?;
+    line[name_len..value_at].copy_from_slice(b": ");
+    line[len - 2..].copy_from_slice(b"\r\n");
+    let class = match is_valid_value(class, name_len, &line[value_at..len - 2]) {
+        true => class,
+        false => Class::Malformed,
+    };
+    Ok(Field {
+        class,
+        line,
+        name_len,
+    })
+}
+
+/// RFC 9113, section 8.2.1: no control characters, no white space around it. `te` may only say `trailers`
+/// (section 8.2.2).
+#[inline]
+fn is_valid_value(class: Class, name_len: usize, value: &[u8]) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_te = class == Class::Ordinary && name_len == 2;
+    text_end(value, 0) == value.len()
+        && !is_space(value.first())
+        && !is_space(value.last())
+        && (!is_te || value == b"trailers" || value.is_empty())
+}
+
+/// What a field with this name is, if its value is valid.
+fn classify(name: &[u8]) -> Class {
+    match name {
+        b":method" => Class::Method,
+        b":path" => Class::Path,
+        b":scheme" => Class::Scheme,
+        b":authority" => Class::Authority,
+        b"host" => Class::Host,
+        b"content-length" => Class::ContentLength,
+        b"content-encoding" => Class::ContentEncoding,
+        b"cookie" => Class::Cookie,
+        b"expect" => Class::Expect,
+        b"priority" => Class::Priority,
+        b"" | b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding"
+        | b"upgrade" => Class::Malformed,
+        _ if name
+            .iter()
+            .all(|byte| is_token_byte(*byte) && !byte.is_ascii_uppercase()) =>
+        {
+            Class::Ordinary
+        }
+        _ => Class::Malformed,
+    }
+}
+
+/// An integer (RFC 7541, section 5.1) that begins in the lower `bits` of the next byte. Beyond 28 bits, it is
+/// of nothing that could be meant.
+#[inline]
+fn integer(block: &mut &[u8], bits: u32) -> Result<usize, DecodeError> {
+    let (first, rest) = block.split_first().ok_or(DecodeError::Malformed)?;
+    *block = rest;
+    let prefix_max = (1usize << bits) - 1;
+    let mut number = usize::from(*first) & prefix_max;
+    if number < prefix_max {
+        return Ok(number);
+    }
+    for shift in [0, 7, 14, 21] {
+        let (byte, rest) = block.split_first().ok_or(DecodeError::Malformed)?;
+        *block = rest;
+        number += usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(DecodeError::Malformed)
+}
+
+/// A string (RFC 7541, section 5.2), decoded to the front of `space`. Returns its length.
+#[inline]
+fn string(block: &mut &[u8], space: &mut [u8]) -> Result<usize, DecodeError> {
+    let is_coded = block.first().is_some_and(|first| first & 0x80 != 0);
+    let len = integer(block, 7)?;
+    let (text, rest) = block.split_at_checked(len).ok_or(DecodeError::Malformed)?;
+    *block = rest;
+    if is_coded {
+        return huffman::decode(text, space);
+    }
+    space
+        .get_mut(..len)
+        .ok_or(DecodeError::TooLong)?
+        .copy_from_slice(text);
+    Ok(len)
+}
+
+/// The index of the name `date`.
+pub(in super::super) const DATE: u8 = 33;
+/// The index of the name `server`.
+pub(in super::super) const SERVER: u8 = 54;
+
+/// Appends a field that nobody shall remember, with the name at `index` of the static table.
+pub(in super::super) fn put_with_name(index: u8, value: &[u8], block: &mut Vec<u8>) {
+    put_integer(index.into(), 4, 0, block);
+    put_string(value, block);
+}
+
+/// Appends a field that nobody shall remember. `name` is written in lower case.
+pub(super) fn put(name: &[u8], value: &[u8], block: &mut Vec<u8>) {
+    block.push(0);
+    put_integer(name.len(), 7, 0, block);
+    block.extend(name.iter().map(u8::to_ascii_lowercase));
+    put_integer(value.len(), 7, 0, block);
+    block.extend_from_slice(value);
+}
+
+/// Appends a string in the shorter way.
+fn put_string(text: &[u8], block: &mut Vec<u8>) {
+    let len = huffman::encoded_len(text);
+    if len < text.len() {
+        put_integer(len, 7, 0x80, block);
+        huffman::encode(text, block);
+    } else {
+        put_integer(text.len(), 7, 0, block);
+        block.extend_from_slice(text);
+    }
+}
+
+fn put_integer(number: usize, bits: u32, flags: u8, block: &mut Vec<u8>) {
+    let prefix_max = (1usize << bits) - 1;
+    if number < prefix_max {
+        return block.push(flags | number as u8);
+    }
+    block.push(flags | prefix_max as u8);
+    let mut rest = number - prefix_max;
+    while rest >= 0x80 {
+        block.push(0x80 | (rest & 0x7f) as u8);
+        rest >>= 7;
+    }
+    block.push(rest as u8);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! A stream that could not be answered at once: its body is not there yet, or its response has to wait for room.
+
+use crate::content::Sending;
+use crate::method::Method;
+
+use super::pool::Pool;
+use super::priority::Priority;
+
+/// What is kept of a stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) id: u32,
+    /// The index under which its request is counted.
+    pub(super) route: u16,
+    pub(super) method: Method,
+    pub(super) body: Body,
+    /// Bytes of the body that have arrived, and how many there have to be, if the client said so.
+    pub(super) received: u64,
+    pub(super) content_length: Option<u64>,
+    /// Bytes of DATA that the client may still send, and those that it may not yet but could.
+    pub(super) receive_window: i64,
+    pub(super) credit: u32,
+    /// Bytes of DATA that the client has room for.
+    pub(super) send_window: i64,
+    pub(super) sending: Sending,
+    /// Bytes in `sending` that were copied.
+    pub(super) copied: usize,
+    /// Of a request whose body is collected: target, field lines, body. Of an echo: what is to be sent, from
+    /// `echoed` on.
+    pub(super) buffer: Option<Vec<u8>>,
+    pub(super) target_len: usize,
+    pub(super) lines_len: usize,
+    pub(super) echoed: usize,
+    pub(super) priority: Priority,
+    pub(super) began_ns: u64,
+    /// When its deadline began anew, and the bytes sent since.
+    pub(super) moved_ns: u64,
+    pub(super) moved_bytes: usize,
+    /// The response has been begun, and has not ended.
+    pub(super) responds: bool,
+}
+
+/// What becomes of the body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// A handler wants all of it.
+    Collect,
+    /// It is sent back.
+    Echo,
+    /// Nobody wants it, at most so many bytes of which may follow.
+    Discard { allowance: u64 },
+    /// It has arrived.
+    Done,
+}
+
+impl Stream {
+    pub(super) fn new(id: u32, route: usize, method: Method, now_ns: u64) -> Self {
+        Stream {
+            id,
+            route: route as u16,
+            method,
+            body: Body::Done,
+            received: 0,
+            content_length: None,
+            receive_window: 0,
+            credit: 0,
+            send_window: 0,
+            sending: Sending::default(),
+            copied: 0,
+            buffer: None,
+            target_len: 0,
+            lines_len: 0,
+            echoed: 0,
+            priority: Priority::default(),
+            began_ns: now_ns,
+            moved_ns: now_ns,
+            moved_bytes: 0,
+            responds: false,
+        }
+    }
+
+    /// Whether there is nothing left to wait for.
+    pub(super) fn is_over(&self) -> bool {
+        self.body == Body::Done && !self.responds
+    }
+
+    /// Whether a frame of its response can be sent if its window allows.
+    pub(super) fn has_data(&self) -> bool {
+        self.sending.is_pending()
+            || self.responds
+                && self
+                    .buffer
+                    .as_ref()
+                    .is_some_and(|buffer| self.echoed < buffer.len() || self.body == Body::Done)
+    }
+
+    /// Gives back what it borrowed.
+    pub(super) fn end(&mut self, pool: &Pool) {
+        if let Some(buffer) = self.buffer.take() {
+            pool.take_back_buffer(buffer);
+        }
+    }
+}
