@@ -95,7 +95,11 @@ fn the_well_behaved_are_served_whatever_the_others_do() {
         return;
     };
     let stack = env::var("BAREWIRE_FLOOD_STACK").unwrap_or_else(|_| "xdp".into());
-    let server = serve(&lab, &stack, &["--connections", "8192"]);
+    let pools: &[&str] = match &*stack {
+        "xdp" => &["--connections", "8192", "--half-open-max", "256"],
+        _ => &["--connections", "8192"],
+    };
+    let server = serve(&lab, &stack, pools);
     let target = Target::of(&lab, &server);
     let settings = target.settings;
     // Every page that the tables have is there before anything is measured.
@@ -194,8 +198,6 @@ fn serve(lab: &Lab, stack: &str, pools: &[&str]) -> Operated {
                 SERVER_DEVICE,
                 "--half-open-timeout-ms",
                 "1000",
-                "--half-open-max",
-                "256",
             ]),
             _ => command.args(["--listen", "10.77.0.2:8080"]),
         };
