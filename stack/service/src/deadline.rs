@@ -42,6 +42,9 @@ pub struct Deadlines {
     pub user_timeout_ms: u32,
 }
 
+/// Bytes that a peer has to take for the send deadline to begin anew, unless configured otherwise.
+pub const SENT_BYTES_MIN: usize = 1_024;
+
 impl Default for Deadlines {
     /// Lenient enough for a slow mobile network, strict enough that holding a connection costs an
     /// attacker a connection.
@@ -52,7 +55,7 @@ impl Default for Deadlines {
             head_ms: 10_000,
             body_ms: 30_000,
             send_ms: 30_000,
-            send_bytes_min: 1_024,
+            send_bytes_min: SENT_BYTES_MIN as u32,
             close_ms: 10_000,
             user_timeout_ms: 30_000,
         }
