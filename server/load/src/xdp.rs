@@ -259,6 +259,7 @@ fn config(plan: &Plan, bypass: &BypassPlan, address: SocketAddr) -> Result<XdpCo
                 send_ms: timeout_ms,
                 close_ms: DRAIN_MS,
                 user_timeout_ms: timeout_ms.saturating_mul(2),
+                ..defaults.stack.deadlines
             },
             ..defaults.stack.clone()
         },

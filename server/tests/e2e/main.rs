@@ -39,6 +39,8 @@ mod privileges;
 mod queues;
 #[cfg(feature = "xdp")]
 mod raw;
+#[cfg(feature = "xdp")]
+mod room;
 mod server;
 mod service_manager;
 mod signals;

@@ -26,6 +26,7 @@ pub mod config;
 mod connection;
 mod control;
 pub mod flow;
+mod forward;
 pub mod guard;
 mod header;
 pub mod link;
@@ -39,6 +40,7 @@ pub mod shard;
 pub mod shared;
 mod smoltcp_time;
 pub mod source_ports;
+mod sources;
 #[cfg(feature = "testing")]
 pub mod testing;
 
