@@ -276,16 +276,23 @@ fn try_queue(
         _ if outcome.zero_copy => report.ok("zero-copy", format!("queue {queue} has it")),
         (ZeroCopy::Off, _) => report.ok("zero-copy", "copy, as asked"),
         (_, mode) => {
-            let found = match mode {
-                Mode::Generic => "copy: generic mode has no zero-copy".to_owned(),
-                Mode::Native => format!(
+            let mtu_max = XskLink::zero_copy_mtu_max(interface);
+            let found = match (mode, mtu_max) {
+                (Mode::Generic, _) => "copy: generic mode has no zero-copy".to_owned(),
+                (Mode::Native, Some(_)) => format!(
+                    "copy: driver {} does not spread packets over frames in zero-copy mode, and MTU {} needs that",
+                    interface.driver, interface.mtu
+                ),
+                (Mode::Native, None) => format!(
                     "queue {queue} has none: driver {}{}",
                     interface.driver,
                     zero_copy_conditions(interface)
                 ),
             };
+            let mend = mtu_max.filter(|_| mode == Mode::Native);
+            let mend = mend.map(|max| format!("ip link set dev {} mtu {max}", interface.name));
             let costs = "a copy of each frame by the kernel";
-            report.warn("zero-copy", found, costs, None);
+            report.warn("zero-copy", found, costs, mend);
         }
     }
     Some(outcome)

@@ -293,12 +293,13 @@ fn report<S: Service>(
             (true, ..) => "zero-copy".to_owned(),
             (false, _, ZeroCopy::Off) => "copy (as asked)".to_owned(),
             (false, Mode::Generic, _) => "copy (generic mode)".to_owned(),
-            (false, Mode::Native, _) => {
-                format!(
+            (false, Mode::Native, _) => match XskLink::zero_copy_mtu_max(&common.interface) {
+                Some(max) => format!("copy (zero-copy needs an MTU of at most {max})"),
+                None => format!(
                     "copy (driver {} has no zero-copy here)",
                     common.interface.driver
-                )
-            }
+                ),
+            },
         };
         let pages = if got.huge_pages { "huge" } else { "normal" };
         let packets = match got.packet_frames {

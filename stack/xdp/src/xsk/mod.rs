@@ -323,6 +323,12 @@ impl XskLink {
         socket::packet_bytes_max(interface, zero_copy)
     }
 
+    /// The largest MTU for zero-copy, if that of `interface` is what forbids it to a driver that has it: frames of
+    /// everybody arrive in ours then, and the driver does not spread them over several.
+    pub fn zero_copy_mtu_max(interface: &Interface) -> Option<usize> {
+        socket::zero_copy_mtu_max(interface)
+    }
+
     /// What opening the queue has yielded.
     pub fn outcome(&self) -> Outcome {
         self.outcome

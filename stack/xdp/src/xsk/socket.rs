@@ -151,6 +151,13 @@ fn copying(interface: &Interface, zero_copy: ZeroCopy) -> Copying {
     }
 }
 
+/// The largest MTU for zero-copy, if that of `interface` is what forbids it to a driver that has it.
+pub(super) fn zero_copy_mtu_max(interface: &Interface) -> Option<usize> {
+    let features = interface.xdp().ok().and_then(|state| state.features);
+    let has_it = features.is_none_or(|features| features.zero_copy);
+    (has_it && !holds_all_frames(interface)).then(|| packet_bytes(LARGEST_FRAME_BYTES, Copying::No))
+}
+
 /// Whether a driver in zero-copy mode can take whatever the MTU allows. What is longer than our packets is for the
 /// kernel, but it is our frames that it arrives in.
 fn holds_all_frames(interface: &Interface) -> bool {
@@ -525,5 +532,7 @@ mod tests {
         assert!(holds_all_frames(&with_mtu(3054)));
         assert!(!holds_all_frames(&with_mtu(3055)));
         assert_eq!(copying(&with_mtu(9001), ZeroCopy::Auto), Copying::Kernel);
+        // No smaller one would help it.
+        assert_eq!(zero_copy_mtu_max(&with_mtu(9001)), None);
     }
 }
