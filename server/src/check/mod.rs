@@ -13,10 +13,17 @@ mod host;
 pub use finding::{Finding, Level, Report};
 
 use crate::confine::Confinement;
+use barewire_tls::IdentityError;
 use barewire_xdp::XdpConfig;
 
-/// Looks at everything that `serve` would need with this configuration, to run as `user` in the end.
-pub fn run(config: &XdpConfig, user: Option<&str>, attaches: bool) -> Report {
+/// Looks at everything that `serve` would need with this configuration, to run as `user` in the end. `certificates`:
+/// what became of reading those for TLS, if it is to be served. `attaches`: takes the interface for a moment.
+pub fn run(
+    config: &XdpConfig,
+    user: Option<&str>,
+    certificates: Option<Result<(), IdentityError>>,
+    attaches: bool,
+) -> Report {
     let mut report = Report::default();
     host::kernel(&mut report);
     if let Some(user) = user {
@@ -24,6 +31,11 @@ pub fn run(config: &XdpConfig, user: Option<&str>, attaches: bool) -> Report {
             Ok(()) => report.ok("user", user),
             Err(error) => report.error("user", error),
         }
+    }
+    match certificates {
+        Some(Ok(())) => report.ok("certificates", "can be served"),
+        Some(Err(error)) => report.error("certificates", error),
+        None => {}
     }
     if let Some(bound) = bypass::run(config, attaches, &mut report) {
         host::memory(&bound, &mut report);

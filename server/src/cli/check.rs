@@ -52,11 +52,9 @@ pub fn run(
             .into());
     };
     let config = serve::bypass(&args.serve, interface, command)?;
-    let report = check::run(
-        &config,
-        args.serve.privilege.user.as_deref(),
-        !args.no_attach,
-    );
+    let user = args.serve.privilege.user.as_deref();
+    let certificates = serve::certificates(&args.serve);
+    let report = check::run(&config, user, certificates, !args.no_attach);
     if args.json {
         let would_start = report.would_start();
         let document =

@@ -36,6 +36,8 @@ mod output;
 mod paths;
 mod privileges;
 #[cfg(feature = "xdp")]
+mod queues;
+#[cfg(feature = "xdp")]
 mod raw;
 mod server;
 mod service_manager;
@@ -45,5 +47,6 @@ mod soak;
 mod state;
 #[cfg(feature = "xdp")]
 mod surroundings;
+mod tls;
 mod unheard;
 mod wrong_use;

@@ -28,6 +28,7 @@ use barewire_tcp::shared::Shared;
 use barewire_service::cores::choose_cpus;
 use barewire_service::stack::{CounterGroup, Notice, Running, Stack};
 
+use crate::added::SpareQueues;
 use crate::config::XdpConfig;
 use crate::cores::{self, Common};
 use crate::error::XdpError;
@@ -71,6 +72,10 @@ impl XdpConfig {
             &interface,
             &choose_cpus(&self.cores)?,
         )?;
+        let plan = match self.queues.is_empty() && self.calls.is_none() {
+            true => plan.with_spare_queues(self.spare_queues, &interface),
+            false => plan,
+        };
         let stack = StackConfig {
             mtu: self.mtu_of(&interface)?,
             checksums: self.checksums.policy(&interface),
@@ -122,7 +127,7 @@ impl XdpConfig {
             targets,
             ..
         } = prepared;
-        let mut redirect = Redirect::load(targets, interface.rx_queues)?;
+        let mut redirect = Redirect::load(targets, prepared.plan.queues_max(interface))?;
         let (mode, not_native) = redirect.attach(interface, self.mode)?;
         refuse_added_queues(interface)?;
         let stolen = redirect.reserve(interface, addresses, &self.ports, self.steals_ports)?;
@@ -233,7 +238,7 @@ impl Stack for XdpConfig {
         } = prepared;
         let taken_notices: Vec<_> = taken.notices(&interface).collect();
         let Taken {
-            mut redirect, mode, ..
+            redirect, mode, ..
         } = taken;
         let mut secrets = Secrets::random().map_err(XdpError::Random)?;
         let outbound = match &self.calls {
@@ -276,7 +281,7 @@ impl Stack for XdpConfig {
             part: "redirect",
             counters: redirect.verdicts().clone(),
         }];
-        let mut taps = Vec::new();
+        let (mut taps, mut waiting) = (Vec::new(), Vec::new());
         let mut queues = (0, 0);
         for ready in ready {
             queues.0 += ready.sockets.len() as u32;
@@ -287,6 +292,7 @@ impl Stack for XdpConfig {
             notices.extend(ready.report.into_iter().map(Notice::Fact));
             counters.extend(ready.counters);
             taps.extend(ready.taps);
+            waiting.extend(ready.waiting);
         }
         let advice = plan.advice(&interface, &self.ports);
         notices.extend(advice.into_iter().map(Notice::Warning));
@@ -325,6 +331,7 @@ impl Stack for XdpConfig {
         let (watch, noticed, added) = crate::watch::watch(Watched {
             interface: &interface,
             redirect: &redirect,
+            spare: SpareQueues::new(interface.clone(), self.xsk.clone(), waiting),
             mode,
             queues,
             addresses: addresses.clone(),

@@ -4,7 +4,8 @@
 //!   gone                                    the server ends: its sockets receive nothing any more, and do not say so
 //!   frames arrive, none meets the program   the driver has lost the program when it set itself up anew (vmxnet3 does,
 //!                                           after link down or `ethtool -G`): attach it again
-//!   other queues than at the start          an alarm: sockets stay with the queues they have
+//!   more queues than at the start           served, as far as they were prepared for; an alarm beyond that
+//!   fewer                                   an alarm: sockets stay with the queues they have
 //!   down, or without carrier, or up again   a line: connections wait meanwhile, as their timers allow
 //!   a new address                           served, if all addresses are to be served
 //!   an address is lost                      a line: nobody finds the server there until it is back
@@ -22,6 +23,7 @@ use barewire_service::counters::Samples;
 use barewire_tcp::addresses::NewAddresses;
 
 use crate::XdpError;
+use crate::added::{NotServed, SpareQueues};
 use barewire_service::stack::{AddedAddresses, CounterGroup, Watch};
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -63,6 +65,8 @@ pub(super) struct Watched<'w> {
     pub mode: Mode,
     /// How many queues have sockets, and how many of these are zero-copy.
     pub queues: (u32, u32),
+    /// Those that may appear.
+    pub spare: SpareQueues,
     /// What is served.
     pub addresses: Vec<IpAddr>,
     pub ports: Vec<u16>,
@@ -87,7 +91,8 @@ pub(super) fn watch(
         name: interface.name.clone(),
         redirect: Arc::downgrade(watched.redirect),
         verdicts: Arc::clone(watched.redirect.verdicts()),
-        rx_queues: interface.rx_queues,
+        served: interface.rx_queues,
+        spare: watched.spare,
         rx_queues_seen: 0,
         rx_queues_served: watched.queues.0,
         link: Link::Up,
@@ -126,9 +131,11 @@ struct Watcher {
     name: String,
     redirect: Weak<Redirect>,
     verdicts: Arc<Verdicts>,
-    /// How many there were at the start.
-    rx_queues: u32,
+    /// How many have been prepared for and served, from queue 0 on.
+    served: u32,
+    spare: SpareQueues,
     rx_queues_seen: u32,
+    /// How many have sockets: without those that are left out.
     rx_queues_served: u32,
     link: Link,
     addresses: Addresses,
@@ -251,21 +258,45 @@ impl Watcher {
         if now == self.rx_queues_seen {
             return;
         }
+        let refused = self.serve_added(now).err();
         self.note_queues(now);
-        let (name, before) = (&self.name, self.rx_queues);
-        if now == before {
-            tracing::info!("{name} has its {now} receive queues again");
-        } else if now > before {
+        let (name, served) = (&self.name, self.served);
+        if let Some(reason) = refused {
             tracing::error!(
-                "{name} has {now} receive queues and had {before} at the start: what arrives on the others is lost. \
-                 Restart the server to serve all of them, or `ethtool -L {name} combined {before}`"
+                "{name} has {now} receive queues, of which {served} are served, so what arrives on the others is \
+                 lost: {reason}. Restart the server to serve all of them, or `ethtool -L {name} combined {served}`"
             );
+        } else if now == served {
+            tracing::info!("{name} has {now} receive queues, and all of them are served");
         } else {
             tracing::error!(
-                "{name} has {now} receive queues and had {before} at the start: the sockets of the others receive \
-                 nothing. If clients get no answer, restart the server, or `ethtool -L {name} combined {before}`"
+                "{name} has {now} receive queues, and {served} were served: the sockets of the others receive \
+                 nothing. If clients get no answer, restart the server, or `ethtool -L {name} combined {served}`"
             );
         }
+    }
+
+    /// Serves the queues beyond those that are served, so that there are `now`.
+    fn serve_added(&mut self, now: u32) -> Result<(), NotServed> {
+        let Some(redirect) = self.redirect.upgrade() else {
+            // The cores have ended.
+            return Ok(());
+        };
+        let before = self.served;
+        while self.served < now {
+            let queue = self.served;
+            let core = self.spare.serve(queue, now, &redirect)?;
+            self.served += 1;
+            self.rx_queues_served += 1;
+            tracing::info!(
+                "{name} has got queue {queue}; core {core} serves it",
+                name = self.name
+            );
+        }
+        if self.served > before && self.spare.need_the_program_again() {
+            redirect.attach_again()?;
+        }
+        Ok(())
     }
 
     fn keep_attached(&mut self, received: Option<u64>) -> Result<(), XdpError> {
