@@ -152,14 +152,15 @@ impl Watch {
         let (wait, ms) = match progress.next {
             Next::Receive(Expect::Message) => (Wait::Message, deadlines.idle_ms),
             Next::Receive(Expect::Head) => (Wait::Head, deadlines.head_ms),
-            Next::Receive(Expect::Body) => (Wait::Body, deadlines.body_ms),
+            Next::Receive(Expect::Body | Expect::MoreBody) => (Wait::Body, deadlines.body_ms),
             Next::Send | Next::Close | Next::Abort => {
                 self.wait = Wait::Send;
                 self.at = NEVER;
                 return;
             }
         };
-        if wait != self.wait || progress.messages > 0 {
+        let is_anew = progress.next == Next::Receive(Expect::MoreBody);
+        if wait != self.wait || progress.messages > 0 || is_anew {
             self.wait = wait;
             self.at = after(now, ms);
         }
@@ -272,6 +273,19 @@ mod tests {
             &DEADLINES,
         );
         assert_eq!(watch.next_at(), Some(ms(24_000)));
+    }
+
+    #[test]
+    fn a_body_that_moves_begins_its_deadline_anew() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        for (at, expect) in [
+            (0, Expect::Body),
+            (1_000, Expect::MoreBody),
+            (2_000, Expect::Body),
+        ] {
+            watch.on_progress(ms(at), &progress(0, Next::Receive(expect)), &DEADLINES);
+        }
+        assert_eq!(watch.next_at(), Some(ms(21_000)));
     }
 
     #[test]

@@ -189,6 +189,8 @@ pub enum Expect {
     Head,
     /// The rest of a message's body. The deadline runs from the end of its head.
     Body,
+    /// The same, where much of a body has just been moved in either direction: the deadline runs from now.
+    MoreBody,
 }
 
 /// A contiguous piece of the connection's send space, filled from the front.

@@ -168,11 +168,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return Next::Send;
         }
         if !self.connection.streams.is_empty() {
-            // The stack's deadline begins anew when something else is waited for than before.
-            return match self.moved {
-                true => Next::Send,
-                false => Next::Receive(Expect::Body),
-            };
+            return Next::Receive(match self.moved {
+                true => Expect::MoreBody,
+                false => Expect::Body,
+            });
         }
         if self.connection.said_goodbye && !is_within_frame {
             return Next::Close;
