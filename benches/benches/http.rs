@@ -113,7 +113,8 @@ fn requests(criterion: &mut Criterion) {
 fn http2(criterion: &mut Criterion) {
     // What a browser does not have remembered, in Huffman coding (RFC 7541, appendix B).
     /// `/plaintext?lang=en&page=2`
-    const BROWSER_PATH: &[u8] = b"\x62\xba\x06\x6a\x92\x5f\x29\xff\x28\x1d\x53\x40\x5a\xbe\x2b\x1c\xc5\x80\x5f";
+    const BROWSER_PATH: &[u8] =
+        b"\x62\xba\x06\x6a\x92\x5f\x29\xff\x28\x1d\x53\x40\x5a\xbe\x2b\x1c\xc5\x80\x5f";
     /// `session=0123456789abcdef0123456789abcdef`
     const BROWSER_COOKIE: &[u8] = b"\x41\x50\x83\x1e\xa8\x00\x11\x32\xd3\x6e\x3a\xf3\xe3\x8c\x92\x16\x50\x04\x4c\xb4\xdb\x8e\xbc\xf8\xe3\x24\x85\x97";
 
@@ -148,8 +149,14 @@ fn http2(criterion: &mut Criterion) {
     fn browser(first: bool) -> Vec<u8> {
         const REPEATED: [(u8, &[u8]); 8] = [
             (1, b"www.example.org:8080"),
-            (58, b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
-            (19, b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+            (
+                58,
+                b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+            ),
+            (
+                19,
+                b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            ),
             (17, b"en-GB,en;q=0.9,de;q=0.8"),
             (16, b"gzip, deflate, br, zstd"),
             (51, b"https://www.example.org/"),

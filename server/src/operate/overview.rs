@@ -3,8 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
-use super::rates::CoreRates;
-use super::status::{Pool, State, Status};
+use super::status::{CoreRates, Pool, State, Status};
 
 /// A server on one page.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use barewire_service::deadline::Deadlines;
 use barewire_tcp::config::{DirectPath, StackConfig};
+use barewire_tls::TlsLimits;
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, Command, ValueEnum, value_parser};
@@ -35,6 +36,8 @@ pub struct ServeArgs {
     pub config: ConfigArgs,
     #[command(flatten)]
     pub place: PlaceArgs,
+    #[command(flatten)]
+    pub tls: TlsArgs,
     #[command(flatten)]
     pub link: LinkArgs,
     #[command(flatten)]
@@ -100,6 +103,49 @@ pub struct PlaceArgs {
     pub test_routes: bool,
 }
 
+/// TLS, beside plain text.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+pub struct TlsArgs {
+    /// Serve TLS as well, with the certificate in this PEM file, and its chain behind it; repeat it, with a --tls-key
+    /// each, for more hosts (SNI) or another kind of key. Files are read again when they change, and at SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Vec<PathBuf>,
+
+    /// The key of the certificate with the same place in the order: PEM, without a passphrase
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Vec<PathBuf>,
+
+    /// TCP port to serve TLS on, at the addresses of --port
+    #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = value_parser!(u16).range(1..), conflicts_with = "tls_listen")]
+    pub tls_port: u16,
+
+    /// Address and port of the kernel stacks for TLS; port 0 takes a free one [default: the address of --listen, and
+    /// --tls-port]
+    #[arg(long, value_name = "ADDR:PORT", requires = "tls_certificate")]
+    pub tls_listen: Option<SocketAddr>,
+
+    /// Serve TLS to nobody but clients with a certificate that leads to one in this PEM file (mTLS)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Handshakes of TLS that may go on at once, per core; a connection beyond is reset
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = TlsLimits::default().handshakes_max)]
+    pub tls_handshakes_max: u32,
+
+    /// Handshakes of TLS that may begin within a second, per core, so that they leave it time for requests; a connection
+    /// beyond is reset
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = TlsLimits::default().handshakes_per_second)]
+    pub tls_handshakes_per_second: u32,
+}
+
+impl TlsArgs {
+    /// Whether TLS is served.
+    pub fn is_wanted(&self) -> bool {
+        !self.tls_certificate.is_empty()
+    }
+}
+
 /// A network stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StackName {
@@ -122,6 +168,10 @@ pub struct LinkArgs {
     /// Receive queues to take, spread over the cores; what arrives by others the kernel refuses
     #[arg(long, value_name = "auto|LIST", default_value_t)]
     pub queues: List,
+
+    /// Queues that may appear while serving (ethtool -L): so many are prepared for, with the memory of a queue each
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(..=64))]
+    pub spare_queues: u32,
 
     /// Where the XDP program runs: in the driver (native), or in the kernel's stack (generic, slower)
     #[arg(long, value_enum, default_value_t = ModeName::Auto)]
@@ -312,6 +362,10 @@ pub struct DeadlineArgs {
     /// From the SYN to the end of the handshake (AF_XDP)
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().half_open_ms)]
     pub half_open_timeout_ms: u32,
+
+    /// From there to the end of the handshake of TLS
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().handshake_ms)]
+    pub tls_handshake_timeout_ms: u32,
 
     /// For the first byte of the next request on a connection that is kept alive
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().idle_ms)]
@@ -556,6 +610,25 @@ impl ServeArgs {
         if let Some(missing) = missing {
             return Err(command.error(ErrorKind::MissingRequiredArgument, missing));
         }
+        let (certificates, keys) = (&self.tls.tls_certificate, &self.tls.tls_key);
+        if certificates.len() != keys.len() {
+            let unpaired = format!(
+                "each --tls-certificate needs its --tls-key, in the same order: there are {} and {}",
+                certificates.len(),
+                keys.len()
+            );
+            return Err(command.error(ErrorKind::WrongNumberOfValues, unpaired));
+        }
+        if self.tls.is_wanted() && self.listens_twice() {
+            let same = format!(
+                "TLS and plain text cannot share {}: choose another --tls-port or --tls-listen",
+                match self.stack() {
+                    StackName::Xdp => format!("port {}", self.place.port),
+                    StackName::Epoll | StackName::Uring => self.listen().to_string(),
+                }
+            );
+            return Err(command.error(ErrorKind::ArgumentConflict, same));
+        }
         if let Some(narrow) = self.narrow_buffer() {
             return Err(command.error(ErrorKind::ValueValidation, narrow));
         }
@@ -633,7 +706,7 @@ impl ServeArgs {
             .filter_map(|arg| arg.get_long().map(str::to_owned))
             .collect();
         match self.stack() {
-            StackName::Xdp => foreign.push("listen".into()),
+            StackName::Xdp => foreign.extend(["listen".into(), "tls-listen".into()]),
             StackName::Epoll | StackName::Uring => {
                 foreign.extend(["interface".into(), "address".into()]);
             }
@@ -648,11 +721,27 @@ impl ServeArgs {
             .unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.place.port))
     }
 
+    /// Where a kernel stack listens for TLS.
+    pub fn tls_listen(&self) -> SocketAddr {
+        let same_address = SocketAddr::new(self.listen().ip(), self.tls.tls_port);
+        self.tls.tls_listen.unwrap_or(same_address)
+    }
+
+    fn listens_twice(&self) -> bool {
+        match self.stack() {
+            StackName::Xdp => self.place.port == self.tls.tls_port,
+            StackName::Epoll | StackName::Uring => {
+                self.listen() == self.tls_listen() && self.listen().port() != 0
+            }
+        }
+    }
+
     /// The deadlines of connections, for every stack.
     pub fn deadlines(&self) -> Deadlines {
         let args = &self.deadline;
         Deadlines {
             half_open_ms: args.half_open_timeout_ms,
+            handshake_ms: args.tls_handshake_timeout_ms,
             idle_ms: args.idle_timeout_ms,
             head_ms: args.head_timeout_ms,
             body_ms: args.body_timeout_ms,
