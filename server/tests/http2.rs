@@ -18,7 +18,7 @@ use barewire_conformance::http2::{
     window_update,
 };
 use barewire_http::{Http2Limits, HttpCounters, Limits};
-use barewire_service::service::{Expect, Next, Service};
+use barewire_service::service::{Expect, Input, Next, Reply, Service};
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -139,6 +139,25 @@ fn a_drain_lets_what_has_begun_finish() {
         ["HEADERS 1 200", "DATA 1 END ab"]
     );
     assert!(connection.is_closed());
+}
+
+#[test]
+fn an_idle_connection_is_dismissed_in_order() {
+    let (mut memory, counters) = memory_within(Http2Limits::default());
+    let mut space = [0; 1024];
+    let mut reply = Reply::new(&mut space);
+    let mut connection = <SiteResponder as Service>::Connection::default();
+    let input = Input {
+        bytes: &[&PREFACE[..], &settings(&[]), &get(1, "/plaintext")].concat(),
+        full: false,
+        ended: false,
+    };
+    let progress = memory.service.on_input(&mut connection, input, &mut reply);
+    assert_eq!(progress.next, Next::Receive(Expect::Message));
+    let before = reply.len();
+    memory.service.on_dismiss(&mut connection, &mut reply);
+    assert_eq!(texts(&reply.written()[before..]), ["GOAWAY 1 NO_ERROR"]);
+    assert_eq!(counters.http2.http2_goaways.get(), 1);
 }
 
 #[test]

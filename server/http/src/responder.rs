@@ -190,6 +190,12 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
         }
     }
 
+    fn on_dismiss(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
+        if let Speaks::Http2(http2) = &mut connection.0 {
+            http2::dismiss(http2, &self.origin.counters, reply);
+        }
+    }
+
     fn on_clock(&mut self, unix_time_s: u64) {
         self.origin.server_and_date.set(unix_time_s);
     }

@@ -175,7 +175,8 @@ impl Watch {
                 return;
             }
         };
-        if wait != self.wait || progress.messages > 0 {
+        let is_anew = progress.next == Next::Receive(Expect::MoreBody);
+        if wait != self.wait || progress.messages > 0 || is_anew {
             self.wait = wait;
             self.at = after(now, ms);
         }
@@ -256,7 +257,7 @@ fn wait_for(expect: Expect, deadlines: &Deadlines) -> (Wait, u32) {
     match expect {
         Expect::Message => (Wait::Message, deadlines.idle_ms),
         Expect::Head => (Wait::Head, deadlines.head_ms),
-        Expect::Body => (Wait::Body, deadlines.body_ms),
+        Expect::Body | Expect::MoreBody => (Wait::Body, deadlines.body_ms),
         Expect::Handshake => (Wait::UpperHandshake, deadlines.handshake_ms),
     }
 }
@@ -339,6 +340,19 @@ mod tests {
             &DEADLINES,
         );
         assert_eq!(watch.next_at(), Some(ms(24_000)));
+    }
+
+    #[test]
+    fn a_body_that_moves_begins_its_deadline_anew() {
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
+        for (at, expect) in [
+            (0, Expect::Body),
+            (1_000, Expect::MoreBody),
+            (2_000, Expect::Body),
+        ] {
+            watch.on_progress(ms(at), &progress(0, Next::Receive(expect)), &DEADLINES);
+        }
+        assert_eq!(watch.next_at(), Some(ms(21_000)));
     }
 
     #[test]

@@ -219,6 +219,8 @@ pub enum Expect {
     Head,
     /// The rest of a message's body. The deadline runs from the end of its head.
     Body,
+    /// The same, where much of a body has just been moved in either direction: the deadline runs from now.
+    MoreBody,
     /// The rest of a handshake above TCP's, as TLS has one. The deadline runs from the connection's first moment.
     Handshake,
 }

@@ -40,7 +40,7 @@ pub use counters::Http2Counters;
 pub(super) use encode::{Frames, Outlet};
 pub use limits::Http2Limits;
 pub(super) use pool::Lease;
-pub(super) use turn::time_out;
+pub(super) use turn::{dismiss, time_out};
 
 use super::limits::Limits;
 

@@ -111,7 +111,17 @@ pub(in super::super) fn time_out(
     let waiting = connection.streams.len() as u64;
     counters.http2.http2_streams_timed_out.add(waiting);
     counters.http2.http2_connections_idle.increment();
-    if connection.outlet.overflow.is_empty() && !connection.closed {
+    dismiss(connection, counters, reply);
+}
+
+/// The connection ends after this.
+pub(in super::super) fn dismiss(
+    connection: &mut Http2Connection,
+    counters: &HttpCounters,
+    reply: &mut Reply<'_>,
+) {
+    // Behind a frame of which only a part was sent, nothing can be said.
+    if connection.outlet.overflow.is_empty() && !connection.closed && !connection.said_goodbye {
         put_goodbye(connection.served_stream, ErrorCode::No, reply);
         counters.http2.http2_goaways.increment();
     }
@@ -168,11 +178,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return Next::Send;
         }
         if !self.connection.streams.is_empty() {
-            // The stack's deadline begins anew when something else is waited for than before.
-            return match self.moved {
-                true => Next::Send,
-                false => Next::Receive(Expect::Body),
-            };
+            return Next::Receive(match self.moved {
+                true => Expect::MoreBody,
+                false => Expect::Body,
+            });
         }
         if self.connection.said_goodbye && !is_within_frame {
             return Next::Close;
