@@ -50,6 +50,12 @@ impl<S: Service> Core<'_, S> {
                 self.segment_arrives(arrival, received.frame(arrival.frame as usize), &mut port);
             }
             self.batch = batch;
+            let mut port = Port {
+                link,
+                transmit,
+                reserve: 0,
+            };
+            self.acknowledge_batch(&mut port);
             while let Some(message) = self.paths.next_heard() {
                 let mut port = Port {
                     link,
@@ -355,6 +361,7 @@ impl<S: Service> Core<'_, S> {
             window: tcb.rcv_wnd,
         };
         let l2 = self.cold[index].l2;
+        self.cold[index].told = tcb.rcv_nxt;
         self.send_control(&flow, &l2, &ack, port);
     }
 
