@@ -183,7 +183,7 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
         port: &mut Port<'_, T>,
     ) -> bool {
-        if self.cold[index].direct.is_none() {
+        if self.cold[index].direct.is_none() && !self.take_back(index, segment) {
             return false;
         }
         if matches!(self.direct.mode, DirectPath::Random(_)) && !self.direct.is_wanted() {
@@ -535,13 +535,15 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Whether what has arrived and was not acknowledged is worth a segment of its own before the batch is over:
-    /// every second full one (RFC 5681, section 4.2).
+    /// every second full one (RFC 5681, section 4.2), and before the window is used up.
     #[inline]
     fn is_ack_worth_it(&self, index: usize) -> bool {
         let (hot, cold) = (&self.hot[index], &self.cold[index]);
         let mss = cold.direct.as_ref().map_or(0, Sender::mss);
         let untold = hot.tcb.rcv_nxt.wrapping_sub(cold.told);
-        untold >= 2 * u32::from(mss) || self.owing.len() == self.owing.capacity()
+        untold >= 2 * u32::from(mss)
+            || hot.tcb.rcv_wnd < cold.window.bytes() / 2
+            || self.owing.len() == self.owing.capacity()
     }
 
     /// Acknowledges what arrived with a batch and was not acknowledged yet: nothing is held back for longer, so
@@ -637,13 +639,35 @@ impl<S: Service> Core<'_, S> {
         mss.min(LARGE_BYTES) as u16
     }
 
+    /// Takes a connection from smoltcp if `segment` makes it quiet: it acknowledges all that was sent, and what
+    /// comes with it is next. A peer that asks again as soon as it has its answer never leaves it quiet otherwise.
+    #[cold]
+    fn take_back(&mut self, index: usize, segment: &Segment) -> bool {
+        let tcb = &self.hot[index].tcb;
+        let is_next = self.direct.mode != DirectPath::Never
+            && segment.payload_len() > 0
+            && segment.window > 0
+            && segment.ack == tcb.snd_nxt
+            && place(tcb, segment) == Some(Place::Next);
+        if !is_next {
+            return false;
+        }
+        self.take_acknowledged_directly(index, segment.ack);
+        self.cold[index].direct.is_some()
+    }
+
     /// Takes a connection from smoltcp that is established and quiet.
     #[inline]
     pub(super) fn take_directly(&mut self, index: usize) {
+        self.take_acknowledged_directly(index, self.hot[index].tcb.snd_una);
+    }
+
+    /// Takes a connection from smoltcp that is established and quiet once all below `ack` is acknowledged.
+    fn take_acknowledged_directly(&mut self, index: usize, ack: u32) {
         if self.direct.mode == DirectPath::Never
             || self.caller.is_some()
             || self.is_draining
-            || !self.is_quiet(index)
+            || !self.is_quiet(index, ack)
             || !self.direct.is_wanted()
         {
             return;
@@ -662,18 +686,23 @@ impl<S: Service> Core<'_, S> {
             remembered: cold.remembered,
         };
         cold.direct = Some(Sender::new(&start, self.now));
+        let acknowledged = ack.wrapping_sub(hot.tcb.snd_una);
         let buffer_bytes = u16::try_from(self.config.receive_buffer_bytes).unwrap_or(u16::MAX);
         cold.window = GrowingWindow::new(buffer_bytes, self.now);
         cold.told = hot.tcb.rcv_nxt;
         self.counters.direct_takes.increment();
+        if acknowledged > 0 {
+            self.hot[index].tcb.snd_una = ack;
+            self.note_direct_progress(index, acknowledged);
+        }
     }
 
-    /// Whether a connection's hot line says all there is to say about it.
-    fn is_quiet(&mut self, index: usize) -> bool {
+    /// Whether a connection's hot line says all there is to say about it once all below `ack` is acknowledged.
+    fn is_quiet(&mut self, index: usize, ack: u32) -> bool {
         let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
         let tcb = &hot.tcb;
         let is_told = tcb.state == State::Open
-            && tcb.snd_una == tcb.snd_nxt
+            && ack == tcb.snd_nxt
             && !tcb.fin_received
             && !hot.flags.is_waiting_to_send
             && cold.direct.is_none()
@@ -684,10 +713,11 @@ impl<S: Service> Core<'_, S> {
             && !cold.wants_room
             && !cold.end_seen
             && !cold.close_pending;
+        let in_flight = tcb.snd_nxt.wrapping_sub(tcb.snd_una);
         let socket = cold.slot.socket();
         is_told
             && socket.state() == tcp::State::Established
-            && socket.send_queue() == 0
+            && socket.send_queue() == in_flight as usize
             && socket.recv_queue() == 0
     }
 

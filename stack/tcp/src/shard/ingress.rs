@@ -157,6 +157,9 @@ impl<S: Service> Core<'_, S> {
             }
             Verdict::PassOvertaken => {
                 self.counters.ack_overtaken.increment();
+                // It needs the memory for packets that is lent below.
+                self.hand_over(index, &[]);
+                let hot = &self.hot[index];
                 let (ack, window) = (hot.tcb.snd_una, hot.tcb.snd_wnd);
                 let mut copy = std::mem::take(&mut self.scratch.packet);
                 let packet = segment.ip_packet(frame);
@@ -274,6 +277,8 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
         port: &mut Port<'_, T>,
     ) {
+        // It needs the memory for packets that is lent below.
+        self.hand_over(index, &[]);
         let Hot { flow, tcb, .. } = self.hot[index];
         let segment = segment.as_bare_ack(tcb.rcv_nxt);
         let ack = Control {

@@ -228,3 +228,38 @@ fn the_window_grows_for_a_service_that_takes_what_arrives() {
          < [.] seq 1 ack 11692",
     );
 }
+
+#[test]
+fn a_peer_that_asks_at_once_when_it_is_answered_does_not_keep_its_socket() {
+    lines().run(
+        "> [P.] seq 1 ack 1 \"a\\nhel\"
+         < [P.] seq 1 ack 6 \"a\\n\"
+         ? direct_hand_overs 1
+         > [P.] seq 6 ack 3 \"lo\\n\"
+         < [P.] seq 3 ack 9 \"hello\\n\"
+         ? direct_takes 1
+         > [P.] seq 9 ack 9 \"again\\n\"
+         < [P.] seq 9 ack 15 \"again\\n\"
+         ? direct_takes 2
+         > [.] seq 15 ack 15
+         +10s
+         ? direct_hand_overs 1
+         ? retrans_segs 0",
+    );
+}
+
+#[test]
+fn a_segment_behind_a_gap_with_an_overtaken_ack_is_kept_by_a_socket() {
+    lines().run(
+        "> [P.] seq 1 ack 1 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         > [.] seq 7 ack 7
+         > [P.] seq 9 ack 1 \"c\\n\"
+         < [.] seq 7 ack 7
+         ? ack_overtaken 1
+         ? direct_hand_overs 1
+         > [P.] seq 7 ack 7 \"ab\"
+         < [.] seq 7 ack 11
+         < [P.] seq 7 ack 11 \"abc\\n\"",
+    );
+}
