@@ -22,7 +22,7 @@ fn flow(number: usize) -> FlowKey {
 /// A table with `size` flows, and their keys where a connection would keep them.
 fn table(size: usize) -> (FlowTable, Vec<FlowKey>) {
     let keys: Vec<FlowKey> = (0..size).map(flow).collect();
-    let mut table = FlowTable::new(size, [0x0123_4567_89ab_cdef, 42]);
+    let mut table = FlowTable::new(size, [0x0123_4567_89ab_cdef, 42]).unwrap();
     for (index, key) in keys.iter().enumerate() {
         table.insert(table.hash(key), index as u32).unwrap();
     }

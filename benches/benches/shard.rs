@@ -160,7 +160,7 @@ impl Floor {
         Floor {
             link: link(),
             local: local(),
-            flows: FlowTable::new(connections, [1, 2]),
+            flows: FlowTable::new(connections, [1, 2]).unwrap(),
             connections: Vec::with_capacity(connections),
             responder: responder(),
             replies: vec![0; 16_384].into_boxed_slice(),

@@ -283,6 +283,7 @@ fn config(
                 send_ms: timeout_ms,
                 close_ms: DRAIN_MS,
                 user_timeout_ms: timeout_ms.saturating_mul(2),
+                ..defaults.stack.deadlines
             },
             ..defaults.stack.clone()
         },

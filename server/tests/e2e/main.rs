@@ -33,6 +33,8 @@ mod paths;
 mod privileges;
 #[cfg(feature = "xdp")]
 mod raw;
+#[cfg(feature = "xdp")]
+mod room;
 mod server;
 mod service_manager;
 mod signals;

@@ -18,6 +18,7 @@ const LENIENT: Deadlines = Deadlines {
     head_ms: 600_000,
     body_ms: 600_000,
     send_ms: 600_000,
+    send_bytes_min: 1_024,
     close_ms: 600_000,
     user_timeout_ms: 600_000,
 };

@@ -6,11 +6,12 @@
 //! ```text
 //!                    taken            provided              for
 //!   Arena            at start         at start, all of it   buffers that every connection uses
-//!   Zeroed<T>        at start         at the first write    tables sized for the worst day
+//!   Zeroed<T>        at start         at the first write    tables sized for the worst day, used anywhere
+//!   table::<T>()     at start         as it grows           the same, used from the front
 //! ```
 //!
-//! Both lie on huge pages where the system has them, so that tables of many megabytes do not cost a
-//! TLB miss for each access. Neither ever grows.
+//! All lie on huge pages where the system has them, so that tables of many megabytes do not cost a
+//! TLB miss for each access. None ever grows beyond its size.
 
 #![deny(unsafe_code)]
 
@@ -19,8 +20,11 @@ mod arena;
 #[allow(unsafe_code)]
 mod prefetch;
 #[allow(unsafe_code)]
+mod table;
+#[allow(unsafe_code)]
 mod zeroed;
 
 pub use arena::{Arena, OutOfMemory, Pages};
 pub use prefetch::prefetch;
+pub use table::table;
 pub use zeroed::Zeroed;

@@ -13,13 +13,13 @@
 //!
 //! A deadline runs from the moment its [`Wait`] began and nothing that arrives prolongs it, except a
 //! whole message: dripping bytes (slowloris) gains a peer nothing. The same holds for reading: a
-//! peer has to take [`SENT_BYTES_MIN`] in each `send_ms`. A stack that sends segments itself does not
-//! hold a loss against the peer, see [`Watch::forgive_ms`].
+//! peer has to take `send_bytes_min` in each `send_ms`. A stack that sends segments itself does not
+//! hold a loss against the peer, but patience ends after twice that time, see [`Watch::forgive_ms`].
 
 use crate::service::{Expect, Next, Progress};
 use crate::time::{Duration, Instant};
 
-/// How long a connection may wait for what, in milliseconds.
+/// How long a connection may wait for what, in milliseconds, and how much a peer has to take meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
     /// From the SYN to the end of the handshake.
@@ -30,8 +30,11 @@ pub struct Deadlines {
     pub head_ms: u32,
     /// From the end of a message's head to the end of its body.
     pub body_ms: u32,
-    /// For the peer to take at least [`SENT_BYTES_MIN`] of what waits to be sent, or all of it.
+    /// For the peer to take at least `send_bytes_min` of what waits to be sent, or all of it.
     pub send_ms: u32,
+    /// Bytes that a peer has to take for the send deadline to begin anew: with `send_ms`, the slowest rate
+    /// at which it may read.
+    pub send_bytes_min: u32,
     /// From the last byte sent to the end of the connection: FIN-WAIT-1, FIN-WAIT-2, LAST-ACK.
     pub close_ms: u32,
     /// For the peer to acknowledge anything at all of what is in flight: the user timeout of
@@ -39,8 +42,8 @@ pub struct Deadlines {
     pub user_timeout_ms: u32,
 }
 
-/// Bytes that a peer has to take for the send deadline to begin anew.
-pub const SENT_BYTES_MIN: usize = 1024;
+/// Bytes that a peer has to take for the send deadline to begin anew, unless configured otherwise.
+pub const SENT_BYTES_MIN: usize = 1_024;
 
 impl Default for Deadlines {
     /// Lenient enough for a slow mobile network, strict enough that holding a connection costs an
@@ -52,6 +55,7 @@ impl Default for Deadlines {
             head_ms: 10_000,
             body_ms: 30_000,
             send_ms: 30_000,
+            send_bytes_min: SENT_BYTES_MIN as u32,
             close_ms: 10_000,
             user_timeout_ms: 30_000,
         }
@@ -93,8 +97,13 @@ pub struct Watch {
     send_at: Instant,
     /// Bytes taken since the send deadline began.
     taken: u32,
+    /// How far the send deadline was moved since it began, in units of 2^[`FORGIVEN_SHIFT`] ms.
+    forgiven: u16,
     wait: Wait,
 }
+
+/// 16 bits of 256 ms are four hours.
+const FORGIVEN_SHIFT: u32 = 8;
 
 const NEVER: Instant = Instant::from_micros(i64::MAX);
 
@@ -176,18 +185,44 @@ impl Watch {
         self.taken = self
             .taken
             .saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
-        if self.send_at == NEVER || self.taken as usize >= SENT_BYTES_MIN {
+        if self.send_at == NEVER || self.taken >= deadlines.send_bytes_min {
             self.send_at = after(now, deadlines.send_ms);
             self.taken = 0;
+            self.forgiven = 0;
         }
     }
 
-    /// Nothing could be taken for so long, through no fault of the peer's: the send deadline moves.
+    /// Nothing could be taken for so long, perhaps through no fault of the peer's: the send deadline moves, by
+    /// no more than `send_ms` in all until it begins anew. A peer that is silent on purpose cannot be told from
+    /// one that gets nothing; so one that acknowledges a byte now and then has twice the time, and not for ever.
     #[inline]
-    pub fn forgive_ms(&mut self, pause_ms: u32) {
-        if self.send_at != NEVER {
-            self.send_at = after(self.send_at, pause_ms);
+    pub fn forgive_ms(&mut self, pause_ms: u32, deadlines: &Deadlines) {
+        if self.send_at == NEVER || pause_ms == 0 {
+            return;
         }
+        let forgiven_ms = u32::from(self.forgiven) << FORGIVEN_SHIFT;
+        let pause_ms = pause_ms.min(deadlines.send_ms.saturating_sub(forgiven_ms));
+        self.send_at = after(self.send_at, pause_ms);
+        let forgiven = (forgiven_ms.saturating_add(pause_ms)).div_ceil(1 << FORGIVEN_SHIFT);
+        self.forgiven = u16::try_from(forgiven).unwrap_or(u16::MAX);
+    }
+
+    /// When the wait began, or when the peer last took enough of what is sent to it; `None` if it has nothing to do.
+    pub fn began_at(&self, deadlines: &Deadlines) -> Option<Instant> {
+        let ms = |ms| Duration::from_millis(u64::from(ms));
+        let wait_ms = match self.wait {
+            Wait::Handshake => deadlines.half_open_ms,
+            Wait::Message => deadlines.idle_ms,
+            Wait::Head => deadlines.head_ms,
+            Wait::Body => deadlines.body_ms,
+            Wait::Close => deadlines.close_ms,
+            Wait::Send if self.send_at == NEVER => return None,
+            Wait::Send => {
+                let forgiven_ms = u32::from(self.forgiven) << FORGIVEN_SHIFT;
+                return Some(self.send_at - ms(deadlines.send_ms) - ms(forgiven_ms));
+            }
+        };
+        Some(self.at - ms(wait_ms))
     }
 
     /// Everything was sent, the end of the stream included: from here the peer has `close_ms`.
@@ -202,6 +237,7 @@ impl Watch {
             at,
             send_at: NEVER,
             taken: 0,
+            forgiven: 0,
             wait,
         }
     }
@@ -222,6 +258,7 @@ mod tests {
         head_ms: 5_000,
         body_ms: 20_000,
         send_ms: 8_000,
+        send_bytes_min: 1_024,
         close_ms: 3_000,
         user_timeout_ms: 30_000,
     };
@@ -301,7 +338,7 @@ mod tests {
         let mut watch = Watch::established(ms(0), &DEADLINES);
         watch.on_progress(ms(0), &progress(1, Next::Send), &DEADLINES);
         watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
-        watch.on_sent(ms(7_000), SENT_BYTES_MIN, 48_000, &DEADLINES);
+        watch.on_sent(ms(7_000), 1_024, 48_000, &DEADLINES);
         assert_eq!(watch.next_at(), Some(ms(15_000)));
         watch.on_sent(ms(9_000), 48_000, 0, &DEADLINES);
         assert_eq!(watch.next_at(), None);
@@ -310,12 +347,39 @@ mod tests {
     #[test]
     fn a_pause_that_is_forgiven_moves_the_send_deadline_and_no_other() {
         let mut watch = Watch::established(ms(0), &DEADLINES);
-        watch.forgive_ms(500);
+        watch.forgive_ms(500, &DEADLINES);
         assert_eq!(watch.next_at(), Some(ms(60_000)));
         watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
-        watch.forgive_ms(500);
+        watch.forgive_ms(500, &DEADLINES);
         assert_eq!(watch.next_at(), Some(ms(8_500)));
         assert_eq!(watch.without_send().next_at(), Some(ms(60_000)));
+    }
+
+    #[test]
+    fn no_more_is_forgiven_than_the_deadline_is_long() {
+        let mut watch = Watch::established(ms(0), &DEADLINES);
+        watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
+        for at in [7_000, 14_000, 21_000] {
+            watch.forgive_ms(6_000, &DEADLINES);
+            watch.on_sent(ms(at), 1, 49_000, &DEADLINES);
+        }
+        assert_eq!(watch.due(ms(16_000)), Some(Wait::Send));
+        watch.on_sent(ms(21_000), 1_024, 48_000, &DEADLINES);
+        watch.forgive_ms(6_000, &DEADLINES);
+        assert_eq!(watch.due(ms(34_999)), None, "it begins anew");
+    }
+
+    #[test]
+    fn a_wait_knows_when_it_began() {
+        let mut watch = Watch::established(ms(5), &DEADLINES);
+        assert_eq!(watch.began_at(&DEADLINES), Some(ms(5)));
+        watch.on_progress(ms(9), &progress(0, Next::Receive(Expect::Head)), &DEADLINES);
+        assert_eq!(watch.began_at(&DEADLINES), Some(ms(9)));
+        watch.on_progress(ms(9), &progress(1, Next::Send), &DEADLINES);
+        assert_eq!(watch.began_at(&DEADLINES), None);
+        watch.on_sent(ms(20), 0, 50_000, &DEADLINES);
+        watch.on_sent(ms(30), 1, 49_999, &DEADLINES);
+        assert_eq!(watch.began_at(&DEADLINES), Some(ms(20)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -88,6 +89,11 @@ impl Member {
         self.lifecycle.phase()
     }
 
+    /// What ends this member's sleep, from any thread.
+    pub fn waker(&self) -> Waker {
+        Arc::new(Alarm(Arc::clone(&self.waker))).into()
+    }
+
     /// Makes the waker unreadable again. Call it after waking up, before looking at the phase.
     pub fn acknowledge(&self) {
         let mut count = [0; 8];
@@ -96,7 +102,17 @@ impl Member {
     }
 }
 
-/// Readable once the phase has changed.
+/// Makes a member's descriptor readable.
+struct Alarm(Arc<OwnedFd>);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        // A full counter (EAGAIN) is as awake as it gets.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+/// Readable once the phase has changed, or somebody else has woken it.
 impl AsFd for Member {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.waker.as_fd()
@@ -124,6 +140,18 @@ mod tests {
         first.acknowledge();
         assert!(!is_readable(&first) && is_readable(&second));
         assert_eq!(first.phase(), Phase::Drain);
+    }
+
+    #[test]
+    fn a_member_is_woken_from_any_thread() {
+        let lifecycle = Lifecycle::new();
+        let member = lifecycle.enrol().unwrap();
+        let waker = member.waker();
+        std::thread::spawn(move || waker.wake()).join().unwrap();
+        assert!(is_readable(&member));
+        member.acknowledge();
+        assert!(!is_readable(&member));
+        assert_eq!(member.phase(), Phase::Serve);
     }
 
     #[test]

@@ -19,11 +19,12 @@ use crate::time::{Duration, Instant};
 
 /// A bounded set of deadlines, at most one for each index.
 ///
-/// Allocates when it is made and never again; every operation is O(1).
+/// Takes its address space when it is made and memory as higher indices are used; every operation is O(1).
 #[derive(Debug)]
 pub struct TimerWheel {
-    /// One node per index, then one list head per slot, then the head of what is due.
-    nodes: Box<[Node]>,
+    /// One list head per slot, then the head of what is due, then one node per index, up to the highest that was
+    /// ever scheduled.
+    nodes: Vec<Node>,
     occupied: Occupied,
     /// The first tick whose slot was not emptied yet.
     cursor: u64,
@@ -41,8 +42,24 @@ struct Node {
     tick: u64,
 }
 
+impl Node {
+    fn alone(at: u32) -> Node {
+        Node {
+            next: at,
+            previous: at,
+            tick: IDLE,
+        }
+    }
+}
+
 /// The tick of an index that is not scheduled.
 const IDLE: u64 = u64::MAX;
+
+/// The head of what is due, behind those of the slots.
+const DUE_HEAD: u32 = TimerWheel::SLOTS;
+
+/// How many nodes are heads.
+const HEADS: u32 = DUE_HEAD + 1;
 
 impl TimerWheel {
     /// The wheel's resolution.
@@ -59,15 +76,11 @@ impl TimerWheel {
     /// If `indices` is 2^31 or more.
     pub fn new(indices: usize, now: Instant) -> TimerWheel {
         assert!(indices < 1 << 31, "timer wheel too large");
-        let count = indices as u32 + Self::SLOTS + 1;
-        let node = |at| Node {
-            next: at,
-            previous: at,
-            tick: IDLE,
-        };
+        let mut nodes = Vec::with_capacity(HEADS as usize + indices);
+        nodes.extend((0..HEADS).map(Node::alone));
         let now = passed_ticks(now);
         TimerWheel {
-            nodes: (0..count).map(node).collect(),
+            nodes,
             occupied: Occupied::default(),
             cursor: now + 1,
             now,
@@ -88,11 +101,15 @@ impl TimerWheel {
     pub fn schedule(&mut self, index: u32, at: Instant) {
         assert!(index < self.indices, "no such timer");
         let tick = due_tick(at).max(self.now + 1);
-        if self.nodes[index as usize].tick <= tick {
+        let node = HEADS + index;
+        while self.nodes.len() as u32 <= node {
+            self.nodes.push(Node::alone(self.nodes.len() as u32));
+        }
+        if self.nodes[node as usize].tick <= tick {
             return;
         }
         self.cancel(index);
-        self.file(index, tick);
+        self.file(node, tick);
         self.len += 1;
     }
 
@@ -103,8 +120,8 @@ impl TimerWheel {
     /// If `index` is not below the number of indices.
     pub fn cancel(&mut self, index: u32) {
         assert!(index < self.indices, "no such timer");
-        if self.nodes[index as usize].tick != IDLE {
-            self.unlink(index);
+        if self.is_scheduled(index) {
+            self.unlink(HEADS + index);
             self.len -= 1;
         }
     }
@@ -116,7 +133,7 @@ impl TimerWheel {
     #[inline]
     pub fn pop_expired(&mut self, now: Instant) -> Option<u32> {
         let now = passed_ticks(now);
-        if now < self.cursor && self.first(self.due_head()).is_none() {
+        if now < self.cursor && self.first(DUE_HEAD).is_none() {
             return None;
         }
         self.now = self.now.max(now);
@@ -126,7 +143,7 @@ impl TimerWheel {
     /// When [`TimerWheel::pop_expired`] should be called next; possibly earlier than the first
     /// deadline if that is far away, but never later.
     pub fn next_at(&self) -> Option<Instant> {
-        let tick = if self.first(self.due_head()).is_some() {
+        let tick = if self.first(DUE_HEAD).is_some() {
             self.now
         } else {
             self.cursor + u64::from(self.occupied.distance_from(self.cursor)?)
@@ -146,24 +163,25 @@ impl TimerWheel {
 
     /// Whether `index` is scheduled.
     pub fn is_scheduled(&self, index: u32) -> bool {
-        self.nodes[index as usize].tick != IDLE
+        let node = self.nodes.get((HEADS + index) as usize);
+        node.is_some_and(|node| node.tick != IDLE)
     }
 
     /// Bytes of memory that a wheel for `indices` indices takes.
     pub fn memory_bytes(indices: usize) -> usize {
-        (indices + Self::SLOTS as usize + 1) * size_of::<Node>()
+        (HEADS as usize + indices) * size_of::<Node>()
     }
 
     fn pop_due(&mut self) -> Option<u32> {
         loop {
-            while let Some(index) = self.first(self.due_head()) {
-                let tick = self.nodes[index as usize].tick;
-                self.unlink(index);
+            while let Some(node) = self.first(DUE_HEAD) {
+                let tick = self.nodes[node as usize].tick;
+                self.unlink(node);
                 if tick <= self.now {
                     self.len -= 1;
-                    return Some(index);
+                    return Some(node - HEADS);
                 }
-                self.file(index, tick);
+                self.file(node, tick);
             }
             let next = self
                 .occupied
@@ -179,36 +197,34 @@ impl TimerWheel {
         }
     }
 
-    /// Links `index` into the slot of `tick`, or the last one if that is beyond the horizon.
-    fn file(&mut self, index: u32, tick: u64) {
+    /// Links `node` into the slot of `tick`, or the last one if that is beyond the horizon.
+    fn file(&mut self, node: u32, tick: u64) {
         let slot_tick = tick.clamp(self.cursor, self.cursor + u64::from(Self::SLOTS) - 1);
-        let slot = slot_of(slot_tick);
-        let head = self.indices + slot;
+        let head = slot_of(slot_tick);
         let last = self.nodes[head as usize].previous;
-        self.nodes[index as usize] = Node {
+        self.nodes[node as usize] = Node {
             next: head,
             previous: last,
             tick,
         };
-        self.nodes[last as usize].next = index;
-        self.nodes[head as usize].previous = index;
-        self.occupied.set(slot);
+        self.nodes[last as usize].next = node;
+        self.nodes[head as usize].previous = node;
+        self.occupied.set(head);
     }
 
-    fn unlink(&mut self, index: u32) {
-        let Node { next, previous, .. } = self.nodes[index as usize];
+    fn unlink(&mut self, node: u32) {
+        let Node { next, previous, .. } = self.nodes[node as usize];
         self.nodes[previous as usize].next = next;
         self.nodes[next as usize].previous = previous;
-        self.nodes[index as usize].tick = IDLE;
-        if next == previous && (self.indices..self.due_head()).contains(&next) {
-            self.occupied.clear(next - self.indices);
+        self.nodes[node as usize].tick = IDLE;
+        if next == previous && next < DUE_HEAD {
+            self.occupied.clear(next);
         }
     }
 
     /// Moves all of a slot's list to the empty list of what is due.
     fn take_slot(&mut self, tick: u64) {
-        let slot = slot_of(tick);
-        let (head, due) = (self.indices + slot, self.due_head());
+        let (head, due) = (slot_of(tick), DUE_HEAD);
         let Node { next, previous, .. } = self.nodes[head as usize];
         self.nodes[due as usize].next = next;
         self.nodes[due as usize].previous = previous;
@@ -216,18 +232,13 @@ impl TimerWheel {
         self.nodes[previous as usize].next = due;
         self.nodes[head as usize].next = head;
         self.nodes[head as usize].previous = head;
-        self.occupied.clear(slot);
+        self.occupied.clear(head);
     }
 
     #[inline]
     fn first(&self, head: u32) -> Option<u32> {
         let next = self.nodes[head as usize].next;
         (next != head).then_some(next)
-    }
-
-    #[inline]
-    fn due_head(&self) -> u32 {
-        self.indices + Self::SLOTS
     }
 }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::connection::CONNECTION_BYTES;
+use crate::connection::{CONNECTION_BYTES, SOCKET_BYTES};
 use crate::flow::FlowTable;
 use crate::guard::time_wait::TimeWaits;
 use crate::packet::ChecksumPolicy;
@@ -19,12 +19,29 @@ use barewire_service::timer::TimerWheel;
 /// [`StackConfig::memory_bytes`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct StackConfig {
-    /// Connections that can exist at once, half-open ones included. Past it SYNs are dropped and
-    /// counted (`listen_overflows`); established connections do not notice.
+    /// Connections that can exist at once, half-open ones included. What happens past it says
+    /// [`StackConfig::when_full`].
     pub connections: u32,
     /// How many of them may be half-open (SYN-RECEIVED). Past it SYNs are answered with cookies, which
     /// take no memory; zero means cookies for all, [`StackConfig::connections`] or more for none.
     pub half_open: u32,
+    /// smoltcp sockets, each with its buffers. With the direct path a connection needs one only while something
+    /// unusual happens to it, and there may be fewer than [`StackConfig::connections`]; without, and for a shard that
+    /// calls, there are as many. When all are in use, the connection gives way that has waited longest with one
+    /// (`socket_evictions`).
+    pub sockets: u32,
+    /// What happens to a new connection when there are as many as can be.
+    pub when_full: WhenFull,
+    /// Established connections that one source can have, at all shards that [share](crate::shared::Shared) what
+    /// they have; zero means any number. SYNs past it are dropped and counted (`source_overflows`).
+    pub source_connections: u32,
+    /// How many bits of an IPv4 address say which source it is.
+    pub source_prefix_ipv4_bits: u32,
+    /// How many bits of an IPv6 address say which source it is: a subscriber's network has 64.
+    pub source_prefix_ipv6_bits: u32,
+    /// The least MSS that a peer is believed to want; a smaller one is taken as this. One of 48 would cost a
+    /// packet for each 8 bytes of data (CVE-2019-11479).
+    pub mss_min: u16,
     /// Connections that can be in TIME-WAIT, besides [`StackConfig::connections`]. Past it the one that
     /// has waited longest gives way. Zero means that connections end without TIME-WAIT.
     pub time_wait: u32,
@@ -101,6 +118,36 @@ impl FromStr for DirectPath {
 #[error("{0:?} is no direct path: choose never, always, random or random:SEED")]
 pub struct UnknownDirectPath(String);
 
+/// What happens to a new connection when there are as many as can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The one that has waited longest for its peer gives way, of some that are looked at (`evictions`).
+    ///
+    /// Only whoever can receive at its address gets that far: SYNs are answered with cookies. Where those are
+    /// off, as with [`StackConfig::half_open`] not below [`StackConfig::connections`], SYNs are dropped.
+    Evict,
+    /// It is not opened: SYNs are dropped (`listen_overflows`), established connections do not notice.
+    Refuse,
+}
+
+impl FromStr for WhenFull {
+    type Err = UnknownWhenFull;
+
+    /// Reads `evict` or `refuse`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "evict" => Ok(WhenFull::Evict),
+            "refuse" => Ok(WhenFull::Refuse),
+            _ => Err(UnknownWhenFull(text.to_owned())),
+        }
+    }
+}
+
+/// A text that names no [`WhenFull`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} says nothing of what to do when all connections are in use: choose evict or refuse")]
+pub struct UnknownWhenFull(String);
+
 /// What happens to a segment that belongs to no connection, and opens none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownFlow {
@@ -131,6 +178,12 @@ impl Default for StackConfig {
         StackConfig {
             connections: 8_192,
             half_open: 1_024,
+            sockets: 4_096,
+            when_full: WhenFull::Evict,
+            source_connections: 0,
+            source_prefix_ipv4_bits: 32,
+            source_prefix_ipv6_bits: 64,
+            mss_min: 216,
             time_wait: 65_536,
             time_wait_ms: 60_000,
             receive_buffer_bytes: 8_192,
@@ -189,6 +242,7 @@ impl StackConfig {
             1,
             Self::FLOWS_MAX / 2,
         )?;
+        check("sockets", self.sockets as usize, 2, Self::FLOWS_MAX / 2)?;
         check("time_wait", self.time_wait as usize, 0, Self::FLOWS_MAX / 2)?;
         check("time_wait_ms", self.time_wait_ms as usize, 1, 1 << 30)?;
         check("rto_max_ms", self.rto_max_ms as usize, 1_000, 60_000)?;
@@ -210,12 +264,32 @@ impl StackConfig {
             send_min,
             Self::SEND_BUFFER_BYTES_MAX,
         )?;
+        let bits = |name, bits: u32, max| check(name, bits as usize, 1, max);
+        bits("source_prefix_ipv4_bits", self.source_prefix_ipv4_bits, 32)?;
+        bits("source_prefix_ipv6_bits", self.source_prefix_ipv6_bits, 128)?;
+        check("mss_min", usize::from(self.mss_min), 48, 536)?;
         check("mtu", self.mtu, Self::MTU_MIN, Self::MTU_MAX)
     }
 
-    /// Bytes of the arena that a shard carves its connections' buffers from.
+    /// Sockets that a shard has.
+    pub fn sockets(&self) -> u32 {
+        match self.direct_path {
+            DirectPath::Never => self.connections,
+            DirectPath::Always | DirectPath::Random(_) => self.sockets.min(self.connections),
+        }
+    }
+
+    /// How many connections may be half-open: each has a socket, and leaves some to the others.
+    pub(crate) fn half_open_max(&self) -> u32 {
+        match self.sockets() < self.connections {
+            true => self.half_open.min(self.sockets() / 2),
+            false => self.half_open,
+        }
+    }
+
+    /// Bytes of the arena that a shard carves its sockets' buffers from.
     pub fn arena_bytes(&self) -> usize {
-        self.connections as usize * (self.receive_buffer_bytes + self.send_buffer_bytes)
+        self.sockets() as usize * (self.receive_buffer_bytes + self.send_buffer_bytes)
     }
 
     /// Chunks of 256 and of 1,536 bytes for what the direct path has sent and keeps: a small one for each
@@ -231,12 +305,29 @@ impl StackConfig {
         }
     }
 
-    /// All bytes a shard takes at start for connections of `service_connection_bytes` each
-    /// (`size_of::<S::Connection>()`): the arena and the tables. It takes no more later.
+    /// Bytes that a shard takes at start: the arena, and its sockets.
+    pub fn start_bytes(&self) -> usize {
+        self.arena_bytes() + self.sockets() as usize * SOCKET_BYTES
+    }
+
+    /// Bytes that one connection takes as long as it is idle and has no socket, if the service keeps
+    /// `service_connection_bytes` for it (`size_of::<S::Connection>()`): its line, what is behind it, its timer, its
+    /// places in the flow table, which is at most half full, and in the lists.
+    pub fn connection_bytes(&self, service_connection_bytes: usize) -> usize {
+        const TIMER_AND_LISTS_BYTES: usize = 16 + 4 + 4;
+        let flows = (self.connections + self.time_wait) as usize;
+        CONNECTION_BYTES
+            + service_connection_bytes
+            + TIMER_AND_LISTS_BYTES
+            + FlowTable::memory_bytes(flows) / flows.max(1)
+    }
+
+    /// All bytes that a shard takes at most, with connections of `service_connection_bytes` each: what it has at
+    /// start, and the tables and what waits for its acknowledgment, which come as they are used.
     pub fn memory_bytes(&self, service_connection_bytes: usize) -> usize {
         let connections = self.connections as usize;
         let time_wait = self.time_wait as usize;
-        self.arena_bytes()
+        self.start_bytes()
             + connections * (CONNECTION_BYTES + service_connection_bytes)
             + TimeWaits::memory_bytes(time_wait)
             + FlowTable::memory_bytes(connections + time_wait)
@@ -260,16 +351,16 @@ pub enum ConfigError {
         /// The largest value that is possible.
         max: usize,
     },
-    /// There is no address space for the chunks of the direct path.
+    /// There is no address space for the tables.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
     /// The arena is smaller than [`StackConfig::arena_bytes`].
     #[error(
-        "the buffers of {connections} connections need {wanted} bytes, of which the arena has {left}: make it that large"
+        "the buffers of {sockets} sockets need {wanted} bytes, of which the arena has {left}: make it that large"
     )]
     ArenaTooSmall {
-        /// [`StackConfig::connections`].
-        connections: u32,
+        /// [`StackConfig::sockets()`].
+        sockets: u32,
         /// [`StackConfig::arena_bytes`].
         wanted: usize,
         /// What was left in the arena.
@@ -284,6 +375,24 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         assert_eq!(StackConfig::default().validate(1024), Ok(()));
+    }
+
+    #[test]
+    fn ten_million_idle_connections_have_room_in_a_server() {
+        let config = StackConfig {
+            connections: 10_000_000,
+            direct_path: DirectPath::Always,
+            ..StackConfig::default()
+        };
+        let (start, each) = (config.start_bytes(), config.connection_bytes(0));
+        println!(
+            "{start} bytes at start, {each} for an idle connection, hot and cold {CONNECTION_BYTES}"
+        );
+        assert_eq!(config.validate(1_024), Ok(()));
+        assert!(
+            start < 128 << 20 && each * 10_000_000 < 8 << 30,
+            "{start} {each}"
+        );
     }
 
     #[test]

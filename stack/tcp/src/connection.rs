@@ -3,9 +3,11 @@
 //! ```text
 //!   hot   ┌ flow key ┬ sequence numbers, windows ┬ timer, link, flags ┐  64 bytes, one per connection
 //!         └──────────┴───────────────────────────┴────────────────────┘
-//!   cold  ┌ smoltcp socket in a set of its own ┬ L2 header ┬ deadlines ┬ service's state ┐
-//!         └───────────────┬────────────────────┴───────────┴───────────┴─────────────────┘
-//!                         ▼ receive and send buffer, carved from the arena
+//!   cold  ┌ L2 header ┬ deadlines ┬ what was sent, or which socket has it ┬ service's state ┐
+//!         └───────────┴───────────┴───────────────────┬───────────────────┴─────────────────┘
+//!                                                     ▼
+//!   pool  ┌ smoltcp socket in a set of its own, with receive and send buffer from the arena ┐
+//!         └──────────────────────── lent while the direct path does not do ─────────────────┘
 //! ```
 //!
 //! The flow table and the guards touch only the hot line, so that a flood of segments which go
@@ -71,7 +73,7 @@ impl HotFlags {
 
 /// The rest of a connection. What every segment needs comes first, in as few cache lines as it takes.
 #[repr(C, align(64))]
-pub(crate) struct Cold<'a, C> {
+pub(crate) struct Cold<C> {
     /// It is there while the connection is served directly: then nothing that the socket says is true.
     pub direct: Option<Sender>,
     /// Written in front of every packet to the peer.
@@ -94,7 +96,8 @@ pub(crate) struct Cold<'a, C> {
     /// No later than this the timer wheel calls.
     pub timer_at: Instant,
     pub service: C,
-    pub slot: SocketSlot<'a>,
+    /// Which socket of [`Sockets`] the connection has; [`NO_SOCKET`] while it is served directly.
+    pub socket: u32,
     /// When smoltcp wants to send again, if we want it sooner.
     pub late_at: Instant,
     /// Received bytes that the service has seen and not consumed.
@@ -105,11 +108,14 @@ pub(crate) struct Cold<'a, C> {
     pub remembered: Remembered,
 }
 
-impl<'a, C: Default> Cold<'a, C> {
-    /// A connection slot with its two buffers.
-    pub fn new(receive: &'a mut [u8], send: &'a mut [u8]) -> Self {
+/// Of a connection that has no socket.
+pub(crate) const NO_SOCKET: u32 = u32::MAX;
+
+impl<C: Default> Cold<C> {
+    /// A connection that is not in use.
+    pub fn new() -> Self {
         Cold {
-            slot: SocketSlot::new(receive, send),
+            socket: NO_SOCKET,
             l2: L2Header::default(),
             watch: Watch::half_open(Instant::ZERO, &Deadlines::default()),
             path: Path::new(0, Instant::ZERO),
@@ -131,7 +137,6 @@ impl<'a, C: Default> Cold<'a, C> {
 
     /// Makes everything as new for the next connection.
     pub fn renew(&mut self, l2: L2Header, watch: Watch, path: Path) {
-        self.slot.renew();
         self.l2 = l2;
         self.watch = watch;
         self.path = path;
@@ -163,16 +168,88 @@ impl<'a, C: Default> Cold<'a, C> {
 
     /// The rest of what it will touch, once that is there.
     #[inline]
-    pub fn prefetch_rest(&self, chunks: &Chunks) {
+    pub fn prefetch_rest(&self, chunks: &Chunks, sockets: &Sockets<'_>) {
         match &self.direct {
             Some(sender) => sender.prefetch(chunks),
-            None => prefetch(self.slot.set.get::<Socket<'a>>(self.slot.handle)),
+            None => sockets.prefetch(self.socket),
         }
     }
 }
 
 /// A point in time that does not come.
 pub(crate) const NEVER: Instant = Instant::from_micros(i64::MAX);
+
+/// All sockets of a shard. There may be fewer than connections.
+pub(crate) struct Sockets<'a> {
+    slots: Vec<SocketSlot<'a>>,
+    unused: Vec<u32>,
+}
+
+impl<'a> Sockets<'a> {
+    /// A socket for each pair of buffers, for receiving and for sending.
+    pub fn new(buffers: impl Iterator<Item = (&'a mut [u8], &'a mut [u8])>) -> Sockets<'a> {
+        let slots: Vec<_> = buffers
+            .map(|(receive, send)| SocketSlot::new(receive, send))
+            .collect();
+        Sockets {
+            unused: (0..slots.len() as u32).rev().collect(),
+            slots,
+        }
+    }
+
+    /// Takes an unused socket for a connection; it is as new.
+    pub fn take(&mut self, connection: usize) -> Option<u32> {
+        let socket = self.unused.pop()?;
+        let slot = &mut self.slots[socket as usize];
+        slot.connection = connection as u32;
+        slot.renew();
+        Some(socket)
+    }
+
+    /// Takes back the socket of a connection that has one.
+    pub fn give_back(&mut self, socket: &mut u32) {
+        if *socket != NO_SOCKET {
+            self.slots[*socket as usize].connection = u32::MAX;
+            self.unused.push(*socket);
+            *socket = NO_SOCKET;
+        }
+    }
+
+    /// Number of sockets.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Number of sockets that connections have.
+    pub fn used(&self) -> usize {
+        self.slots.len() - self.unused.len()
+    }
+
+    /// Whether all sockets are in use.
+    pub fn are_used_up(&self) -> bool {
+        self.unused.is_empty()
+    }
+
+    /// The connection that has a socket.
+    pub fn connection_of(&self, socket: usize) -> Option<usize> {
+        let connection = self.slots[socket].connection;
+        (connection != u32::MAX).then_some(connection as usize)
+    }
+
+    /// The socket of a connection that has one.
+    #[inline]
+    pub fn slot(&mut self, socket: u32) -> &mut SocketSlot<'a> {
+        &mut self.slots[socket as usize]
+    }
+
+    /// Asks for the memory of the socket of a connection, if it has one.
+    #[inline]
+    pub fn prefetch(&self, socket: u32) {
+        if let Some(slot) = self.slots.get(socket as usize) {
+            prefetch(slot.set.get::<Socket<'a>>(slot.handle));
+        }
+    }
+}
 
 /// A socket in a set of its own, and the buffers it works on.
 ///
@@ -184,6 +261,8 @@ pub(crate) struct SocketSlot<'a> {
     /// Holds nothing but the socket.
     pub set: SocketSet<'a>,
     handle: SocketHandle,
+    /// Who has it; `u32::MAX` if nobody does.
+    connection: u32,
     receive: NonNull<[u8]>,
     send: NonNull<[u8]>,
     buffers: PhantomData<&'a mut [u8]>,
@@ -200,6 +279,7 @@ impl<'a> SocketSlot<'a> {
         SocketSlot {
             set,
             handle,
+            connection: u32::MAX,
             receive,
             send,
             buffers: PhantomData,
@@ -242,9 +322,12 @@ unsafe fn new_socket<'a>(receive: NonNull<[u8]>, send: NonNull<[u8]>) -> Socket<
     socket
 }
 
-/// Bytes of memory that a connection takes besides its buffers and its service's state.
-pub(crate) const CONNECTION_BYTES: usize =
-    size_of::<Hot>() + size_of::<Cold<'static, ()>>() + size_of::<SocketStorage<'static>>();
+/// Bytes of memory that a connection takes besides its service's state and what it has borrowed.
+pub(crate) const CONNECTION_BYTES: usize = size_of::<Hot>() + size_of::<Cold<()>>();
+
+/// Bytes of memory that a socket takes besides its buffers.
+pub(crate) const SOCKET_BYTES: usize =
+    size_of::<SocketSlot<'static>>() + size_of::<SocketStorage<'static>>();
 
 #[cfg(test)]
 mod tests {

@@ -149,6 +149,8 @@ pub(crate) struct Control {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Ack,
+    /// A FIN that acknowledges.
+    Fin,
     Reset,
     /// A SYN (if nothing is acknowledged) or SYN|ACK with these options.
     Syn(SynOptions),
@@ -198,13 +200,14 @@ pub(crate) fn write_packet(
     };
     let options = match control.kind {
         Kind::Syn(options) => Some(options),
-        Kind::Ack | Kind::Reset => None,
+        Kind::Ack | Kind::Fin | Kind::Reset => None,
     };
     let tcp = TcpRepr {
         src_port: source_port,
         dst_port: destination_port,
         control: match control.kind {
             Kind::Ack => TcpControl::None,
+            Kind::Fin => TcpControl::Fin,
             Kind::Reset => TcpControl::Rst,
             Kind::Syn(_) => TcpControl::Syn,
         },

@@ -20,22 +20,23 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
+use zerocopy::FromZeros;
 
 use crate::packet::FlowKey;
 use barewire_memory::OutOfMemory;
 use barewire_memory::Zeroed;
 use barewire_memory::prefetch;
 
-/// A bounded table from flows to connection indices. Allocates when it is made and never again.
+/// A bounded table from flows to connection indices. Takes its address space when it is made, and memory as it is used.
 #[derive(Debug)]
 pub struct FlowTable {
-    entries: Box<[Entry]>,
+    entries: Zeroed<Entry>,
     mask: u32,
     len: usize,
     capacity: usize,
     hasher: SipHasher13,
     /// What other tables know of this one, and this one of them.
-    live: Option<Arc<LiveFlows>>,
+    live: Option<(Arc<LiveFlows>, u8)>,
 }
 
 /// The keyed hash of a [`FlowKey`], as one table computes it.
@@ -48,17 +49,15 @@ pub struct FlowHash(u32);
 pub struct FlowTableFull;
 
 /// The tag is all of the hash, so that it also says where the entry belongs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, FromZeros)]
 #[repr(C, align(8))]
 struct Entry {
     tag: u32,
-    index: u32,
+    /// The index plus one; zero if the entry is empty.
+    place: u32,
 }
 
-const EMPTY: Entry = Entry {
-    tag: 0,
-    index: u32::MAX,
-};
+const EMPTY: Entry = Entry { tag: 0, place: 0 };
 
 impl FlowTable {
     /// How many flows a table can be made for.
@@ -68,34 +67,36 @@ impl FlowTable {
     ///
     /// It takes 16 to 32 bytes per flow.
     ///
+    /// # Errors
+    ///
+    /// If there is not that much address space.
+    ///
     /// # Panics
     ///
     /// If `capacity` is more than [`FlowTable::CAPACITY_MAX`].
-    pub fn new(capacity: usize, key: [u64; 2]) -> FlowTable {
+    pub fn new(capacity: usize, key: [u64; 2]) -> Result<FlowTable, OutOfMemory> {
         assert!(capacity <= Self::CAPACITY_MAX, "flow table too large");
         let entries = (capacity * 2).next_power_of_two().max(8);
-        FlowTable {
-            entries: vec![EMPTY; entries].into_boxed_slice(),
+        Ok(FlowTable {
+            entries: Zeroed::new(entries)?,
             mask: (entries - 1) as u32,
             len: 0,
             capacity,
             hasher: SipHasher13::new_with_keys(key[0], key[1]),
             live: None,
-        }
+        })
     }
 
-    /// Makes an empty table one of those whose flows `live` knows. All of them have the same key.
-    pub fn share(&mut self, live: Arc<LiveFlows>) {
+    /// Makes an empty table number `number` of those whose flows `live` knows. All of them have the same key.
+    pub fn share(&mut self, live: Arc<LiveFlows>, number: usize) {
         debug_assert!(self.is_empty());
-        self.live = Some(live);
+        self.live = Some((live, number as u8));
     }
 
-    /// Whether a flow with this hash, which is not in this table, may be in one that shares
-    /// [`LiveFlows`] with it. If not, it is nowhere.
-    pub fn may_be_elsewhere(&self, hash: FlowHash) -> bool {
-        self.live
-            .as_ref()
-            .is_some_and(|live| live.may_contain(hash))
+    /// In which tables, by their numbers modulo 256, a flow with this hash may be, which is not in this one; `None`
+    /// if it is in none that shares [`LiveFlows`] with it.
+    pub fn elsewhere(&self, hash: FlowHash) -> Option<[u8; 2]> {
+        self.live.as_ref()?.0.owners_of(hash)
     }
 
     /// The hash of `key` that all other methods want.
@@ -119,11 +120,9 @@ impl FlowTable {
         let mut at = self.home(hash.0);
         loop {
             let entry = self.entries[at];
-            if entry.index == EMPTY.index {
-                return None;
-            }
-            if entry.tag == hash.0 && is_match(entry.index) {
-                return Some(entry.index);
+            let index = entry.place.checked_sub(1)?;
+            if entry.tag == hash.0 && is_match(index) {
+                return Some(index);
             }
             at = self.after(at);
         }
@@ -136,18 +135,21 @@ impl FlowTable {
     /// If the table holds as many flows as it was made for.
     #[inline]
     pub fn insert(&mut self, hash: FlowHash, index: u32) -> Result<(), FlowTableFull> {
-        debug_assert_ne!(index, EMPTY.index);
+        debug_assert_ne!(index, u32::MAX);
         if self.len == self.capacity {
             return Err(FlowTableFull);
         }
         let mut at = self.home(hash.0);
-        while self.entries[at].index != EMPTY.index {
+        while self.entries[at].place != EMPTY.place {
             at = self.after(at);
         }
-        self.entries[at] = Entry { tag: hash.0, index };
+        self.entries[at] = Entry {
+            tag: hash.0,
+            place: index + 1,
+        };
         self.len += 1;
-        if let Some(live) = &self.live {
-            live.add(hash);
+        if let Some((live, number)) = &self.live {
+            live.add(hash, *number);
         }
         Ok(())
     }
@@ -156,15 +158,15 @@ impl FlowTable {
     #[inline]
     pub fn remove(&mut self, hash: FlowHash, index: u32) -> bool {
         let mut at = self.home(hash.0);
-        while self.entries[at].index != index {
-            if self.entries[at].index == EMPTY.index {
+        while self.entries[at].place != index.wrapping_add(1) {
+            if self.entries[at].place == EMPTY.place {
                 return false;
             }
             at = self.after(at);
         }
         self.close_gap(at);
         self.len -= 1;
-        if let Some(live) = &self.live {
+        if let Some((live, _)) = &self.live {
             live.remove(hash);
         }
         true
@@ -196,7 +198,7 @@ impl FlowTable {
     /// Moves every entry behind `gap` that was displaced across it one gap closer to its home.
     fn close_gap(&mut self, mut gap: usize) {
         let mut at = self.after(gap);
-        while self.entries[at].index != EMPTY.index {
+        while self.entries[at].place != EMPTY.place {
             let displacement = self.distance(self.home(self.entries[at].tag), at);
             if displacement >= self.distance(gap, at) {
                 self.entries[gap] = self.entries[at];
@@ -231,15 +233,17 @@ impl FlowTable {
 /// full, one of 300 if they are an eighth full) is not answered, as all of them were if nobody knew.
 ///
 /// A flow takes two counters, which never overflow: their mean is at most a half, and who does not have the key
-/// cannot choose which.
+/// cannot choose which. Beside each counter is the number of the table that last took it. If the flow is in another
+/// one, then another flow has taken both since, which is as rare.
 #[derive(Debug)]
 pub struct LiveFlows {
     counts: Zeroed<AtomicU8>,
+    owners: Zeroed<AtomicU8>,
     mask: u32,
 }
 
 impl LiveFlows {
-    /// For so many flows in all tables together; it takes 4 to 8 bytes for each, as they come.
+    /// For so many flows in all tables together; it takes 8 to 16 bytes for each, as they come.
     ///
     /// # Errors
     ///
@@ -248,31 +252,36 @@ impl LiveFlows {
         let counts = (flows * 4).next_power_of_two().clamp(1 << 12, 1 << 32);
         Ok(LiveFlows {
             counts: Zeroed::new(counts)?,
+            owners: Zeroed::new(counts)?,
             mask: (counts - 1) as u32,
         })
     }
 
-    fn add(&self, hash: FlowHash) {
-        for count in self.counts_of(hash) {
-            count.fetch_add(1, Ordering::Relaxed);
+    fn add(&self, hash: FlowHash, owner: u8) {
+        for at in self.places_of(hash) {
+            self.counts[at].fetch_add(1, Ordering::Relaxed);
+            self.owners[at].store(owner, Ordering::Relaxed);
         }
     }
 
     fn remove(&self, hash: FlowHash) {
-        for count in self.counts_of(hash) {
-            count.fetch_sub(1, Ordering::Relaxed);
+        for at in self.places_of(hash) {
+            self.counts[at].fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    fn may_contain(&self, hash: FlowHash) -> bool {
-        let counts = self.counts_of(hash);
-        counts.iter().all(|count| count.load(Ordering::Relaxed) > 0)
+    fn owners_of(&self, hash: FlowHash) -> Option<[u8; 2]> {
+        let places = self.places_of(hash);
+        let is_live = places
+            .iter()
+            .all(|&at| self.counts[at].load(Ordering::Relaxed) > 0);
+        is_live.then(|| places.map(|at| self.owners[at].load(Ordering::Relaxed)))
     }
 
-    fn counts_of(&self, FlowHash(hash): FlowHash) -> [&AtomicU8; 2] {
+    fn places_of(&self, FlowHash(hash): FlowHash) -> [usize; 2] {
         // The second is as far from the first as another hash of the same bits.
         let other = hash.wrapping_mul(0x9e37_79b1) ^ hash.rotate_left(16);
-        [hash, other].map(|at| &self.counts[(at & self.mask) as usize])
+        [hash, other].map(|at| (at & self.mask) as usize)
     }
 }
 
@@ -283,26 +292,26 @@ mod tests {
     #[test]
     fn what_is_in_one_table_the_others_know() {
         let live = Arc::new(LiveFlows::new(20_000).unwrap());
-        let [mut one, mut other] = [0, 1].map(|_| FlowTable::new(10_000, [1, 2]));
-        one.share(Arc::clone(&live));
-        other.share(live);
+        let [mut one, mut other] = [0, 1].map(|_| FlowTable::new(10_000, [1, 2]).unwrap());
+        one.share(Arc::clone(&live), 0);
+        other.share(live, 1);
         let hash = |port: u16| one_hash(port);
         for port in 0..10_000 {
             one.insert(hash(port), port.into()).unwrap();
         }
-        assert!((0..10_000).all(|port| other.may_be_elsewhere(hash(port))));
+        assert!((0..10_000).all(|port| other.elsewhere(hash(port)) == Some([0, 0])));
         let strangers = 20_000..50_000;
-        let mistaken = strangers.filter(|&port| other.may_be_elsewhere(hash(port)));
+        let mistaken = strangers.filter(|&port| other.elsewhere(hash(port)).is_some());
         assert!(mistaken.count() < 30_000 / 10);
         for port in 0..10_000 {
             assert!(one.remove(hash(port), port.into()));
         }
-        assert!(!(0..50_000).any(|port| other.may_be_elsewhere(hash(port))));
+        assert!((0..50_000).all(|port| other.elsewhere(hash(port)).is_none()));
     }
 
     fn one_hash(port: u16) -> FlowHash {
         let key = FlowKey::new([10, 0, 0, 1].into(), port, 0, 80);
-        FlowTable::new(0, [1, 2]).hash(&key)
+        FlowTable::new(0, [1, 2]).unwrap().hash(&key)
     }
     use proptest::prelude::*;
     use std::collections::HashMap;
@@ -318,7 +327,7 @@ mod tests {
         fn behaves_like_a_map(
             steps in prop::collection::vec((any::<bool>(), 0u32..24, 0u32..16), 0..400)
         ) {
-            let mut table = FlowTable::new(24, [1, 2]);
+            let mut table = FlowTable::new(24, [1, 2]).unwrap();
             let mut model: HashMap<u32, FlowHash> = HashMap::new();
             for (insert, index, hash) in steps {
                 let hash = FlowHash(hash | 0xffff_fff0);
@@ -348,7 +357,7 @@ mod tests {
 
     #[test]
     fn refuses_more_flows_than_it_was_made_for() {
-        let mut table = FlowTable::new(100, [3, 4]);
+        let mut table = FlowTable::new(100, [3, 4]).unwrap();
         for index in 0..100 {
             let hash = table.hash(&flow(index as u16));
             assert_eq!(table.insert(hash, index), Ok(()));
@@ -363,7 +372,7 @@ mod tests {
 
     #[test]
     fn tells_flows_with_the_same_hash_apart() {
-        let mut table = FlowTable::new(2, [0, 0]);
+        let mut table = FlowTable::new(2, [0, 0]).unwrap();
         let hash = FlowHash(7);
         table.insert(hash, 0).unwrap();
         table.insert(hash, 1).unwrap();
@@ -373,7 +382,7 @@ mod tests {
 
     #[test]
     fn the_hash_depends_on_the_key() {
-        let (one, two) = (FlowTable::new(8, [1, 1]), FlowTable::new(8, [1, 2]));
+        let [one, two] = [1, 2].map(|key| FlowTable::new(8, [1, key]).unwrap());
         let same = (0..64)
             .filter(|&port| one.hash(&flow(port)) == two.hash(&flow(port)))
             .count();
@@ -382,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_table_without_room_finds_nothing() {
-        let mut table = FlowTable::new(0, [0, 0]);
+        let mut table = FlowTable::new(0, [0, 0]).unwrap();
         assert_eq!(table.get(FlowHash(3), |_| true), None);
         assert_eq!(table.insert(FlowHash(3), 0), Err(FlowTableFull));
     }

@@ -25,6 +25,7 @@ pub mod config;
 mod connection;
 mod control;
 pub mod flow;
+mod forward;
 pub mod guard;
 mod header;
 pub mod link;
@@ -38,6 +39,7 @@ pub mod shard;
 pub mod shared;
 mod smoltcp_time;
 pub mod source_ports;
+mod sources;
 #[cfg(feature = "testing")]
 pub mod testing;
 

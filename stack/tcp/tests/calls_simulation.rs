@@ -169,6 +169,7 @@ impl World {
             send_ms: 7_200_000,
             close_ms: 7_200_000,
             user_timeout_ms: 7_200_000,
+            ..Deadlines::default()
         };
         let count = 1 + random.below(3) as usize;
         let config = StackConfig {
@@ -296,10 +297,10 @@ impl World {
             })
     }
 
-    fn next_at(&self) -> Option<Instant> {
+    fn next_at(&mut self) -> Option<Instant> {
         let callers = self
             .callers
-            .iter()
+            .iter_mut()
             .map(|caller| caller.next_deadline(self.now));
         let server = [
             self.server.next_deadline(self.now),

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use barewire_service::time::{Duration, Instant};
-use barewire_tcp::config::{DirectPath, StackConfig};
+use barewire_tcp::config::{DirectPath, StackConfig, WhenFull};
 use barewire_tcp::guard::Secrets;
 use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
 use barewire_tcp::packet::{Flags, Local};
@@ -140,6 +140,7 @@ fn nothing_is_allocated(direct_path: DirectPath) {
     let config = StackConfig {
         connections: u32::from(CONNECTIONS),
         half_open: u32::from(CONNECTIONS) / 2,
+        when_full: WhenFull::Refuse,
         time_wait: 500,
         receive_buffer_bytes: 2_048,
         send_buffer_bytes: 2_048,

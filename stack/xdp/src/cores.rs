@@ -269,18 +269,21 @@ fn report<S: Service>(
         Pages::Huge(_) => "huge",
         Pages::Normal => "normal",
     };
-    let buffers = stack.arena_bytes();
-    let tables = stack.memory_bytes(size_of::<S::Connection>()) - buffers;
+    let service_bytes = size_of::<S::Connection>();
+    let start = stack.start_bytes();
     lines.push(format!(
-        "{core}: {total} of memory: {buffers} on {pages} pages for the buffers of {connections} connections \
-         ({receive} + {send} bytes each), {tables} for connection tables, {frames} for frames",
-        total = mib(buffers + tables + frame_memory),
-        buffers = mib(buffers),
-        connections = stack.connections,
+        "{core}: {total} of memory: {sockets} on {pages} pages for {count} sockets with buffers of {receive} + {send} \
+         bytes, {frames} for frames; as they come, {each} bytes for an idle connection, {most} in all for \
+         {connections} with as much unacknowledged as can be",
+        total = mib(start + frame_memory),
+        sockets = mib(start),
+        count = stack.sockets(),
         receive = stack.receive_buffer_bytes,
         send = stack.send_buffer_bytes,
-        tables = mib(tables),
         frames = mib(frame_memory),
+        each = stack.connection_bytes(service_bytes),
+        most = mib(stack.memory_bytes(service_bytes) - start),
+        connections = stack.connections,
     ));
     lines
 }

@@ -132,6 +132,8 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
             Wait::Spin => (false, SPIN_US),
             Wait::Adaptive { spin_us } => (true, spin_us),
         };
+        let mut shard = shard;
+        shard.woken_by(member.waker());
         let wake_fds = shard.wake_fds().filter(|_| may_sleep);
         let fds = wake_fds.map_or(Vec::new(), |links| {
             let all = std::iter::once(member.as_fd().as_raw_fd()).chain(links);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use barewire_service::deadline::Deadlines;
-use barewire_tcp::config::{DirectPath, StackConfig};
+use barewire_tcp::config::{DirectPath, StackConfig, WhenFull};
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, Command, ValueEnum, value_parser};
@@ -191,13 +191,39 @@ pub enum WaitName {
 #[command(next_help_heading = "TCP (--stack xdp)")]
 pub struct TcpArgs {
     /// Half-open connections per core; SYNs beyond are answered with cookies, 0: all of them
-    /// [default: 1024, at most --connections]
+    /// [default: 1024, at most half of --connections]
     #[arg(long, value_name = "N")]
     pub half_open_max: Option<u32>,
 
     /// Connections in TIME-WAIT per core, beside --connections; beyond, the oldest gives way
     #[arg(long, value_name = "N", default_value_t = StackConfig::default().time_wait)]
     pub time_wait_max: u32,
+
+    /// smoltcp sockets per core, with buffers, for connections that are not served directly; without --direct-path
+    /// there are as many as --connections
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(2..), default_value_t = StackConfig::default().sockets)]
+    pub sockets: u32,
+
+    /// What happens to a new connection when all --connections are in use: evict ends the one that has waited
+    /// longest for its peer, refuse drops the new one
+    #[arg(long, value_name = "WHAT", default_value = "evict")]
+    pub when_full: WhenFull,
+
+    /// Connections that one source may have, on all cores together, once they are established; 0: any number
+    #[arg(long, value_name = "N", default_value_t = StackConfig::default().source_connections)]
+    pub source_connections_max: u32,
+
+    /// Bits of an IPv4 address that are a source for --source-connections-max
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=32), default_value_t = StackConfig::default().source_prefix_ipv4_bits)]
+    pub source_prefix_ipv4_bits: u32,
+
+    /// Bits of an IPv6 address that are a source for --source-connections-max
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=128), default_value_t = StackConfig::default().source_prefix_ipv6_bits)]
+    pub source_prefix_ipv6_bits: u32,
+
+    /// Least segment size that a peer may ask for; a smaller one is taken as this
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(48..=536), default_value_t = StackConfig::default().mss_min)]
+    pub mss_min: u16,
 
     /// How long TIME-WAIT lasts
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = StackConfig::default().time_wait_ms)]
@@ -323,9 +349,13 @@ pub struct DeadlineArgs {
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().body_ms)]
     pub body_timeout_ms: u32,
 
-    /// For the peer to take at least 1024 bytes of what waits to be sent
+    /// For the peer to take at least --send-bytes-min of what waits to be sent
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().send_ms)]
     pub send_timeout_ms: u32,
+
+    /// Bytes that a peer has to take in each --send-timeout-ms: the slowest rate at which it may read
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = Deadlines::default().send_bytes_min)]
+    pub send_bytes_min: u32,
 
     /// From the last byte sent to the end of the connection
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().close_ms)]
@@ -593,6 +623,7 @@ impl ServeArgs {
             head_ms: args.head_timeout_ms,
             body_ms: args.body_timeout_ms,
             send_ms: args.send_timeout_ms,
+            send_bytes_min: args.send_bytes_min,
             close_ms: args.close_timeout_ms,
             user_timeout_ms: args.user_timeout_ms,
         }

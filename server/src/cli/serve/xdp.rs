@@ -69,7 +69,13 @@ fn limits(args: &ServeArgs, defaults: StackConfig) -> StackConfig {
         connections,
         half_open: tcp
             .half_open_max
-            .unwrap_or(defaults.half_open.min(connections)),
+            .unwrap_or(defaults.half_open.min(connections / 2)),
+        sockets: tcp.sockets,
+        when_full: tcp.when_full,
+        source_connections: tcp.source_connections_max,
+        source_prefix_ipv4_bits: tcp.source_prefix_ipv4_bits,
+        source_prefix_ipv6_bits: tcp.source_prefix_ipv6_bits,
+        mss_min: tcp.mss_min,
         time_wait: tcp.time_wait_max,
         time_wait_ms: tcp.time_wait_ms,
         receive_buffer_bytes: args.receive_buffer_bytes(defaults.receive_buffer_bytes),

@@ -1,6 +1,6 @@
 //! The attacks, one function each.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -28,6 +28,8 @@ pub enum Attack {
     Idle,
     /// Connections that send a request a byte at a time.
     Slowloris,
+    /// More connections than there can be, kept in all ways in which one can be kept. Those that end come again.
+    Exhaustion,
 }
 
 impl Attack {
@@ -48,6 +50,7 @@ impl Attack {
             Attack::Fragments => "fragments",
             Attack::Idle => "idle conn.",
             Attack::Slowloris => "slowloris",
+            Attack::Exhaustion => "exhaustion",
         }
     }
 
@@ -79,6 +82,7 @@ impl Attack {
             Attack::Fragments => &["passed_fragment"],
             Attack::Idle => &["passive_opens"],
             Attack::Slowloris => &["head_timeouts"],
+            Attack::Exhaustion => &["evictions", "socket_evictions"],
         }
     }
 
@@ -112,6 +116,7 @@ impl Attack {
             Attack::Fragments => send(target, |target| fragment(target, random)),
             Attack::Idle => hold_connections(target, settings.idle_connections, settings.duration),
             Attack::Slowloris => slowloris(target, 200),
+            Attack::Exhaustion => exhaust(target, settings.exhausting_connections),
         }
     }
 }
@@ -234,6 +239,53 @@ fn slowloris(target: &Target, count: usize) -> u64 {
             }
         }
         thread::sleep(Duration::from_millis(50));
+    }
+    opened
+}
+
+/// Keeps so many connections: one of three is silent, one does not end its request, one does not read its answers.
+fn exhaust(target: &Target, count: usize) -> u64 {
+    /// Connections that come again at most before the others are looked at.
+    const AGAIN: usize = 16;
+    let requests = b"GET /plaintext HTTP/1.1\r\nHost: test\r\n\r\n".repeat(8_000);
+    let mut opened = 0;
+    let mut connect = |number: usize| -> Option<TcpStream> {
+        let address = target.addresses[number % target.addresses.len()];
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_nonblocking(true).unwrap();
+        opened += 1;
+        // Whatever becomes of it: who is cut off comes again.
+        let _ = match number % 3 {
+            0 => Ok(0),
+            1 => stream.write(b"GET /plaintext HTTP/1.1\r\nHost: test\r\nX-Slow: "),
+            _ => stream.write(&requests),
+        };
+        Some(stream)
+    };
+    let mut connections: Vec<_> = (0..count).map(&mut connect).collect();
+    let started = Instant::now();
+    while started.elapsed() < target.settings.duration {
+        let is_over = |connection: &mut Option<TcpStream>| {
+            let mut byte = [0];
+            match connection {
+                // One of three has much to read, and is not to.
+                Some(stream) => match stream.peek(&mut byte) {
+                    Ok(0) => true,
+                    Ok(_) => false,
+                    Err(error) => error.kind() != ErrorKind::WouldBlock,
+                },
+                None => true,
+            }
+        };
+        let over = connections.iter_mut().enumerate();
+        let over: Vec<usize> = over
+            .filter_map(|(number, connection)| is_over(connection).then_some(number))
+            .take(AGAIN)
+            .collect();
+        for number in over {
+            connections[number] = connect(number);
+        }
+        thread::sleep(Duration::from_millis(10));
     }
     opened
 }

@@ -322,6 +322,18 @@ impl Tcb {
         }
     }
 
+    /// Whether `segment` repeats what has arrived, and acknowledges what is expected: whoever sends it knows both
+    /// sequence numbers as well as a sender of data does (RFC 5961, section 5.2).
+    #[inline]
+    pub fn is_repetition(&self, segment: &Segment) -> bool {
+        let start = segment.seq.wrapping_sub(self.rcv_nxt) as i32;
+        let in_flight = self.snd_nxt.wrapping_sub(self.snd_una);
+        (-i32::from(u16::MAX)..0).contains(&start)
+            && self.state != State::SynReceived
+            && segment.flags.contains(Flags::ACK)
+            && segment.ack.wrapping_sub(self.snd_una) <= in_flight
+    }
+
     /// The sequence number for a segment without data: SND.NXT, unless the peer has closed its window
     /// over that, and would not accept it.
     pub fn acceptable_seq(&self) -> u32 {

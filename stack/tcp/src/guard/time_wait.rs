@@ -7,12 +7,15 @@
 
 use crate::guard::is_before;
 use crate::packet::{Flags, FlowKey, Segment};
+use barewire_memory::{OutOfMemory, table};
 use barewire_service::time::{Duration, Instant};
 
 /// All connections in TIME-WAIT.
 #[derive(Debug)]
 pub(crate) struct TimeWaits {
+    /// As many as were ever in use at once.
     records: Vec<Record>,
+    capacity: usize,
     /// The first of the unused records, linked by `newer`.
     unused: u32,
     oldest: u32,
@@ -53,32 +56,20 @@ const NONE: u32 = u32::MAX;
 
 impl TimeWaits {
     /// At most `capacity` records that wait for `duration`.
-    pub fn new(capacity: usize, duration: Duration) -> TimeWaits {
-        let unused = Record {
-            flow: FlowKey::default(),
-            snd_nxt: 0,
-            rcv_nxt: 0,
-            expires_at_ms: 0,
-            older: NONE,
-            newer: NONE,
-            window: 0,
-        };
-        let mut records = vec![unused; capacity];
-        for (index, record) in records.iter_mut().enumerate() {
-            record.newer = if index + 1 < capacity {
-                index as u32 + 1
-            } else {
-                NONE
-            };
-        }
-        TimeWaits {
-            records,
-            unused: if capacity == 0 { NONE } else { 0 },
+    ///
+    /// # Errors
+    ///
+    /// If there is not that much address space; memory is taken as it is used.
+    pub fn new(capacity: usize, duration: Duration) -> Result<TimeWaits, OutOfMemory> {
+        Ok(TimeWaits {
+            records: table(capacity)?,
+            capacity,
+            unused: NONE,
             oldest: NONE,
             newest: NONE,
             len: 0,
             duration,
-        }
+        })
     }
 
     /// Number of records in use.
@@ -88,12 +79,12 @@ impl TimeWaits {
 
     /// Whether the next [`TimeWaits::insert`] needs [`TimeWaits::pop_oldest`] first.
     pub fn is_full(&self) -> bool {
-        self.unused == NONE
+        self.unused == NONE && self.records.len() == self.capacity
     }
 
     /// Whether there are no records at all, and connections end without TIME-WAIT.
     pub fn is_disabled(&self) -> bool {
-        self.records.is_empty()
+        self.capacity == 0
     }
 
     /// The record with this index.
@@ -114,10 +105,8 @@ impl TimeWaits {
         window: u16,
         now: Instant,
     ) -> u32 {
-        let index = self.unused;
-        assert!(index != NONE, "no free TIME-WAIT record");
-        self.unused = self.records[index as usize].newer;
-        self.records[index as usize] = Record {
+        assert!(!self.is_full(), "no free TIME-WAIT record");
+        let record = Record {
             flow,
             snd_nxt,
             rcv_nxt,
@@ -125,6 +114,17 @@ impl TimeWaits {
             older: NONE,
             newer: NONE,
             window,
+        };
+        let index = match self.unused {
+            NONE => {
+                self.records.push(record);
+                self.records.len() as u32 - 1
+            }
+            unused => {
+                self.unused = self.records[unused as usize].newer;
+                self.records[unused as usize] = record;
+                unused
+            }
         };
         self.append(index);
         self.len += 1;
@@ -264,7 +264,7 @@ mod tests {
         /// The table against a queue of (index, flow, expiry).
         #[test]
         fn records_expire_in_order_and_none_is_lost(steps in proptest::collection::vec(step(), 0..200)) {
-            let mut waits = TimeWaits::new(8, DURATION);
+            let mut waits = TimeWaits::new(8, DURATION).unwrap();
             let mut model: VecDeque<(u32, FlowKey, Instant)> = VecDeque::new();
             let mut now = Instant::from_secs(1);
             for step in steps {

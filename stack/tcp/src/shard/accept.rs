@@ -1,6 +1,6 @@
 //! How connections begin: the SYN, the cookie, the ACK that completes the handshake.
 
-use crate::config::UnknownFlow;
+use crate::config::{UnknownFlow, WhenFull};
 use crate::control::{self, Control, Direction, Kind, L2Header, SynOptions};
 use crate::guard::cookie::Redeemed;
 use crate::guard::segment::{State, Tcb};
@@ -27,14 +27,14 @@ impl<S: Service> Core<'_, S> {
         let segment = &arrival.segment;
         let has = |flags| segment.flags.contains(flags);
         if has(Flags::RST) {
-            self.counters.unknown_flow_ignored.increment();
+            if !self.forward(arrival, frame) {
+                self.counters.unknown_flow_ignored.increment();
+            }
         } else if has(Flags::SYN) && !has(Flags::ACK) {
             self.syn_arrives(arrival, frame, None, port);
         } else if has(Flags::SYN) || !self.cookie_returns(arrival, frame, port) {
             match self.config.unknown_flow {
-                UnknownFlow::Reset if self.flows.may_be_elsewhere(arrival.hash) => {
-                    self.counters.unknown_flow_elsewhere.increment();
-                }
+                UnknownFlow::Reset if self.forward(arrival, frame) => {}
                 UnknownFlow::Reset => self.reset_sender(segment, frame, port),
                 UnknownFlow::Ignore => self.counters.unknown_flow_ignored.increment(),
             }
@@ -55,15 +55,26 @@ impl<S: Service> Core<'_, S> {
             self.counters.listen_drops_draining.increment();
             return;
         }
-        if self.unused.is_empty() {
+        if self.is_source_full(&segment.flow) {
+            self.counters.source_overflows.increment();
+            return;
+        }
+        // Nobody gives way for a SYN, which may come from anywhere, but for a cookie that comes back.
+        let has_cookies = self.config.half_open < self.config.connections;
+        let may_evict = self.config.when_full == WhenFull::Evict && has_cookies;
+        if self.is_full() && !may_evict {
             self.counters.listen_overflows.increment();
             return;
         }
-        let Ok(options) = SynOptions::of_segment(segment, frame) else {
+        let Ok(announced) = SynOptions::of_segment(segment, frame) else {
             self.counters.listen_drops_malformed.increment();
             return;
         };
-        if self.levels.syn_received >= self.config.half_open {
+        let options = self.bounded(&segment.flow, announced);
+        if options.mss > announced.mss {
+            self.counters.mss_raised.increment();
+        }
+        if self.levels.syn_received >= self.config.half_open_max() || self.is_full() {
             self.send_cookie(segment, frame, &options, port);
             return;
         }
@@ -74,9 +85,27 @@ impl<S: Service> Core<'_, S> {
         };
         let l2 = L2Header::reflect(segment.l2(frame));
         if let Some(index) = self.open(arrival, isn, &options, l2, port.link) {
-            self.ingress(index, segment.ip_packet(frame), port.transmit);
+            match options == announced {
+                true => drop(self.ingress(index, segment.ip_packet(frame), port.transmit)),
+                false => self.hear_syn(index, segment.seq, options, segment.window, port.transmit),
+            }
             self.finish_turn(index, 0, port);
         }
+    }
+
+    /// What of a peer's options is believed: its segments are neither tiny nor longer than what we can send. The
+    /// second keeps smoltcp from growing its congestion window by segments that nobody sends.
+    fn bounded(&self, flow: &FlowKey, announced: SynOptions) -> SynOptions {
+        SynOptions {
+            mss: announced.mss.clamp(self.config.mss_min, self.mss_max(flow)),
+            ..announced
+        }
+    }
+
+    /// The MSS of our own packets.
+    fn mss_max(&self, flow: &FlowKey) -> u16 {
+        let ip_header_len = if flow.is_ipv6() { 40 } else { 20 };
+        (self.config.mtu - ip_header_len - 20) as u16
     }
 
     fn choose_isn(&self, flow: &FlowKey, old_snd_nxt: Option<u32>) -> u32 {
@@ -117,7 +146,7 @@ impl<S: Service> Core<'_, S> {
         let cold = &mut self.cold[index];
         cold.options = *options;
         cold.highest = irs.wrapping_add(1);
-        let socket = cold.slot.socket();
+        let socket = self.socket(index);
         let listening = socket.listen(flow.local_port());
         debug_assert!(listening.is_ok(), "a new socket can listen");
         Some(index)
@@ -166,10 +195,9 @@ impl<S: Service> Core<'_, S> {
         isn: u32,
         port: &mut Port<'_, T>,
     ) {
-        let ip_header_len = if segment.flow.is_ipv6() { 40 } else { 20 };
         let syn_ack = Control {
             kind: Kind::Syn(SynOptions {
-                mss: (self.config.mtu - ip_header_len - 20) as u16,
+                mss: self.mss_max(&segment.flow),
                 // Our windows are not scaled, theirs may be.
                 window_scale: options.window_scale.map(|_| 0),
                 sack_permitted: options.sack_permitted,
@@ -197,7 +225,7 @@ impl<S: Service> Core<'_, S> {
         let irs = segment.seq.wrapping_sub(1);
         let isn = segment.ack.wrapping_sub(1);
         let options = match self.cookies.redeem(&segment.flow, irs, isn, self.now) {
-            Redeemed::First(options) => options,
+            Redeemed::First(options) => self.bounded(&segment.flow, options),
             // It has overtaken the segment that brings the cookie back, and comes again.
             Redeemed::Later => {
                 self.counters.syncookies_early.increment();
@@ -212,8 +240,16 @@ impl<S: Service> Core<'_, S> {
             self.counters.listen_drops_draining.increment();
             return true;
         }
+        if self.is_source_full(&segment.flow) {
+            self.counters.source_overflows.increment();
+            return true;
+        }
         let l2 = L2Header::reflect(segment.l2(frame));
-        let Some(index) = self.open(arrival, isn, &options, l2, port.link) else {
+        let index = match self.make_room() {
+            true => self.open(arrival, isn, &options, l2, port.link),
+            false => None,
+        };
+        let Some(index) = index else {
             self.counters.syncookies_overflows.increment();
             return true;
         };
@@ -235,22 +271,33 @@ impl<S: Service> Core<'_, S> {
 
     /// Brings a new socket to where it would be if it had seen the SYN and sent the SYN|ACK.
     pub(super) fn replay_handshake(&mut self, index: usize, irs: u32, options: SynOptions) {
+        let mut frame = std::mem::take(&mut self.scratch.unseen);
+        let transmit = &mut Nowhere(&mut frame);
+        self.hear_syn(index, irs, options, 0, transmit);
+        self.egress(index, transmit, 0);
+        self.scratch.unseen = frame;
+    }
+
+    /// Lets a new socket hear a SYN of our making.
+    fn hear_syn<T: Transmit>(
+        &mut self,
+        index: usize,
+        irs: u32,
+        options: SynOptions,
+        window: u16,
+        transmit: &mut T,
+    ) {
         let syn = Control {
             kind: Kind::Syn(options),
             seq: irs,
             ack: None,
-            window: 0,
+            window,
         };
         let flow = self.hot[index].flow;
         let mut packet = std::mem::take(&mut self.scratch.packet);
-        if let Some(len) =
-            control::write_packet(&mut packet, &self.local, &flow, Direction::FromPeer, &syn)
-        {
-            let mut frame = std::mem::take(&mut self.scratch.unseen);
-            let transmit = &mut Nowhere(&mut frame);
+        let len = control::write_packet(&mut packet, &self.local, &flow, Direction::FromPeer, &syn);
+        if let Some(len) = len {
             self.ingress(index, &packet[..len], transmit);
-            self.egress(index, transmit, 0);
-            self.scratch.unseen = frame;
         }
         self.scratch.packet = packet;
     }

@@ -124,10 +124,10 @@ impl<S: Service> Core<'_, S> {
 
     /// A flow that nobody uses, and the link for its SYN; or what there is no room for.
     fn choose_flow(&mut self, links: usize) -> Result<(FlowKey, u8), End> {
-        let caller = self.caller.as_mut().ok_or(End::NoConnection)?;
-        if self.unused.is_empty() {
+        if self.has_all_connections() {
             return Err(End::NoConnection);
         }
+        let caller = self.caller.as_mut().ok_or(End::NoConnection)?;
         let held = caller.outbound.ports.hold(&mut caller.cursor);
         let (address, port) = held.ok_or(End::NoPort)?;
         let destination = caller.outbound.destination;
@@ -149,7 +149,7 @@ impl<S: Service> Core<'_, S> {
         self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
         let cold = &mut self.cold[index];
         cold.service = self.service.on_open(token);
-        let calling = cold.slot.socket().connect(
+        let calling = self.sockets.slot(cold.socket).socket().connect(
             self.interface.context(),
             endpoint(flow.remote_address(), flow.remote_port()),
             endpoint(ours, flow.local_port()),
@@ -246,7 +246,7 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) {
         let flow = arrival.segment.flow;
-        if self.unused.is_empty() || self.is_draining {
+        if self.has_all_connections() || self.is_draining {
             self.counters.handover_overflows.increment();
             return;
         }

@@ -11,6 +11,10 @@ barewire_service::counters! {
         syn_sent: State,
         /// Connections that can exist at once.
         connections_max: Limit,
+        /// smoltcp sockets that connections have.
+        sockets: Gauge,
+        /// smoltcp sockets that there are.
+        sockets_max: Limit,
         /// Connections in SYN-RECEIVED.
         syn_received: State,
         /// Connections in ESTABLISHED or CLOSE-WAIT.
@@ -47,6 +51,15 @@ barewire_service::counters! {
         /// Segments dropped because they did not answer our SYN.
         syn_sent_drops: Loss,
 
+        /// Connections ended for new ones because all were in use; those that had waited longest for their peers.
+        evictions: Loss,
+        /// Connections forgotten because others needed their sockets; those that had waited longest for their peers.
+        socket_evictions: Loss,
+        /// SYNs dropped, and connections reset at the end of their handshake, because their source had as many as it
+        /// may have.
+        source_overflows: Loss,
+        /// SYNs of peers that announced a segment size below the least, which was taken instead.
+        mss_raised: Counter,
         /// SYNs dropped because all connections were in use.
         listen_overflows: Loss,
         /// SYNs dropped because the shard drains.
@@ -76,8 +89,13 @@ barewire_service::counters! {
         rsts_skipped: Loss,
         /// Segments for no connection, dropped without an RST by configuration.
         unknown_flow_ignored: Loss,
-        /// Segments for no connection of this shard, dropped because another one seems to have it.
-        unknown_flow_elsewhere: Loss,
+        /// Segments for no connection of this shard, given to the one that seems to have it: the NIC has changed its
+        /// queue.
+        unknown_flow_elsewhere: Counter,
+        /// Segments of this shard's connections that arrived at another one, and were taken from it.
+        forwarded: Counter,
+        /// Segments for no connection of this shard, dropped because the one that seems to have it could take no more.
+        forward_drops: Loss,
 
         /// Challenge ACKs sent (RFC 5961).
         challenge_acks: Counter,
@@ -159,6 +177,11 @@ barewire_service::counters! {
         close_timeouts: Loss,
         /// Connections reset because their service said so.
         aborts: Loss,
+
+        /// Times the shard was called much later than it had asked for: the machine was paused, or the core busy elsewhere.
+        pauses: Counter,
+        /// Turns that left timers that had expired to the next turn.
+        timers_deferred: Counter,
 
         /// Received segments dropped because there was no slot to answer them.
         rx_dropped_no_slot: Loss,

@@ -194,6 +194,7 @@ impl<S: Service> Core<'_, S> {
         let Some(place) = place(tcb, segment) else {
             return false;
         };
+        let is_repetition = place == Place::Before && tcb.is_repetition(segment);
         let acknowledged = self.take_ack_directly(index, segment, frame);
         let mut turn = Turn {
             input: &[],
@@ -203,10 +204,13 @@ impl<S: Service> Core<'_, S> {
             budget: EGRESS_SEGMENTS_MAX,
         };
         let hot = &mut self.hot[index];
+        // See `connection_receives`.
+        if place == Place::Next || is_repetition {
+            hot.link = port.link;
+            self.cold[index].l2.set_reflected(segment.l2(frame));
+        }
         match place {
             Place::Next => {
-                hot.link = port.link;
-                self.cold[index].l2.set_reflected(segment.l2(frame));
                 turn.input = segment.payload(frame);
                 turn.owes_ack = !turn.input.is_empty();
                 let len = turn.input.len() as u32;
@@ -690,6 +694,7 @@ impl<S: Service> Core<'_, S> {
         let buffer_bytes = u16::try_from(self.config.receive_buffer_bytes).unwrap_or(u16::MAX);
         cold.window = GrowingWindow::new(buffer_bytes, self.now);
         cold.told = hot.tcb.rcv_nxt;
+        self.sockets.give_back(&mut cold.socket);
         self.counters.direct_takes.increment();
         if acknowledged > 0 {
             self.hot[index].tcb.snd_una = ack;
@@ -713,10 +718,12 @@ impl<S: Service> Core<'_, S> {
             && !cold.wants_room
             && !cold.end_seen
             && !cold.close_pending;
+        if !is_told {
+            return false;
+        }
         let in_flight = tcb.snd_nxt.wrapping_sub(tcb.snd_una);
-        let socket = cold.slot.socket();
-        is_told
-            && socket.state() == tcp::State::Established
+        let socket = self.sockets.slot(cold.socket).socket();
+        socket.state() == tcp::State::Established
             && socket.send_queue() == in_flight as usize
             && socket.recv_queue() == 0
     }
@@ -747,10 +754,9 @@ impl<S: Service> Core<'_, S> {
             ..Tcb::default()
         };
         self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
-        let cold = &mut self.cold[index];
-        cold.slot.renew();
-        let options = cold.options;
-        let socket = cold.slot.socket();
+        self.take_socket(index);
+        let options = self.cold[index].options;
+        let socket = self.socket(index);
         socket.set_congestion_control(CongestionControl::None);
         let listening = socket.listen(flow.local_port());
         debug_assert!(listening.is_ok(), "a new socket can listen");
@@ -772,7 +778,7 @@ impl<S: Service> Core<'_, S> {
             self.ingress(index, packet, &mut Nowhere(&mut unseen));
         }
         let chunks = &self.direct.chunks;
-        let socket = self.cold[index].slot.socket();
+        let socket = self.sockets.slot(self.cold[index].socket).socket();
         let sent = queue_all(
             socket,
             sender.kept_segments(chunks).map(|kept| match kept {
@@ -786,7 +792,7 @@ impl<S: Service> Core<'_, S> {
             }
         }
         let chunks = &self.direct.chunks;
-        let socket = self.cold[index].slot.socket();
+        let socket = self.sockets.slot(self.cold[index].socket).socket();
         let queued = queue_all(
             socket,
             sender.kept_segments(chunks).map(|kept| match kept {

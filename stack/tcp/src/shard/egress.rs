@@ -12,7 +12,7 @@ use barewire_service::service::{End, Service};
 use barewire_service::time::Instant;
 
 use super::wire::{Sent, Wire};
-use super::{Core, EGRESS_SEGMENTS_MAX, Port, RTO_MIN_MS};
+use super::{Core, EGRESS_SEGMENTS_MAX, Port, RESUMED_PER_TURN, RTO_MIN_MS};
 use crate::smoltcp_time;
 
 impl<S: Service> Core<'_, S> {
@@ -82,7 +82,8 @@ impl<S: Service> Core<'_, S> {
             true => &mut self.interface,
             false => self.paths.interface(mtu, self.now),
         };
-        interface.poll_egress(smoltcp_time::at(at), &mut wire, &mut cold.slot.set);
+        let set = &mut self.sockets.slot(cold.socket).set;
+        interface.poll_egress(smoltcp_time::at(at), &mut wire, set);
         let sent = wire.sent?;
         self.note_sent(index, &sent);
         Some(sent)
@@ -97,21 +98,30 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Gives those that had to wait their turn.
+    /// Gives those that had to wait their turn, if their link has room for them.
     pub(super) fn resume_waiting<L: Link>(&mut self, links: &mut [L]) {
-        for _ in 0..self.waiting.len() {
+        for _ in 0..self.waiting.len().min(RESUMED_PER_TURN) {
             let Some(index) = self.waiting.pop_front() else {
                 return;
             };
-            let index = index as usize;
-            let hot = &mut self.hot[index];
-            hot.flags.is_waiting_to_send = false;
-            if hot.tcb.state == State::Free {
+            let hot = &mut self.hot[index as usize];
+            let mut port = Port::of(links, hot.link);
+            if hot.tcb.state != State::Free && port.transmit.free_slots() == 0 {
+                self.waiting.push_back(index);
                 continue;
             }
-            let mut port = Port::of(links, hot.link);
-            self.finish_turn(index, 0, &mut port);
+            hot.flags.is_waiting_to_send = false;
+            if hot.tcb.state != State::Free {
+                self.finish_turn(index as usize, 0, &mut port);
+            }
         }
+    }
+
+    /// Whether those that wait, as far as the next turn will look, wait for links that are full.
+    pub(super) fn is_stalled<L: Link>(&self, links: &mut [L]) -> bool {
+        let next = self.waiting.iter().take(RESUMED_PER_TURN);
+        let mut links_of_next = next.map(|&index| self.hot[index as usize].link);
+        links_of_next.all(|link| links[usize::from(link)].transmit().free_slots() == 0)
     }
 
     /// Remembers what a segment told the peer.
@@ -138,7 +148,7 @@ impl<S: Service> Core<'_, S> {
 
     /// Looks at where smoltcp has got to.
     fn settle(&mut self, index: usize, acknowledged: u32) {
-        let socket = self.cold[index].slot.socket();
+        let socket = self.socket(index);
         let queued = socket.send_queue();
         match socket.state() {
             // The last ACK came, or the SYN was not one after all.
@@ -186,7 +196,8 @@ impl<S: Service> Core<'_, S> {
         let now_ms = self.now_ms();
         let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
         let silent_ms = now_ms.wrapping_sub(hot.progress_at_ms);
-        cold.watch.forgive_ms(unanswered_ms(silent_ms));
+        cold.watch
+            .forgive_ms(unanswered_ms(silent_ms), &self.config.deadlines);
         hot.progress_at_ms = now_ms;
         if let Some(size) = cold.path.on_progress() {
             self.paths.confirm(&hot.flow, size, self.now);

@@ -77,7 +77,7 @@ impl<S: Service> Core<'_, S> {
     #[inline]
     fn prefetch_rest(&self, arrival: &Arrival) {
         if let Some(cold) = self.cold.get(arrival.connection as usize) {
-            cold.prefetch_rest(&self.direct.chunks);
+            cold.prefetch_rest(&self.direct.chunks, &self.sockets);
         }
     }
 
@@ -149,7 +149,13 @@ impl<S: Service> Core<'_, S> {
         if self.direct_receives(index, segment, frame, port) {
             return;
         }
-        let hot = &self.hot[index];
+        let hot = &mut self.hot[index];
+        // What repeats what has arrived says where the peer is: the way back may have changed since, and what it
+        // asks for was sent in vain.
+        if hot.tcb.is_repetition(segment) {
+            hot.link = port.link;
+            self.cold[index].l2.set_reflected(segment.l2(frame));
+        }
         match hot.tcb.judge(segment, self.config.mtu) {
             Verdict::Pass => {
                 let packet = segment.ip_packet(frame);
@@ -226,13 +232,13 @@ impl<S: Service> Core<'_, S> {
         }
         let is_acceptable = hot.tcb.is_acceptable(segment);
         let is_next = segment.seq == hot.tcb.rcv_nxt && !hot.flags.is_waiting_to_send;
-        let fresh = match is_next && self.cold[index].slot.socket().recv_queue() == 0 {
+        let fresh = match is_next && self.socket(index).recv_queue() == 0 {
             true => segment.payload(frame),
             false => &[],
         };
         // A segment that anybody could have sent does not say where the peer is.
         if is_acceptable {
-            hot.link = port.link;
+            self.hot[index].link = port.link;
             self.cold[index].l2.set_reflected(segment.l2(frame));
         }
         let state = self.ingress(index, packet, port.transmit);
@@ -250,13 +256,17 @@ impl<S: Service> Core<'_, S> {
         use tcp::State::{CloseWait, Closed, Closing, Established, LastAck, TimeWait};
         hot.tcb.fin_received = matches!(state, CloseWait | Closing | LastAck | TimeWait | Closed);
         if hot.tcb.state == State::SynReceived && matches!(state, Established | CloseWait) {
+            if self.is_source_full(&segment.flow) {
+                self.counters.source_overflows.increment();
+                return self.abort(index, End::Refused, port);
+            }
             self.establish(index);
         }
         let says_nothing_new = segment.sequence_len() == 0
             && state == Established
             && !self.cold[index].wants_room
             && !self.is_draining
-            && self.cold[index].slot.socket().send_queue() == 0;
+            && self.socket(index).send_queue() == 0;
         match says_nothing_new {
             true => {
                 self.note_progress(index, acknowledged, 0);
@@ -321,10 +331,10 @@ impl<S: Service> Core<'_, S> {
         self.interface.poll_ingress_single(
             smoltcp_time::at(self.now),
             &mut wire,
-            &mut cold.slot.set,
+            &mut self.sockets.slot(cold.socket).set,
         );
         let sent = wire.sent;
-        let state = cold.slot.socket().state();
+        let state = self.socket(index).state();
         if let Some(sent) = sent {
             self.note_sent(index, &sent);
         }
@@ -370,7 +380,7 @@ impl<S: Service> Core<'_, S> {
         self.send_control(&flow, &l2, &ack, port);
     }
 
-    fn time_wait_receives<T: Transmit>(
+    pub(super) fn time_wait_receives<T: Transmit>(
         &mut self,
         record: u32,
         arrival: &Arrival,

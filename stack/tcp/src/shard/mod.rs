@@ -17,13 +17,19 @@
 //!
 //! Nothing is allocated after [`Shard::new`]. What a segment costs does not depend on the number of
 //! connections. One connection gets at most [`EGRESS_SEGMENTS_MAX`] segments per turn; the rest of the
-//! batch comes first.
+//! batch comes first. A turn has a bound for everything else as well: so many timers, so many connections that
+//! wait for a slot, so many that are told of a drain; the rest is the next turn's.
+//!
+//! When the machine was paused, deadlines have passed that the peers could have met: what they sent waits in the
+//! links. So after a pause all of that is heard before a timer expires, and who is then late has a moment more.
 
 mod accept;
 mod connect;
 mod counters;
 mod direct;
 mod egress;
+mod evict;
+mod forwarded;
 mod ingress;
 mod path;
 mod serve;
@@ -33,14 +39,17 @@ mod wire;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::task::Waker;
 
 use smoltcp::iface::{Config, Interface};
+use smoltcp::socket::tcp;
 use smoltcp::wire::HardwareAddress;
 
 use crate::config::{ConfigError, StackConfig};
-use crate::connection::{Cold, Hot};
+use crate::connection::{Cold, Hot, Sockets};
 use crate::control::L2Header;
 use crate::flow::{FlowHash, FlowTable};
+use crate::forward::Forwarding;
 use crate::guard::Secrets;
 use crate::guard::cookie::{CookieUse, SynCookies};
 use crate::guard::isn::IsnGenerator;
@@ -53,6 +62,8 @@ use crate::packet::{DiscardCounters, FlowKey, Local, Segment};
 use crate::sender::chunks::Chunks;
 use crate::sender::counters::SenderCounters;
 use crate::shared::Shared;
+use crate::sources::Sources;
+use barewire_memory::table;
 use barewire_service::deadline::{Wait, Watch};
 use barewire_service::service::{End, Service};
 use barewire_service::time::{Duration, Instant};
@@ -60,6 +71,7 @@ use barewire_service::timer::TimerWheel;
 
 use connect::Caller;
 use direct::Direct;
+use evict::Farewell;
 use path::KnownPaths;
 use wire::{Nowhere, Wire};
 
@@ -118,7 +130,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
     /// If `outbound.shard` is not one of those that its ports were made for.
     #[must_use]
     pub fn calling(mut self, outbound: Outbound, secrets: &Secrets) -> Self {
-        let connections = self.core.hot.len();
+        let connections = self.core.config.connections as usize;
         self.core.caller = Some(Caller::new(outbound, secrets, connections));
         self
     }
@@ -131,9 +143,20 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
     #[must_use]
     pub fn sharing(mut self, shared: Shared, shard: usize) -> Self {
         self.core.paths.share(shared.paths, shard);
-        self.core.flows.share(shared.flows);
+        self.core.flows.share(shared.flows, shard);
+        self.core.forwarding = Some(shared.forwarding);
+        self.core.shard = shard;
+        self.core.sources = shared.sources;
         self.core.cookie_use = shared.cookies;
         self
+    }
+
+    /// How this shard is woken by those that it shares something with: a segment of a connection of its own may
+    /// arrive there. Who sleeps until [`Shard::next_deadline`] needs it.
+    pub fn woken_by(&mut self, waker: Waker) {
+        if let Some(forwarding) = &self.core.forwarding {
+            forwarding.set_waker(self.core.shard, waker);
+        }
     }
 
     /// Processes what has arrived and what is due, and sends what follows from it.
@@ -141,7 +164,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
     /// `now` must not go back.
     pub fn poll(&mut self, now: Instant) -> Activity {
         let Shard { links, core } = self;
-        core.now = now;
+        core.begin_turn(now);
         let mut frames = 0;
         for (number, link) in links.iter_mut().enumerate() {
             let (received, transmit) = link.receive(now);
@@ -151,26 +174,42 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
             }
         }
         core.hear_other_shards(links);
+        core.take_forwarded(links);
         core.resume_waiting(links);
-        core.expire(links);
+        if core.has_heard_all(frames) {
+            core.expire(links);
+        }
+        core.drain_some(links);
         core.follow_service(links);
+        core.say_farewell(links);
         core.publish_levels();
         let mut is_sending = !core.waiting.is_empty();
-        for link in links {
+        for link in links.iter_mut() {
             is_sending |= link.flush(now);
         }
+        self.core.asked_for = self.next_deadline(now);
         Activity { frames, is_sending }
     }
 
     /// When [`Shard::poll`] must be called again even if nothing arrives; `None` if there is no such
     /// time.
-    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        if !self.core.waiting.is_empty() {
+    pub fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        let Shard { links, core } = self;
+        if core.turns_to_hear > 0 || core.drained < core.hot.len() && core.is_draining {
             return Some(now);
         }
-        let time_wait = self.core.time_waits.next_at(now);
-        let wanted = self.core.caller.as_ref().and_then(|caller| caller.until);
-        [self.core.timers.next_at(), time_wait, wanted]
+        let forwarding = core.forwarding.as_ref();
+        if forwarding.is_some_and(|forwarding| !forwarding.may_sleep(core.shard)) {
+            return Some(now);
+        }
+        let waiting = match (core.waiting.is_empty(), core.is_stalled(links)) {
+            (true, _) => None,
+            (false, false) => return Some(now),
+            (false, true) => Some(now + LINK_RETRY),
+        };
+        let time_wait = core.time_waits.next_at(now);
+        let wanted = core.caller.as_ref().and_then(|caller| caller.until);
+        [waiting, core.timers.next_at(), time_wait, wanted]
             .into_iter()
             .flatten()
             .min()
@@ -190,7 +229,9 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
     pub fn drain(&mut self, now: Instant) {
         let Shard { links, core } = self;
         core.now = now;
-        core.drain(links);
+        core.is_draining = true;
+        core.service.on_drain();
+        core.drain_some(links);
         for link in links {
             link.flush(now);
         }
@@ -265,6 +306,28 @@ const BATCH_FRAMES: usize = 64;
 /// How many segments one connection may send before the next one's turn.
 pub const EGRESS_SEGMENTS_MAX: usize = 16;
 
+/// How many of the connections that wait for a slot get a turn of the shard's.
+const RESUMED_PER_TURN: usize = 64;
+
+/// How many timers expire in one turn, and how many TIME-WAITs end.
+const EXPIRED_PER_TURN: usize = 256;
+
+/// How many connections are told in one turn that the shard drains.
+const DRAINED_PER_TURN: usize = 256;
+
+/// How many segments are taken in one turn that arrived at other shards.
+const FORWARDED_PER_TURN: usize = 64;
+
+/// When to look again at links that are full.
+const LINK_RETRY: Duration = Duration::from_millis(1);
+
+/// A shard that is called later than it had asked for by so much was paused. Less is a busy machine, and a
+/// deadline that it prolongs.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// How many turns what arrived in a pause is listened to at most, before timers expire: 64 batches of a link.
+const TURNS_TO_HEAR_MAX: u32 = 64;
+
 /// The shortest retransmission timeout (RFC 6298, section 2.4), which smoltcp keeps to.
 const RTO_MIN_MS: u32 = 1_000;
 
@@ -278,12 +341,29 @@ struct Core<'a, S: Service> {
     service: S,
     unix_time_s: Option<u64>,
     is_draining: bool,
+    /// Connections that were told of the drain: all before this one.
+    drained: usize,
     /// What time it is in this poll.
     now: Instant,
+    /// When the last poll asked for this one.
+    asked_for: Option<Instant>,
+    /// After a pause: how many turns there still are to hear what arrived meanwhile.
+    turns_to_hear: u32,
+    /// After a pause: until when no peer is too late.
+    pardon_until: Instant,
+    /// What those are told that gave way in this turn.
+    farewells: Vec<Farewell>,
+    /// The connection that is looked at next when one has to give way.
+    evict_hand: usize,
 
+    /// All connections that were ever in use: up to [`StackConfig::connections`], and so with `cold`.
     hot: Vec<Hot>,
-    cold: Vec<Cold<'a, S::Connection>>,
+    cold: Vec<Cold<S::Connection>>,
+    /// Those that are not in use any more.
     unused: Vec<u32>,
+    sockets: Sockets<'a>,
+    /// The socket that is looked at next when one has to be given up.
+    socket_hand: usize,
     levels: Levels,
     /// Connections by index, then TIME-WAIT records by index + number of connections.
     flows: FlowTable,
@@ -302,6 +382,10 @@ struct Core<'a, S: Service> {
     isns: IsnGenerator,
     cookies: SynCookies,
     cookie_use: CookieUse,
+    sources: Option<Arc<Sources>>,
+    forwarding: Option<Forwarding>,
+    /// The number of this shard among those that it shares something with.
+    shard: usize,
     resets: RateLimit,
     challenge_acks: RateLimit,
     time_wait_acks: RateLimit,
@@ -388,7 +472,7 @@ impl<'a, S: Service> Core<'a, S> {
         config.validate(S::REPLY_BYTES_MIN)?;
         if buffers.len() < config.arena_bytes() {
             return Err(ConfigError::ArenaTooSmall {
-                connections: config.connections,
+                sockets: config.sockets(),
                 wanted: config.arena_bytes(),
                 left: buffers.len(),
             });
@@ -396,28 +480,24 @@ impl<'a, S: Service> Core<'a, S> {
         let connections = config.connections as usize;
         let time_wait = config.time_wait as usize;
         let pair_bytes = config.receive_buffer_bytes + config.send_buffer_bytes;
-        let cold = buffers
-            .chunks_exact_mut(pair_bytes)
-            .take(connections)
-            .map(|pair| {
-                let (receive, send) = pair.split_at_mut(config.receive_buffer_bytes);
-                Cold::new(receive, send)
-            })
-            .collect();
+        let pairs = buffers.chunks_exact_mut(pair_bytes);
+        let pairs = pairs.map(|pair| pair.split_at_mut(config.receive_buffer_bytes));
+        let sockets = Sockets::new(pairs.take(config.sockets() as usize));
         let counters = Arc::new(TcpCounters::default());
         counters.connections_max.set(connections as u64);
+        counters.sockets_max.set(sockets.len() as u64);
         counters.time_wait_max.set(time_wait as u64);
         counters.flows_max.set((connections + time_wait) as u64);
         let limit = |per_second| RateLimit::new(per_second, &secrets.rate_limit);
         let bytes = |len: usize| vec![0; len].into_boxed_slice();
         Ok(Core {
-            hot: std::iter::repeat_with(Hot::default)
-                .take(connections)
-                .collect(),
-            cold,
-            unused: (0..config.connections).rev().collect(),
+            hot: table(connections)?,
+            cold: table(connections)?,
+            unused: table(connections)?,
+            sockets,
+            socket_hand: 0,
             levels: Levels::default(),
-            flows: FlowTable::new(connections + time_wait, words(&secrets.flow)),
+            flows: FlowTable::new(connections + time_wait, words(&secrets.flow))?,
             timers: TimerWheel::new(connections, now),
             timer_min: Duration::from_millis(u64::from(
                 RTO_MIN_MS.min(config.deadlines.user_timeout_ms),
@@ -425,7 +505,7 @@ impl<'a, S: Service> Core<'a, S> {
             time_waits: TimeWaits::new(
                 time_wait,
                 Duration::from_millis(u64::from(config.time_wait_ms)),
-            ),
+            )?,
             waiting: VecDeque::with_capacity(connections),
             caller: None,
             direct: Direct::new(
@@ -438,6 +518,9 @@ impl<'a, S: Service> Core<'a, S> {
             isns: IsnGenerator::new(&secrets.isn),
             cookies: SynCookies::new(&secrets.cookie),
             cookie_use: CookieUse::default(),
+            forwarding: None,
+            shard: 0,
+            sources: Sources::new(&config, secrets, 1)?.map(Arc::new),
             resets: limit(config.resets_per_second),
             challenge_acks: limit(config.challenge_acks_per_second),
             time_wait_acks: limit(config.time_wait_acks_per_second),
@@ -454,11 +537,64 @@ impl<'a, S: Service> Core<'a, S> {
             discards: Arc::default(),
             unix_time_s: None,
             is_draining: false,
+            drained: 0,
             now,
+            asked_for: None,
+            turns_to_hear: 0,
+            pardon_until: Instant::ZERO,
+            farewells: Vec::with_capacity(Farewell::PER_TURN),
+            evict_hand: 0,
             service,
             local,
             config,
         })
+    }
+
+    /// Takes notice of the time, and of how much later it is than it should be.
+    fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
+        if let Some(forwarding) = &self.forwarding {
+            forwarding.set_awake(self.shard);
+        }
+        let Some(asked_for) = self.asked_for else {
+            return;
+        };
+        if now < asked_for + PAUSE_MIN {
+            return;
+        }
+        self.counters.pauses.increment();
+        self.turns_to_hear = TURNS_TO_HEAR_MAX;
+        // A peer that is there answers a retransmission in less. A machine that does nothing but pause does not keep
+        // connections for ever.
+        let rto_max = Duration::from_millis(u64::from(self.config.rto_max_ms));
+        if now >= self.pardon_until + rto_max {
+            self.pardon_until = now + (now - asked_for).min(rto_max);
+        }
+    }
+
+    /// Whether there is nothing in the links any more that arrived in a pause, if there was one. `frames` is how
+    /// many this turn has brought.
+    fn has_heard_all(&mut self, frames: usize) -> bool {
+        self.turns_to_hear = match frames {
+            0 => 0,
+            _ => self.turns_to_hear.saturating_sub(1),
+        };
+        self.turns_to_hear == 0
+    }
+
+    /// Whether all connections are in use, or all sockets, of which a new connection needs one.
+    fn is_full(&self) -> bool {
+        self.has_all_connections() || self.sockets.are_used_up()
+    }
+
+    fn has_all_connections(&self) -> bool {
+        self.unused.is_empty() && self.hot.len() == self.config.connections as usize
+    }
+
+    /// The socket of a connection that has one.
+    #[inline]
+    fn socket(&mut self, index: usize) -> &mut tcp::Socket<'a> {
+        self.sockets.slot(self.cold[index].socket).socket()
     }
 
     fn now_ms(&self) -> u32 {
@@ -470,12 +606,13 @@ impl<'a, S: Service> Core<'a, S> {
         self.counters.flows.set(self.flows.len() as u64);
         self.counters.timers.set(self.timers.len() as u64);
         self.counters.deferred.set(self.waiting.len() as u64);
+        self.counters.sockets.set(self.sockets.used() as u64);
         self.direct.chunks.publish_levels();
     }
 
     /// What `flow` belongs to.
     fn find(&self, flow: &FlowKey, hash: FlowHash) -> Found {
-        let connections = self.hot.len() as u32;
+        let connections = self.config.connections;
         let index = self
             .flows
             .get(hash, |index| match index.checked_sub(connections) {
@@ -507,6 +644,14 @@ impl<'a, S: Service> Core<'a, S> {
         };
         add(from, 1u32.wrapping_neg());
         add(to, 1);
+        if let Some(sources) = &self.sources {
+            let is_counted = |state| matches!(state, State::Open | State::Closing);
+            match (is_counted(from), is_counted(to)) {
+                (false, true) => sources.add(&self.hot[index].flow),
+                (true, false) => sources.remove(&self.hot[index].flow),
+                _ => {}
+            }
+        }
         self.counters.syn_sent.set(u64::from(self.levels.syn_sent));
         self.counters
             .syn_received
@@ -525,7 +670,15 @@ impl<'a, S: Service> Core<'a, S> {
         l2: L2Header,
         link: u8,
     ) -> Option<usize> {
-        let index = self.unused.pop()?;
+        let index = match self.unused.pop() {
+            Some(index) => index,
+            None if self.has_all_connections() => return None,
+            None => {
+                self.hot.push(Hot::default());
+                self.cold.push(Cold::new());
+                self.hot.len() as u32 - 1
+            }
+        };
         let listed = self.flows.insert(hash, index);
         debug_assert!(
             listed.is_ok(),
@@ -552,6 +705,7 @@ impl<'a, S: Service> Core<'a, S> {
         let watch = Watch::half_open(self.now, &self.config.deadlines);
         let path = self.path_to(&flow);
         self.cold[index].renew(l2, watch, path);
+        self.take_socket(index);
         Some(index)
     }
 
@@ -577,6 +731,7 @@ impl<'a, S: Service> Core<'a, S> {
         if let Some(mut sender) = self.cold[index].direct.take() {
             sender.discard(&mut self.direct.chunks);
         }
+        self.sockets.give_back(&mut self.cold[index].socket);
         self.change_state(index, State::Free);
         self.timers.cancel(index as u32);
         self.unused.push(index as u32);
@@ -606,7 +761,7 @@ impl<'a, S: Service> Core<'a, S> {
             .insert(*flow, tcb.snd_nxt, tcb.rcv_nxt, tcb.rcv_wnd, self.now);
         let listed = self
             .flows
-            .insert(self.flows.hash(flow), self.hot.len() as u32 + record);
+            .insert(self.flows.hash(flow), self.config.connections + record);
         debug_assert!(
             listed.is_ok(),
             "the flow table is smaller than what it lists"
@@ -618,16 +773,25 @@ impl<'a, S: Service> Core<'a, S> {
     fn unlist_time_wait(&mut self, record: u32, flow: &FlowKey) {
         let was_listed = self
             .flows
-            .remove(self.flows.hash(flow), self.hot.len() as u32 + record);
+            .remove(self.flows.hash(flow), self.config.connections + record);
         debug_assert!(was_listed, "a TIME-WAIT record was not in the flow table");
         self.release_port(flow);
         self.counters.time_wait.set(self.time_waits.len() as u64);
     }
 
-    fn drain<L: Link>(&mut self, links: &mut [L]) {
-        self.is_draining = true;
-        self.service.on_drain();
-        for index in 0..self.hot.len() {
+    /// Whether the source of `flow` has as many connections as it may have.
+    fn is_source_full(&self, flow: &FlowKey) -> bool {
+        (self.sources.as_ref()).is_some_and(|sources| sources.is_full(flow))
+    }
+
+    /// Closes some of the connections that wait for a message, if the shard drains; in the end all of them.
+    fn drain_some<L: Link>(&mut self, links: &mut [L]) {
+        if !self.is_draining {
+            return;
+        }
+        let start = self.drained;
+        self.drained = self.hot.len().min(start + DRAINED_PER_TURN);
+        for index in start..self.drained {
             if self.hot[index].tcb.state == State::SynSent {
                 self.hang_up(index);
             } else if self.is_idle(index) {
@@ -639,10 +803,10 @@ impl<'a, S: Service> Core<'a, S> {
 
     /// Whether a connection waits for nothing but the first byte of a message.
     fn is_idle(&mut self, index: usize) -> bool {
-        let cold = &mut self.cold[index];
+        let cold = &self.cold[index];
         self.hot[index].tcb.state == State::Open
             && cold.watch.wait() == Wait::Message
-            && cold.slot.socket().recv_queue() == 0
+            && (cold.direct.is_some() || self.socket(index).recv_queue() == 0)
     }
 }
 

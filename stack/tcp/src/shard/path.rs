@@ -193,8 +193,9 @@ impl<S: Service> Core<'_, S> {
     }
 
     fn is_retransmission_due(&mut self, index: usize) -> bool {
-        let cold = &mut self.cold[index];
-        let at = smoltcp_time::poll_at(&mut self.interface, self.now, &cold.slot.set);
+        let cold = &self.cold[index];
+        let set = &self.sockets.slot(cold.socket).set;
+        let at = smoltcp_time::poll_at(&mut self.interface, self.now, set);
         cold.late_at != NEVER || at.is_some_and(|at| at <= self.now)
     }
 
@@ -204,8 +205,8 @@ impl<S: Service> Core<'_, S> {
             self.follow_path(index);
             return self.resume_directly(index, port);
         }
-        let cold = &mut self.cold[index];
-        let expires_at = smoltcp_time::poll_at(&mut self.interface, self.now, &cold.slot.set);
+        let set = &self.sockets.slot(self.cold[index].socket).set;
+        let expires_at = smoltcp_time::poll_at(&mut self.interface, self.now, set);
         let at = expires_at.unwrap_or(self.now).max(self.now);
         // A timer that was backed off may be far away; what follows it counts from there.
         if at <= self.now + Duration::from_millis(u64::from(self.config.rto_max_ms)) {

@@ -44,7 +44,7 @@ impl<S: Service> Core<'_, S> {
     /// Calls the service for as long as there is something new for it and room for its replies.
     fn serve(&mut self, index: usize, mut fresh: &[u8]) -> Outcome {
         let Cold {
-            slot,
+            socket,
             watch,
             seen,
             end_seen,
@@ -52,7 +52,7 @@ impl<S: Service> Core<'_, S> {
             service: connection,
             ..
         } = &mut self.cold[index];
-        let socket = slot.socket();
+        let socket = self.sockets.slot(*socket).socket();
         let has_ended = socket.state() == tcp::State::CloseWait;
         loop {
             let queued = socket.recv_queue();
@@ -108,11 +108,11 @@ impl<S: Service> Core<'_, S> {
     pub(super) fn tell_timeout(&mut self, index: usize) {
         self.hand_over(index, &[]);
         let Cold {
-            slot,
+            socket,
             service: connection,
             ..
         } = &mut self.cold[index];
-        let socket = slot.socket();
+        let socket = self.sockets.slot(*socket).socket();
         if socket.send_capacity() - socket.send_queue() >= S::REPLY_BYTES_MIN {
             let Core {
                 service, scratch, ..
@@ -151,7 +151,7 @@ impl<S: Service> Core<'_, S> {
             return;
         }
         let window = self.hot[index].tcb.snd_wnd_bytes() as usize;
-        let socket = cold.slot.socket();
+        let socket = self.sockets.slot(cold.socket).socket();
         if socket.state() != tcp::State::CloseWait || socket.send_queue() <= window {
             socket.close();
             cold.close_pending = false;
@@ -175,7 +175,7 @@ impl<S: Service> Core<'_, S> {
 
     /// Throws away what arrives after we have closed.
     pub(super) fn discard_input(&mut self, index: usize) {
-        let socket = self.cold[index].slot.socket();
+        let socket = self.socket(index);
         let queued = socket.recv_queue();
         consume(socket, queued);
     }

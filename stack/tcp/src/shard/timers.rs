@@ -9,25 +9,37 @@ use barewire_service::service::{End, Service};
 use barewire_service::time::{Duration, Instant};
 
 use super::egress::unanswered_ms;
-use super::{Core, Port};
+use super::{Core, EXPIRED_PER_TURN, Port};
 use crate::smoltcp_time;
 
 impl<S: Service> Core<'_, S> {
-    /// Calls all connections whose timer has expired, and ends the TIME-WAITs that are over.
+    /// Calls connections whose timer has expired, and ends TIME-WAITs that are over; what is left of either is the
+    /// next turn's.
     pub(super) fn expire<L: Link>(&mut self, links: &mut [L]) {
-        while let Some(index) = self.timers.pop_expired(self.now) {
+        for left in (0..EXPIRED_PER_TURN).rev() {
+            let Some(index) = self.timers.pop_expired(self.now) else {
+                break;
+            };
             let index = index as usize;
             let mut port = Port::of(links, self.hot[index].link);
             self.timer_expires(index, &mut port);
+            if left == 0 {
+                self.counters.timers_deferred.increment();
+            }
         }
-        while let Some((record, flow)) = self.time_waits.pop_expired(self.now) {
+        for _ in 0..EXPIRED_PER_TURN {
+            let Some((record, flow)) = self.time_waits.pop_expired(self.now) else {
+                return;
+            };
             self.unlist_time_wait(record, &flow);
         }
     }
 
     fn timer_expires<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         self.cold[index].timer_at = NEVER;
-        if let Some(wait) = self.watch_of(index).due(self.now) {
+        let due = self.watch_of(index).due(self.now);
+        let is_pardoned = self.now < self.pardon_until && due != Some(Wait::Message);
+        if let Some(wait) = due.filter(|_| !is_pardoned) {
             return self.deadline_passes(index, wait, port);
         }
         if self.now >= self.user_timeout_at(index).unwrap_or(NEVER) {
@@ -40,7 +52,7 @@ impl<S: Service> Core<'_, S> {
         self.suspect_path(index);
         self.send_what_is_late(index, port);
         self.finish_turn(index, 0, port);
-        if self.hot[index].tcb.state == State::Free {
+        if self.hot[index].tcb.state == State::Free || self.cold[index].direct.is_some() {
             return;
         }
         self.restart_probes(index, port);
@@ -73,7 +85,8 @@ impl<S: Service> Core<'_, S> {
     /// When a connection will send without having been asked, at the latest.
     fn next_send_at(&mut self, index: usize) -> Option<Instant> {
         let cold = &mut self.cold[index];
-        let at = smoltcp_time::poll_at(&mut self.interface, self.now, &cold.slot.set)?;
+        let set = &self.sockets.slot(cold.socket).set;
+        let at = smoltcp_time::poll_at(&mut self.interface, self.now, set)?;
         let at_most = self.now + Duration::from_millis(u64::from(self.config.rto_max_ms));
         cold.late_at = if at > at_most { at } else { NEVER };
         Some(at.min(at_most))
@@ -86,9 +99,11 @@ impl<S: Service> Core<'_, S> {
     fn send_what_is_late<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         let cold = &mut self.cold[index];
         let late_at = std::mem::replace(&mut cold.late_at, NEVER);
-        if late_at != NEVER
-            && smoltcp_time::poll_at(&mut self.interface, self.now, &cold.slot.set) == Some(late_at)
-        {
+        if late_at == NEVER {
+            return;
+        }
+        let set = &self.sockets.slot(cold.socket).set;
+        if smoltcp_time::poll_at(&mut self.interface, self.now, set) == Some(late_at) {
             self.send_next(index, late_at, port.transmit);
         }
     }
@@ -140,7 +155,8 @@ impl<S: Service> Core<'_, S> {
         }
         let timeout_ms = self.config.deadlines.user_timeout_ms;
         let left_ms = timeout_ms.saturating_sub(self.silent_ms(index));
-        Some(self.now + Duration::from_millis(u64::from(left_ms)))
+        let at = self.now + Duration::from_millis(u64::from(left_ms));
+        Some(at.max(self.pardon_until))
     }
 
     /// For how long nothing of what is in flight was acknowledged.
@@ -156,12 +172,12 @@ impl<S: Service> Core<'_, S> {
     /// without anything it may send, and no timer is left; if the ACK that opens the window again is
     /// lost, both sides wait for ever. Hearing once more that the window is closed makes it probe.
     fn restart_probes<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
-        let cold = &mut self.cold[index];
         let hot = &self.hot[index];
+        let slot = self.sockets.slot(self.cold[index].socket);
         let is_stuck = hot.tcb.snd_wnd == 0
             && hot.tcb.state != State::SynReceived
-            && cold.slot.socket().send_queue() > 0
-            && smoltcp_time::poll_at(&mut self.interface, self.now, &cold.slot.set).is_none();
+            && slot.socket().send_queue() > 0
+            && smoltcp_time::poll_at(&mut self.interface, self.now, &slot.set).is_none();
         if !is_stuck {
             return;
         }

@@ -127,6 +127,9 @@ impl Settings {
         StackConfig {
             connections: 4,
             half_open: self.half_open % 4,
+            // With the direct path, fewer than may be wanted.
+            sockets: 2,
+            source_connections: 3,
             time_wait: 2,
             receive_buffer_bytes: 2_000,
             send_buffer_bytes: 2_000,

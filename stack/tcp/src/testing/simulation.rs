@@ -207,7 +207,9 @@ impl Scenario {
                 send_ms: 7_200_000,
                 close_ms: 7_200_000,
                 user_timeout_ms: 7_200_000,
+                ..Deadlines::default()
             },
+            mss_min: 48,
             rto_max_ms: random.choose(&[1_000, 4_000, 60_000]),
             direct_path: super::direct_path().unwrap_or(match seed % 3 {
                 0 => DirectPath::Never,

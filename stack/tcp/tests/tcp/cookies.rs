@@ -1,5 +1,7 @@
 //! SYN cookies (RFC 4987, section 3.6).
 
+use barewire_tcp::config::WhenFull;
+
 use crate::trace::Trace;
 
 fn always() -> Trace {
@@ -46,7 +48,11 @@ fn segment_size_and_scale_survive() {
 
 #[test]
 fn a_tiny_segment_size_survives() {
-    always().run(
+    let always = Trace::lines_with(|config| {
+        config.half_open = 0;
+        config.mss_min = 48;
+    });
+    { always }.run(
         "> [S] seq 0 win 64000 <mss 50>
          < [S.] seq 0 ack 1
          > [P.] seq 1 ack 1 win 64000 \"send 60\\n\"
@@ -169,6 +175,7 @@ fn a_cookie_that_finds_no_connection_left_waits_for_one() {
     Trace::lines_with(|config| {
         config.half_open = 0;
         config.connections = 1;
+        config.when_full = WhenFull::Refuse;
     })
     .run(
         "> [S] seq 0

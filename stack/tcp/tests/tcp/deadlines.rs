@@ -1,5 +1,6 @@
 //! Peers that take too long.
 
+use barewire_service::time::Duration;
 use barewire_tcp::config::StackConfig;
 
 use crate::trace::{Trace, on_sockets};
@@ -180,6 +181,30 @@ fn a_peer_that_acknowledges_too_little_is_reset() {
          ? send_timeouts 1
          ? connections 0",
     );
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_help() {
+    // Each time, the silence before looks like a loss; but not for ever.
+    let mut trace = with_deadlines().established();
+    trace.run(
+        "> [P.] seq 1 ack 1 \"send 1900\\n\"
+         < [.] seq 1 ack 11 len 1460
+         < [P.] seq 1461 ack 11 len 440",
+    );
+    let mut lived = Duration::ZERO;
+    for ack in 2.. {
+        trace.ignore(Duration::from_secs(7));
+        if trace.counter("send_timeouts") > 0 {
+            break;
+        }
+        lived += Duration::from_secs(7);
+        let segment = trace.segment(1, 11, ack, b"");
+        trace.push([&segment[..]]);
+    }
+    // Twice the deadline, and what a silence takes that is not yet over.
+    assert!(lived <= Duration::from_secs(21), "{lived}");
+    trace.run("? connections 0");
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn a_segment_that_could_not_be_answered_is_dropped_and_comes_again() {
 
 #[test]
 fn one_connection_does_not_hold_up_the_batch() {
-    let mut trace = Trace::lines();
+    let mut trace = Trace::lines_with(|config| config.mss_min = 48);
     trace.run(
         "> [S] seq 0 <mss 48>
          < [S.] seq 0 ack 1

@@ -116,5 +116,11 @@ fn a_link_that_is_full_does_not_stop_the_others() {
     }
     let sent = shard.links().iter().map(|link| link.sent().len());
     assert_eq!(sent.collect::<Vec<_>>(), [2, 1]);
+    assert!(
+        shard.next_deadline(now) > Some(now),
+        "nothing can be done before the link has room"
+    );
+    shard.links_mut()[0].clear_sent();
+    assert_eq!(shard.next_deadline(now), Some(now));
     assert_eq!(trace.counter("deferred"), 1);
 }

@@ -17,6 +17,7 @@ mod limits;
 mod links;
 mod network;
 mod paths;
+mod pressure;
 mod retransmission;
 mod reuse;
 mod shards;

@@ -110,10 +110,9 @@ fn a_tiny_segment_size_is_not_obeyed_to_the_letter() {
     Trace::lines().run(
         "> [S] seq 0 <mss 1>
          < [S.] seq 0 ack 1
-         > [P.] seq 1 ack 1 \"send 100\\n\"
-         < [.] seq 1 ack 10 len 48
-         < [.] seq 49 ack 10 len 48
-         < [P.] seq 97 ack 10 len 4",
+         > [P.] seq 1 ack 1 \"send 300\\n\"
+         < [.] seq 1 ack 10 len 216
+         < [P.] seq 217 ack 10 len 84",
     );
 }
 
@@ -200,8 +199,10 @@ fn an_old_duplicate_from_elsewhere_is_acknowledged_to_the_peer() {
     let mut trace = Trace::echo().established();
     trace.run(
         "> [P.] seq 1 ack 1 \"hello\"
-         < [P.] seq 1 ack 6 \"hello\"",
+         < [P.] seq 1 ack 6 \"hello\"
+         > [.] seq 6 ack 6",
     );
+    // Not one that repeats what is in flight: its acknowledgment is as old as its data.
     let mut old = trace.segment(1, 1, 1, b"hello");
     old[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 0x66]);
     trace.push([&old[..]]);

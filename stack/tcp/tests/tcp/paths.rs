@@ -65,9 +65,9 @@ fn ipv6_routers_are_listened_to_as_well() {
     trace.lost();
     trace.refuse(&sent, 1_280).run(
         "< [.] seq 1 ack 11 len 1220
-         < [.] seq 1221 ack 11 len 240
-         > [.] seq 11 ack 1461
-         < [P.] seq 1461 ack 11 len 440
+         < [.] seq 1221 ack 11 len 220
+         > [.] seq 11 ack 1441
+         < [P.] seq 1441 ack 11 len 460
          ? path_too_big 1",
     );
 }

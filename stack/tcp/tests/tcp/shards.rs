@@ -1,6 +1,8 @@
 //! Several shards with the same addresses and ports: a flow may change from one to the other at any time,
 //! because its peer has re-hashed it, or the NIC's table was changed.
 
+use barewire_service::time::Duration;
+
 use crate::trace::Trace;
 
 const HANDSHAKE: &str = "
@@ -16,12 +18,51 @@ fn a_connection_that_lives_elsewhere_is_not_reset() {
     other.run(
         "> [P.] seq 1 ack 1 \"hello\"
          ? unknown_flow_elsewhere 1
+         ? forward_drops 0
          ? out_rsts 0",
     );
+    // It goes on where it is.
     one.run(
-        "> [P.] seq 1 ack 1 \"hello\"
-         < [P.] seq 1 ack 6 \"hello\"",
+        "< [P.] seq 1 ack 6 \"hello\"
+         ? forwarded 1",
     );
+    other.run("> [.] seq 6 ack 6");
+    one.run(
+        "+60s
+         ? forwarded 2
+         > [P.] seq 6 ack 6 \"again\"
+         < [P.] seq 6 ack 11 \"again\"",
+    );
+}
+
+#[test]
+fn a_reset_finds_its_connection_wherever_it_arrives() {
+    let [mut one, mut other] = Trace::sharing(Trace::echo);
+    one.run(HANDSHAKE);
+    other.know_isn_of(&one);
+    other.run("> [R] seq 1");
+    one.run(
+        "? connections 0
+         ? estab_resets 1",
+    );
+}
+
+#[test]
+fn a_shard_that_takes_no_more_is_not_waited_for() {
+    let [mut one, mut other] = Trace::sharing(Trace::echo);
+    one.run(HANDSHAKE);
+    other.know_isn_of(&one);
+    let segment = other.segment(1, 1, 1, b"hello");
+    for _ in 0..300 {
+        other.push([&segment[..]]);
+    }
+    other.run(
+        "? unknown_flow_elsewhere 300
+         ? forward_drops 44
+         ? out_rsts 0",
+    );
+    one.ignore(Duration::from_millis(1));
+    one.run("? forwarded 256");
 }
 
 #[test]
@@ -62,7 +103,11 @@ fn time_wait_is_known_elsewhere_until_it_is_over() {
         "> [F.] seq 7 ack 6
          ? unknown_flow_elsewhere 1",
     );
-    one.run("+61s\n? time_wait 0");
+    one.run(
+        "< [.] seq 6 ack 8
+         +61s
+         ? time_wait 0",
+    );
     other.run(
         "> [F.] seq 7 ack 6
          < [R] seq 6",

@@ -183,8 +183,14 @@ impl Trace {
 
     fn new(mode: Mode, config: StackConfig, wires_frames: &[usize]) -> Trace {
         let config = StackConfig {
-            connections: config.connections.min(64),
-            half_open: config.half_open.min(32),
+            connections: match config.connections == StackConfig::default().connections {
+                true => 64,
+                false => config.connections,
+            },
+            half_open: match config.half_open == StackConfig::default().half_open {
+                true => 32,
+                false => config.half_open,
+            },
             time_wait: config.time_wait.min(64),
             ..config
         };
@@ -236,8 +242,18 @@ impl Trace {
 
     /// Shards that tell each other what they have, each made by `make`.
     pub fn sharing<const N: usize>(make: impl Fn() -> Trace) -> [Trace; N] {
+        Trace::sharing_with(|_| {}, make)
+    }
+
+    /// As [`Trace::sharing`], where it matters how the shards are configured.
+    pub fn sharing_with<const N: usize>(
+        change: impl FnOnce(&mut StackConfig),
+        make: impl Fn() -> Trace,
+    ) -> [Trace; N] {
+        let mut config = default_config();
+        change(&mut config);
         let secrets = Secrets::from_seed(1);
-        let shared = Shared::new(&StackConfig::default(), &secrets, N).unwrap();
+        let shared = Shared::new(&config, &secrets, N).unwrap();
         std::array::from_fn(|number| {
             let trace = make();
             let shard = trace.shard.sharing(shared.clone(), number);
@@ -404,21 +420,30 @@ impl Trace {
 
     /// The shard may take several polls until all that fits has left.
     fn settle(&mut self) {
-        while self
-            .shard
-            .next_deadline(self.now)
-            .is_some_and(|next| next <= self.now)
-        {
-            let sent = |trace: &Trace| {
-                let links = trace.shard.links().iter();
-                links.map(|link| link.sent().len()).sum::<usize>()
-            };
-            let before = sent(self);
-            self.shard.poll(self.now);
-            if sent(self) == before {
-                break;
+        for _ in 0..10_000 {
+            let next = self.shard.next_deadline(self.now);
+            if next.is_none_or(|next| next > self.now) {
+                return;
             }
+            self.shard.poll(self.now);
         }
+        panic!("the shard never has enough");
+    }
+
+    /// Time passes in which the shard is not called.
+    pub fn pause(&mut self, span: Duration) -> &mut Trace {
+        self.now += span;
+        self
+    }
+
+    /// Time passes, and nobody looks at what the shard sends.
+    pub fn ignore(&mut self, span: Duration) -> &mut Trace {
+        self.pass(span);
+        self.settle();
+        for link in self.shard.links_mut() {
+            link.clear_sent();
+        }
+        self
     }
 
     fn expect(&mut self, peer: u16, text: &str, line: &str) {
