@@ -28,6 +28,7 @@ use crate::control::{L2Header, SynOptions};
 use crate::guard::segment::Tcb;
 use crate::packet::FlowKey;
 use crate::path::Path;
+use crate::receiver::window::GrowingWindow;
 use crate::sender::chunks::Chunks;
 use crate::sender::{Remembered, Sender};
 use barewire_memory::prefetch;
@@ -87,6 +88,10 @@ pub(crate) struct Cold<C> {
     pub path: Path,
     /// Behind the last byte of the peer's that has arrived, in whatever order.
     pub highest: u32,
+    /// RCV.NXT as the peer has heard it last.
+    pub told: u32,
+    /// How much the peer may send while the connection is served directly.
+    pub window: GrowingWindow,
     pub watch: Watch,
     /// No later than this the timer wheel calls.
     pub timer_at: Instant,
@@ -122,6 +127,8 @@ impl<C: Default> Cold<C> {
             close_pending: false,
             options: SynOptions::default(),
             highest: 0,
+            told: 0,
+            window: GrowingWindow::new(0, Instant::ZERO),
             direct: None,
             remembered: Remembered::default(),
             service: C::default(),
@@ -141,6 +148,7 @@ impl<C: Default> Cold<C> {
         self.close_pending = false;
         self.options = SynOptions::default();
         self.highest = 0;
+        self.told = 0;
         debug_assert!(
             self.direct.is_none(),
             "chunks of the last connection are left"

@@ -1,198 +1,82 @@
-//! How much the peer may send.
+//! How much the peer may send to a connection that is served directly.
 //!
-//! The right edge that was told never moves back (RFC 9293, section 3.8.6), and moves forward only by a
-//! whole segment or half of the buffer (MUST-39), so that no peer is led to send silly segments. What a
-//! header can say is a multiple of 2^scale: the window is rounded so that the edge it means is exactly the
-//! edge that is kept.
-//!
-//! The buffer grows as fast as the service reads: once the service has taken a whole buffer within a round
-//! trip, the window and not the path is what limits the peer, and the buffer doubles.
+//! What arrives in order is shown to the service in the received frame, so a window costs no memory for as long
+//! as the service takes everything at once. It begins with what a socket's receive buffer holds, and doubles
+//! whenever the service has taken a whole one within two round trips: then the window, and not the path, is what
+//! limits the peer. If a socket then takes over, it holds less than the peer was told; what does not fit is sent
+//! again, as after a loss (RFC 9293, section 3.8.6, asks every sender to bear a window that shrinks).
 
-use crate::guard::is_before;
 use barewire_service::time::{Duration, Instant};
 
-/// The receive window of one connection.
+/// The largest window of one connection, and how fast its service takes what arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReceiveWindow {
-    /// The right edge that was told: RCV.NXT + RCV.WND at that time.
-    edge: u32,
-    /// Bytes that may be kept for the service.
-    buffer: u32,
-    /// Shift count that the SYN has offered.
-    scale: u8,
-    /// When the present measurement began, and what the service has taken since.
-    measured_from: Instant,
+pub struct GrowingWindow {
+    bytes: u16,
+    /// Bytes that the service has taken since `measured_from`.
     taken: u32,
+    measured_from: Instant,
 }
 
-impl ReceiveWindow {
-    /// The window of a connection that has told `edge`, with a buffer of `buffer` bytes.
-    pub fn new(edge: u32, buffer: u32, scale: u8, now: Instant) -> ReceiveWindow {
-        ReceiveWindow {
-            edge,
-            buffer,
-            scale: scale.min(14),
-            measured_from: now,
+impl GrowingWindow {
+    /// A window of `bytes`.
+    pub fn new(bytes: u16, now: Instant) -> GrowingWindow {
+        GrowingWindow {
+            bytes,
             taken: 0,
+            measured_from: now,
         }
     }
 
-    /// The window field to send with an ACK of `rcv_nxt` while `held` bytes wait for the service. Moves the
-    /// edge as far as it is worth it; `mss` is a full segment of the peer's.
+    /// The window to tell while nothing waits for the service.
     #[inline]
-    pub fn tell(&mut self, rcv_nxt: u32, held: u32, mss: u16) -> u16 {
-        let unit = 1_u32 << self.scale;
-        let told = self.left(rcv_nxt);
-        let free = self.buffer.saturating_sub(held);
-        // Rounded down: what is told is never more than there is.
-        let free = (free & !(unit - 1)).min(u32::from(u16::MAX) << self.scale);
-        let worth_it = u32::from(mss).min(self.buffer / 2).max(unit);
-        if free >= told.saturating_add(worth_it) {
-            self.edge = rcv_nxt.wrapping_add(free);
-            return (free >> self.scale) as u16;
-        }
-        // Rounded up, the edge would move by less than a unit that may not be there; rounded down, it would
-        // move back by less than a unit. The latter only says less: the old edge stays acceptable.
-        (told >> self.scale).min(u32::from(u16::MAX)) as u16
+    pub fn bytes(&self) -> u16 {
+        self.bytes
     }
 
-    /// Whether [`ReceiveWindow::tell`] would open the window by so much that it is worth a segment of its own:
-    /// the service has read, and the peer may be waiting for it.
+    /// The service has taken `bytes`, over a path with a round-trip time of `rtt`.
     #[inline]
-    pub fn is_update_due(&self, rcv_nxt: u32, held: u32, mss: u16) -> bool {
-        let free = self.buffer.saturating_sub(held);
-        let worth_it = (2 * u32::from(mss)).min(self.buffer / 2);
-        free >= self
-            .left(rcv_nxt)
-            .saturating_add(worth_it.max(1 << self.scale))
-    }
-
-    /// Bytes from `rcv_nxt` to the edge: what the peer may send.
-    #[inline]
-    pub fn left(&self, rcv_nxt: u32) -> u32 {
-        if is_before(rcv_nxt, self.edge) {
-            self.edge.wrapping_sub(rcv_nxt)
-        } else {
-            0
-        }
-    }
-
-    /// The service has taken `bytes`; doubles the buffer, to at most `buffer_max`, if that was a whole one
-    /// within `rtt`. Returns by how much it grew.
-    pub fn on_taken(&mut self, bytes: u32, rtt: Duration, buffer_max: u32, now: Instant) -> u32 {
+    pub fn on_taken(&mut self, bytes: u32, rtt: Duration, now: Instant) {
         self.taken = self.taken.saturating_add(bytes);
-        let is_over = now >= self.measured_from + rtt;
-        let is_limiting = self.taken >= self.buffer;
-        if !is_over && !is_limiting {
-            return 0;
+        if self.taken < u32::from(self.bytes) {
+            return;
         }
-        self.measured_from = now;
-        self.taken = 0;
-        let grown = self.buffer.saturating_mul(2).min(buffer_max);
-        if !is_limiting || grown <= self.buffer {
-            return 0;
+        let is_limiting = now <= self.measured_from + rtt + rtt;
+        (self.taken, self.measured_from) = (0, now);
+        if is_limiting {
+            self.bytes = self.bytes.saturating_mul(2);
         }
-        let by = grown - self.buffer;
-        self.buffer = grown;
-        by
-    }
-
-    /// Takes the buffer back to `buffer` bytes, of a connection that is idle or when memory is short. The
-    /// edge stays where it is.
-    pub fn shrink(&mut self, buffer: u32) {
-        self.buffer = self.buffer.min(buffer);
-    }
-
-    /// Bytes that may be kept for the service.
-    #[inline]
-    pub fn buffer(&self) -> u32 {
-        self.buffer
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    const MSS: u16 = 1000;
+    const RTT: Duration = Duration::from_millis(10);
 
-    fn window(buffer: u32, scale: u8) -> ReceiveWindow {
-        ReceiveWindow::new(buffer, buffer, scale, Instant::ZERO)
+    fn at(ms: i64) -> Instant {
+        Instant::from_millis(ms)
     }
 
     #[test]
-    fn the_edge_moves_by_a_segment_or_not_at_all() {
-        let mut window = window(8000, 0);
-        // A segment arrived, and the service has taken 999 bytes of it.
-        assert_eq!(window.tell(1000, 1, MSS), 7000);
-        assert_eq!(window.tell(1000, 0, MSS), 8000);
-    }
-
-    #[test]
-    fn of_a_small_buffer_half_is_enough() {
-        let mut window = window(600, 0);
-        assert_eq!(window.tell(600, 301, MSS), 0);
-        assert_eq!(window.tell(600, 300, MSS), 300);
-    }
-
-    #[test]
-    fn a_smaller_buffer_takes_back_nothing() {
-        let mut window = window(8000, 0);
-        window.shrink(1000);
-        assert_eq!(window.tell(1000, 1000, MSS), 7000);
-        assert_eq!(window.tell(7400, 0, MSS), 600);
-    }
-
-    #[test]
-    fn an_update_is_worth_two_segments() {
-        let window = window(8000, 0);
-        assert!(!window.is_update_due(1999, 0, MSS));
-        assert!(window.is_update_due(2000, 0, MSS));
-        assert!(!window.is_update_due(2000, 1, MSS));
-    }
-
-    #[test]
-    fn a_service_that_reads_a_buffer_in_a_round_trip_gets_a_larger_one() {
-        let rtt = Duration::from_millis(10);
-        let mut window = window(8000, 4);
-        let at = |ms| Instant::from_millis(ms);
-        assert_eq!(window.on_taken(4000, rtt, 20_000, at(5)), 0);
-        assert_eq!(window.on_taken(4000, rtt, 20_000, at(9)), 8000);
-        assert_eq!(window.on_taken(16_000, rtt, 20_000, at(15)), 4000);
-        assert_eq!(window.on_taken(60_000, rtt, 20_000, at(19)), 0);
-        // Slower than the path.
-        assert_eq!(window.on_taken(1000, rtt, 60_000, at(30)), 0);
-        assert_eq!(window.on_taken(19_500, rtt, 60_000, at(50)), 0);
-    }
-
-    proptest! {
-        /// What the header means is never more than what is accepted, nor than what there was room for,
-        /// and the edge never moves back.
-        #[test]
-        fn the_edge_never_moves_back(
-            buffer in 1_u32..2_000_000,
-            scale in 0_u8..15,
-            start in any::<u32>(),
-            steps in proptest::collection::vec((0_u32..5000, 0_u32..2_000_000), 1..50),
-        ) {
-            let mut window = ReceiveWindow::new(start, buffer, scale, Instant::ZERO);
-            let mut rcv_nxt = start;
-            let mut edge = start;
-            for (arrived, held) in steps {
-                rcv_nxt = rcv_nxt.wrapping_add(arrived.min(window.left(rcv_nxt)));
-                let field = window.tell(rcv_nxt, held, MSS);
-                let told = u32::from(field) << scale;
-                prop_assert!(told <= window.left(rcv_nxt));
-                let now = rcv_nxt.wrapping_add(window.left(rcv_nxt));
-                prop_assert!(!is_before(now, edge));
-                if now != edge {
-                    prop_assert!(told <= buffer.saturating_sub(held));
-                    prop_assert_eq!(told, window.left(rcv_nxt));
-                }
-                edge = now;
-            }
+    fn a_service_that_takes_a_window_in_two_round_trips_gets_a_larger_one() {
+        let mut window = GrowingWindow::new(8_000, at(0));
+        window.on_taken(4_000, RTT, at(5));
+        assert_eq!(window.bytes(), 8_000);
+        window.on_taken(4_000, RTT, at(20));
+        assert_eq!(window.bytes(), 16_000);
+        for ms in 21..30 {
+            window.on_taken(60_000, RTT, at(ms));
         }
+        assert_eq!(window.bytes(), u16::MAX);
+    }
+
+    #[test]
+    fn small_requests_now_and_then_do_not_open_it() {
+        let mut window = GrowingWindow::new(8_000, at(0));
+        for second in 1..1_000 {
+            window.on_taken(100, RTT, at(second * 1_000));
+        }
+        assert_eq!(window.bytes(), 8_000);
     }
 }

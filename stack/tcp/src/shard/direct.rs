@@ -22,7 +22,8 @@
 //!   is the truth. [`Tcb`] holds what was told to the peer and heard from it in both cases, and the guards read
 //!   nothing else.
 //! * [`Sender`] keeps at most as much as the socket's send buffer takes, and no window is told that is larger than
-//!   its receive buffer. So a connection can be handed over at any time.
+//!   its receive buffer until the service has proved that it takes what comes. So a connection can be handed over
+//!   at any time.
 //! * A service's call cannot be undone, so there is a chunk for its reply before it is called.
 
 use crate::config::{DirectPath, StackConfig};
@@ -34,6 +35,7 @@ use crate::header::{self, Header};
 use crate::link::Transmit;
 use crate::packet::{Flags, Local, Segment};
 use crate::random::Random;
+use crate::receiver::window::GrowingWindow;
 use crate::sender::chunks::{Chunks, LARGE_BYTES};
 use crate::sender::sack::Options;
 use crate::sender::{self, Ack, Sender, Start, Timeout};
@@ -62,8 +64,8 @@ struct Turn<'f> {
     is_seen: bool,
     /// Something arrived that no segment has acknowledged yet.
     owes_ack: bool,
-    /// RCV.NXT as the peer has heard it last.
-    told: u32,
+    /// It shall be told at once.
+    is_ack_urgent: bool,
     /// Segments that may still be sent.
     budget: usize,
 }
@@ -76,6 +78,9 @@ enum Place {
     /// All of it before RCV.NXT: a copy, or an ACK that was overtaken, or a keep-alive.
     Before,
 }
+
+/// What a round trip is taken for before one was measured.
+const RTT_UNKNOWN: Duration = Duration::from_millis(1);
 
 /// Peers that want smaller segments are left to smoltcp.
 const MSS_MIN: usize = 512;
@@ -178,7 +183,7 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
         port: &mut Port<'_, T>,
     ) -> bool {
-        if self.cold[index].direct.is_none() {
+        if self.cold[index].direct.is_none() && !self.take_back(index, segment) {
             return false;
         }
         if matches!(self.direct.mode, DirectPath::Random(_)) && !self.direct.is_wanted() {
@@ -195,7 +200,7 @@ impl<S: Service> Core<'_, S> {
             input: &[],
             is_seen: false,
             owes_ack: false,
-            told: self.hot[index].tcb.rcv_nxt,
+            is_ack_urgent: false,
             budget: EGRESS_SEGMENTS_MAX,
         };
         let hot = &mut self.hot[index];
@@ -216,6 +221,7 @@ impl<S: Service> Core<'_, S> {
             // A copy says that our ACK was lost, which the answer to it was as well.
             Place::Before => {
                 turn.owes_ack = segment.payload_len() > 0 || self.is_keep_alive(index, segment);
+                turn.is_ack_urgent = true;
             }
         }
         self.direct_turn(index, acknowledged, turn, port);
@@ -272,7 +278,7 @@ impl<S: Service> Core<'_, S> {
             input: &[],
             is_seen: false,
             owes_ack: false,
-            told: self.hot[index].tcb.rcv_nxt,
+            is_ack_urgent: false,
             budget: EGRESS_SEGMENTS_MAX,
         };
         self.direct_turn(index, 0, turn, port);
@@ -293,14 +299,17 @@ impl<S: Service> Core<'_, S> {
             Outcome::Abort => {
                 self.counters.aborts.increment();
                 if turn.owes_ack {
-                    self.hot[index].tcb.rcv_nxt = turn.told;
+                    self.hot[index].tcb.rcv_nxt = self.cold[index].told;
                 }
                 return self.abort(index, End::Closed, port);
             }
         }
         self.send_kept(index, &mut turn, port);
         if turn.owes_ack {
-            self.acknowledge(index, &mut turn, port);
+            match turn.is_ack_urgent || !turn.input.is_empty() || self.is_ack_worth_it(index) {
+                true => self.acknowledge(index, turn.input.len(), port),
+                false => self.owing.push(index as u32),
+            }
         }
         self.note_direct_progress(index, acknowledged);
         if !turn.input.is_empty() || self.is_stuck_for_room(index) {
@@ -406,7 +415,7 @@ impl<S: Service> Core<'_, S> {
                             return Outcome::Abort;
                         };
                         let held = turn.input.len() - progress.consumed;
-                        hot.tcb.rcv_wnd = window_of(self.config.receive_buffer_bytes, held);
+                        hot.tcb.rcv_wnd = window_of(cold.window.bytes(), held);
                         hot.tcb.snd_nxt = sender.nxt();
                         let is_last = progress.next != Next::Send;
                         let packet = &mut packet[..at + written];
@@ -414,6 +423,7 @@ impl<S: Service> Core<'_, S> {
                         cold.path.note_sent(packet.len());
                         port.transmit.commit(cold.l2.len() + at + written);
                         turn.owes_ack = false;
+                        cold.told = hot.tcb.rcv_nxt;
                         turn.budget -= 1;
                     }
                     (progress, written)
@@ -440,6 +450,13 @@ impl<S: Service> Core<'_, S> {
             );
             turn.input = &turn.input[progress.consumed..];
             turn.is_seen = true;
+            // A socket must be able to take over what one segment holds.
+            let may_grow = self.config.receive_buffer_bytes >= self.config.mtu;
+            if may_grow && turn.input.is_empty() && progress.consumed > 0 {
+                let rtt = sender.rtt().smoothed().unwrap_or(RTT_UNKNOWN);
+                cold.window
+                    .on_taken(progress.consumed as u32, rtt, self.now);
+            }
             cold.wants_room = progress.next == Next::Send;
             let deadlines = &self.config.deadlines;
             cold.watch.on_progress(self.now, &progress, deadlines);
@@ -505,7 +522,7 @@ impl<S: Service> Core<'_, S> {
             };
             let tcb = &mut hot.tcb;
             tcb.snd_nxt = sender.nxt();
-            tcb.rcv_wnd = window_of(self.config.receive_buffer_bytes, turn.input.len());
+            tcb.rcv_wnd = window_of(cold.window.bytes(), turn.input.len());
             let (seq, is_last) = (segment.seq, segment.is_last);
             write_headers(packet, &self.local, hot, seq, is_last, sum);
             cold.path.note_sent(packet.len());
@@ -516,29 +533,53 @@ impl<S: Service> Core<'_, S> {
                 self.counters.retrans_segs.increment();
             }
             turn.owes_ack = false;
+            cold.told = hot.tcb.rcv_nxt;
             turn.budget -= 1;
         }
     }
 
-    /// Sends an ACK of what has arrived.
-    fn acknowledge<T: Transmit>(
-        &mut self,
-        index: usize,
-        turn: &mut Turn<'_>,
-        port: &mut Port<'_, T>,
-    ) {
-        let (hot, cold) = (&mut self.hot[index], &self.cold[index]);
+    /// Whether what has arrived and was not acknowledged is worth a segment of its own before the batch is over:
+    /// every second full one (RFC 5681, section 4.2), and before the window is used up.
+    #[inline]
+    fn is_ack_worth_it(&self, index: usize) -> bool {
+        let (hot, cold) = (&self.hot[index], &self.cold[index]);
+        let mss = cold.direct.as_ref().map_or(0, Sender::mss);
+        let untold = hot.tcb.rcv_nxt.wrapping_sub(cold.told);
+        untold >= 2 * u32::from(mss)
+            || hot.tcb.rcv_wnd < cold.window.bytes() / 2
+            || self.owing.len() == self.owing.capacity()
+    }
+
+    /// Acknowledges what arrived with a batch and was not acknowledged yet: nothing is held back for longer, so
+    /// that no peer has to wait for it.
+    pub(super) fn acknowledge_batch<T: Transmit>(&mut self, port: &mut Port<'_, T>) {
+        while let Some(index) = self.owing.pop() {
+            let index = index as usize;
+            let (hot, cold) = (&self.hot[index], &self.cold[index]);
+            if hot.tcb.state == State::Free || cold.told == hot.tcb.rcv_nxt {
+                continue;
+            }
+            match cold.direct.is_some() {
+                true => self.acknowledge(index, 0, port),
+                false => self.send_ack(index, port),
+            }
+        }
+    }
+
+    /// Sends an ACK of what has arrived, of which `held` bytes wait for the service.
+    fn acknowledge<T: Transmit>(&mut self, index: usize, held: usize, port: &mut Port<'_, T>) {
+        let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
         let tcb = &mut hot.tcb;
         let at = header::bytes(&hot.flow);
         let slot = port.transmit.slot();
         let Some(packet) = slot.and_then(|slot| cold.l2.write(slot)?.get_mut(..at)) else {
             return;
         };
-        tcb.rcv_wnd = window_of(self.config.receive_buffer_bytes, turn.input.len());
+        tcb.rcv_wnd = window_of(cold.window.bytes(), held);
         let seq = tcb.acceptable_seq();
         write_headers(packet, &self.local, hot, seq, false, 0);
         port.transmit.commit(cold.l2.len() + at);
-        turn.owes_ack = false;
+        cold.told = hot.tcb.rcv_nxt;
     }
 
     /// Keeps the deadlines of a connection of which `acknowledged` bytes more were acknowledged.
@@ -602,13 +643,35 @@ impl<S: Service> Core<'_, S> {
         mss.min(LARGE_BYTES) as u16
     }
 
+    /// Takes a connection from smoltcp if `segment` makes it quiet: it acknowledges all that was sent, and what
+    /// comes with it is next. A peer that asks again as soon as it has its answer never leaves it quiet otherwise.
+    #[cold]
+    fn take_back(&mut self, index: usize, segment: &Segment) -> bool {
+        let tcb = &self.hot[index].tcb;
+        let is_next = self.direct.mode != DirectPath::Never
+            && segment.payload_len() > 0
+            && segment.window > 0
+            && segment.ack == tcb.snd_nxt
+            && place(tcb, segment) == Some(Place::Next);
+        if !is_next {
+            return false;
+        }
+        self.take_acknowledged_directly(index, segment.ack);
+        self.cold[index].direct.is_some()
+    }
+
     /// Takes a connection from smoltcp that is established and quiet.
     #[inline]
     pub(super) fn take_directly(&mut self, index: usize) {
+        self.take_acknowledged_directly(index, self.hot[index].tcb.snd_una);
+    }
+
+    /// Takes a connection from smoltcp that is established and quiet once all below `ack` is acknowledged.
+    fn take_acknowledged_directly(&mut self, index: usize, ack: u32) {
         if self.direct.mode == DirectPath::Never
             || self.caller.is_some()
             || self.is_draining
-            || !self.is_quiet(index)
+            || !self.is_quiet(index, ack)
             || !self.direct.is_wanted()
         {
             return;
@@ -627,16 +690,24 @@ impl<S: Service> Core<'_, S> {
             remembered: cold.remembered,
         };
         cold.direct = Some(Sender::new(&start, self.now));
+        let acknowledged = ack.wrapping_sub(hot.tcb.snd_una);
+        let buffer_bytes = u16::try_from(self.config.receive_buffer_bytes).unwrap_or(u16::MAX);
+        cold.window = GrowingWindow::new(buffer_bytes, self.now);
+        cold.told = hot.tcb.rcv_nxt;
         self.sockets.give_back(&mut cold.socket);
         self.counters.direct_takes.increment();
+        if acknowledged > 0 {
+            self.hot[index].tcb.snd_una = ack;
+            self.note_direct_progress(index, acknowledged);
+        }
     }
 
-    /// Whether a connection's hot line says all there is to say about it.
-    fn is_quiet(&mut self, index: usize) -> bool {
+    /// Whether a connection's hot line says all there is to say about it once all below `ack` is acknowledged.
+    fn is_quiet(&mut self, index: usize, ack: u32) -> bool {
         let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
         let tcb = &hot.tcb;
         let is_told = tcb.state == State::Open
-            && tcb.snd_una == tcb.snd_nxt
+            && ack == tcb.snd_nxt
             && !tcb.fin_received
             && !hot.flags.is_waiting_to_send
             && cold.direct.is_none()
@@ -650,9 +721,10 @@ impl<S: Service> Core<'_, S> {
         if !is_told {
             return false;
         }
+        let in_flight = tcb.snd_nxt.wrapping_sub(tcb.snd_una);
         let socket = self.sockets.slot(cold.socket).socket();
         socket.state() == tcp::State::Established
-            && socket.send_queue() == 0
+            && socket.send_queue() == in_flight as usize
             && socket.recv_queue() == 0
     }
 
@@ -671,7 +743,7 @@ impl<S: Service> Core<'_, S> {
             progress_at_ms,
             ..
         } = self.hot[index];
-        let path = self.cold[index].path;
+        let (path, told) = (self.cold[index].path, self.cold[index].told);
         let isn = tcb.snd_una.wrapping_sub(1);
         let irs = tcb.rcv_nxt.wrapping_sub(held.len() as u32 + 1);
         self.hot[index].tcb = Tcb {
@@ -739,7 +811,7 @@ impl<S: Service> Core<'_, S> {
         self.scratch.unseen = unseen;
 
         let cold = &mut self.cold[index];
-        cold.path = path;
+        (cold.path, cold.told) = (path, told);
         cold.remembered = sender.remember();
         cold.late_at = crate::connection::NEVER;
         cold.seen = 0;
@@ -762,7 +834,6 @@ fn queue_all<'c>(socket: &mut tcp::Socket<'_>, segments: impl Iterator<Item = &'
 
 /// The window to tell while `held` bytes wait for the service.
 #[inline]
-fn window_of(receive_buffer_bytes: usize, held: usize) -> u16 {
-    let window = receive_buffer_bytes.saturating_sub(held);
-    u16::try_from(window).unwrap_or(u16::MAX)
+fn window_of(window: u16, held: usize) -> u16 {
+    window.saturating_sub(u16::try_from(held).unwrap_or(u16::MAX))
 }

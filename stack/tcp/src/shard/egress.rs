@@ -143,6 +143,7 @@ impl<S: Service> Core<'_, S> {
         tcb.fin_sent |= sent.flags.contains(Flags::FIN);
         tcb.rcv_nxt = sent.ack;
         tcb.rcv_wnd = sent.window;
+        self.cold[index].told = sent.ack;
     }
 
     /// Looks at where smoltcp has got to.

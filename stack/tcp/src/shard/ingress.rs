@@ -50,6 +50,12 @@ impl<S: Service> Core<'_, S> {
                 self.segment_arrives(arrival, received.frame(arrival.frame as usize), &mut port);
             }
             self.batch = batch;
+            let mut port = Port {
+                link,
+                transmit,
+                reserve: 0,
+            };
+            self.acknowledge_batch(&mut port);
             while let Some(message) = self.paths.next_heard() {
                 let mut port = Port {
                     link,
@@ -160,6 +166,9 @@ impl<S: Service> Core<'_, S> {
             }
             Verdict::PassOvertaken => {
                 self.counters.ack_overtaken.increment();
+                // It needs the memory for packets that is lent below.
+                self.hand_over(index, &[]);
+                let hot = &self.hot[index];
                 let (ack, window) = (hot.tcb.snd_una, hot.tcb.snd_wnd);
                 let mut copy = std::mem::take(&mut self.scratch.packet);
                 let packet = segment.ip_packet(frame);
@@ -281,6 +290,8 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
         port: &mut Port<'_, T>,
     ) {
+        // It needs the memory for packets that is lent below.
+        self.hand_over(index, &[]);
         let Hot { flow, tcb, .. } = self.hot[index];
         let segment = segment.as_bare_ack(tcb.rcv_nxt);
         let ack = Control {
@@ -368,6 +379,7 @@ impl<S: Service> Core<'_, S> {
             window: tcb.rcv_wnd,
         };
         let l2 = self.cold[index].l2;
+        self.cold[index].told = tcb.rcv_nxt;
         self.send_control(&flow, &l2, &ack, port);
     }
 

@@ -405,6 +405,8 @@ struct Core<'a, S: Service> {
     time_wait_acks: RateLimit,
 
     batch: Vec<Arrival>,
+    /// Connections that may have to acknowledge something when the batch is over.
+    owing: Vec<u32>,
     scratch: Scratch,
     counters: Arc<TcpCounters>,
     discards: Arc<DiscardCounters>,
@@ -537,6 +539,7 @@ impl<'a, S: Service> Core<'a, S> {
             challenge_acks: limit(config.challenge_acks_per_second),
             time_wait_acks: limit(config.time_wait_acks_per_second),
             batch: Vec::with_capacity(BATCH_FRAMES),
+            owing: Vec::with_capacity(BATCH_FRAMES),
             scratch: Scratch {
                 input: bytes(config.receive_buffer_bytes),
                 reply: bytes(config.send_buffer_bytes),

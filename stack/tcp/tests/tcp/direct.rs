@@ -166,3 +166,100 @@ fn a_forged_segment_does_not_move_a_connection() {
          < [P.] seq 1 ack 7 \"hello\\n\"",
     );
 }
+
+#[test]
+fn an_upload_is_acknowledged_every_second_segment_and_when_the_batch_is_over() {
+    // RFC 5681, section 4.2; no ACK is held back for longer than a batch.
+    lines()
+        .run(
+            "> [P.] seq 1 ack 1 \"body 90000\\n\"
+             < [.] seq 1 ack 12",
+        )
+        .send_together(&[
+            "[.] seq 12 ack 1 len 1460",
+            "[.] seq 1472 ack 1 len 1460",
+            "[.] seq 2932 ack 1 len 1460",
+        ])
+        .run(
+            "< [.] seq 1 ack 2932
+             < [.] seq 1 ack 4392
+             > [.] seq 4392 ack 1 len 1460
+             < [.] seq 1 ack 5852
+             ? direct_hand_overs 0",
+        );
+}
+
+#[test]
+fn a_fin_in_the_batch_of_the_last_segment_acknowledges_both() {
+    lines()
+        .run(
+            "> [P.] seq 1 ack 1 \"body 90000\\n\"
+             < [.] seq 1 ack 12",
+        )
+        .send_together(&["[.] seq 12 ack 1 len 100", "[F.] seq 112 ack 1"])
+        .run(
+            "< [F.] seq 1 ack 113
+             > [.] seq 113 ack 2",
+        );
+}
+
+#[test]
+fn the_window_grows_for_a_service_that_takes_what_arrives() {
+    lines().run(
+        "> [P.] seq 1 ack 1 \"body 90000\\n\"
+         < [.] seq 1 ack 12 win 8192
+         > [.] seq 12 ack 1 len 1460
+         < [.] seq 1 ack 1472 win 8192
+         > [.] seq 1472 ack 1 len 1460
+         < [.] seq 1 ack 2932 win 8192
+         > [.] seq 2932 ack 1 len 1460
+         < [.] seq 1 ack 4392 win 8192
+         > [.] seq 4392 ack 1 len 1460
+         < [.] seq 1 ack 5852 win 8192
+         > [.] seq 5852 ack 1 len 1460
+         < [.] seq 1 ack 7312 win 8192
+         > [.] seq 7312 ack 1 len 1460
+         < [.] seq 1 ack 8772 win 16384
+         # More than a socket's buffer holds, then a segment behind a gap: what does not fit comes again.
+         > [.] seq 10232 ack 1 len 1460
+         < [.] seq 1 ack 8772
+         ? direct_hand_overs 1
+         > [.] seq 8772 ack 1 len 1460
+         < [.] seq 1 ack 11692",
+    );
+}
+
+#[test]
+fn a_peer_that_asks_at_once_when_it_is_answered_does_not_keep_its_socket() {
+    lines().run(
+        "> [P.] seq 1 ack 1 \"a\\nhel\"
+         < [P.] seq 1 ack 6 \"a\\n\"
+         ? direct_hand_overs 1
+         > [P.] seq 6 ack 3 \"lo\\n\"
+         < [P.] seq 3 ack 9 \"hello\\n\"
+         ? direct_takes 1
+         > [P.] seq 9 ack 9 \"again\\n\"
+         < [P.] seq 9 ack 15 \"again\\n\"
+         ? direct_takes 2
+         > [.] seq 15 ack 15
+         +10s
+         ? direct_hand_overs 1
+         ? retrans_segs 0",
+    );
+}
+
+#[test]
+fn a_segment_behind_a_gap_with_an_overtaken_ack_is_kept_by_a_socket() {
+    lines().run(
+        "> [P.] seq 1 ack 1 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         > [.] seq 7 ack 7
+         > [P.] seq 9 ack 1 \"c\\n\"
+         < [.] seq 7 ack 7
+         ? ack_overtaken 1
+         ? direct_hand_overs 1
+         > [P.] seq 7 ack 7 \"ab\"
+         < [.] seq 7 ack 11
+         < [P.] seq 7 ack 11 \"abc\\n\"",
+    );
+}

@@ -383,8 +383,22 @@ impl Trace {
         self.shard.poll(end);
     }
 
+    /// Segments from the peer's first port that arrive in one batch.
+    pub fn send_together(&mut self, segments: &[&str]) -> &mut Trace {
+        for segment in segments {
+            self.put_on_wire(1, segment);
+        }
+        self.shard.poll(self.now);
+        self
+    }
+
     /// A segment from the peer's port number `peer`, without a look at what follows.
     pub fn send(&mut self, peer: u16, text: &str) {
+        self.put_on_wire(peer, text);
+        self.shard.poll(self.now);
+    }
+
+    fn put_on_wire(&mut self, peer: u16, text: &str) {
         let segment = Text::parse(text);
         let our_isn = self.isns[usize::from(peer)].unwrap_or(0);
         let options = segment.option_bytes(our_isn);
@@ -402,7 +416,6 @@ impl Trace {
             self.shard.links_mut()[self.link].push(&frame.to_vec()),
             "the wire is full"
         );
-        self.shard.poll(self.now);
     }
 
     /// The shard may take several polls until all that fits has left.
