@@ -3,7 +3,7 @@
 //! connections at most 1.5 times what it is at 100.
 //!
 //! Only [`Shard::poll`] is timed; the client's side is done between polls. `floor` is the same work
-//! with nothing of TCP in it but arithmetic: the parser, the flow table, a prepared reply, checksums.
+//! with nothing of TCP in it but arithmetic: the parser, the flow table, the same responder, checksums.
 
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -16,7 +16,7 @@ use barewire::events::{Events, EventsConfig};
 use barewire::site::{self, Site, SiteResponder};
 use barewire_http::{HttpCounters, Limits};
 use barewire_memory::Arena;
-use barewire_service::service::Service;
+use barewire_service::service::{Input, Reply, Service};
 use barewire_service::time::{Duration, Instant};
 use barewire_tcp::config::StackConfig;
 use barewire_tcp::flow::FlowTable;
@@ -52,7 +52,7 @@ fn requests(criterion: &mut Criterion) {
                 bencher.iter_custom(|iterations| clients.ask(&mut shard, &payload, iterations));
             });
 
-            let mut floor = Floor::new(connections, depth);
+            let mut floor = Floor::new(connections);
             let mut clients = Clients::connected(connections, &mut floor);
             group.bench_function(BenchmarkId::new("floor", &id), |bencher| {
                 bencher.iter_custom(|iterations| clients.ask(&mut floor, &payload, iterations));
@@ -137,28 +137,33 @@ fn link() -> MemoryLink {
     })
 }
 
-/// Replies to whatever comes with a prepared response for each request.
+/// Lets the responder answer whatever comes.
 struct Floor {
     link: MemoryLink,
     local: Local,
     flows: FlowTable,
-    connections: Vec<(FlowKey, u32)>,
-    replies: Vec<u8>,
+    connections: Vec<FloorConnection>,
+    responder: SiteResponder,
+    replies: Box<[u8]>,
+}
+
+struct FloorConnection {
+    flow: FlowKey,
+    snd_nxt: u32,
+    service: <SiteResponder as Service>::Connection,
 }
 
 impl Floor {
     const MSS: usize = 1460;
 
-    fn new(connections: usize, depth: usize) -> Floor {
-        let response =
-            b"HTTP/1.1 200 OK\r\nServer: barewire\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
-            Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, World!";
+    fn new(connections: usize) -> Floor {
         Floor {
             link: link(),
             local: local(),
             flows: FlowTable::new(connections, [1, 2]),
             connections: Vec::with_capacity(connections),
-            replies: response.repeat(depth),
+            responder: responder(),
+            replies: vec![0; 16_384].into_boxed_slice(),
         }
     }
 }
@@ -174,6 +179,7 @@ impl Server for Floor {
             local,
             flows,
             connections,
+            responder,
             replies,
         } = self;
         let (received, transmit) = link.receive(now);
@@ -183,16 +189,30 @@ impl Server for Floor {
                 continue;
             };
             let hash = flows.hash(&segment.flow);
-            let found = flows.get(hash, |index| connections[index as usize].0 == segment.flow);
+            let found = flows.get(hash, |index| {
+                connections[index as usize].flow == segment.flow
+            });
             let Some(index) = found else {
                 flows.insert(hash, connections.len() as u32).unwrap();
-                connections.push((segment.flow, 1));
+                connections.push(FloorConnection {
+                    flow: segment.flow,
+                    snd_nxt: 1,
+                    service: Default::default(),
+                });
                 reply(&segment, transmit, 0, Flags::SYN | Flags::ACK, &[]);
                 continue;
             };
             if segment.payload_len() > 0 {
-                let seq = &mut connections[index as usize].1;
-                for payload in replies.chunks(Self::MSS) {
+                let connection = &mut connections[index as usize];
+                let input = Input {
+                    bytes: segment.payload(frame),
+                    full: false,
+                    ended: false,
+                };
+                let mut written = Reply::new(replies);
+                responder.on_input(&mut connection.service, input, &mut written);
+                let seq = &mut connection.snd_nxt;
+                for payload in written.written().chunks(Self::MSS) {
                     reply(&segment, transmit, *seq, Flags::ACK | Flags::PSH, payload);
                     *seq = seq.wrapping_add(payload.len() as u32);
                 }
@@ -228,6 +248,9 @@ struct Client {
     snd_nxt: u32,
     rcv_nxt: u32,
 }
+
+/// What the SYN of a Linux client says: segments of 1,460 bytes, SACK, a window that is not scaled.
+const SYN_OPTIONS: &[u8] = &[2, 4, 0x05, 0xb4, 1, 1, 4, 2, 1, 3, 3, 0];
 
 /// Clients behind one address.
 const PORTS: usize = 1_000;
@@ -331,6 +354,10 @@ impl Clients {
                 seq: client.snd_nxt,
                 ack: client.rcv_nxt,
                 flags,
+                options: match flags.contains(Flags::SYN) {
+                    true => SYN_OPTIONS,
+                    false => &[],
+                },
                 payload,
                 ..TcpFrame::new(client.source, crate::server())
             };

@@ -50,7 +50,7 @@ pub struct StackConfig {
     pub rto_max_ms: u32,
     /// The shortest retransmission timeout of the direct path. RFC 6298 wants a second, Linux has 200 ms.
     pub rto_min_ms: u32,
-    /// Which established connections are served directly. None by default: what it is worth is not measured yet.
+    /// Which established connections are served directly. All by default.
     pub direct_path: DirectPath,
     /// Whether a segment that belongs to no connection is answered with an RST.
     pub unknown_flow: UnknownFlow,
@@ -140,7 +140,7 @@ impl Default for StackConfig {
             deadlines: Deadlines::default(),
             rto_max_ms: 4_000,
             rto_min_ms: 200,
-            direct_path: DirectPath::Never,
+            direct_path: DirectPath::Always,
             unknown_flow: UnknownFlow::Reset,
             resets_per_second: 1_000,
             challenge_acks_per_second: 1_000,
@@ -219,13 +219,14 @@ impl StackConfig {
     }
 
     /// Chunks of 256 and of 1,536 bytes for what the direct path has sent and keeps: a small one for each
-    /// connection, and a large one, of which there are between 1,024 and 65,536. When none is left, connections
-    /// go back to their own send buffers.
+    /// connection, and two large ones, of which there are between 1,024 and 131,072. When none is left,
+    /// connections go back to their own send buffers.
     pub(crate) fn chunks(&self) -> (u32, u32) {
         match self.direct_path {
             DirectPath::Never => (0, 0),
             DirectPath::Always | DirectPath::Random(_) => {
-                (self.connections, self.connections.clamp(1_024, 65_536))
+                let large = self.connections.saturating_mul(2);
+                (self.connections, large.clamp(1_024, 131_072))
             }
         }
     }

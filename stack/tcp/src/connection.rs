@@ -26,6 +26,7 @@ use crate::control::{L2Header, SynOptions};
 use crate::guard::segment::Tcb;
 use crate::packet::FlowKey;
 use crate::path::Path;
+use crate::sender::chunks::Chunks;
 use crate::sender::{Remembered, Sender};
 use barewire_memory::prefetch;
 use barewire_service::deadline::{Deadlines, Watch};
@@ -67,35 +68,36 @@ impl HotFlags {
     }
 }
 
-/// The rest of a connection.
+/// The rest of a connection. What every segment needs comes first, in as few cache lines as it takes.
+#[repr(C, align(64))]
 pub(crate) struct Cold<'a, C> {
-    pub slot: SocketSlot<'a>,
+    /// It is there while the connection is served directly: then nothing that the socket says is true.
+    pub direct: Option<Sender>,
     /// Written in front of every packet to the peer.
     pub l2: L2Header,
-    pub watch: Watch,
-    /// How large packets to the peer may be.
-    pub path: Path,
-    /// No later than this the timer wheel calls.
-    pub timer_at: Instant,
-    /// When smoltcp wants to send again, if we want it sooner.
-    pub late_at: Instant,
-    /// Received bytes that the service has seen and not consumed.
-    pub seen: usize,
     /// The service knows that the peer has ended its stream.
     pub end_seen: bool,
     /// The service asked for more room.
     pub wants_room: bool,
     /// Our FIN waits until the peer has room for all that is before it.
     pub close_pending: bool,
-    /// What the peer's SYN has offered.
-    pub options: SynOptions,
+    /// How large packets to the peer may be.
+    pub path: Path,
     /// Behind the last byte of the peer's that has arrived, in whatever order.
     pub highest: u32,
-    /// It is there while the connection is served directly: then nothing that the socket says is true.
-    pub direct: Option<Sender>,
-    /// What the last one has learnt.
-    pub remembered: Remembered,
+    pub watch: Watch,
+    /// No later than this the timer wheel calls.
+    pub timer_at: Instant,
     pub service: C,
+    pub slot: SocketSlot<'a>,
+    /// When smoltcp wants to send again, if we want it sooner.
+    pub late_at: Instant,
+    /// Received bytes that the service has seen and not consumed.
+    pub seen: usize,
+    /// What the peer's SYN has offered.
+    pub options: SynOptions,
+    /// What the last [`Sender`] has learnt.
+    pub remembered: Remembered,
 }
 
 impl<'a, C: Default> Cold<'a, C> {
@@ -142,10 +144,22 @@ impl<'a, C: Default> Cold<'a, C> {
         self.service = C::default();
     }
 
-    /// What a segment will touch first.
+    /// What a segment will touch, but for what is in the memory of others.
     #[inline]
     pub fn prefetch(&self) {
-        prefetch(self.slot.set.get::<Socket<'a>>(self.slot.handle));
+        prefetch(&self.direct);
+        prefetch(&self.l2);
+        prefetch(&self.watch);
+        prefetch(&self.service);
+    }
+
+    /// The rest of what it will touch, once that is there.
+    #[inline]
+    pub fn prefetch_rest(&self, chunks: &Chunks) {
+        match &self.direct {
+            Some(sender) => sender.prefetch(chunks),
+            None => prefetch(self.slot.set.get::<Socket<'a>>(self.slot.handle)),
+        }
     }
 }
 

@@ -98,6 +98,17 @@ impl L2Header {
     /// As [`L2Header::reflect`].
     #[inline]
     pub fn set_reflected(&mut self, received: &[u8]) {
+        // Nearly always it is that already, and to write it would delay the next read of it.
+        let is_same = usize::from(self.len) == received.len()
+            && self.bytes[..6] == received[6..12]
+            && self.bytes[6..12] == received[..6]
+            && self.bytes[12..received.len()] == received[12..];
+        if !is_same {
+            self.reflect_all(received);
+        }
+    }
+
+    fn reflect_all(&mut self, received: &[u8]) {
         self.bytes[..6].copy_from_slice(&received[6..12]);
         self.bytes[6..12].copy_from_slice(&received[..6]);
         self.bytes[12..14].copy_from_slice(&received[12..14]);

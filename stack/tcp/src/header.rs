@@ -49,41 +49,24 @@ pub(crate) fn write(
     payload_sum: u16,
 ) {
     debug_assert!(packet.len() <= usize::from(u16::MAX));
-    let ours = (local.address(flow.local_index()), flow.local_port());
-    let peers = (flow.remote_address(), flow.remote_port());
-    let ((source, source_port), (destination, destination_port)) = match direction {
-        Direction::ToPeer => (ours, peers),
-        Direction::FromPeer => (peers, ours),
-    };
-    let ip_bytes = bytes(flow) - TCP_BYTES;
     let total = packet.len() as u16;
-    let (ip, tcp) = packet.split_at_mut(ip_bytes);
+    let (ip, tcp) = packet.split_at_mut(bytes(flow) - TCP_BYTES);
     let tcp_len = tcp.len() as u32;
-    let addresses = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            ip[..12].copy_from_slice(&[
-                0x45,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0x40,
-                0,
-                HOP_LIMIT,
-                PROTOCOL_TCP,
-                0,
-                0,
-            ]);
-            ip[2..4].copy_from_slice(&total.to_be_bytes());
-            ip[12..16].copy_from_slice(&source.octets());
-            ip[16..20].copy_from_slice(&destination.octets());
-            let addresses = sum(&ip[12..20]);
-            let checksum = !fold(sum(&ip[..12]) + addresses);
-            ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-            addresses
+    let addresses = match flow.remote_ipv4() {
+        Some(peer) => {
+            let ours = local.ipv4(flow.local_index());
+            let (source, destination) = match direction {
+                Direction::ToPeer => (ours, peer),
+                Direction::FromPeer => (peer, ours),
+            };
+            write_ipv4(ip, total, source, destination)
         }
-        (source, destination) => {
+        None => {
+            let (ours, peer) = (local.address(flow.local_index()), flow.remote_address());
+            let (source, destination) = match direction {
+                Direction::ToPeer => (ours, peer),
+                Direction::FromPeer => (peer, ours),
+            };
             ip[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, PROTOCOL_TCP, HOP_LIMIT]);
             ip[4..6].copy_from_slice(&(tcp_len as u16).to_be_bytes());
             ip[8..24].copy_from_slice(&octets(source));
@@ -91,16 +74,61 @@ pub(crate) fn write(
             sum(&ip[8..40])
         }
     };
+    let (source_port, destination_port) = match direction {
+        Direction::ToPeer => (flow.local_port(), flow.remote_port()),
+        Direction::FromPeer => (flow.remote_port(), flow.local_port()),
+    };
+    let offset_and_flags = u16::from_be_bytes([(TCP_BYTES as u8 / 4) << 4, header.flags.0]);
+    // The checksum is of the numbers, so that nothing is read back.
+    let checksum = !fold(
+        addresses
+            + u32::from(PROTOCOL_TCP)
+            + tcp_len
+            + u32::from(source_port)
+            + u32::from(destination_port)
+            + halves(header.seq)
+            + halves(header.ack)
+            + u32::from(offset_and_flags)
+            + u32::from(header.window)
+            + u32::from(payload_sum),
+    );
     tcp[..2].copy_from_slice(&source_port.to_be_bytes());
     tcp[2..4].copy_from_slice(&destination_port.to_be_bytes());
     tcp[4..8].copy_from_slice(&header.seq.to_be_bytes());
     tcp[8..12].copy_from_slice(&header.ack.to_be_bytes());
-    tcp[12..14].copy_from_slice(&[(TCP_BYTES as u8 / 4) << 4, header.flags.0]);
+    tcp[12..14].copy_from_slice(&offset_and_flags.to_be_bytes());
     tcp[14..16].copy_from_slice(&header.window.to_be_bytes());
-    tcp[16..20].fill(0);
-    let pseudo = addresses + u32::from(PROTOCOL_TCP) + tcp_len;
-    let checksum = !fold(pseudo + sum(&tcp[..TCP_BYTES]) + u32::from(payload_sum));
     tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
+    tcp[18..20].fill(0);
+}
+
+/// Writes an IPv4 header, and returns the sum of both addresses.
+#[inline]
+fn write_ipv4(ip: &mut [u8], total: u16, source: u32, destination: u32) -> u32 {
+    const VERSION_AND_LENGTH: u16 = 0x4500;
+    const DONT_FRAGMENT: u16 = 0x4000;
+    const HOPS_AND_PROTOCOL: u16 = u16::from_be_bytes([HOP_LIMIT, PROTOCOL_TCP]);
+
+    let addresses = halves(source) + halves(destination);
+    let fixed = [VERSION_AND_LENGTH, DONT_FRAGMENT, HOPS_AND_PROTOCOL];
+    let fixed: u32 = fixed.into_iter().map(u32::from).sum();
+    let checksum = !fold(fixed + u32::from(total) + addresses);
+    let ip = &mut ip[..IPV4_BYTES];
+    ip[..2].copy_from_slice(&VERSION_AND_LENGTH.to_be_bytes());
+    ip[2..4].copy_from_slice(&total.to_be_bytes());
+    ip[4..6].fill(0);
+    ip[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+    ip[8..10].copy_from_slice(&HOPS_AND_PROTOCOL.to_be_bytes());
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    ip[12..16].copy_from_slice(&source.to_be_bytes());
+    ip[16..20].copy_from_slice(&destination.to_be_bytes());
+    addresses
+}
+
+/// Both words of a number.
+#[inline]
+fn halves(number: u32) -> u32 {
+    (number >> 16) + (number & 0xffff)
 }
 
 fn octets(address: IpAddr) -> [u8; 16] {

@@ -372,6 +372,12 @@ impl FlowKey {
         !Words([self.0[0], self.0[1]]).is_mapped()
     }
 
+    /// The peer's address as 32 bits; `None` over IPv6.
+    #[inline]
+    pub(crate) fn remote_ipv4(&self) -> Option<u32> {
+        Words([self.0[0], self.0[1]]).to_ipv4()
+    }
+
     /// All of it as bytes, for a keyed hash.
     #[inline]
     pub fn to_bytes(self) -> [u8; 24] {
@@ -504,6 +510,13 @@ impl Local {
     /// If there is none; the index of a parsed [`FlowKey`] always has one.
     pub fn address(&self, index: u8) -> IpAddr {
         self.words()[usize::from(index)].to_address()
+    }
+
+    /// The served IPv4 address with this index as 32 bits; 0 if it has none.
+    #[inline]
+    pub(crate) fn ipv4(&self, index: u8) -> u32 {
+        let words = self.addresses.get(usize::from(index));
+        words.and_then(|words| words.to_ipv4()).unwrap_or(0)
     }
 
     /// The served addresses, in the order of their indices.
@@ -945,6 +958,12 @@ impl Words {
     #[inline]
     fn is_mapped(self) -> bool {
         self.0[0] == 0 && self.0[1].to_ne_bytes()[..4] == [0, 0, 0xff, 0xff]
+    }
+
+    #[inline]
+    fn to_ipv4(self) -> Option<u32> {
+        let [_, _, _, _, a, b, c, d] = self.0[1].to_ne_bytes();
+        self.is_mapped().then_some(u32::from_be_bytes([a, b, c, d]))
     }
 
     #[inline]

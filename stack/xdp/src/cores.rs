@@ -190,8 +190,10 @@ impl Prepared<'_> {
             shard = shard.calling(outbound, &secrets);
         }
         let (tcp, discards) = (shard.counters().clone(), shard.discards().clone());
+        let sender = shard.sender_counters().clone();
         let counters = &mut self.ready.counters;
         counters.push(group(self.index, None, "tcp", tcp));
+        counters.push(group(self.index, None, "sender", sender));
         counters.push(group(self.index, None, "discards", discards));
 
         let Some(_attached) = gate.ready(self.ready) else {

@@ -201,9 +201,9 @@ pub struct TcpArgs {
     #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..=1_000), default_value_t = StackConfig::default().rto_min_ms)]
     pub rto_min_ms: u32,
 
-    /// Which established connections are served in place, without a smoltcp socket: never, always, or random:SEED
-    /// for tests. Experimental
-    #[arg(long, value_name = "WHICH", default_value = "never")]
+    /// Which established connections are served in place, without a smoltcp socket: always, never, or random:SEED
+    /// for tests
+    #[arg(long, value_name = "WHICH", default_value = "always")]
     pub direct_path: DirectPath,
 
     /// Longest IP packet to send, and what the announced segment size follows from [default: the interface's MTU]

@@ -20,12 +20,16 @@ use super::checksum::copy_and_sum;
 use super::counters::SenderCounters;
 use barewire_memory::OutOfMemory;
 use barewire_memory::Zeroed;
+use barewire_memory::prefetch;
 use barewire_service::time::Instant;
 
 /// Bytes that a small chunk holds.
 pub const SMALL_BYTES: usize = 256;
 /// Bytes that a large chunk holds: no segment is larger, whatever the interface's MTU.
 pub const LARGE_BYTES: usize = 1536;
+
+/// Bytes of a buffer that are asked for ahead: a short reply.
+const PREFETCH_BYTES: usize = 192;
 
 /// One in so many large chunks is added in reserve.
 const RESERVE_SHARE: u32 = 64;
@@ -170,10 +174,8 @@ impl Chunks {
             counters: std::sync::Arc::default(),
         };
         let counters = &chunks.counters;
-        counters.small_chunks_used_max.set(u64::from(small));
-        counters
-            .large_chunks_used_max
-            .set(u64::from(large + reserve));
+        counters.small_chunks_max.set(u64::from(small));
+        counters.large_chunks_max.set(u64::from(large + reserve));
         Ok(chunks)
     }
 
@@ -322,7 +324,6 @@ impl Chunks {
         self.meta[handle.0 as usize].next = supply.returned;
         supply.returned = handle;
         supply.free += 1;
-        self.note_used(is_small);
     }
 
     /// Takes a chunk for `len` bytes, but none of the last `reserve` large ones.
@@ -332,7 +333,6 @@ impl Chunks {
         if len <= SMALL_BYTES
             && let Some(handle) = self.small_supply.take(&self.meta)
         {
-            self.note_used(true);
             return Some(handle);
         }
         let handle = (self.large_supply.free > reserve)
@@ -340,20 +340,26 @@ impl Chunks {
             .flatten();
         if handle.is_none() {
             self.counters.chunks_exhausted.increment();
-        } else {
-            self.note_used(false);
         }
         handle
     }
 
+    /// Tells the levels, which are not told where they change.
     #[inline]
-    fn note_used(&self, is_small: bool) {
-        if is_small {
-            let used = u64::from(self.small_used());
-            self.counters.small_chunks_used.set(used);
-        } else {
-            let used = u64::from(self.large_used());
-            self.counters.large_chunks_used.set(used);
+    pub fn publish_levels(&self) {
+        let counters = &self.counters;
+        counters.small_chunks.set(u64::from(self.small_used()));
+        counters.large_chunks.set(u64::from(self.large_used()));
+    }
+
+    /// Asks for the memory that an acknowledgment of `handle` and the next payload will touch.
+    #[inline]
+    pub(super) fn prefetch(&self, handle: Handle) {
+        let index = handle.0 as usize;
+        if let Some(chunk) = self.meta.get(index) {
+            prefetch(chunk);
+            let buffer = self.buffer(handle);
+            prefetch(&buffer[..PREFETCH_BYTES]);
         }
     }
 
@@ -415,7 +421,8 @@ mod tests {
         assert!(chunks.has_room(256) && !chunks.has_room(257));
         chunks.free(second);
         assert_eq!(chunks.used(), 0);
-        assert_eq!(chunks.counters.large_chunks_used.get(), 0);
+        chunks.publish_levels();
+        assert_eq!(chunks.counters.large_chunks.get(), 0);
     }
 
     impl Chunks {

@@ -5,13 +5,13 @@ barewire_service::counters! {
     /// Sending, loss and repair of the connections of one shard.
     pub struct SenderCounters {
         /// Chunks of 256 bytes in use.
-        small_chunks_used: Gauge,
+        small_chunks: Gauge,
         /// Chunks of 256 bytes there are.
-        small_chunks_used_max: Limit,
+        small_chunks_max: Limit,
         /// Chunks of 1,536 bytes in use.
-        large_chunks_used: Gauge,
+        large_chunks: Gauge,
         /// Chunks of 1,536 bytes there are.
-        large_chunks_used_max: Limit,
+        large_chunks_max: Limit,
         /// Times no chunk was free.
         chunks_exhausted: Loss,
         /// Chunks split because the peer's window or the path had become too small for them.

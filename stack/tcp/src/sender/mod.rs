@@ -65,8 +65,8 @@ pub struct Config {
     pub ack_delay_max: Duration,
     /// Bytes that one connection may keep, sent and queued together.
     pub queue_bytes_max: u32,
-    /// The slowest that a peer may take what is sent, in bytes per second; see [`Sender::is_starved`].
-    pub drain_bytes_per_s: u32,
+    /// The slowest that a peer may take what is sent, in microseconds per byte; see [`Sender::is_starved`].
+    pub drain_us_per_byte: u32,
 }
 
 impl Default for Config {
@@ -77,7 +77,8 @@ impl Default for Config {
             rto_initial: Duration::from_secs(1),
             ack_delay_max: Duration::from_millis(40),
             queue_bytes_max: 1 << 20,
-            drain_bytes_per_s: 64,
+            // 64 bytes per second.
+            drain_us_per_byte: 15_625,
         }
     }
 }
@@ -574,7 +575,7 @@ impl Sender {
         self.reorder_at = NEVER;
     }
 
-    /// Whether the peer has taken less than [`Config::drain_bytes_per_s`] for so long that it is
+    /// Whether the peer has been slower than [`Config::drain_us_per_byte`] for so long that it is
     /// `patience` behind.
     ///
     /// Each byte that is acknowledged buys its share of a second, and no credit is kept: neither one ACK
@@ -591,6 +592,14 @@ impl Sender {
             NEVER
         } else {
             self.drained_until + patience
+        }
+    }
+
+    /// Asks for the memory that the next acknowledgment will touch, and a reply to what comes with it.
+    #[inline]
+    pub(crate) fn prefetch(&self, chunks: &Chunks) {
+        if let Some(handle) = self.kept.first() {
+            chunks.prefetch(handle);
         }
     }
 
@@ -865,7 +874,7 @@ impl Sender {
     /// `bytes` were acknowledged.
     #[inline]
     fn note_drained(&mut self, config: &Config, bytes: u32, now: Instant) {
-        let bought_us = u64::from(bytes) * 1_000_000 / u64::from(config.drain_bytes_per_s.max(1));
+        let bought_us = u64::from(bytes) * u64::from(config.drain_us_per_byte);
         self.drained_until = (self.drained_until + Duration::from_micros(bought_us)).min(now);
     }
 }

@@ -118,9 +118,6 @@ pub(super) fn sender_config(config: &StackConfig) -> sender::Config {
     }
 }
 
-/// Where `segment` lies, if it is one of those that the direct path takes: nothing but data and an
-/// acknowledgment, neither of them out of bounds.
-#[inline]
 /// Writes the headers of a segment to the peer, which acknowledges what has arrived and tells the window of the
 /// connection's [`Tcb`]. `payload_sum` is what the payload adds to the checksum.
 fn write_headers(
@@ -148,6 +145,9 @@ fn write_headers(
     );
 }
 
+/// Where `segment` lies, if it is one of those that the direct path takes: nothing but data and an
+/// acknowledgment, neither of them out of bounds.
+#[inline]
 fn place(tcb: &Tcb, segment: &Segment) -> Option<Place> {
     const UNUSUAL: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0 | Flags::URG.0);
     if segment.flags.intersects(UNUSUAL) || !segment.flags.contains(Flags::ACK) {
@@ -349,7 +349,6 @@ impl<S: Service> Core<'_, S> {
         if turn.input.is_empty() && !self.cold[index].wants_room {
             return Outcome::Continue;
         }
-        self.follow_path(index);
         loop {
             let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
             let Some(sender) = &mut cold.direct else {
@@ -390,7 +389,9 @@ impl<S: Service> Core<'_, S> {
                     let mut reply = Reply::new(&mut packet[at..]);
                     let progress = (self.service).on_input(&mut cold.service, input, &mut reply);
                     let written = reply.len();
-                    if progress.next == Next::Close {
+                    // What more there is shall fill this segment; a FIN shall leave with it.
+                    let is_followed = progress.next == Next::Send && written < room;
+                    if progress.next == Next::Close || is_followed {
                         let queued = sender.queue(chunks, config, reply.written(), self.now);
                         debug_assert_eq!(queued, written, "there was a chunk for the reply");
                     } else if written > 0 && progress.next != Next::Abort {
@@ -457,14 +458,23 @@ impl<S: Service> Core<'_, S> {
         turn: &mut Turn<'_>,
         port: &mut Port<'_, T>,
     ) {
+        let sender = self.cold[index].direct.as_ref();
+        if sender.is_some_and(|sender| sender.queued() > 0 || sender.is_due()) {
+            self.send_what_is_kept(index, turn, port);
+        }
+    }
+
+    fn send_what_is_kept<T: Transmit>(
+        &mut self,
+        index: usize,
+        turn: &mut Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) {
         loop {
             let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
             let Some(sender) = &mut cold.direct else {
                 return;
             };
-            if sender.is_quiet() {
-                return;
-            }
             if turn.budget == 0 || port.transmit.free_slots() <= port.reserve {
                 if sender.queued() > 0 || sender.is_due() {
                     self.wait_to_send(index);
@@ -538,16 +548,13 @@ impl<S: Service> Core<'_, S> {
         let kept = sender.nxt().wrapping_sub(sender.una()) + sender.queued();
         let deadlines = &self.config.deadlines;
         (cold.watch).on_sent(self.now, acknowledged as usize, kept as usize, deadlines);
-        let sending_at = sender.deadline();
-        let watched_at = cold.watch.next_at();
-        let silent_at = match kept {
-            0 => None,
-            _ => self.user_timeout_at(index),
-        };
-        let at = [sending_at, watched_at, silent_at];
-        if let Some(at) = at.into_iter().flatten().min() {
-            self.call_at(index, at);
+        let never = crate::connection::NEVER;
+        let sending_at = sender.deadline().unwrap_or(never);
+        let mut at = sending_at.min(cold.watch.next_at().unwrap_or(never));
+        if kept > 0 {
+            at = at.min(self.user_timeout_at(index).unwrap_or(never));
         }
+        self.call_at(index, at);
     }
 
     /// The timer of a connection that is served directly has expired, and no deadline has passed.
@@ -566,8 +573,9 @@ impl<S: Service> Core<'_, S> {
         let is_black_hole = is_silent && cold.path.on_timeout(hot.flow.is_ipv6(), self.now);
         if is_black_hole {
             self.counters.path_black_holes.increment();
-            self.follow_path(index);
         }
+        // What was learnt of the path may also have become old.
+        self.follow_path(index);
         self.resume_directly(index, port);
     }
 

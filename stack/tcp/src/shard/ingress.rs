@@ -7,6 +7,7 @@ use crate::guard::segment::{State, Verdict};
 use crate::guard::time_wait;
 use crate::link::{Received, Transmit};
 use crate::packet::{self, Discard, Flags, Segment};
+use barewire_memory::prefetch;
 use barewire_service::service::{End, Service};
 
 use smoltcp::socket::tcp;
@@ -14,6 +15,10 @@ use smoltcp::socket::tcp;
 use super::wire::Wire;
 use super::{Arrival, BATCH_FRAMES, CHALLENGE_INTERVAL_MS, Core, Found, NO_CONNECTION, Port};
 use crate::smoltcp_time;
+
+/// How many segments ahead the memory of a connection is asked for, and how many ahead what that points to.
+const FAR_AHEAD: usize = 8;
+const NEAR_AHEAD: usize = 3;
 
 impl<S: Service> Core<'_, S> {
     pub(super) fn batch_arrives<R: Received, T: Transmit>(
@@ -26,7 +31,16 @@ impl<S: Service> Core<'_, S> {
         for start in (0..frames).step_by(BATCH_FRAMES) {
             self.look_up(received, start..frames.min(start + BATCH_FRAMES));
             let batch = std::mem::take(&mut self.batch);
+            for arrival in batch.iter().take(FAR_AHEAD) {
+                self.prefetch(arrival);
+            }
             for (at, arrival) in batch.iter().enumerate() {
+                if let Some(far) = batch.get(at + FAR_AHEAD) {
+                    self.prefetch(far);
+                }
+                if let Some(near) = batch.get(at + NEAR_AHEAD) {
+                    self.prefetch_rest(near);
+                }
                 let left = batch.len() - at - 1;
                 let mut port = Port {
                     link,
@@ -47,7 +61,22 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Parses frames, finds their connections, and asks for what they will need.
+    #[inline]
+    fn prefetch(&self, arrival: &Arrival) {
+        if let Some(cold) = self.cold.get(arrival.connection as usize) {
+            cold.prefetch();
+        }
+    }
+
+    #[inline]
+    fn prefetch_rest(&self, arrival: &Arrival) {
+        if let Some(cold) = self.cold.get(arrival.connection as usize) {
+            cold.prefetch_rest(&self.direct.chunks);
+        }
+    }
+
+    /// Parses frames, and finds what is nearly always their connection: by its tag, before its hot line is
+    /// there to tell for certain.
     fn look_up<R: Received>(&mut self, received: &R, frames: std::ops::Range<usize>) {
         self.batch.clear();
         for frame in frames {
@@ -67,12 +96,12 @@ impl<S: Service> Core<'_, S> {
             }
         }
         self.counters.in_segs.add(self.batch.len() as u64);
-        for at in 0..self.batch.len() {
-            let Arrival { segment, hash, .. } = &self.batch[at];
-            if let Found::Connection(index) = self.find(&segment.flow, *hash) {
-                self.cold[index].prefetch();
-                self.batch[at].connection = index as u32;
+        for arrival in &mut self.batch {
+            let index = self.flows.get(arrival.hash, |_| true);
+            if let Some(hot) = index.and_then(|index| self.hot.get(index as usize)) {
+                prefetch(hot);
             }
+            arrival.connection = index.unwrap_or(NO_CONNECTION);
         }
     }
 

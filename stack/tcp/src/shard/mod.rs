@@ -327,7 +327,8 @@ struct Arrival {
     segment: Segment,
     frame: u32,
     hash: FlowHash,
-    /// The connection found, if any, unless something earlier in the batch has changed that.
+    /// What seems to be its connection, if any; it may not be, and something earlier in the batch may have
+    /// changed that.
     connection: u32,
 }
 
@@ -466,6 +467,7 @@ impl<'a, S: Service> Core<'a, S> {
         self.counters.flows.set(self.flows.len() as u64);
         self.counters.timers.set(self.timers.len() as u64);
         self.counters.deferred.set(self.waiting.len() as u64);
+        self.direct.chunks.publish_levels();
     }
 
     /// What `flow` belongs to.
