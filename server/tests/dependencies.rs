@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("barewire-tcp", &["barewire-memory", "barewire-service"]),
     ("barewire-http", &["barewire-service"]),
     ("barewire-kernel", &["barewire-service"]),
+    ("barewire-tls", &["barewire-service"]),
     (
         "barewire-xdp",
         &["barewire-memory", "barewire-service", "barewire-tcp"],

@@ -264,6 +264,7 @@ fn config(
                 .max(BUFFER_BYTES),
             deadlines: Deadlines {
                 half_open_ms: timeout_ms,
+                handshake_ms: timeout_ms,
                 idle_ms: NEVER_MS,
                 head_ms: timeout_ms,
                 body_ms: timeout_ms,

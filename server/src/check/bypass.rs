@@ -225,7 +225,7 @@ fn try_queue(
 fn zero_copy_conditions(interface: &Interface) -> &'static str {
     match interface.driver.as_str() {
         "virtio_net" => {
-            " has it since Linux 6.11, if the host offers VIRTIO_F_ACCESS_PLATFORM (QEMU: iommu_platform=on,disable-legacy=on)"
+            " has it since Linux 6.13, if the host offers VIRTIO_F_ACCESS_PLATFORM (QEMU: iommu_platform=on,disable-legacy=on)"
         }
         "igb" => " has it since Linux 6.14",
         _ => "",

@@ -12,10 +12,16 @@ mod host;
 pub use finding::{Finding, Level, Report};
 
 use crate::confine::Confinement;
+use barewire_tls::IdentityError;
 use barewire_xdp::XdpConfig;
 
-/// Looks at everything that `serve` would need with this configuration, to run as `user` in the end.
-pub fn run(config: &XdpConfig, user: Option<&str>) -> Report {
+/// Looks at everything that `serve` would need with this configuration, to run as `user` in the end. `certificates`:
+/// what became of reading those for TLS, if it is to be served.
+pub fn run(
+    config: &XdpConfig,
+    user: Option<&str>,
+    certificates: Option<Result<(), IdentityError>>,
+) -> Report {
     let mut report = Report::default();
     host::kernel(&mut report);
     if let Some(user) = user {
@@ -23,6 +29,11 @@ pub fn run(config: &XdpConfig, user: Option<&str>) -> Report {
             Ok(()) => report.ok("user", user),
             Err(error) => report.error("user", error),
         }
+    }
+    match certificates {
+        Some(Ok(())) => report.ok("certificates", "can be served"),
+        Some(Err(error)) => report.error("certificates", error),
+        None => {}
     }
     if let Some(bound) = bypass::run(config, &mut report) {
         host::memory(&bound, &mut report);

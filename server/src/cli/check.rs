@@ -48,7 +48,8 @@ pub fn run(
             .into());
     };
     let config = serve::bypass(&args.serve, interface, command)?;
-    let report = check::run(&config, args.serve.privilege.user.as_deref());
+    let user = args.serve.privilege.user.as_deref();
+    let report = check::run(&config, user, serve::certificates(&args.serve));
     if args.json {
         let would_start = report.would_start();
         let document =

@@ -115,6 +115,8 @@ impl Instruments {
         let http = self.http().map(HttpCounters::samples);
         let events = self.events.counters().iter();
         let events = events.map(|core| barewire_service::counters::Samples::samples(&**core));
+        // What a queue counts that is not there yet is nothing.
+        let stack = stack.filter(|reading| !reading.samples.is_empty());
         stack
             .chain(http.enumerate().map(of_core("http")))
             .chain(events.take(cores).enumerate().map(of_core("events")))

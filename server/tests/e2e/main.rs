@@ -32,6 +32,8 @@ mod output;
 mod paths;
 mod privileges;
 #[cfg(feature = "xdp")]
+mod queues;
+#[cfg(feature = "xdp")]
 mod raw;
 mod server;
 mod service_manager;
@@ -39,5 +41,6 @@ mod signals;
 #[cfg(feature = "xdp")]
 mod soak;
 mod state;
+mod tls;
 mod unheard;
 mod wrong_use;

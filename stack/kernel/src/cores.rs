@@ -18,8 +18,8 @@ use super::listener::Listener;
 pub struct Core {
     /// Its index, counted from zero in the order of the configured cores.
     pub index: usize,
-    /// Its listener, to which the kernel steers the connections of its CPU.
-    pub listener: Listener,
+    /// Its listeners, one for each address, to which the kernel steers the connections of its CPU.
+    pub listeners: Vec<Listener>,
     /// Its view of the phase.
     pub member: Member,
     /// Its counters.
@@ -51,16 +51,23 @@ where
 {
     let cpus = choose_cpus(&config.cores).map_err(StartError::from)?;
     allow_open_files(cpus.len(), config.connections)?;
-    let listeners = Listener::open_group(config, &cpus).map_err(StartError::from)?;
-    let address = listeners[0].address();
-    let address = address.map_err(failure(0, "getsockname"))?;
+    let mut addresses = Vec::with_capacity(1 + config.listen_also.len());
+    let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
+    for &address in [config.listen].iter().chain(&config.listen_also) {
+        let group = Listener::open_group(address, config, &cpus).map_err(StartError::from)?;
+        let address = group[0].address();
+        addresses.push(address.map_err(failure(0, "getsockname"))?);
+        for (of_core, listener) in listeners.iter_mut().zip(group) {
+            of_core.push(listener);
+        }
+    }
 
     let mut starting = Vec::with_capacity(cpus.len());
     let mut counters = Vec::with_capacity(cpus.len());
-    for ((index, &cpu), listener) in cpus.iter().enumerate().zip(listeners) {
+    for ((index, &cpu), listeners) in cpus.iter().enumerate().zip(listeners) {
         let core = Core {
             index,
-            listener,
+            listeners,
             member: lifecycle.enrol().map_err(failure(index, "eventfd"))?,
             counters: Arc::default(),
         };
@@ -89,7 +96,7 @@ where
     }
     Ok(Running {
         watch: None,
-        addresses: vec![address],
+        addresses,
         cpus,
         notices,
         counters,

@@ -88,11 +88,28 @@ impl Member {
         self.lifecycle.phase()
     }
 
+    /// What wakes this thread for another reason than a new phase.
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.waker))
+    }
+
     /// Makes the waker unreadable again. Call it after waking up, before looking at the phase.
     pub fn acknowledge(&self) {
         let mut count = [0; 8];
         // EAGAIN: somebody else's wake-up, nothing to clear.
         let _ = rustix::io::read(&self.waker, &mut count);
+    }
+}
+
+/// Wakes a thread that waits for its [`Member`] to become readable.
+#[derive(Debug, Clone)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// Makes the member readable.
+    pub fn wake(&self) {
+        // A full counter (EAGAIN) is as awake as it gets.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
 

@@ -13,10 +13,11 @@ use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use crate::cores::CoreError;
-use crate::counters::Samples;
+use crate::counters::{Sample, Samples};
 use crate::lifecycle::Lifecycle;
 use crate::service::Service;
 use crate::tap::Tap;
@@ -116,6 +117,49 @@ pub struct QueueTap {
     pub queue: u32,
     /// Its tap.
     pub tap: Arc<Tap>,
+    /// Whether the queue is served already.
+    pub is_there: IsThere,
+}
+
+/// Whether a queue is served: some appear only later.
+#[derive(Debug, Clone, Default)]
+pub struct IsThere(Arc<AtomicBool>);
+
+impl IsThere {
+    /// Of a queue that is there from the start.
+    pub fn from_the_start() -> Self {
+        let is_there = Self::default();
+        is_there.appear();
+        is_there
+    }
+
+    /// From here on it is.
+    pub fn appear(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// Whether it is.
+    pub fn get(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counters of something that may not be there yet; as long as it is not, there are none.
+#[derive(Debug)]
+pub struct OnceThere<S> {
+    /// Whether it is there.
+    pub is_there: IsThere,
+    /// What it counts.
+    pub samples: Arc<S>,
+}
+
+impl<S: Samples> Samples for OnceThere<S> {
+    fn samples(&self) -> Vec<Sample> {
+        match self.is_there.get() {
+            true => self.samples.samples(),
+            false => Vec::new(),
+        }
+    }
 }
 
 /// The counters of one part of a stack.

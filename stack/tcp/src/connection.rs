@@ -141,7 +141,6 @@ impl<'a, C: Default> Cold<'a, C> {
             "chunks of the last connection are left"
         );
         self.remembered = Remembered::default();
-        self.service = C::default();
     }
 
     /// What a segment will touch, but for what is in the memory of others.

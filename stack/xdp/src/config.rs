@@ -95,6 +95,9 @@ impl Calls {
     }
 }
 
+/// What a virtual machine's NIC, which has few queues, may be given more at most; 64 MiB with the default rings.
+const SPARE_QUEUES: u32 = 4;
+
 /// What to serve, on which queues and cores, and the limits of each.
 #[derive(Debug, Clone)]
 pub struct XdpConfig {
@@ -110,6 +113,9 @@ pub struct XdpConfig {
     pub calls: Option<Calls>,
     /// Receive queues to take. Empty: all; what arrives on one that is left out is refused by the kernel.
     pub queues: Vec<u32>,
+    /// Queues that may appear while serving (`ethtool -L`): so many are prepared for, if `queues` is empty. Each takes
+    /// the memory of a queue.
+    pub spare_queues: u32,
     /// CPUs to serve on, one pinned thread each; queues are spread over them in turn. Empty: all that the
     /// process may use, as far as there are queues.
     pub cores: Vec<usize>,
@@ -141,6 +147,7 @@ impl XdpConfig {
             ports: vec![port],
             calls: None,
             queues: Vec::new(),
+            spare_queues: SPARE_QUEUES,
             cores: Vec::new(),
             mode: ModeChoice::default(),
             mtu: None,

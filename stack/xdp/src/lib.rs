@@ -31,6 +31,7 @@
 
 #![deny(unsafe_code)]
 
+mod added;
 mod config;
 mod cores;
 mod error;

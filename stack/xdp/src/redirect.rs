@@ -187,7 +187,7 @@ pub struct Redirect {
     // Dropped first: no frame is redirected while the rest goes.
     attached: Mutex<Option<Attached>>,
     ebpf: Ebpf,
-    sockets: XskMap<MapData>,
+    sockets: Mutex<XskMap<MapData>>,
     verdicts: Arc<Verdicts>,
 }
 
@@ -229,7 +229,7 @@ impl Redirect {
         }
         let mut redirect = Redirect {
             attached: Mutex::new(None),
-            sockets: take_map(&mut ebpf, SOCKETS_MAP)?,
+            sockets: Mutex::new(take_map(&mut ebpf, SOCKETS_MAP)?),
             verdicts: Arc::new(Verdicts(take_map(&mut ebpf, VERDICTS_MAP)?)),
             ebpf,
         };
@@ -307,8 +307,9 @@ impl Redirect {
     /// # Errors
     ///
     /// If the queue is beyond those loaded for, or `socket` is not an AF_XDP socket.
-    pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), RedirectError> {
-        self.sockets
+    pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), RedirectError> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets
             .set(queue, socket, 0)
             .map_err(map_error(SOCKETS_MAP))
     }

@@ -28,6 +28,7 @@ use barewire_tcp::shared::Shared;
 use barewire_service::cores::choose_cpus;
 use barewire_service::stack::{CounterGroup, Notice, Running, Stack};
 
+use crate::added::SpareQueues;
 use crate::config::XdpConfig;
 use crate::cores::{self, Common};
 use crate::error::XdpError;
@@ -65,6 +66,10 @@ impl XdpConfig {
             &interface,
             &choose_cpus(&self.cores)?,
         )?;
+        let plan = match self.queues.is_empty() && self.calls.is_none() {
+            true => plan.with_spare_queues(self.spare_queues, &interface),
+            false => plan,
+        };
         let stack = StackConfig {
             mtu: self.mtu_of(&interface)?,
             unknown_flow: match self.calls {
@@ -146,7 +151,7 @@ impl Stack for XdpConfig {
             local,
             targets,
         } = self.prepare::<S>()?;
-        let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
+        let mut redirect = Redirect::load(&targets, plan.queues_max(&interface))?;
         let mode = redirect.attach(&interface, self.mode)?;
         refuse_added_queues(&interface)?;
         let mut secrets = Secrets::random().map_err(XdpError::Random)?;
@@ -187,7 +192,7 @@ impl Stack for XdpConfig {
             part: "redirect",
             counters: redirect.verdicts().clone(),
         }];
-        let mut taps = Vec::new();
+        let (mut taps, mut waiting) = (Vec::new(), Vec::new());
         for ready in ready {
             for (queue, socket) in ready.sockets {
                 redirect.set_socket(queue, socket.as_fd())?;
@@ -195,6 +200,7 @@ impl Stack for XdpConfig {
             notices.extend(ready.report.into_iter().map(Notice::Fact));
             counters.extend(ready.counters);
             taps.extend(ready.taps);
+            waiting.extend(ready.waiting);
         }
         let advice = plan.advice(&interface, &self.ports);
         notices.extend(advice.into_iter().map(Notice::Warning));
@@ -218,7 +224,11 @@ impl Stack for XdpConfig {
             )));
         }
         let redirect = Arc::new(redirect);
-        let (watch, noticed) = crate::watch::watch(&interface, &redirect)?;
+        let (watch, noticed) = crate::watch::watch(
+            &interface,
+            &redirect,
+            SpareQueues::new(interface.clone(), self.xsk.clone(), waiting),
+        )?;
         counters.push(noticed);
         let served = addresses.iter().flat_map(|&address| {
             self.ports

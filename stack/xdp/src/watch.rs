@@ -4,7 +4,8 @@
 //!   gone                                    the server ends: its sockets receive nothing any more, and do not say so
 //!   frames arrive, none meets the program   the driver has lost the program when it set itself up anew (vmxnet3 does,
 //!                                           after link down or `ethtool -G`): attach it again
-//!   other queues than at the start          an alarm: sockets stay with the queues they have
+//!   more queues than at the start           served, as far as they were prepared for; an alarm beyond that
+//!   fewer                                   an alarm: sockets stay with the queues they have
 //! ```
 
 use std::sync::{Arc, Weak};
@@ -15,6 +16,7 @@ use crate::redirect::{Redirect, Verdicts};
 use barewire_service::counters::Samples as _;
 
 use crate::XdpError;
+use crate::added::{NotServed, SpareQueues};
 use barewire_service::stack::{CounterGroup, Watch};
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -41,6 +43,7 @@ barewire_service::counters! {
 pub(super) fn watch(
     interface: &Interface,
     redirect: &Arc<Redirect>,
+    spare: SpareQueues,
 ) -> Result<(Watch, CounterGroup), InterfaceError> {
     let counters = Arc::new(InterfaceCounters::default());
     counters.rx_queues.set(interface.rx_queues.into());
@@ -49,7 +52,8 @@ pub(super) fn watch(
         name: interface.name.clone(),
         redirect: Arc::downgrade(redirect),
         verdicts: Arc::clone(redirect.verdicts()),
-        rx_queues: interface.rx_queues,
+        served: interface.rx_queues,
+        spare,
         rx_queues_seen: interface.rx_queues,
         reach: Reach::default(),
         counters: Arc::clone(&counters),
@@ -68,8 +72,9 @@ struct Watcher {
     name: String,
     redirect: Weak<Redirect>,
     verdicts: Arc<Verdicts>,
-    /// How many there were at the start.
-    rx_queues: u32,
+    /// How many have been prepared for and served, from queue 0 on.
+    served: u32,
+    spare: SpareQueues,
     rx_queues_seen: u32,
     reach: Reach,
     counters: Arc<InterfaceCounters>,
@@ -98,26 +103,49 @@ impl Watcher {
     }
 
     fn compare_queues(&mut self, now: u32) {
-        let (name, before) = (&self.name, self.rx_queues);
         if now == std::mem::replace(&mut self.rx_queues_seen, now) {
             return;
         }
+        let refused = self.serve_added(now).err();
+        let (name, served) = (&self.name, self.served);
         self.counters.rx_queues.set(now.into());
-        let unserved = now.saturating_sub(before);
+        let unserved = now.saturating_sub(served);
         self.counters.rx_queues_unserved.set(unserved.into());
-        if now == before {
-            tracing::info!("{name} has its {now} receive queues again");
-        } else if now > before {
+        if let Some(reason) = refused {
             tracing::error!(
-                "{name} has {now} receive queues and had {before} at the start: what arrives on the others is refused. \
-                 Restart the server to serve all of them, or `ethtool -L {name} combined {before}`"
+                "{name} has {now} receive queues, of which {served} are served, so what arrives on the others is \
+                 refused: {reason}. Restart the server to serve all of them, or `ethtool -L {name} combined {served}`"
             );
+        } else if now == served {
+            tracing::info!("{name} has {now} receive queues, and all of them are served");
         } else {
             tracing::error!(
-                "{name} has {now} receive queues and had {before} at the start: the sockets of the others receive \
-                 nothing. If clients are refused, restart the server, or `ethtool -L {name} combined {before}`"
+                "{name} has {now} receive queues, and {served} were served: the sockets of the others receive \
+                 nothing. If clients are refused, restart the server, or `ethtool -L {name} combined {served}`"
             );
         }
+    }
+
+    /// Serves the queues beyond those that are served, so that there are `now`.
+    fn serve_added(&mut self, now: u32) -> Result<(), NotServed> {
+        let Some(redirect) = self.redirect.upgrade() else {
+            // The cores have ended.
+            return Ok(());
+        };
+        let before = self.served;
+        while self.served < now {
+            let queue = self.served;
+            let core = self.spare.serve(queue, now, &redirect)?;
+            self.served += 1;
+            tracing::info!(
+                "{name} has got queue {queue}; core {core} serves it",
+                name = self.name
+            );
+        }
+        if self.served > before && self.spare.need_the_program_again() {
+            redirect.attach_again()?;
+        }
+        Ok(())
     }
 
     fn keep_attached(&mut self, received: Option<u64>) -> Result<(), XdpError> {

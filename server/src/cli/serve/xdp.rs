@@ -21,7 +21,7 @@ use barewire_xdp::XdpConfig;
 pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError> {
     let defaults = XdpConfig::new(interface, args.place.port);
     let link = &args.link;
-    let config = XdpConfig {
+    let mut config = XdpConfig {
         addresses: args.place.address.clone(),
         queues: link
             .queues
@@ -29,6 +29,7 @@ pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError
             .iter()
             .map(|&queue| queue as u32)
             .collect(),
+        spare_queues: link.spare_queues,
         cores: args.place.cores.numbers().to_vec(),
         mode: match link.mode {
             ModeName::Auto => ModeChoice::Auto,
@@ -59,6 +60,9 @@ pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError
         faults: link.test_faults.map(|wire| (wire.faults, wire.seed)),
         ..defaults
     };
+    if args.tls.is_wanted() {
+        config.ports.push(args.tls.tls_port);
+    }
     config.stack.validate(Responder::<Site>::REPLY_BYTES_MIN)?;
     Ok(config)
 }

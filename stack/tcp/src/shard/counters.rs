@@ -145,6 +145,8 @@ barewire_service::counters! {
 
         /// Half-open connections given up at their deadline.
         half_open_timeouts: Loss,
+        /// Connections closed because a handshake above TCP, as TLS has one, took too long.
+        handshake_timeouts: Loss,
         /// Connections closed because no message came in time.
         idle_timeouts: Loss,
         /// Connections closed because a message's head took too long.

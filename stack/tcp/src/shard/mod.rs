@@ -136,6 +136,16 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         self
     }
 
+    /// Takes one more link, which is empty. This allocates.
+    ///
+    /// # Panics
+    ///
+    /// If there are 256 already.
+    pub fn add_link(&mut self, link: L) {
+        assert!(self.links.len() < 256, "a shard has 1 to 256 links");
+        self.links.push(link);
+    }
+
     /// Processes what has arrived and what is due, and sends what follows from it.
     ///
     /// `now` must not go back.
@@ -574,6 +584,8 @@ impl<'a, S: Service> Core<'a, S> {
         if let Some(mut sender) = self.cold[index].direct.take() {
             sender.discard(&mut self.direct.chunks);
         }
+        // What the protocol keeps of its peer, keys say, goes with the connection.
+        self.cold[index].service = S::Connection::default();
         self.change_state(index, State::Free);
         self.timers.cancel(index as u32);
         self.unused.push(index as u32);
