@@ -25,7 +25,6 @@ use barewire_service::deadline::Deadlines;
 use barewire_service::lifecycle::{Lifecycle, Phase as LifecyclePhase};
 use barewire_service::stack::Notice;
 use barewire_tcp::config::StackConfig;
-use barewire_tcp::packet::ChecksumPolicy;
 use barewire_xdp::interface::Interface;
 use barewire_xdp::redirect::ModeChoice;
 use barewire_xdp::worker::Wait;
@@ -84,8 +83,7 @@ pub fn run(
         broken: OnceLock::new(),
     });
     let (parts_out, parts_in) = channel();
-    let interface = Interface::named(&how.interface).map_err(bypass)?;
-    let config = config(plan, how, &interface, address)?;
+    let config = config(plan, how, address)?;
     let lifecycle = Lifecycle::new();
     let make = {
         let (setup, shared) = (setup.clone(), Arc::clone(&shared));
@@ -205,12 +203,7 @@ fn wait_for_parts(
     Ok(parts.into_iter().map(|(_, part)| part).collect())
 }
 
-fn config(
-    plan: &Plan,
-    bypass: &BypassPlan,
-    interface: &Interface,
-    address: SocketAddr,
-) -> Result<XdpConfig, LoadError> {
+fn config(plan: &Plan, bypass: &BypassPlan, address: SocketAddr) -> Result<XdpConfig, LoadError> {
     let source_ports = bypass.source_ports.clone().unwrap_or_else(|| {
         let wanted = u16::try_from(plan.connections * 2).unwrap_or(u16::MAX - 1_024);
         (*SOURCE_PORTS.start()).min(u16::MAX - wanted)..=*SOURCE_PORTS.end()
@@ -252,11 +245,6 @@ fn config(
             // A single core may get all of them, while others have not closed yet.
             connections: (plan.connections + plan.connections / 8 + 64) as u32,
             time_wait_ms: TIME_WAIT_MS,
-            // What the kernel sends through a veth has no checksum yet: it never leaves this machine.
-            checksums: match interface.driver.as_str() {
-                "veth" => ChecksumPolicy::Trust,
-                _ => ChecksumPolicy::Verify,
-            },
             receive_buffer_bytes: BUFFER_BYTES,
             // With room for one more request when all of a pipeline waits: answers must be read also then, or
             // both sides might wait for each other.

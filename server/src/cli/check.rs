@@ -17,6 +17,10 @@ pub struct CheckArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// Do not attach the XDP program for a moment, which costs some NICs their link for as long: say what is to be expected
+    #[arg(long)]
+    pub no_attach: bool,
+
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -49,7 +53,8 @@ pub fn run(
     };
     let config = serve::bypass(&args.serve, interface, command)?;
     let user = args.serve.privilege.user.as_deref();
-    let report = check::run(&config, user, serve::certificates(&args.serve));
+    let certificates = serve::certificates(&args.serve);
+    let report = check::run(&config, user, certificates, !args.no_attach);
     if args.json {
         let would_start = report.would_start();
         let document =

@@ -181,7 +181,7 @@ fn restricted() -> [(c_long, Condition); 16] {
         (libc::SYS_socket, is(0, libc::AF_UNIX as u64)),
         // The XDP program's counters are read.
         (libc::SYS_bpf, is(0, BPF_MAP_LOOKUP_ELEM)),
-        // The sockets of queues that appear go into the XDP program; the process has no other maps.
+        // New addresses and the sockets of queues that appear go into the XDP program; the process has no other maps.
         (libc::SYS_bpf, is(0, BPF_MAP_UPDATE_ELEM)),
         // They are bound then, by the length of such an address. The process cannot listen, nor open a socket that
         // leads off this machine.

@@ -17,11 +17,15 @@ mod config;
 mod deploy;
 mod files;
 #[cfg(feature = "xdp")]
+mod first_contact;
+#[cfg(feature = "xdp")]
 mod flood;
 #[cfg(feature = "xdp")]
 mod hostile;
 mod http;
 mod kernel_stacks;
+#[cfg(feature = "xdp")]
+mod kinds;
 #[cfg(feature = "xdp")]
 mod load;
 mod operate;
@@ -41,6 +45,8 @@ mod signals;
 #[cfg(feature = "xdp")]
 mod soak;
 mod state;
+#[cfg(feature = "xdp")]
+mod surroundings;
 mod tls;
 mod unheard;
 mod wrong_use;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use barewire_service::cores::{CoreError, PinError, Starting, choose_cpus};
 use barewire_service::lifecycle::{Lifecycle, Member};
-use barewire_service::stack::{CounterGroup, Notice, Running};
+use barewire_service::stack::{AddedAddresses, CounterGroup, Notice, Running};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::config::KernelConfig;
@@ -97,6 +97,7 @@ where
     Ok(Running {
         watch: None,
         addresses,
+        added: AddedAddresses::default(),
         cpus,
         notices,
         counters,

@@ -12,8 +12,8 @@
 use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::cores::CoreError;
@@ -50,6 +50,8 @@ pub trait Stack {
 pub struct Running {
     /// Where clients reach it.
     pub addresses: Vec<SocketAddr>,
+    /// Where clients reach it besides, since it runs.
+    pub added: AddedAddresses,
     /// The CPU of each core.
     pub cpus: Vec<usize>,
     /// What it got and what it took, for the operator.
@@ -79,6 +81,26 @@ impl Running {
             outcome = outcome.and(ended);
         }
         outcome
+    }
+}
+
+/// Addresses that a stack began to serve after its start. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct AddedAddresses(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl AddedAddresses {
+    /// Clients reach the server at `address`, too.
+    pub fn add(&self, address: SocketAddr) {
+        self.lock().push(address);
+    }
+
+    /// All of them up to now.
+    pub fn get(&self) -> Vec<SocketAddr> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

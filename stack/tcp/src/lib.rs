@@ -20,6 +20,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod addresses;
 pub mod config;
 #[allow(unsafe_code)]
 mod connection;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::addresses::NewAddresses;
 use crate::config::StackConfig;
 use crate::flow::LiveFlows;
 use crate::guard::Secrets;
@@ -18,6 +19,8 @@ pub struct Shared {
     pub(crate) flows: Arc<LiveFlows>,
     /// Whether there may be peers that hold a SYN cookie, whichever shard has sent it.
     pub(crate) cookies: CookieUse,
+    /// What is served besides what the shards were made for.
+    pub addresses: NewAddresses,
 }
 
 impl Shared {
@@ -36,6 +39,7 @@ impl Shared {
             paths: Paths::new(secrets, shards),
             flows: Arc::new(LiveFlows::new(flows)?),
             cookies: CookieUse::default(),
+            addresses: NewAddresses::default(),
         })
     }
 }

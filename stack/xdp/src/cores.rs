@@ -56,6 +56,8 @@ pub(super) struct Ready {
     pub taps: Vec<QueueTap>,
     /// For queues that may appear.
     pub waiting: Vec<Waiting>,
+    /// How many of its queues are zero-copy.
+    pub zero_copy: u32,
 }
 
 /// A core's thread. It keeps the program attached until it ends.
@@ -113,6 +115,7 @@ fn serve<S: Service>(
         let socket = link.as_fd().try_clone_to_owned().map_err(failure(index))?;
         sockets.push((queue, socket));
     }
+    let zero_copy = links.iter().filter(|link| link.outcome().zero_copy).count() as u32;
     let report = report::<S>(index, plan, common, &links, arena.pages());
     let tap = |(&queue, link): (&u32, &XskLink)| QueueTap {
         queue,
@@ -156,6 +159,7 @@ fn serve<S: Service>(
             counters,
             taps,
             waiting: Vec::new(),
+            zero_copy,
         },
         spares,
     };

@@ -46,7 +46,7 @@ mod watch;
 pub mod worker;
 pub mod xsk;
 
-pub use config::{Calls, XdpConfig};
+pub use config::{Calls, Checksums, XdpConfig};
 pub use error::XdpError;
 pub use plan::{CorePlan, Plan, PlanError};
-pub use stack::Prepared;
+pub use stack::{MERGED_BY_SENDERS, Prepared, Taken};

@@ -195,6 +195,7 @@ mod tests {
         Interface {
             name: "eth9".into(),
             index: 9,
+            framing: crate::interface::Framing::Ethernet,
             mac: [2, 0, 0, 0, 0, 9],
             is_up: true,
             mtu: 1500,

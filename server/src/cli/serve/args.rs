@@ -10,6 +10,7 @@ use barewire_tls::TlsLimits;
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, Command, ValueEnum, value_parser};
+use ipnet::IpNet;
 
 #[cfg(feature = "faults")]
 use super::bad_wire::BadWire;
@@ -75,7 +76,7 @@ pub struct PlaceArgs {
     #[arg(long, value_enum)]
     pub stack: Option<StackName>,
 
-    /// Interface whose queues AF_XDP takes over for the served port
+    /// Interface whose queues AF_XDP takes over for the served port, by name or alternative name
     #[arg(long, value_name = "IFACE", conflicts_with = "listen")]
     pub interface: Option<String>,
 
@@ -83,7 +84,7 @@ pub struct PlaceArgs {
     #[arg(long, default_value_t = 8080, value_parser = value_parser!(u16).range(1..), conflicts_with = "listen")]
     pub port: u16,
 
-    /// Address of the interface to serve; repeat it for more [default: all the interface has]
+    /// Address of the interface to serve; repeat it for more [default: all the interface has, except link-local ones]
     #[arg(long, value_name = "ADDR")]
     pub address: Vec<IpAddr>,
 
@@ -166,13 +167,25 @@ pub struct LinkArgs {
     #[arg(long)]
     pub wait_for_interface: bool,
 
-    /// Receive queues to take, spread over the cores; what arrives by others the kernel refuses
+    /// Receive queues to take, spread over the cores; what arrives by others is lost
     #[arg(long, value_name = "auto|LIST", default_value_t)]
     pub queues: List,
 
     /// Queues that may appear while serving (ethtool -L): so many are prepared for, with the memory of a queue each
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(..=64))]
     pub spare_queues: u32,
+
+    /// Let only these connect, as in 192.0.2.0/24 or 2001:db8::1; repeat it for more. What others send is dropped
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    pub allow: Vec<IpNet>,
+
+    /// Let these not connect, allowed or not; repeat it for more
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    pub deny: Vec<IpNet>,
+
+    /// Serve the port although the kernel serves it for another process, which then gets nothing of it from the interface
+    #[arg(long)]
+    pub steal_port: bool,
 
     /// Where the XDP program runs: in the driver (native), or in the kernel's stack (generic, slower)
     #[arg(long, value_enum, default_value_t = ModeName::Auto)]
@@ -263,7 +276,7 @@ pub struct TcpArgs {
     pub mtu: Option<usize>,
 
     /// What to do with received checksums; trust them only if the NIC verifies them
-    #[arg(long, value_enum, default_value_t = ChecksumsName::Verify)]
+    #[arg(long, value_enum, default_value_t = ChecksumsName::Auto)]
     pub checksums: ChecksumsName,
 
     /// RSTs per second and core for segments that belong to no connection
@@ -282,6 +295,8 @@ pub struct TcpArgs {
 /// What to do with received checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ChecksumsName {
+    /// Verify them, and on a virtual interface take those that a sender on this machine left to its device
+    Auto,
     /// Verify them
     Verify,
     /// Trust them
@@ -788,6 +803,14 @@ impl ServeArgs {
             reset_allowed: args.allow_reset,
         }
     }
+}
+
+/// An address is the prefix of itself.
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse().map(IpAddr::into);
+    text.parse().or_else(|_| address()).map_err(|_| {
+        "has to be an address or a prefix, as in 192.0.2.0/24 or 2001:db8::/32".to_owned()
+    })
 }
 
 fn power_of_two(text: &str) -> Result<u16, String> {

@@ -2,8 +2,7 @@
 
 use barewire_service::service::Service;
 use barewire_tcp::config::{ConfigError, StackConfig};
-use barewire_tcp::packet::ChecksumPolicy;
-use barewire_xdp::redirect::ModeChoice;
+use barewire_xdp::redirect::{ModeChoice, Sources};
 use barewire_xdp::worker::Wait;
 use barewire_xdp::xsk::{BusyPoll, XskConfig, ZeroCopy};
 
@@ -11,7 +10,7 @@ use super::args::{ChecksumsName, ServeArgs, WaitName, ZeroCopyName};
 use crate::cli::mode::ModeName;
 use crate::site::Site;
 use barewire_http::Responder;
-use barewire_xdp::XdpConfig;
+use barewire_xdp::{Checksums, XdpConfig};
 
 /// The stack on `interface` as `args` ask for it.
 ///
@@ -35,6 +34,16 @@ pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError
             ModeName::Auto => ModeChoice::Auto,
             ModeName::Native => ModeChoice::Native,
             ModeName::Generic => ModeChoice::Generic,
+        },
+        sources: Sources {
+            allow: link.allow.clone(),
+            deny: link.deny.clone(),
+        },
+        steals_ports: link.steal_port,
+        checksums: match args.tcp.checksums {
+            ChecksumsName::Auto => Checksums::Auto,
+            ChecksumsName::Verify => Checksums::Verify,
+            ChecksumsName::Trust => Checksums::Trust,
         },
         mtu: args.tcp.mtu,
         xsk: XskConfig {
@@ -81,10 +90,6 @@ fn limits(args: &ServeArgs, defaults: StackConfig) -> StackConfig {
         send_buffer_bytes: connection
             .send_buffer_bytes
             .unwrap_or(defaults.send_buffer_bytes),
-        checksums: match tcp.checksums {
-            ChecksumsName::Verify => ChecksumPolicy::Verify,
-            ChecksumsName::Trust => ChecksumPolicy::Trust,
-        },
         deadlines: args.deadlines(),
         rto_max_ms: tcp.rto_max_ms,
         rto_min_ms: tcp.rto_min_ms,

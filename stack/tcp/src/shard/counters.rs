@@ -32,6 +32,8 @@ barewire_service::counters! {
 
         /// Segments that were well-formed and for us.
         in_segs: Counter,
+        /// Segments among them whose sender, on this machine, left the checksum to a device.
+        in_csum_partial: Counter,
         /// Segments sent again.
         retrans_segs: Counter,
         /// Handshakes completed that a peer had begun.

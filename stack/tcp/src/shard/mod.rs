@@ -37,6 +37,7 @@ use std::sync::Arc;
 use smoltcp::iface::{Config, Interface};
 use smoltcp::wire::HardwareAddress;
 
+use crate::addresses::Learner;
 use crate::config::{ConfigError, StackConfig};
 use crate::connection::{Cold, Hot};
 use crate::control::L2Header;
@@ -133,6 +134,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         self.core.paths.share(shared.paths, shard);
         self.core.flows.share(shared.flows);
         self.core.cookie_use = shared.cookies;
+        self.core.new_addresses.from = shared.addresses;
         self
     }
 
@@ -157,6 +159,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
             let (received, transmit) = link.receive(now);
             if !received.is_empty() {
                 frames += received.len();
+                core.new_addresses.learn(&mut core.local);
                 core.batch_arrives(received, number as u8, transmit);
             }
         }
@@ -285,6 +288,7 @@ const CHALLENGE_INTERVAL_MS: u32 = 500;
 struct Core<'a, S: Service> {
     config: StackConfig,
     local: Local,
+    new_addresses: Learner,
     service: S,
     unix_time_s: Option<u64>,
     is_draining: bool,
@@ -464,6 +468,7 @@ impl<'a, S: Service> Core<'a, S> {
             now,
             service,
             local,
+            new_addresses: Learner::default(),
             config,
         })
     }
