@@ -237,9 +237,7 @@ impl Stack for XdpConfig {
             ..
         } = prepared;
         let taken_notices: Vec<_> = taken.notices(&interface).collect();
-        let Taken {
-            redirect, mode, ..
-        } = taken;
+        let Taken { redirect, mode, .. } = taken;
         let mut secrets = Secrets::random().map_err(XdpError::Random)?;
         let outbound = match &self.calls {
             None => None,
