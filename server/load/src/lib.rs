@@ -1,19 +1,26 @@
-//! `barewire load`: the client side of the comparison.
+//! An HTTP/1.1 load generator, over the kernel's sockets or past the kernel over AF_XDP (feature `xdp`).
 //!
-//! It asks any HTTP/1.1 server over the kernel's sockets or past the kernel over AF_XDP, cheaply enough
-//! not to be what is measured, and checks what comes back. By default it is the client of the 1-million-request challenge.
+//! A [`Plan`] says what to send where, how often and how long; [`measure`] runs it and returns a [`Report`]. It costs
+//! less CPU time per request than the servers that it measures, and checks every response. If the plan is that of the
+//! 1-million-request challenge, it also compares the server's `/stats` with what the server acknowledged.
 //!
 //! ```text
-//!           Plan ─▶ run ─── one thread each ──▶ epoll or xdp ⇄ client (a sans-I/O Service)
+//!           Plan ─▶ measure ─ one thread each ─▶ epoll or xdp ⇄ client (a Service without I/O)
 //!                    │                          (transport)      │ request, response, pace
 //!                    │   /stats before and after (fetch)         ▼
-//!                    └──▶ verify ◀── receipts ◀──────────────── tally ──▶ report
+//!                    └──▶ verify ◀── receipts ◀──────────────── tally ──▶ Report
 //! ```
 //!
 //! `client::Client` is a [`barewire_service::service::Service`], as the server's responder is: it
-//! never sees a socket, so that both transports can drive it. What is asked beside the run itself
+//! sees no socket, so that both transports can drive it. What is sent beside the run itself
 //! (whether the server is there, its `/stats`) goes over the kernel's sockets, before the XDP program is
 //! attached and after it is gone.
+//!
+//! In a closed loop each connection sends its next request when it has the answer. In an open loop ([`Plan::rate`])
+//! requests are due at fixed times, and a latency counts from the time when the request was due: a server that stalls
+//! cannot hide it.
+
+#![deny(unsafe_code)]
 
 mod client;
 mod epoll;

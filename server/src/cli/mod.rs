@@ -18,6 +18,7 @@ mod generate;
 pub(crate) mod list;
 pub mod load;
 mod logging;
+mod mode;
 mod operate;
 mod serve;
 mod version;

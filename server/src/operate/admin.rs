@@ -11,10 +11,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use barewire_service::cores::allowed_cpus;
 use barewire_service::deadline::Deadlines;
 use barewire_service::lifecycle::{Lifecycle, Phase};
 use bytes::Bytes;
-use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::{Instruments, metrics};
 use barewire_http::{
@@ -148,8 +148,7 @@ impl Drop for Admin {
 
 /// One that the process may use, whichever: the thread is not pinned to it.
 fn any_cpu() -> Option<usize> {
-    let allowed = sched_getaffinity(None).ok()?;
-    (0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu))
+    allowed_cpus().first().copied()
 }
 
 /// The metrics, and when they were read last.

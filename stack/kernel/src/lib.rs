@@ -38,6 +38,7 @@ pub mod epoll;
 #[cfg(feature = "uring")]
 pub mod uring;
 
+mod acceptor;
 mod complaint;
 mod config;
 mod cores;
@@ -59,7 +60,7 @@ pub use counters::KernelCounters;
 pub use error::{ListenError, StartError};
 pub use listener::Listener;
 
-pub(crate) use complaint::Complaint;
+pub(crate) use acceptor::Acceptor;
 pub(crate) use input::Input;
 pub(crate) use memory::Memory;
 pub(crate) use pool::{Buffer, Pool};

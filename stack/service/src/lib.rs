@@ -13,7 +13,22 @@
 //!   program ── Lifecycle: serve → drain → stop ──▶ every core     counters ──▶ program
 //! ```
 //!
-//! What else both sides share lives here, too: the time ([`time`], [`clock`]), deadlines and the wheel
+//! A program starts a stack with a service for each core, and ends it by a phase:
+//!
+//! ```no_run
+//! # use barewire_service::{Lifecycle, Phase, Service, Stack};
+//! # fn serve<T: Stack, S: Service + 'static>(stack: T, make_service: fn(usize) -> S) -> Result<(), Box<dyn std::error::Error>> {
+//! let lifecycle = Lifecycle::new();
+//! let running = stack.start(make_service, &lifecycle)?;
+//! println!("ready: {:?}", running.addresses);
+//! // From a thread that waits for signals, say: no new connections, then the end.
+//! lifecycle.advance(Phase::Drain);
+//! running.wait()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What else both sides share is here, too: the time ([`time`], [`clock`]), deadlines and the wheel
 //! that keeps them ([`deadline`], [`timer`]), the threads of a stack ([`cores`]) and how they are told
 //! to end ([`lifecycle`]), and what they count ([`mod@counters`]).
 

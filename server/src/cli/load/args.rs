@@ -15,6 +15,7 @@ use clap::{Parser, ValueEnum};
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::cli::list::List;
+use crate::cli::mode::ModeName;
 use barewire_load::plan::{BypassPlan, Mode, Plan};
 use barewire_load::request::{self, Request};
 use barewire_load::target::Target;
@@ -191,17 +192,6 @@ pub enum Values {
     Official,
     /// i % 1000
     Integer,
-}
-
-/// Where the XDP program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ModeName {
-    /// In the driver if it can, else generic
-    Auto,
-    /// In the driver, or not at all
-    Native,
-    /// In the kernel's stack
-    Generic,
 }
 
 /// A network stack that can ask.

@@ -17,6 +17,7 @@ use super::bad_wire::BadWire;
 use crate::cli::config::{ConfigArgs, Sources};
 use crate::cli::list::List;
 use crate::cli::logging::LogArgs;
+use crate::cli::mode::ModeName;
 use crate::confine::Seccomp;
 use crate::events::EventsConfig;
 use crate::operate::admin::AdminAddress;
@@ -218,17 +219,6 @@ pub struct LinkArgs {
     #[cfg(feature = "faults")]
     #[arg(long, value_name = "FAULTS")]
     pub test_faults: Option<BadWire>,
-}
-
-/// Where the XDP program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ModeName {
-    /// In the driver if it can, else generic
-    Auto,
-    /// In the driver, or not at all
-    Native,
-    /// In the kernel's stack
-    Generic,
 }
 
 /// Whether frames are copied.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use barewire_service::cores::allowed_cpus;
 use barewire_service::lifecycle::Lifecycle;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
@@ -177,7 +178,7 @@ fn serve<S: Stack>(
             .start(enter.clone())
             .context("no thread for the log")?;
     }
-    let cores_max = cores_max(args)?;
+    let cores_max = cores_max(args);
     let mut state = args.event.state.as_deref().map(StateFile::new);
     let (events, begun_with) = events(args.events(cores_max), state.as_mut())?;
     let files = args.files.open()?;
@@ -404,13 +405,11 @@ fn summary(http: &[Arc<HttpCounters>], started: Instant) -> String {
 }
 
 /// How many cores can serve at most: the list's, or all that this process may use.
-fn cores_max(args: &ServeArgs) -> anyhow::Result<usize> {
-    let listed = args.place.cores.numbers().len();
-    if listed > 0 {
-        return Ok(listed);
+fn cores_max(args: &ServeArgs) -> usize {
+    match args.place.cores.numbers().len() {
+        0 => allowed_cpus().len(),
+        listed => listed,
     }
-    let usable = rustix::thread::sched_getaffinity(None).context("cannot read the usable cores")?;
-    Ok(usable.count() as usize)
 }
 
 fn not_built_in(stack: StackName, command: &mut Command) -> clap::Error {

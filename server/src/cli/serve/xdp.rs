@@ -6,7 +6,8 @@ use barewire_xdp::redirect::{ModeChoice, Sources};
 use barewire_xdp::worker::Wait;
 use barewire_xdp::xsk::{BusyPoll, XskConfig, ZeroCopy};
 
-use super::args::{ChecksumsName, ModeName, ServeArgs, WaitName, ZeroCopyName};
+use super::args::{ChecksumsName, ServeArgs, WaitName, ZeroCopyName};
+use crate::cli::mode::ModeName;
 use crate::site::Site;
 use barewire_http::Responder;
 use barewire_xdp::{Checksums, XdpConfig};

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use barewire_service::cores::CoreError;
 use barewire_service::lifecycle::{Lifecycle, Member, Phase};
 use barewire_service::service::Service;
-use barewire_service::time::{Duration, Instant};
+use barewire_service::time::Duration;
 use barewire_service::timer::TimerWheel;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -28,7 +28,7 @@ use slab::Slab;
 
 use self::connection::{Connection, Outcome};
 use crate::cores::{self, Core, Worker, ended, failure};
-use crate::{Complaint, KernelConfig, Listener, StartError, Workbench, set_epoll_busy_poll};
+use crate::{Acceptor, KernelConfig, Listener, StartError, Workbench, set_epoll_busy_poll};
 use barewire_service::stack::{Running, Stack};
 
 /// The epoll stack.
@@ -65,8 +65,6 @@ impl Stack for Epoll {
 const EVENTS_MAX: usize = 512;
 /// Connections accepted between two looks at the others.
 const ACCEPTS_MAX: usize = 64;
-/// How long to leave the queue alone when accepting failed for lack of file descriptors or memory.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Event data of what is not a connection; a connection's is its index. A listener's is `LISTENERS` and its index.
 const LISTENERS: u64 = 1 << 32;
@@ -76,35 +74,14 @@ const PHASE: u64 = u64::MAX;
 struct EpollCore<S: Service> {
     epoll: OwnedFd,
     member: Member,
-    door: Door,
+    acceptor: Acceptor<Listener>,
+    /// Whether the listeners' events are heard. Otherwise connections wait in the kernel's queue.
+    is_accepting: bool,
     connections: Slab<Connection<S::Connection>>,
     /// Connections of the batch that have something to send; each has one event at most.
     replying: Vec<usize>,
     timers: TimerWheel,
     bench: Workbench<S>,
-}
-
-/// Where connections come in.
-struct Door {
-    /// None once the core drains.
-    listeners: Vec<Listener>,
-    /// Whether the listeners' events are heard. Otherwise connections wait in the kernel's queue.
-    open: bool,
-    /// When to open again, at the latest; a connection that closes opens it too.
-    retry_at: Option<Instant>,
-    accept_failure: Complaint,
-}
-
-impl Door {
-    /// Accepting failed, as it may do ten times in a second.
-    fn complain(&mut self, error: &io::Error, now: Instant) {
-        if let Some(suppressed) = self.accept_failure.due(now) {
-            tracing::warn!(
-                suppressed,
-                "accept: {error}; trying again in {ACCEPT_RETRY}"
-            );
-        }
-    }
 }
 
 impl<S: Service> EpollCore<S> {
@@ -126,12 +103,8 @@ impl<S: Service> EpollCore<S> {
         Ok(EpollCore {
             epoll,
             member: core.member,
-            door: Door {
-                listeners: core.listeners,
-                open: true,
-                retry_at: None,
-                accept_failure: Complaint::default(),
-            },
+            acceptor: Acceptor::new(core.listeners),
+            is_accepting: true,
             connections: Slab::with_capacity(bench.config.connections),
             replying: Vec::with_capacity(EVENTS_MAX),
             timers: TimerWheel::new(bench.config.connections, bench.clock.now()),
@@ -141,7 +114,7 @@ impl<S: Service> EpollCore<S> {
 
     fn wait(&mut self, events: &mut [Event]) -> io::Result<usize> {
         let next_at = self.timers.next_at();
-        let until = next_at.into_iter().chain(self.door.retry_at).min();
+        let until = next_at.into_iter().chain(self.acceptor.retry_at).min();
         let now = self.bench.clock.now();
         let timeout = until.map(|at| timespec(if at > now { at - now } else { Duration::ZERO }));
         self.bench.counters.waits.increment();
@@ -209,35 +182,35 @@ impl<S: Service> EpollCore<S> {
         connection.close(&mut self.bench);
         self.timers.cancel(index as u32);
         self.bench.counters.open.set(self.connections.len() as u64);
-        if !self.door.open {
-            self.open_door();
+        if !self.is_accepting {
+            self.start_accepting();
         }
     }
 
     /// Takes connections from the kernel's queues, as long as there is room for them.
     fn accept(&mut self) {
-        for index in 0..self.door.listeners.len() {
+        for index in 0..self.acceptor.listeners.len() {
             self.accept_from(index);
         }
     }
 
     fn accept_from(&mut self, index: usize) {
         for _ in 0..ACCEPTS_MAX {
-            let Some(listener) = self.door.listeners.get(index) else {
+            let Some(listener) = self.acceptor.listeners.get(index) else {
                 return;
             };
             if self.connections.len() == self.bench.config.connections {
                 self.bench.counters.accept_paused.increment();
-                self.shut_door(None);
+                self.stop_accepting();
                 return;
             }
             match listener.accept() {
                 Ok(Some(socket)) => self.admit(socket, index),
                 Ok(None) => return,
                 Err(error) => {
-                    self.door.complain(&error, self.bench.clock.now());
-                    self.bench.counters.accept_failed.increment();
-                    self.shut_door(Some(self.bench.clock.now() + ACCEPT_RETRY));
+                    let (now, counters) = (self.bench.clock.now(), &self.bench.counters);
+                    self.acceptor.failed(&error, now, counters);
+                    self.stop_accepting();
                     return;
                 }
             }
@@ -260,19 +233,19 @@ impl<S: Service> EpollCore<S> {
         self.bench.counters.open.set(self.connections.len() as u64);
     }
 
-    fn open_door(&mut self) {
-        self.door.retry_at = None;
-        self.door.open = self.listen_for(EventFlags::IN);
+    fn start_accepting(&mut self) {
+        self.acceptor.retry_at = None;
+        self.is_accepting = self.listen_for(EventFlags::IN);
     }
 
-    fn shut_door(&mut self, retry_at: Option<Instant>) {
-        self.door.retry_at = retry_at;
-        self.door.open = !self.listen_for(EventFlags::empty());
+    /// Until a connection closes, or it is time to try again.
+    fn stop_accepting(&mut self) {
+        self.is_accepting = !self.listen_for(EventFlags::empty());
     }
 
     /// Changes which of the listeners' events are heard; returns whether that worked.
     fn listen_for(&self, flags: EventFlags) -> bool {
-        let mut listeners = (LISTENERS..).zip(&self.door.listeners);
+        let mut listeners = (LISTENERS..).zip(&self.acceptor.listeners);
         listeners.all(|(data, listener)| {
             epoll::modify(&self.epoll, listener, EventData::new_u64(data), flags).is_ok()
         })
@@ -280,7 +253,7 @@ impl<S: Service> EpollCore<S> {
 
     /// Takes in who is waiting already, closes the listeners, and ends connections that are idle.
     fn drain(&mut self) {
-        if self.door.listeners.is_empty() {
+        if self.acceptor.listeners.is_empty() {
             return;
         }
         self.bench.follow(Phase::Drain);
@@ -289,7 +262,7 @@ impl<S: Service> EpollCore<S> {
             accepted_before = Some(self.bench.counters.accepted.get());
             self.accept();
         }
-        self.door.listeners.clear();
+        self.acceptor.listeners.clear();
         for index in 0..self.connections.capacity() {
             if let Some(connection) = self.connections.get_mut(index) {
                 // A request may have come in since the last event.
@@ -333,8 +306,8 @@ impl<S: Service> Worker for EpollCore<S> {
                 self.accept();
             }
             let now = self.bench.clock.now();
-            if self.door.retry_at.is_some_and(|at| at <= now) {
-                self.open_door();
+            if self.acceptor.retry_at.is_some_and(|at| at <= now) {
+                self.start_accepting();
             }
             if phase_changed {
                 self.member.acknowledge();
@@ -344,7 +317,7 @@ impl<S: Service> Worker for EpollCore<S> {
                     Phase::Stop => return Ok(()),
                 }
             }
-            if self.door.listeners.is_empty() && self.connections.is_empty() {
+            if self.acceptor.listeners.is_empty() && self.connections.is_empty() {
                 return Ok(());
             }
         }

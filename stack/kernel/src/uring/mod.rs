@@ -23,13 +23,13 @@ use std::io;
 use barewire_service::cores::{CoreError, PinError};
 use barewire_service::lifecycle::{Lifecycle, Member, Phase};
 use barewire_service::service::Service;
-use barewire_service::time::{Duration, Instant};
+use barewire_service::time::Duration;
 use barewire_service::timer::TimerWheel;
 
 use self::connection::{Connection, Outcome};
 use self::ring::{Completion, Ring};
 use crate::cores::{self, Core, Worker, ended, failure};
-use crate::{Complaint, KernelConfig, Listener, Pool, StartError, Workbench};
+use crate::{Acceptor, KernelConfig, Listener, Pool, StartError, Workbench};
 use barewire_service::stack::{Running, Stack};
 
 /// The io_uring stack.
@@ -142,15 +142,12 @@ impl Stack for Uring {
     }
 }
 
-/// How long to leave the queue alone when accepting failed for lack of memory.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-
 /// One core: its ring, its connections, and what they are worked on with.
 struct UringCore<S: Service> {
     /// Declared, and so dropped, before the buffers of `bench` that the kernel may be reading.
     ring: Ring,
     member: Member,
-    door: Door,
+    acceptor: Acceptor<Listening>,
     /// A connection's index is that of its direct descriptor.
     connections: Vec<Option<Connection<S::Connection>>>,
     open: usize,
@@ -159,27 +156,6 @@ struct UringCore<S: Service> {
     parked: VecDeque<(u32, u32)>,
     timers: TimerWheel,
     bench: Workbench<S>,
-}
-
-/// Where connections come in.
-struct Door {
-    /// None once the core drains.
-    listeners: Vec<Listening>,
-    /// When to try again after a failure.
-    retry_at: Option<Instant>,
-    accept_failure: Complaint,
-}
-
-impl Door {
-    /// Accepting failed, as it may do ten times in a second.
-    fn complain(&mut self, error: &io::Error, now: Instant) {
-        if let Some(suppressed) = self.accept_failure.due(now) {
-            tracing::warn!(
-                suppressed,
-                "accept: {error}; trying again in {ACCEPT_RETRY}"
-            );
-        }
-    }
 }
 
 /// A listener, and what the kernel was asked to accept from it.
@@ -221,11 +197,7 @@ impl<S: Service> UringCore<S> {
         Ok(UringCore {
             ring,
             member: core.member,
-            door: Door {
-                listeners: listeners.collect(),
-                retry_at: None,
-                accept_failure: Complaint::default(),
-            },
+            acceptor: Acceptor::new(listeners.collect()),
             connections: Vec::with_capacity(descriptors),
             open: 0,
             parked: VecDeque::with_capacity(descriptors),
@@ -236,7 +208,7 @@ impl<S: Service> UringCore<S> {
 
     fn wait(&mut self) -> io::Result<()> {
         let next_at = self.timers.next_at();
-        let until = next_at.into_iter().chain(self.door.retry_at).min();
+        let until = next_at.into_iter().chain(self.acceptor.retry_at).min();
         let now = self.bench.clock.now();
         let timeout = until.map(|at| if at > now { at - now } else { Duration::ZERO });
         self.bench.counters.waits.increment();
@@ -270,7 +242,7 @@ impl<S: Service> UringCore<S> {
             self.timers.cancel(index);
             self.open -= 1;
             self.bench.counters.open.set(self.open as u64);
-            self.door.retry_at = None;
+            self.acceptor.retry_at = None;
             if let Some((index, listener)) = self.parked.pop_front() {
                 self.admit(index, listener);
             }
@@ -278,7 +250,7 @@ impl<S: Service> UringCore<S> {
     }
 
     fn on_accepted(&mut self, listener: u32, result: io::Result<u32>, more: bool) {
-        let listening = self.door.listeners.get_mut(listener as usize);
+        let listening = self.acceptor.listeners.get_mut(listener as usize);
         if let Some(listening) = listening.filter(|_| !more) {
             listening.accepting = Accepting::Nothing;
         }
@@ -286,13 +258,12 @@ impl<S: Service> UringCore<S> {
             Ok(index) if self.open < self.bench.config.connections => self.admit(index, listener),
             Ok(index) => self.parked.push_back((index, listener)),
             // The listener was closed.
-            Err(_) if self.door.listeners.is_empty() => {}
+            Err(_) if self.acceptor.listeners.is_empty() => {}
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) => {}
                 _ => {
-                    self.door.complain(&error, self.bench.clock.now());
-                    self.bench.counters.accept_failed.increment();
-                    self.door.retry_at = Some(self.bench.clock.now() + ACCEPT_RETRY);
+                    let (now, counters) = (self.bench.clock.now(), &self.bench.counters);
+                    self.acceptor.failed(&error, now, counters);
                 }
             },
         }
@@ -312,8 +283,8 @@ impl<S: Service> UringCore<S> {
     /// Asks for connections as long as there is room for one.
     fn accept(&mut self) {
         let full = self.open >= self.bench.config.connections;
-        let may_try = self.door.retry_at.is_none();
-        for (index, listening) in (0..).zip(&mut self.door.listeners) {
+        let may_try = self.acceptor.retry_at.is_none();
+        for (index, listening) in (0..).zip(&mut self.acceptor.listeners) {
             match listening.accepting {
                 Accepting::Many if full => {
                     self.bench.counters.accept_paused.increment();
@@ -367,7 +338,7 @@ impl<S: Service> UringCore<S> {
 
     /// Closes the listeners and ends connections that are idle.
     fn drain(&mut self) {
-        for (index, _) in (0..).zip(self.door.listeners.drain(..)) {
+        for (index, _) in (0..).zip(self.acceptor.listeners.drain(..)) {
             self.ring.cancel_accept(index);
         }
         while let Some((index, _)) = self.parked.pop_front() {
@@ -396,7 +367,7 @@ impl<S: Service> Worker for UringCore<S> {
             }
             self.bench.tick();
             self.bench.publish_levels();
-            self.door.retry_at = self.door.retry_at.filter(|&at| at > now);
+            self.acceptor.retry_at = self.acceptor.retry_at.filter(|&at| at > now);
             match self.member.phase() {
                 Phase::Serve => {}
                 Phase::Drain => {
