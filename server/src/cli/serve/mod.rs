@@ -119,7 +119,7 @@ pub fn bypass(
 #[cfg(feature = "xdp")]
 pub fn certificates(args: &ServeArgs) -> Option<Result<(), barewire_tls::IdentityError>> {
     let is_wanted = args.tls.is_wanted();
-    is_wanted.then(|| tls::identity(&args.tls).map(drop))
+    is_wanted.then(|| tls::identity(&args.tls, args.http2().is_some()).map(drop))
 }
 
 /// What a stack's configuration refuses is wrong use.
@@ -182,7 +182,7 @@ fn serve<S: Stack>(
     let mut state = args.event.state.as_deref().map(StateFile::new);
     let (events, begun_with) = events(args.events(cores_max), state.as_mut())?;
     let files = args.files.open()?;
-    let secure = Secure::open(&args.tls, capacity, cores_max)?;
+    let secure = Secure::open(&args.tls, args.http2().is_some(), capacity, cores_max)?;
     let prefix = files.is_some().then_some(&*args.files.directory_prefix);
     let routes = site::routes_with_files(args.place.test_routes, prefix)
         .context("choose another --directory-prefix")?;

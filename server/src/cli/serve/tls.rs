@@ -19,8 +19,8 @@ use barewire_tls::{Identity, IdentityConfig, Tls, TlsCounters, TlsLimits};
 
 use super::args::TlsArgs;
 
-/// What clients may choose from by ALPN, the best first.
-const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+/// What clients may choose from by ALPN, the best first; the first one only if HTTP/2 is on.
+const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// Among the addresses of a stack, the listener in plain text comes first.
 const LISTENER: usize = 1;
 /// How often files are looked at.
@@ -49,7 +49,12 @@ impl Secure {
     /// # Errors
     ///
     /// If there is no certificate that could be served.
-    pub fn open(args: &TlsArgs, capacity: Capacity, cores: usize) -> anyhow::Result<Option<Self>> {
+    pub fn open(
+        args: &TlsArgs,
+        http2: bool,
+        capacity: Capacity,
+        cores: usize,
+    ) -> anyhow::Result<Option<Self>> {
         if !args.is_wanted() {
             return Ok(None);
         }
@@ -60,7 +65,7 @@ impl Secure {
             );
         }
         Ok(Some(Secure {
-            identity: identity(args)?,
+            identity: identity(args, http2)?,
             limits: TlsLimits {
                 connections: capacity.connections,
                 input_bytes: capacity.receive_buffer_bytes,
@@ -116,13 +121,14 @@ impl Secure {
 /// # Errors
 ///
 /// If there is no certificate that could be served.
-pub fn identity(args: &TlsArgs) -> Result<Arc<Identity>, barewire_tls::IdentityError> {
+pub fn identity(args: &TlsArgs, http2: bool) -> Result<Arc<Identity>, barewire_tls::IdentityError> {
+    let protocols = &PROTOCOLS[usize::from(!http2)..];
     let pairs = args.tls_certificate.iter().zip(&args.tls_key);
     Identity::load(IdentityConfig {
         pairs: pairs
             .map(|(certificate, key)| (certificate.clone(), key.clone()))
             .collect(),
-        protocols: PROTOCOLS.iter().map(|name| name.to_vec()).collect(),
+        protocols: protocols.iter().map(|name| name.to_vec()).collect(),
         client_authorities: args.tls_client_ca.clone(),
     })
 }
