@@ -1,4 +1,16 @@
-//! barewire: one HTTP server, two network stacks, one honest comparison.
+//! The program `barewire`: an HTTP server on three network stacks, a load generator, and what operates them.
+//!
+//! ```text
+//!   main ─▶ cli ─┬─▶ serve ─▶ site (routes) ─▶ events           ┌─▶ barewire-xdp
+//!                │     ├────▶ barewire_http::Responder ─ a Stack ┼─▶ barewire-kernel: epoll
+//!                │     ├────▶ operate: status, metrics, capture  └─▶ barewire-kernel: io_uring
+//!                │     └────▶ confine: user, capabilities, system calls
+//!                ├─▶ check: whether the bypass would start
+//!                └─▶ load: barewire-load
+//! ```
+//!
+//! It is a library only for its own tests and benches: whoever writes another server uses `barewire-http` with
+//! `barewire-xdp` or `barewire-kernel`.
 
 #[cfg(feature = "xdp")]
 pub mod check;

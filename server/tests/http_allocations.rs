@@ -176,3 +176,68 @@ fn no_request_for_a_file_in_memory_allocates() {
         "{rounds:?}"
     );
 }
+
+/// Requests without a body and with one that is there at once or in pieces, and a response that waits for a
+/// window: once each was seen, none of them allocates again.
+#[test]
+fn no_request_of_http2_allocates() {
+    use barewire_conformance::http2::{
+        PREFACE, data, flag, get, headers, request, settings, window_update,
+    };
+
+    let routes = site::routes(true).expect("the table is consistent");
+    let events = Events::new(EventsConfig::new(1));
+    let site = Site::new(events.expect("one core can count").shard(0));
+    let counters = Arc::new(HttpCounters::new(&routes));
+    let mut responder = site::responder(&routes, site, Limits::default(), counters);
+    let mut space = vec![0; 32 * 1024];
+    let round = |round: u32| {
+        let stream = |number: u32| 2 * (8 * round + number) + 1;
+        let post = headers(stream(4), 0, &request("POST", "/test/body"));
+        let end = flag::END_STREAM;
+        [
+            get(stream(0), "/plaintext"),
+            get(stream(1), "/json"),
+            get(stream(2), "/nothing"),
+            headers(stream(3), 0, &request("POST", "/event")),
+            data(stream(3), end, br#"{"userId":"a","value":1}"#),
+            post,
+            data(stream(4), 0, b"abc"),
+            data(stream(4), end, b"def"),
+            get(stream(5), "/test/stream?bytes=100000"),
+            window_update(stream(5), 50_000),
+            window_update(0, 200_000),
+        ]
+        .concat()
+    };
+    let rounds: Vec<_> = (0..20).map(round).collect();
+    let mut connection = Connection::default();
+    let mut replies = 0;
+    let mut serve = |bytes: &[u8]| {
+        let mut from = 0;
+        loop {
+            let input = Input {
+                bytes: &bytes[from..],
+                full: false,
+                ended: false,
+            };
+            let mut reply = Reply::new(&mut space);
+            let progress = responder.on_input(&mut connection, input, &mut reply);
+            replies += reply.len();
+            from += progress.consumed;
+            match progress.next {
+                Next::Send => {}
+                Next::Receive(_) => return,
+                next => panic!("{next:?}"),
+            }
+        }
+    };
+    serve(&[&PREFACE[..], &settings(&[])].concat());
+    serve(&rounds[0]);
+    let before = ALLOCATIONS.get();
+    for round in &rounds[1..] {
+        serve(round);
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(replies > 20 * 100_000, "{replies} bytes of replies");
+}

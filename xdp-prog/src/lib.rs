@@ -1,10 +1,10 @@
 //! The XDP program: what the server serves goes to its AF_XDP sockets, everything else to the kernel.
 //!
 //! ```text
-//!  frame ─▶ Ethernet ─▶ one 802.1Q tag? ─▶ IPv4 / IPv6 ─▶ TCP? ─▶ whole? ─▶ our address? ─▶ our port?
-//!              │                               │            │         │           │             │
-//!              └───────── no at any step: XDP_PASS, counted by reason ────────────┴─────────────┘
-//!                                             yes: XDP_REDIRECT to SOCKETS[rx queue], or pass without one
+//!  frame ─▶ Ethernet ─▶ one 802.1Q tag? ─▶ IPv4 / IPv6 ─▶ TCP? ─▶ whole? ─▶ our address? ─▶ our port? ─▶ may it?
+//!              │                               │            │         │           │             │           │ no: XDP_DROP
+//!              └───────── no at any step: XDP_PASS, counted by reason ────────────┴─────────────┘           │
+//!                                             yes: XDP_REDIRECT to SOCKETS[rx queue], or pass without one ◀─┘
 //! ```
 //!
 //! One kind of message about what the server sent is redirected as well: "too big" (ICMP type 3 code 4,
@@ -13,8 +13,9 @@
 //! own from the messages that quote those. All other ICMP stays with the kernel, echo requests included.
 //!
 //! It decides where a frame goes, not whether it is any good: lengths, flags and checksums are the
-//! stack's to judge. Nothing is ever dropped here, so the kernel stays whole for whatever is not
-//! clearly the server's (ssh, ping, ARP, neighbour discovery, fragments).
+//! stack's to judge. What is not clearly the server's is the kernel's (ssh, ping, ARP, neighbour discovery,
+//! fragments). Nothing is dropped here but segments for the server from a source that may not connect:
+//! who is in a denied prefix, or in none of the allowed ones where there are any. No answer tells them why.
 //!
 //! The NIC must leave 802.1Q tags in the frame (`ethtool -K IFACE rxvlan off`): the answer carries
 //! the tag that the request carried, and a stripped tag is not there to see.
@@ -25,8 +26,10 @@ pub mod contract;
 
 use core::mem::size_of;
 
-use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::{map, xdp};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 
@@ -43,6 +46,20 @@ static SERVED: Array<Served> = Array::with_max_entries(1, 0);
 /// The served ports, as a bitmap.
 #[map]
 static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+
+/// Prefixes that may connect, and those that may not. The loader sets how many there are.
+#[map]
+static ALLOW_IPV4: LpmTrie<Ipv4, u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static ALLOW_IPV6: LpmTrie<Ipv6, u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static DENY_IPV4: LpmTrie<Ipv4, u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static DENY_IPV6: LpmTrie<Ipv6, u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// An address as it is on the wire.
+type Ipv4 = u32;
+type Ipv6 = [u64; 2];
 
 /// How many frames met which fate, by [`Verdict`].
 #[map]
@@ -63,6 +80,7 @@ pub fn barewire(frame: XdpContext) -> u32 {
                 Err(pass) => (Verdict::NoSocket, pass),
             }
         }
+        Err(Verdict::Denied) => (Verdict::Denied, XDP_DROP),
         Err(reason) => (reason, XDP_PASS),
     };
     if let Some(count) = VERDICTS.get_ptr_mut(verdict as u32) {
@@ -112,12 +130,17 @@ fn classify_ipv4(frame: &XdpContext, ip: usize) -> Result<Verdict, Verdict> {
     if load_be16(frame, ip + 6)? & 0x3fff != 0 {
         return Err(Verdict::Fragment);
     }
-    let destination: u32 = load(frame, ip + 16)?;
+    let source: Ipv4 = load(frame, ip + 12)?;
+    let destination: Ipv4 = load(frame, ip + 16)?;
     let served = SERVED.get(0).ok_or(Verdict::OtherAddress)?;
     if !contains(&served.ipv4, served.ipv4_count, &destination) {
         return Err(Verdict::OtherAddress);
     }
-    classify_tcp(frame, ip + header_len)
+    let taken = classify_tcp(frame, ip + header_len)?;
+    match may_connect(served, Key::new(32, source), &ALLOW_IPV4, &DENY_IPV4) {
+        true => Ok(taken),
+        false => Err(Verdict::Denied),
+    }
 }
 
 /// RFC 8200. `ip` is the offset of the header.
@@ -134,12 +157,17 @@ fn classify_ipv6(frame: &XdpContext, ip: usize) -> Result<Verdict, Verdict> {
         PROTOCOL_ICMPV6 => return classify_icmpv6(frame, ip),
         _ => return Err(Verdict::NotTcp),
     }
-    let destination: [u64; 2] = load(frame, ip + 24)?;
+    let source: Ipv6 = load(frame, ip + 8)?;
+    let destination: Ipv6 = load(frame, ip + 24)?;
     let served = SERVED.get(0).ok_or(Verdict::OtherAddress)?;
     if !contains(&served.ipv6, served.ipv6_count, &destination) {
         return Err(Verdict::OtherAddress);
     }
-    classify_tcp(frame, ip + 40)
+    let taken = classify_tcp(frame, ip + 40)?;
+    match may_connect(served, Key::new(128, source), &ALLOW_IPV6, &DENY_IPV6) {
+        true => Ok(taken),
+        false => Err(Verdict::Denied),
+    }
 }
 
 /// RFC 9293. `tcp` is the offset of the header.
@@ -156,6 +184,12 @@ fn classify_tcp(frame: &XdpContext, tcp: usize) -> Result<Verdict, Verdict> {
         return Err(Verdict::GroupAddressed);
     }
     Ok(Verdict::Redirected)
+}
+
+/// Whether the lists let this source in. Without lists no trie is looked into.
+#[inline(always)]
+fn may_connect<A>(served: &Served, source: Key<A>, allow: &LpmTrie<A, u8>, deny: &LpmTrie<A, u8>) -> bool {
+    (served.deny == 0 || deny.get(&source).is_none()) && (served.allow == 0 || allow.get(&source).is_some())
 }
 
 /// RFC 792 and RFC 1191, section 4: destination unreachable, fragmentation needed. The server's own packets

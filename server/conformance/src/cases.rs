@@ -200,7 +200,7 @@ fn request_lines(table: &mut Table) {
     table.case("2.3", "a version of three digits", "GET /plaintext HTTP/1.10\r\nHost: a\r\n\r\n", bad(BAD_LINE));
     table.case("2.3", "a version with a comma", "GET /plaintext HTTP/1,1\r\nHost: a\r\n\r\n", bad(BAD_LINE));
     table.case("RFC 9110, 2.5", "a later minor version is understood as 1.1", "GET /plaintext HTTP/1.2\r\nHost: a\r\n\r\n", hello());
-    table.case("RFC 9110, 15.6.6", "the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", fatal("505 HTTP Version Not Supported", VERSION));
+    table.case("RFC 9110, 15.6.6", "what only begins as the preface of HTTP/2 does", "PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", fatal("505 HTTP Version Not Supported", VERSION));
     table.case("RFC 9110, 15.6.6", "a later major version", "GET /plaintext HTTP/3.0\r\nHost: a\r\n\r\n", fatal("505 HTTP Version Not Supported", VERSION));
     table.case("RFC 9110, 15.6.6", "an earlier major version", "GET /plaintext HTTP/0.9\r\nHost: a\r\n\r\n", fatal("505 HTTP Version Not Supported", VERSION));
 }

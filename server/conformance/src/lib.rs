@@ -10,6 +10,7 @@
 mod cases;
 pub mod driver;
 pub mod expected;
+pub mod http2;
 pub mod property;
 
 use std::net::SocketAddr;

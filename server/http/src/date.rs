@@ -15,7 +15,9 @@ pub(super) struct ServerAndDate {
     unix_time_s: u64,
     rendered: Piece<BYTES_MAX>,
     /// The same as HTTP/2 has it.
-    block: Piece<96>,
+    block: Piece<BLOCK_BYTES_MAX>,
+    /// Where that is put together.
+    scratch: Vec<u8>,
 }
 
 /// The text is no value for `Server`.
@@ -28,6 +30,8 @@ pub struct InvalidServer(String);
 
 /// The longest value of `Server`.
 pub(super) const SERVER_BYTES_MAX: usize = 57;
+/// Two literals, each with the index of its name and the length of its value before it.
+const BLOCK_BYTES_MAX: usize = 96;
 /// `Server: …␍␊Date: Sun, 06 Nov 1994 08:49:37 GMT␍␊`
 const BYTES_MAX: usize = 8 + SERVER_BYTES_MAX + 2 + 37;
 
@@ -36,12 +40,15 @@ const UNIX_TIME_S_MAX: u64 = 253_402_300_799;
 
 impl ServerAndDate {
     pub(super) fn new() -> Self {
-        ServerAndDate {
+        let mut date = ServerAndDate {
             server: "Server: barewire\r\n".into(),
             unix_time_s: 0,
-            rendered: render("Server: barewire\r\n", 0),
-            block: render_block("Server: barewire\r\n", 0),
-        }
+            rendered: Piece::new(""),
+            block: Piece::new(""),
+            scratch: Vec::with_capacity(BLOCK_BYTES_MAX),
+        };
+        date.render();
+        date
     }
 
     /// Changes what `Server` says; an empty text leaves the field out.
@@ -72,7 +79,16 @@ impl ServerAndDate {
 
     fn render(&mut self) {
         self.rendered = render(&self.server, self.unix_time_s);
-        self.block = render_block(&self.server, self.unix_time_s);
+
+        let block = &mut self.scratch;
+        block.clear();
+        if let Some(server) = self.server.strip_prefix("Server: ") {
+            hpack::put_with_name(hpack::SERVER, server.trim_end().as_bytes(), block);
+        }
+        let mut space = [0; 29];
+        let date = imf_fixdate(self.unix_time_s, &mut space);
+        hpack::put_with_name(hpack::DATE, date.as_bytes(), block);
+        self.block = Piece::of_bytes(block);
     }
 
     #[inline]
@@ -82,20 +98,9 @@ impl ServerAndDate {
 
     /// The fields of HTTP/2.
     #[inline]
-    pub(super) fn block(&self) -> &Piece<96> {
+    pub(super) fn block(&self) -> &Piece<BLOCK_BYTES_MAX> {
         &self.block
     }
-}
-
-fn render_block(server: &str, unix_time_s: u64) -> Piece<96> {
-    let mut block = Vec::with_capacity(96);
-    if let Some(server) = server.strip_prefix("Server: ") {
-        hpack::put_with_name(hpack::SERVER, server.trim_end().as_bytes(), &mut block);
-    }
-    let mut space = [0; 29];
-    let date = imf_fixdate(unix_time_s, &mut space);
-    hpack::put_with_name(hpack::DATE, date.as_bytes(), &mut block);
-    Piece::of_bytes(&block)
 }
 
 fn render(server: &str, unix_time_s: u64) -> Piece<BYTES_MAX> {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 for any stack: a [`Service`](barewire_service::service::Service) without I/O that answers requests.
+//! HTTP/1.1 and HTTP/2 for any stack: a [`Service`](barewire_service::service::Service) without I/O that answers requests.
 //!
 //! # A server
 //!
@@ -68,8 +68,8 @@
 //! | send what is long, or made as it is sent | [`Content`], [`Produce`] |
 //! | do something around every handler | [`middleware`] |
 //! | serve files | [`files`] |
-//! | limit what a request may cost | [`Limits`] |
-//! | see what happens | [`HttpCounters`], [`middleware::RequestLog`] |
+//! | limit what a request may cost | [`Limits`]; for HTTP/2 connections [`Http2Limits`] |
+//! | see what happens | [`HttpCounters`], [`Http2Counters`], [`middleware::RequestLog`] |
 //!
 //! HEAD, OPTIONS, 404, 405, 408, 413, `Expect`, keep-alive, pipelining and drain are taken care of.
 //!
@@ -87,7 +87,8 @@
 //! ```
 //!
 //! `origin` and `response` decide an answer and know no protocol; `responder`, `head` and `encode` speak
-//! HTTP/1. The grammar is RFC 9112 and RFC 9110 to the letter, because whatever a server forgives, somebody
+//! HTTP/1. A connection that begins with the preface of HTTP/2 is handed to `http2`, which finds the same
+//! routes and handlers. The grammar is RFC 9112 and RFC 9110 to the letter, because whatever a server forgives, somebody
 //! uses to make two parties read the same bytes differently. Each limit has a status of its own and a
 //! counter.
 //!
@@ -96,7 +97,7 @@
 //! of state. A body stays in the receive buffer, behind its head, until it is complete. Content that is
 //! longer than the send space is kept as a reference to it.
 //!
-//! Deliberately not supported: TLS, HTTP/2, upgrades, content codings, request bodies that are longer than
+//! Deliberately not supported: TLS, upgrades, server push, content codings, request bodies that are longer than
 //! the receive buffer (but [`Handler::Echo`]).
 
 #![deny(unsafe_code)]

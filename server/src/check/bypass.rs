@@ -1,6 +1,7 @@
 //! The interface: whether its traffic can be taken, and how well.
 
-use barewire_xdp::interface::{Interface, Settings, XdpFeatures, XdpState};
+use barewire_tcp::packet::ChecksumPolicy;
+use barewire_xdp::interface::{Interface, Settings};
 use barewire_xdp::redirect::{
     Mode, ModeChoice, ONE_BUFFER_MTU_MAX, Redirect, RedirectError, missing_capabilities,
 };
@@ -9,7 +10,7 @@ use barewire_xdp::xsk::{Outcome, XskError, XskLink, ZeroCopy};
 use super::finding::Report;
 use crate::site::Site;
 use barewire_http::Responder;
-use barewire_xdp::{Prepared, XdpConfig, XdpError};
+use barewire_xdp::{Checksums, MERGED_BY_SENDERS, Prepared, Taken, XdpConfig, XdpError};
 
 /// A configuration that fits its interface.
 pub(super) struct Bound {
@@ -18,7 +19,7 @@ pub(super) struct Bound {
     pub queue: Option<Outcome>,
 }
 
-pub(super) fn run(config: &XdpConfig, report: &mut Report) -> Option<Bound> {
+pub(super) fn run(config: &XdpConfig, attaches: bool, report: &mut Report) -> Option<Bound> {
     let prepared = match config.prepare::<Responder<Site>>() {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -30,20 +31,25 @@ pub(super) fn run(config: &XdpConfig, report: &mut Report) -> Option<Bound> {
     report.ok("interface", interface);
     addresses(&prepared, report);
     queues(config, &prepared, report);
-
-    privileges(&prepared, report);
-    let state = interface.xdp().unwrap_or(XdpState {
-        program_id: None,
-        features: None,
-    });
-    let mode = mode(config.mode, interface, &state, report);
-    mtu(&prepared, mode, report);
-    let queue = match state.program_id {
-        // The queues are somebody's: to try one would be to disturb.
-        Some(_) => None,
-        None => try_queue(config, &prepared, mode, report),
+    if missing_capabilities().is_empty() {
+        report.ok("capabilities", "all that the bypass needs");
+    }
+    // Kept until the queue was tried: in which mode it is bound depends on it, and some drivers set themselves up anew.
+    let taken = match attaches {
+        true => Some(take(config, &prepared, report)),
+        false => None,
     };
-    if let Ok(settings) = interface.settings() {
+    let mode = match &taken {
+        Some(taken) => taken.as_ref().map(|taken| taken.mode),
+        None => foretell(config, &prepared, report),
+    };
+    let queue = mode.and_then(|mode| {
+        mtu(&prepared, mode, report);
+        try_queue(config, &prepared, mode, report)
+    });
+    drop(taken);
+    checksums(config, &prepared, report);
+    if let (Some(mode), Ok(settings)) = (mode, interface.settings()) {
         rings(interface, &settings, report);
         offloads(interface, mode, &settings, report);
         spread(interface, &settings, report);
@@ -54,8 +60,25 @@ pub(super) fn run(config: &XdpConfig, report: &mut Report) -> Option<Bound> {
 /// Which part of the configuration an error is about.
 fn part_of(error: &XdpError) -> &'static str {
     match error {
-        XdpError::Interface(_) => "interface",
-        XdpError::NoAddress(_) | XdpError::Local(_) => "addresses",
+        XdpError::Interface(_) | XdpError::Loopback(_) | XdpError::NotEthernet { .. } => {
+            "interface"
+        }
+        XdpError::NoAddress { .. } | XdpError::Local(_) => "addresses",
+        XdpError::Redirect(error) => match error {
+            RedirectError::Privileges { .. } | RedirectError::PortPrivileged { .. } => {
+                "capabilities"
+            }
+            RedirectError::Occupied { .. } => "other programs",
+            RedirectError::PortInUse { .. } | RedirectError::Reserve { .. } => "port",
+            RedirectError::TooManyAddresses { .. } => "addresses",
+            RedirectError::NoNative { .. }
+            | RedirectError::FewReceiveQueues { .. }
+            | RedirectError::NoQueuesLeft { .. }
+            | RedirectError::MtuTooLarge { .. }
+            | RedirectError::Attach { .. } => "mode",
+            _ => "XDP program",
+        },
+        XdpError::AddedQueues { .. } => "queues and cores",
         XdpError::Plan(_) | XdpError::Pin(_) => "queues and cores",
         XdpError::VlanTags { .. } => "offloads",
         _ => "limits",
@@ -109,57 +132,90 @@ fn queues(config: &XdpConfig, prepared: &Prepared, report: &mut Report) {
     }
 }
 
-/// Loads the program, as `serve` does, and lets go of it.
-fn privileges(prepared: &Prepared, report: &mut Report) {
-    if missing_capabilities().is_empty() {
-        report.ok("capabilities", "all that the bypass needs");
+/// Takes the interface as `serve` does.
+fn take(config: &XdpConfig, prepared: &Prepared, report: &mut Report) -> Option<Taken> {
+    let interface = &prepared.interface;
+    let taken = match config.take(prepared) {
+        Ok(taken) => taken,
+        Err(error) => {
+            report.error(part_of(&error), error);
+            return None;
+        }
+    };
+    report.ok(
+        "XDP program",
+        "the kernel accepts it, and attaches it for a moment",
+    );
+    let port = config.ports.first().copied().unwrap_or_default();
+    match &taken.stolen[..] {
+        [] => report.ok("port", format!("{port} is free")),
+        stolen => {
+            for (address, holder) in stolen {
+                let found = format!("{address} is served by {holder}");
+                let costs = "the clients that it has at this interface";
+                report.warn("port", found, costs, None);
+            }
+        }
     }
-    match Redirect::load(&prepared.targets, prepared.interface.rx_queues) {
-        Ok(_) => report.ok("XDP program", "the kernel accepts it"),
-        Err(error @ RedirectError::Privileges { .. }) => report.error("capabilities", error),
-        Err(error) => report.error("XDP program", error),
+    let driver = driver(interface);
+    match (&taken.not_native, taken.mode) {
+        (Some(reason), _) => report.warn(
+            "mode",
+            format!("generic, as native mode is refused: {reason}"),
+            GENERIC_COSTS,
+            None,
+        ),
+        (None, Mode::Native) => {
+            report.ok("mode", format!("native: driver {driver} runs XDP programs"));
+        }
+        (None, Mode::Generic) => report.ok("mode", "generic, as asked"),
+    }
+    Some(taken)
+}
+
+const GENERIC_COSTS: &str =
+    "a kernel packet buffer for each frame; several times slower than native mode";
+
+fn driver(interface: &Interface) -> &str {
+    match interface.driver.is_empty() {
+        true => "none",
+        false => &interface.driver,
     }
 }
 
-/// Where the program would run, and whether the interface is free for it.
-fn mode(choice: ModeChoice, interface: &Interface, state: &XdpState, report: &mut Report) -> Mode {
-    match state.program_id {
-        None => report.ok("other programs", "none is attached"),
-        Some(_) => report.error(
-            "other programs",
-            RedirectError::Occupied {
-                interface: interface.name.clone(),
-            },
-        ),
+/// Where the program would run, as far as that is seen without attaching it; `None` if it would not.
+fn foretell(config: &XdpConfig, prepared: &Prepared, report: &mut Report) -> Option<Mode> {
+    let interface = &prepared.interface;
+    match Redirect::load(&prepared.targets, interface.rx_queues) {
+        Ok(_) => report.ok("XDP program", "the kernel accepts it"),
+        Err(error) => {
+            let error = error.into();
+            report.error(part_of(&error), error);
+            return None;
+        }
     }
-    let has_native = state.features.map(
-        |XdpFeatures {
-             native, redirect, ..
-         }| native && redirect,
-    );
-    let driver = if interface.driver.is_empty() {
-        "none"
-    } else {
-        &interface.driver
-    };
-    match (choice, has_native) {
+    let state = interface.xdp().ok();
+    if state.is_some_and(|state| state.program_id.is_some()) {
+        let interface = interface.name.clone();
+        report.error("other programs", RedirectError::Occupied { interface });
+        return None;
+    }
+    let features = state.and_then(|state| state.features);
+    let has_native = features.map(|features| features.native && features.redirect);
+    let driver = driver(interface);
+    match (config.mode, has_native) {
         (ModeChoice::Generic, _) => {
             report.ok("mode", "generic, as asked");
-            Mode::Generic
+            Some(Mode::Generic)
         }
         (ModeChoice::Native, Some(false)) => {
-            report.error(
-                "mode",
-                RedirectError::NoNative {
-                    interface: interface.name.clone(),
-                    driver: interface.driver.clone(),
-                },
-            );
-            Mode::Native
+            let (interface, driver) = (interface.name.clone(), interface.driver.clone());
+            report.error("mode", RedirectError::NoNative { interface, driver });
+            None
         }
         (_, Some(true)) => {
             report.ok("mode", format!("native: driver {driver} runs XDP programs"));
-            Mode::Native
+            Some(Mode::Native)
         }
         (_, None) => {
             report.warn(
@@ -168,18 +224,32 @@ fn mode(choice: ModeChoice, interface: &Interface, state: &XdpState, report: &mu
                 "nothing; serve says what it got",
                 None,
             );
-            Mode::Native
+            Some(Mode::Native)
         }
         (ModeChoice::Auto, Some(false)) => {
-            report.warn(
-                "mode",
-                format!("generic: driver {driver} does not run XDP programs"),
-                "a kernel packet buffer for each frame; several times slower than native mode",
-                None,
-            );
-            Mode::Generic
+            let found = format!("generic: driver {driver} does not run XDP programs");
+            report.warn("mode", found, GENERIC_COSTS, None);
+            Some(Mode::Generic)
         }
     }
+}
+
+/// Senders on this machine leave checksums to devices that do not complete them.
+fn checksums(config: &XdpConfig, prepared: &Prepared, report: &mut Report) {
+    let found = match (prepared.stack.checksums, config.checksums) {
+        (ChecksumPolicy::VerifyOrPartial, _) => {
+            "verified, but where senders on this machine leave them to their devices"
+        }
+        (ChecksumPolicy::Trust, _) => "not verified, as asked",
+        (ChecksumPolicy::Verify, Checksums::Verify) if prepared.interface.is_virtual() => {
+            let found = "those that senders on this machine leave to their devices are refused";
+            let costs = "every connection of a container or guest beside this one, unless its transmit checksums are off";
+            let mend = "serve with --checksums auto".to_owned();
+            return report.warn("checksums", found, costs, mend);
+        }
+        (ChecksumPolicy::Verify, _) => "verified",
+    };
+    report.ok("checksums", found);
 }
 
 /// Binds the first queue for a moment, exactly as `serve` does.
@@ -225,7 +295,7 @@ fn try_queue(
 fn zero_copy_conditions(interface: &Interface) -> &'static str {
     match interface.driver.as_str() {
         "virtio_net" => {
-            " has it since Linux 6.11, if the host offers VIRTIO_F_ACCESS_PLATFORM (QEMU: iommu_platform=on,disable-legacy=on)"
+            " has it since Linux 6.13, if the host offers VIRTIO_F_ACCESS_PLATFORM (QEMU: iommu_platform=on,disable-legacy=on)"
         }
         "igb" => " has it since Linux 6.14",
         _ => "",
@@ -296,6 +366,10 @@ fn offloads(interface: &Interface, mode: Mode, settings: &Settings, report: &mut
         );
     } else if settings.lro != Some(true) {
         report.ok("offloads", "none that hurts");
+    }
+    if mode == Mode::Generic && interface.is_virtual() {
+        let costs = "a retransmission timeout for each piece of an upload";
+        report.warn("offloads of others", MERGED_BY_SENDERS, costs, None);
     }
 }
 

@@ -17,6 +17,10 @@ pub struct CheckArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// Do not attach the XDP program for a moment, which costs some NICs their link for as long: say what is to be expected
+    #[arg(long)]
+    pub no_attach: bool,
+
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -48,7 +52,9 @@ pub fn run(
             .into());
     };
     let config = serve::bypass(&args.serve, interface, command)?;
-    let report = check::run(&config, args.serve.privilege.user.as_deref());
+    let user = args.serve.privilege.user.as_deref();
+    let certificates = serve::certificates(&args.serve);
+    let report = check::run(&config, user, certificates, !args.no_attach);
     if args.json {
         let would_start = report.would_start();
         let document =

@@ -10,6 +10,7 @@
 //! Whatever goes wrong ends with one message on stderr that names the cause and the cure, and with
 //! exit code 2 if the command line was wrong, 1 if the machine did not play along.
 
+mod certificate;
 #[cfg(feature = "xdp")]
 mod check;
 mod config;
@@ -41,7 +42,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Serve HTTP until SIGTERM, SIGINT, SIGQUIT or SIGHUP; a second one stops at once
+    /// Serve HTTP and HTTPS until SIGTERM, SIGINT, SIGQUIT or SIGHUP; a second one stops at once
     Serve(Box<serve::ServeArgs>),
     /// Say whether `serve` would start with the same arguments, and what would slow it down; changes nothing
     #[cfg(feature = "xdp")]
@@ -56,6 +57,8 @@ enum Subcommands {
     Capture(operate::CaptureArgs),
     /// Let a running server drain and end; a second time, end at once
     Stop(operate::StopArgs),
+    /// Make a certificate for a first try of HTTPS
+    Certificate(certificate::CertificateArgs),
     /// Make the manual and the completions, for packages
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
@@ -116,6 +119,7 @@ fn run_subcommand(sources: &mut Sources) -> anyhow::Result<ExitCode> {
         Subcommands::Top(args) => operate::top(&args),
         Subcommands::Capture(args) => operate::capture(&args),
         Subcommands::Stop(args) => operate::stop(&args),
+        Subcommands::Certificate(args) => certificate::run(&args),
         Subcommands::Generate(args) => generate::run(&args, self::command()),
     }
 }

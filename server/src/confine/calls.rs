@@ -165,9 +165,11 @@ const ALLOWED: &[c_long] = &[
 type Condition = (u8, Width, Op, u64);
 
 /// Allowed if the condition holds, or one of several for the same call.
-fn restricted() -> [(c_long, Condition); 13] {
+fn restricted() -> [(c_long, Condition); 16] {
     const BPF_MAP_LOOKUP_ELEM: u64 = 1;
+    const BPF_MAP_UPDATE_ELEM: u64 = 2;
     const BPF_LINK_CREATE: u64 = 28;
+    const SIOCGIFINDEX: u64 = 0x8933;
     const SIOCETHTOOL: u64 = 0x8946;
     let is = |argument, value| (argument, Width::Dword, Op::Eq, value);
     let is_null = |argument| (argument, Width::Qword, Op::Eq, 0);
@@ -179,6 +181,15 @@ fn restricted() -> [(c_long, Condition); 13] {
         (libc::SYS_socket, is(0, libc::AF_UNIX as u64)),
         // The XDP program's counters are read.
         (libc::SYS_bpf, is(0, BPF_MAP_LOOKUP_ELEM)),
+        // New addresses and the sockets of queues that appear go into the XDP program; the process has no other maps.
+        (libc::SYS_bpf, is(0, BPF_MAP_UPDATE_ELEM)),
+        // They are bound then, by the length of such an address. The process cannot listen, nor open a socket that
+        // leads off this machine.
+        (
+            libc::SYS_bind,
+            is(2, size_of::<libc::sockaddr_xdp>() as u64),
+        ),
+        (libc::SYS_ioctl, is(1, SIOCGIFINDEX)),
         // A driver that lost the program gets it again; the process has no other to attach.
         (libc::SYS_bpf, is(0, BPF_LINK_CREATE)),
         // How many queues the interface has. To set anything takes CAP_NET_ADMIN.
@@ -212,7 +223,7 @@ mod tests {
             libc::SYS_execveat,
             libc::SYS_ptrace,
             libc::SYS_process_vm_writev,
-            libc::SYS_bind,
+            libc::SYS_listen,
             libc::SYS_mount,
             libc::SYS_setns,
             libc::SYS_unshare,

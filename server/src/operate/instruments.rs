@@ -1,6 +1,7 @@
 //! From live counters to a [`Status`].
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,13 +14,14 @@ use super::status::{
 };
 use crate::events::Events;
 use barewire_http::HttpCounters;
-use barewire_service::stack::{CounterGroup, Running};
+use barewire_service::stack::{AddedAddresses, CounterGroup, Running};
 
 /// Everything that can be read of a running server.
 #[derive(Debug, Clone)]
 pub struct Instruments {
     stack: &'static str,
-    addresses: Vec<String>,
+    addresses: Vec<SocketAddr>,
+    added: AddedAddresses,
     cpus: Vec<usize>,
     started: Instant,
     groups: Vec<CounterGroup>,
@@ -48,7 +50,8 @@ impl Instruments {
     ) -> Self {
         Instruments {
             stack,
-            addresses: running.addresses.iter().map(ToString::to_string).collect(),
+            addresses: running.addresses.clone(),
+            added: running.added.clone(),
             cpus: running.cpus.clone(),
             started,
             groups: running.counters.clone(),
@@ -73,7 +76,7 @@ impl Instruments {
                     Phase::Stop => State::Stopping,
                 },
                 stack: self.stack.to_owned(),
-                addresses: self.addresses.clone(),
+                addresses: self.addresses().collect(),
                 cpus: self.cpus.clone(),
                 started_unix_s: unix_time_s(SystemTime::now(), uptime),
                 uptime_s: uptime.as_secs_f64(),
@@ -87,6 +90,12 @@ impl Instruments {
             counters: readings.iter().map(Counters::from).collect(),
             rates: None,
         }
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = String> {
+        let added = self.added.get();
+        let all = self.addresses.clone().into_iter().chain(added);
+        all.map(|address| address.to_string())
     }
 
     /// What was dropped or refused so far.
@@ -115,6 +124,8 @@ impl Instruments {
         let http = self.http().map(HttpCounters::samples);
         let events = self.events.counters().iter();
         let events = events.map(|core| barewire_service::counters::Samples::samples(&**core));
+        // What a queue counts that is not there yet is nothing.
+        let stack = stack.filter(|reading| !reading.samples.is_empty());
         stack
             .chain(http.enumerate().map(of_core("http")))
             .chain(events.take(cores).enumerate().map(of_core("events")))

@@ -25,5 +25,4 @@ mod timed;
 pub mod watch;
 
 pub use instruments::Instruments;
-pub use rates::Rates;
-pub use status::Status;
+pub use status::{Rates, Status};

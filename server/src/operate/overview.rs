@@ -3,8 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
-use super::rates::CoreRates;
-use super::status::{Pool, State, Status};
+use super::status::{CoreRates, Pool, State, Status};
 
 /// A server on one page.
 #[derive(Debug)]
@@ -40,6 +39,7 @@ fn head(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
         .iter()
         .map(|address| format!("http://{address}"));
     line(f, "address", &urls.collect::<Vec<_>>().join("  "))?;
+    interface(f, status)?;
 
     let requests = &status.requests;
     let by_status = requests.by_status.iter();
@@ -70,6 +70,27 @@ fn head(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
         .iter()
         .filter_map(|(name, bytes)| Some(format!("{name}: {}", Bytes((*bytes)?))));
     line(f, "memory", &memory.collect::<Vec<_>>().join("  "))
+}
+
+/// The link and its queues; the kernel's stacks have none.
+fn interface(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
+    let Some(group) = status
+        .counters
+        .iter()
+        .find(|group| group.part == "interface")
+    else {
+        return Ok(());
+    };
+    let value = |name| group.values.get(name).copied().unwrap_or(0);
+    let queues = value("rx_queues");
+    let link = ["down", "up"][usize::from(value("link_up") > 0)];
+    let mode = ["generic", "native"][usize::from(value("native_mode") > 0)];
+    let text = format!(
+        "{link}, {mode} mode, {} of {queues} queues served, {} of them zero-copy",
+        queues.saturating_sub(value("rx_queues_unserved")),
+        value("zero_copy_queues"),
+    );
+    line(f, "interface", &text)
 }
 
 /// What each core does. Without rates there is nothing to say.

@@ -1,42 +1,6 @@
 //! What happened per second between two readings of the same server.
 
-use serde::{Deserialize, Serialize};
-
-use super::status::Status;
-
-/// Per core, and over all of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Rates {
-    /// Time between the two readings.
-    pub interval_s: f64,
-    /// All cores together; `busy` is their mean.
-    pub all: CoreRates,
-    /// Each core.
-    pub cores: Vec<CoreRates>,
-}
-
-/// What happened per second.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct CoreRates {
-    /// The core; null for all of them.
-    pub core: Option<usize>,
-    /// The CPU it is pinned to.
-    pub cpu: Option<usize>,
-    /// Requests answered.
-    pub requests_per_s: f64,
-    /// Connections opened.
-    pub connections_per_s: f64,
-    /// Frames received; null on the kernel stacks.
-    pub rx_frames_per_s: Option<f64>,
-    /// Frames sent; null on the kernel stacks.
-    pub tx_frames_per_s: Option<f64>,
-    /// Bytes received: of frames, or of their payload on the kernel stacks.
-    pub rx_bytes_per_s: f64,
-    /// Bytes sent, likewise.
-    pub tx_bytes_per_s: f64,
-    /// The share of its time in which the core worked, from 0 to 1; null on the kernel stacks.
-    pub busy: Option<f64>,
-}
+use super::status::{CoreRates, Rates, Status};
 
 impl Rates {
     /// What happened from `before` to `after`; `None` if they are not of the same server, or of the

@@ -53,6 +53,7 @@ fn check(base: &str, run: Run<'_>) {
     curl_asks_in_every_way(base, run);
     curl_downloads_and_uploads_byte_for_byte(base, run, &files.0);
     ab_and_h2load_count_no_failure(base, run, &files.0);
+    clients_with_prior_knowledge_speak_http2(base, run, &files.0);
     a_browser_shows_what_it_gets(base, run, &files.0);
 }
 
@@ -236,6 +237,56 @@ fn ab_and_h2load_count_no_failure(base: &str, run: Run<'_>, directory: &Path) {
         said.contains("status codes: 2000 2xx, 0 3xx, 0 4xx, 0 5xx"),
         "{said}"
     );
+}
+
+fn clients_with_prior_knowledge_speak_http2(base: &str, run: Run<'_>, directory: &Path) {
+    const LENGTH: u64 = 5_000_000;
+    let curl = |arguments: &[&str]| curl(run, &[&["--http2-prior-knowledge"], arguments].concat());
+    let plaintext = format!("{base}/plaintext");
+    let head = curl(&["--head", &plaintext]);
+    assert!(
+        head.starts_with("HTTP/2 200 \r\n") && head.contains("\r\ncontent-length: 13\r\n"),
+        "{head}"
+    );
+    assert_eq!(curl(&[&plaintext, &plaintext]), "Hello, World!".repeat(2));
+    let body = format!("{base}/test/body");
+    assert_eq!(curl(&["--data-binary", "hello", &body]), "hello");
+
+    let (download, upload) = (directory.join("download"), directory.join("upload"));
+    let (download, upload) = (download.to_str().unwrap(), upload.to_str().unwrap());
+    let expected: Vec<u8> = (0..LENGTH).map(|offset| byte_at(5, offset)).collect();
+    let stream = format!("{base}/test/stream?bytes={LENGTH}&seed=5");
+    curl(&["--output", download, &stream]);
+    assert!(fs::read(download).unwrap() == expected);
+    fs::write(upload, &expected).unwrap();
+    let echo = format!("{base}/test/echo");
+    curl(&["--output", download, "--upload-file", upload, &echo]);
+    assert!(fs::read(download).unwrap() == expected);
+    let refused = curl(&["--include", "--data-binary", &format!("@{upload}"), &body]);
+    assert!(refused.starts_with("HTTP/2 413 \r\n"), "{refused}");
+
+    let said = run(&[
+        "nghttp",
+        "--verbose",
+        "--multiply=50",
+        "--null-out",
+        &plaintext,
+    ]);
+    assert_eq!(said.matches(":status: 200").count(), 50, "{said}");
+
+    if base.contains('[') {
+        // h2load writes an IPv6 address without its brackets, which has to be refused.
+        return;
+    }
+    for path in ["/plaintext", "/test/stream?bytes=100000"] {
+        let url = format!("{base}{path}");
+        let said = run(&["h2load", "-n", "2000", "-c", "16", "-m", "100", &url]);
+        assert!(
+            said.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout")
+                && said.contains("status codes: 2000 2xx, 0 3xx, 0 4xx, 0 5xx"),
+            "{said}"
+        );
+    }
 }
 
 fn a_browser_shows_what_it_gets(base: &str, run: Run<'_>, directory: &Path) {

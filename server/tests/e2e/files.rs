@@ -169,40 +169,60 @@ fn check(client: &mut Client) {
 }
 
 #[test]
-fn a_gigabyte_is_served_without_holding_it() {
+fn the_kernel_stacks_serve_a_gigabyte_without_holding_it() {
+    let directory = directory_with_a_large_file();
+    for stack in STACKS {
+        let server = on_loopback(stack, &directory);
+        check_large(&server, Client::connect(server.addresses[0]));
+        server.terminate().served();
+    }
+}
+
+#[cfg(feature = "xdp")]
+#[test]
+fn the_bypass_serves_a_gigabyte_without_holding_it() {
+    let Some(lab) = crate::bypass::lab() else {
+        return;
+    };
+    let directory = directory_with_a_large_file();
+    let arguments = arguments(&directory);
+    let server = crate::bypass::serve(&lab, &[&arguments[0], &arguments[1]]);
+    check_large(&server, lab.client(|| Client::connect(server.addresses[0])));
+    server.terminate().served();
+}
+
+/// With a mark at regular places of its file, which is otherwise a hole.
+fn directory_with_a_large_file() -> TempDir {
     let directory = directory();
-    let path = directory.path().join("served/large");
-    let mut file = File::create(&path).unwrap();
+    let mut file = File::create(directory.path().join("served/large")).unwrap();
     for at in (0..LARGE_BYTES).step_by(MARKS_APART_BYTES as usize) {
         file.seek(SeekFrom::Start(at)).unwrap();
         file.write_all(MARK).unwrap();
     }
     file.set_len(LARGE_BYTES).unwrap();
-    for stack in STACKS {
-        let server = on_loopback(stack, &directory);
-        let before = resident_kib(&server);
-        let mut client = Client::connect(server.addresses[0]);
-        client.send("GET /static/large HTTP/1.1\r\nHost: test\r\n\r\n");
-        let head = client.receive(true);
-        assert_eq!(
-            head.field("content-length"),
-            Some(&*LARGE_BYTES.to_string())
+    directory
+}
+
+fn check_large(server: &Server, mut client: Client) {
+    let before = resident_kib(server);
+    client.send("GET /static/large HTTP/1.1\r\nHost: test\r\n\r\n");
+    let head = client.receive(true);
+    assert_eq!(
+        head.field("content-length"),
+        Some(&*LARGE_BYTES.to_string())
+    );
+    let mut piece = vec![0; MARKS_APART_BYTES as usize];
+    let mut grown = 0;
+    for at in 0..LARGE_BYTES / MARKS_APART_BYTES {
+        client.receive_into(&mut piece);
+        assert!(
+            piece.starts_with(MARK) && piece[MARK.len()..].iter().all(|byte| *byte == 0),
+            "{at}"
         );
-        let mut piece = vec![0; MARKS_APART_BYTES as usize];
-        let mut grown = 0;
-        for at in 0..LARGE_BYTES / MARKS_APART_BYTES {
-            client.receive_into(&mut piece);
-            assert!(
-                piece.starts_with(MARK) && piece[MARK.len()..].iter().all(|byte| *byte == 0),
-                "{stack}: {at}"
-            );
-            grown = grown.max(resident_kib(&server).saturating_sub(before));
-        }
-        assert!(grown < 16 * 1024, "{stack}: {grown} KiB more");
-        assert_eq!(client.get("/plaintext").body, b"Hello, World!", "{stack}");
-        drop(client);
-        server.terminate().served();
+        grown = grown.max(resident_kib(server).saturating_sub(before));
     }
+    assert!(grown < 16 * 1024, "{grown} KiB more");
+    assert_eq!(client.get("/plaintext").body, b"Hello, World!");
 }
 
 /// Memory of the process that is in RAM, in KiB.

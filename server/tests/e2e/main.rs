@@ -17,11 +17,15 @@ mod config;
 mod deploy;
 mod files;
 #[cfg(feature = "xdp")]
+mod first_contact;
+#[cfg(feature = "xdp")]
 mod flood;
 #[cfg(feature = "xdp")]
 mod hostile;
 mod http;
 mod kernel_stacks;
+#[cfg(feature = "xdp")]
+mod kinds;
 #[cfg(feature = "xdp")]
 mod load;
 mod operate;
@@ -32,6 +36,8 @@ mod output;
 mod paths;
 mod privileges;
 #[cfg(feature = "xdp")]
+mod queues;
+#[cfg(feature = "xdp")]
 mod raw;
 #[cfg(feature = "xdp")]
 mod room;
@@ -41,5 +47,8 @@ mod signals;
 #[cfg(feature = "xdp")]
 mod soak;
 mod state;
+#[cfg(feature = "xdp")]
+mod surroundings;
+mod tls;
 mod unheard;
 mod wrong_use;

@@ -110,7 +110,7 @@ impl Server {
                 Ok(line) => match line.strip_prefix("ready ") {
                     Some(urls) => {
                         let authority =
-                            |url: &str| url.strip_prefix("http://").unwrap().parse().unwrap();
+                            |url: &str| url.split_once("://").unwrap().1.parse().unwrap();
                         server.addresses = urls.split(' ').map(authority).collect();
                         return server;
                     }

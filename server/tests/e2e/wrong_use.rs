@@ -186,7 +186,7 @@ mod in_the_lab {
             &["--interface", "lo", "--mode", "native"],
             &["lo"],
         );
-        expect(&lab, &[], &["--interface", "lo"], &["no address to serve"]);
+        expect(&lab, &[], &["--interface", "lo"], &["loopback interface"]);
         expect(
             &lab,
             &[],

@@ -14,6 +14,7 @@ type Start = fn(Limits) -> Server;
 /// Deadlines that are never reached in a test.
 const LENIENT: Deadlines = Deadlines {
     half_open_ms: 600_000,
+    handshake_ms: 600_000,
     idle_ms: 600_000,
     head_ms: 600_000,
     body_ms: 600_000,

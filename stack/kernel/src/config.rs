@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 
 use barewire_service::deadline::Deadlines;
 
-use super::cores::StartError;
+use super::error::StartError;
 
 /// Where to listen, on how many cores, and the limits of each.
 #[derive(Debug, Clone)]
 pub struct KernelConfig {
     /// Address and port; port 0 takes a free one. `[::]` serves IPv4 too.
     pub listen: SocketAddr,
+    /// Further addresses and ports. A service is told where a connection came in: 0 is `listen`, 1 the first of these.
+    pub listen_also: Vec<SocketAddr>,
     /// CPUs to serve on, one pinned thread and one listener each. Empty: all that the process may use.
     pub cores: Vec<usize>,
     /// Whether each thread stays on its CPU.
@@ -44,6 +46,7 @@ impl KernelConfig {
     pub fn new(listen: SocketAddr) -> Self {
         KernelConfig {
             listen,
+            listen_also: Vec::new(),
             cores: Vec::new(),
             pin: true,
             connections: 4096,

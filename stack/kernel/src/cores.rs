@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use barewire_service::cores::{CoreError, PinError, Starting, choose_cpus};
 use barewire_service::lifecycle::{Lifecycle, Member};
-use barewire_service::stack::{CounterGroup, Notice, Running};
+use barewire_service::stack::{AddedAddresses, CounterGroup, Notice, Running};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::config::KernelConfig;
 use super::counters::KernelCounters;
-use super::listener::{ListenError, Listener};
+use super::error::StartError;
+use super::listener::Listener;
 
 /// What a core has before it makes its connections' memory.
 #[derive(Debug)]
 pub struct Core {
     /// Its index, counted from zero in the order of the configured cores.
     pub index: usize,
-    /// Its listener, to which the kernel steers the connections of its CPU.
-    pub listener: Listener,
+    /// Its listeners, one for each address, to which the kernel steers the connections of its CPU.
+    pub listeners: Vec<Listener>,
     /// Its view of the phase.
     pub member: Member,
     /// Its counters.
@@ -32,61 +33,6 @@ pub trait Worker {
 
     /// Serves until the lifecycle says otherwise.
     fn run(self) -> Result<(), CoreError>;
-}
-
-/// Why a kernel stack cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address cannot be served.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// A configured core does not exist or is forbidden.
-    #[error(transparent)]
-    Pin(#[from] PinError),
-    /// The limit of open files is too low for the connections.
-    #[error(
-        "{needed} open files are needed and {limit} are allowed: \
-         lower --connections, or raise the limit (`ulimit -n {needed}`, LimitNOFILE= in a unit)"
-    )]
-    TooFewFiles {
-        /// What all connections of all cores take.
-        needed: u64,
-        /// The hard limit.
-        limit: u64,
-    },
-    /// A limit of the configuration that no connection could live with.
-    #[error("{name} is {value}, but has to be at least {least}: raise it")]
-    TooSmall {
-        /// The limit's name.
-        name: &'static str,
-        /// Its value.
-        value: usize,
-        /// What it needs to be.
-        least: usize,
-    },
-    /// There is no room for the buffers.
-    #[error(
-        "no memory for {connections} buffers of {buffer_bytes} bytes: {source}; \
-         lower --connections, or make the buffers smaller"
-    )]
-    Memory {
-        /// Connections of each core.
-        connections: usize,
-        /// Length of a buffer of each connection.
-        buffer_bytes: usize,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The kernel refused something that every kernel has.
-    #[error("core {core}: {call}: {source}")]
-    Core {
-        /// The core's index.
-        core: usize,
-        /// The call that failed.
-        call: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
 }
 
 /// Opens the listeners, starts a thread on each core, and lets them serve once all are ready.
@@ -105,16 +51,23 @@ where
 {
     let cpus = choose_cpus(&config.cores).map_err(StartError::from)?;
     allow_open_files(cpus.len(), config.connections)?;
-    let listeners = Listener::open_group(config, &cpus).map_err(StartError::from)?;
-    let address = listeners[0].address();
-    let address = address.map_err(failure(0, "getsockname"))?;
+    let mut addresses = Vec::with_capacity(1 + config.listen_also.len());
+    let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
+    for &address in [config.listen].iter().chain(&config.listen_also) {
+        let group = Listener::open_group(address, config, &cpus).map_err(StartError::from)?;
+        let address = group[0].address();
+        addresses.push(address.map_err(failure(0, "getsockname"))?);
+        for (of_core, listener) in listeners.iter_mut().zip(group) {
+            of_core.push(listener);
+        }
+    }
 
     let mut starting = Vec::with_capacity(cpus.len());
     let mut counters = Vec::with_capacity(cpus.len());
-    for ((index, &cpu), listener) in cpus.iter().enumerate().zip(listeners) {
+    for ((index, &cpu), listeners) in cpus.iter().enumerate().zip(listeners) {
         let core = Core {
             index,
-            listener,
+            listeners,
             member: lifecycle.enrol().map_err(failure(index, "eventfd"))?,
             counters: Arc::default(),
         };
@@ -143,7 +96,8 @@ where
     }
     Ok(Running {
         watch: None,
-        addresses: vec![address],
+        addresses,
+        added: AddedAddresses::default(),
         cpus,
         notices,
         counters,

@@ -37,6 +37,8 @@ barewire_service::counters! {
         broken: Loss,
         /// Connections reset because the service asked for it.
         aborted: Loss,
+        /// Connections closed because a handshake above TCP, as TLS has one, took too long.
+        handshake_timeouts: Loss,
         /// Connections closed because no message began in time.
         idle_timeouts: Loss,
         /// Connections closed because a message's head took too long.
@@ -56,6 +58,7 @@ impl KernelCounters {
     /// Counts a connection that waited too long for `wait`.
     pub fn timed_out(&self, wait: Wait) {
         match wait {
+            Wait::UpperHandshake => self.handshake_timeouts.increment(),
             Wait::Message => self.idle_timeouts.increment(),
             Wait::Head => self.head_timeouts.increment(),
             Wait::Body => self.body_timeouts.increment(),

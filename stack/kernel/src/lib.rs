@@ -42,6 +42,7 @@ mod complaint;
 mod config;
 mod cores;
 mod counters;
+mod error;
 mod input;
 mod listener;
 #[allow(unsafe_code)]
@@ -54,9 +55,9 @@ mod sockopt;
 mod workbench;
 
 pub use config::KernelConfig;
-pub use cores::StartError;
 pub use counters::KernelCounters;
-pub use listener::{ListenError, Listener};
+pub use error::{ListenError, StartError};
+pub use listener::Listener;
 
 pub(crate) use complaint::Complaint;
 pub(crate) use input::Input;

@@ -12,7 +12,7 @@
 //! ```
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -22,51 +22,24 @@ use rustix::net::{
 };
 
 use super::config::KernelConfig;
+use super::error::ListenError;
 use super::sockopt;
 
 /// A listening socket, without its queue being looked at by anybody yet.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
 
-/// Why the address cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// Another socket has the address.
-    #[error(
-        "{0} is already in use: stop the program that listens there (`ss -ltnp` names it), or choose another port"
-    )]
-    InUse(SocketAddr),
-    /// Ports below `net.ipv4.ip_unprivileged_port_start` need a capability.
-    #[error(
-        "not allowed to listen on {0}: use a port from 1024 on, or run with CAP_NET_BIND_SERVICE"
-    )]
-    Privileged(SocketAddr),
-    /// No interface has the address.
-    #[error("no interface has the address {0}: `ip address` lists those that can be served")]
-    NoSuchAddress(IpAddr),
-    /// An option that needs a capability (longer busy polling than `net.core.busy_read`, say).
-    #[error("not allowed to set {0}: run with CAP_NET_ADMIN, or leave the option out")]
-    NotPermitted(&'static str),
-    /// Anything else.
-    #[error("cannot listen on {address}: {call}: {source}")]
-    Other {
-        /// What was to be served.
-        address: SocketAddr,
-        /// The call that failed.
-        call: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
 impl Listener {
-    /// Opens one listener for each of `cpus` on the same address, in their order.
+    /// Opens one listener on `address` for each of `cpus`, in their order.
     ///
     /// # Errors
     ///
     /// If the address is taken, foreign or privileged, or an option is refused.
-    pub fn open_group(config: &KernelConfig, cpus: &[usize]) -> Result<Vec<Listener>, ListenError> {
-        let mut address = config.listen;
+    pub fn open_group(
+        mut address: SocketAddr,
+        config: &KernelConfig,
+        cpus: &[usize],
+    ) -> Result<Vec<Listener>, ListenError> {
         refuse_if_taken(address)?;
         let mut group = Vec::with_capacity(cpus.len());
         for index in 0..cpus.len() {
@@ -83,7 +56,7 @@ impl Listener {
                 let attached = sockopt::attach_reuseport_program(&socket, &steer_by_cpu(cpus));
                 called(address, "SO_ATTACH_REUSEPORT_CBPF", attached)?;
             }
-            set_inherited_options(&socket, config)?;
+            set_inherited_options(&socket, address, config)?;
             called(address, "bind", bind(&socket, &address))?;
             called(address, "listen", listen(&socket, config.backlog))?;
             let listener = Listener(socket);
@@ -183,8 +156,11 @@ fn open(address: SocketAddr) -> Result<OwnedFd, ListenError> {
 }
 
 /// Connections get these from their listener, which saves the calls for each of them.
-fn set_inherited_options(socket: &OwnedFd, config: &KernelConfig) -> Result<(), ListenError> {
-    let address = config.listen;
+fn set_inherited_options(
+    socket: &OwnedFd,
+    address: SocketAddr,
+    config: &KernelConfig,
+) -> Result<(), ListenError> {
     called(
         address,
         "TCP_NODELAY",
@@ -273,8 +249,9 @@ mod tests {
             .collect()
     }
 
-    fn loopback() -> KernelConfig {
-        KernelConfig::new("127.0.0.1:0".parse().unwrap())
+    fn open_group(address: &str, cpus: &[usize]) -> Result<Vec<Listener>, ListenError> {
+        let address = address.parse().unwrap();
+        Listener::open_group(address, &KernelConfig::new(address), cpus)
     }
 
     /// Connects from `cpu`, where the loopback device receives the SYN as well.
@@ -299,7 +276,7 @@ mod tests {
     fn a_connection_goes_to_the_listener_of_the_cpu_that_received_it() {
         let mut cpus = usable_cpus();
         cpus.reverse();
-        let group = Listener::open_group(&loopback(), &cpus).unwrap();
+        let group = open_group("127.0.0.1:0", &cpus).unwrap();
         let address = group[0].address().unwrap();
         for (index, &cpu) in cpus.iter().enumerate() {
             let _client = connect_from(cpu, address);
@@ -311,7 +288,7 @@ mod tests {
     fn a_cpu_that_serves_nothing_is_spread_over_those_that_do() {
         let cpus = usable_cpus();
         let others = [4001, 4002];
-        let group = Listener::open_group(&loopback(), &others).unwrap();
+        let group = open_group("127.0.0.1:0", &others).unwrap();
         let address = group[0].address().unwrap();
         for cpu in cpus {
             let _client = connect_from(cpu, address);
@@ -321,23 +298,21 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_refused_although_reuseport_would_share_it() {
-        let first = Listener::open_group(&loopback(), &[0, 1]).unwrap();
+        let first = open_group("127.0.0.1:0", &[0, 1]).unwrap();
         let taken = first[0].address().unwrap();
-        let error = Listener::open_group(&KernelConfig::new(taken), &[0, 1]).unwrap_err();
+        let error = open_group(&taken.to_string(), &[0, 1]).unwrap_err();
         assert!(matches!(error, ListenError::InUse(address) if address == taken));
     }
 
     #[test]
     fn a_foreign_address_is_named() {
-        let foreign = KernelConfig::new("192.0.2.1:8080".parse().unwrap());
-        let error = Listener::open_group(&foreign, &[0]).unwrap_err();
+        let error = open_group("192.0.2.1:8080", &[0]).unwrap_err();
         assert!(error.to_string().contains("192.0.2.1"), "{error}");
     }
 
     #[test]
     fn the_unspecified_ipv6_address_serves_ipv4_too() {
-        let group =
-            Listener::open_group(&KernelConfig::new("[::]:0".parse().unwrap()), &[0]).unwrap();
+        let group = open_group("[::]:0", &[0]).unwrap();
         let port = group[0].address().unwrap().port();
         let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         assert_eq!(index_that_accepts(&group), Some(0));

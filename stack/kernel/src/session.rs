@@ -4,7 +4,7 @@
 //! how bytes are moved: the protocol's state, what is waited for, and until when.
 
 use barewire_service::deadline::{Deadlines, Wait, Watch};
-use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::service::{Arrival, Input, Next, Progress, Reply, Service};
 use barewire_service::time::Instant;
 
 /// The protocol's side of one connection.
@@ -28,13 +28,22 @@ pub struct Turn {
 }
 
 impl<C: Default> Session<C> {
-    /// A connection that was just accepted.
-    pub fn new(now: Instant, deadlines: &Deadlines) -> Self {
+    /// A connection that was just accepted by the listener with this index.
+    pub fn new<S: Service<Connection = C>>(
+        service: &mut S,
+        listener: usize,
+        now: Instant,
+        deadlines: &Deadlines,
+    ) -> Self {
+        let (protocol, expect) = service.on_accept(Arrival {
+            listener,
+            tls: None,
+        });
         Session {
-            protocol: C::default(),
-            next: Next::Receive(Expect::Message),
+            protocol,
+            next: Next::Receive(expect),
             ended: false,
-            watch: Watch::established(now, deadlines),
+            watch: Watch::established(now, expect, deadlines),
         }
     }
 
@@ -79,15 +88,16 @@ impl<C: Default> Session<C> {
         }
     }
 
-    /// The wait for input was too long: what the service has to say about it goes to `space`, and
-    /// the connection ends after that. Returns the number of bytes written.
-    pub fn on_timeout<S: Service<Connection = C>>(
+    /// The wait for input was too long, or the server drains: what the service has to say about it by `say` goes to
+    /// `space`, and the connection ends after that. Returns the number of bytes written.
+    pub fn last_word<S: Service<Connection = C>>(
         &mut self,
         service: &mut S,
+        say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),
         space: &mut [u8],
     ) -> usize {
         let mut reply = Reply::new(space);
-        service.on_timeout(&mut self.protocol, &mut reply);
+        say(service, &mut self.protocol, &mut reply);
         self.next = Next::Close;
         reply.len()
     }

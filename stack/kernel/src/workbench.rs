@@ -7,8 +7,8 @@ use barewire_service::lifecycle::Phase;
 use barewire_service::service::Service;
 
 use super::config::KernelConfig;
-use super::cores::StartError;
 use super::counters::KernelCounters;
+use super::error::StartError;
 use super::pool::Pool;
 
 /// Everything of a core that is not a connection and not the way to wait for events.

@@ -150,7 +150,8 @@ fn a_kill_in_the_middle_can_be_reverted() {
 }
 
 /// An ethtool with the part of a driver that no driver here has: an indirection table of eight entries, filters in
-/// numbered slots, and, if `contexts` exists, RSS contexts. Its state is files beside it.
+/// numbered slots, none for ports if `refuses` exists, and, if `contexts` exists, RSS contexts. Its state is files
+/// beside it.
 const STEERING_ETHTOOL: &str = r#"#!/bin/bash
 cd "$(dirname "$0")" || exit
 option=$1 interface=$2
@@ -162,6 +163,7 @@ spread() {
     local queue=0 share
     for share; do [ "$share" = 0 ] || echo $queue; queue=$((queue + 1)); done
 }
+if [ -e refuses ] && [ "$option" = -N ]; then exit 1; fi
 case "$option $*" in
     "-k ") echo "ntuple-filters: $(cat ntuple)" ;;
     "-K ntuple-filters "*) echo "$2" >ntuple ;;
@@ -230,6 +232,19 @@ fn a_port_is_steered_to_the_queues_that_are_served_and_the_rest_is_left_alone() 
     assert!(tune("check", &["--queues", "1"]).ends_with("0 to change\n"));
     tune("revert", &[]);
     assert_eq!(state(), before);
+
+    // A driver whose filters are for other things.
+    fs::write(bin.join("refuses"), "").unwrap();
+    let with_refusal = state();
+    let applied = tune("apply", &[&port[..], &["--queues", "1"]].concat());
+    assert!(
+        applied.contains("refuses filters for a port: all traffic is led"),
+        "{applied}"
+    );
+    assert_eq!(read("table"), "1\n");
+    tune("revert", &[]);
+    assert_eq!(state(), with_refusal);
+    fs::remove_file(bin.join("refuses")).unwrap();
 
     // With contexts, the port alone.
     fs::write(bin.join("contexts"), "").unwrap();

@@ -10,9 +10,10 @@
 //! ```
 //!
 //! Where the system has no huge pages to give, normal ones do, with transparent huge pages asked
-//! for, and a warning that names the cure.
+//! for, and a warning that names the cure. On other systems than Linux all pages are normal ones.
 
 use std::alloc::{Layout, alloc, dealloc};
+#[cfg(target_os = "linux")]
 use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -59,17 +60,18 @@ impl Arena {
     ///
     /// If there is not even that much memory on normal pages.
     pub fn new(len: usize) -> Result<Arena, OutOfMemory> {
-        if len == 0 {
-            return Arena::on_normal_pages(0);
+        #[cfg(target_os = "linux")]
+        if len > 0 {
+            let page_bytes = huge_page_bytes();
+            if let Some(arena) = page_bytes.and_then(|bytes| Arena::on_huge_pages(len, bytes)) {
+                return Ok(arena);
+            }
+            tracing::warn!(
+                "no huge pages for {len} bytes of buffers, using normal pages: for fewer TLB misses set \
+                 some aside with `sysctl vm.nr_hugepages={}` before the start",
+                len.div_ceil(page_bytes.unwrap_or(NORMAL_ALIGNMENT_BYTES))
+            );
         }
-        if let Some(arena) = huge_page_bytes().and_then(|bytes| Arena::on_huge_pages(len, bytes)) {
-            return Ok(arena);
-        }
-        tracing::warn!(
-            "no huge pages for {len} bytes of buffers, using normal pages: for fewer TLB misses set \
-             some aside with `sysctl vm.nr_hugepages={}` before the start",
-            len.div_ceil(huge_page_bytes().unwrap_or(NORMAL_ALIGNMENT_BYTES))
-        );
         Arena::on_normal_pages(len)
     }
 
@@ -83,6 +85,7 @@ impl Arena {
         self.layout.size()
     }
 
+    #[cfg(target_os = "linux")]
     fn on_huge_pages(len: usize, page_bytes: usize) -> Option<Arena> {
         let size = len.checked_next_multiple_of(page_bytes)?;
         let layout = Layout::from_size_align(size, page_bytes).ok()?;
@@ -101,6 +104,7 @@ impl Arena {
             .ok_or(out_of_memory.clone())?;
         // SAFETY: the size is at least one alignment, so not zero.
         let start = NonNull::new(unsafe { alloc(layout) }).ok_or(out_of_memory)?;
+        #[cfg(target_os = "linux")]
         // SAFETY: the block is ours alone, whole pages, and not yet read; this advice changes only
         // how it is backed. Without transparent huge pages it fails, and that is fine.
         let _ = unsafe {
@@ -146,8 +150,11 @@ impl DerefMut for Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         match self.pages {
+            #[cfg(target_os = "linux")]
             // SAFETY: allocated by `hugepage_rs::alloc` with this very layout.
             Pages::Huge(_) => unsafe { hugepage_rs::dealloc(self.start.as_ptr(), self.layout) },
+            #[cfg(not(target_os = "linux"))]
+            Pages::Huge(_) => unreachable!("only Linux sets huge pages aside"),
             // SAFETY: allocated by `alloc` with this very layout.
             Pages::Normal => unsafe { dealloc(self.start.as_ptr(), self.layout) },
         }
@@ -160,10 +167,12 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 /// The default huge page size, if the kernel says one.
+#[cfg(target_os = "linux")]
 fn huge_page_bytes() -> Option<usize> {
     parse_huge_page_bytes(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 
+#[cfg(target_os = "linux")]
 fn parse_huge_page_bytes(meminfo: &str) -> Option<usize> {
     let line = meminfo
         .lines()
@@ -212,6 +221,7 @@ mod tests {
         assert_eq!(Arena::new(bytes).unwrap_err(), OutOfMemory { bytes });
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn reads_the_huge_page_size() {
         let meminfo = "MemTotal: 16 kB\nHugepagesize:       2048 kB\nHugetlb: 0 kB\n";

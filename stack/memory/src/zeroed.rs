@@ -5,12 +5,12 @@
 //! provides a page, filled with zeroes, when it is first written to. What an [`crate::Arena`]
 //! promises, that nothing waits for memory after the start, it does not: the first use of each huge
 //! page costs its zeroing (2 MiB, some 100 us), and a machine without memory left notices only then.
+//! On other systems than Linux the allocator decides when the pages are provided.
 
 use std::mem::needs_drop;
 use std::ops::{Deref, DerefMut};
-use std::ptr::{NonNull, null_mut};
+use std::ptr::NonNull;
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use zerocopy::FromZeros;
 
 use crate::arena::OutOfMemory;
@@ -31,21 +31,71 @@ impl<T: FromZeros> Zeroed<T> {
     ///
     /// If the kernel does not grant that much.
     pub fn new(len: usize) -> Result<Self, OutOfMemory> {
-        const { assert!(!needs_drop::<T>() && size_of::<T>() > 0 && align_of::<T>() <= 4096) }
+        const { assert!(!needs_drop::<T>() && size_of::<T>() > 0 && align_of::<T>() <= ALIGNMENT) }
         let bytes = len.checked_mul(size_of::<T>());
-        let out_of_memory = OutOfMemory {
+        let start = bytes.and_then(pages::take).ok_or(OutOfMemory {
             bytes: bytes.unwrap_or(usize::MAX),
-        };
-        let bytes = bytes.ok_or(out_of_memory.clone())?;
+        })?;
+        Ok(Zeroed {
+            start: start.cast(),
+            len,
+        })
+    }
+}
+
+/// Of the smallest page of any processor that this runs on.
+const ALIGNMENT: usize = 4096;
+
+#[cfg(target_os = "linux")]
+mod pages {
+    use std::ptr::{NonNull, null_mut};
+
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+    /// Zeroed pages of at least `bytes`.
+    pub fn take(bytes: usize) -> Option<NonNull<u8>> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nobody else's memory.
-        let start = unsafe { mmap_anonymous(null_mut(), bytes, access, MapFlags::PRIVATE) }
-            .map_err(|_| out_of_memory.clone())?;
+        let start = unsafe { mmap_anonymous(null_mut(), bytes, access, MapFlags::PRIVATE) }.ok()?;
         // SAFETY: the range is the mapping just made; the advice changes only how it is backed. A
         // kernel without huge pages refuses it, and that is fine.
         let _ = unsafe { madvise(start, bytes, Advice::LinuxHugepage) };
-        let start = NonNull::new(start.cast()).ok_or(out_of_memory)?;
-        Ok(Zeroed { start, len })
+        NonNull::new(start.cast())
+    }
+
+    /// # Safety
+    ///
+    /// `start` is what [`take`] returned for `bytes`, and is not used after this.
+    pub unsafe fn give_back(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller says so. Unmapping a whole mapping does not fail.
+        let _ = unsafe { munmap(start.as_ptr().cast(), bytes) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod pages {
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+    use std::ptr::NonNull;
+
+    /// Zeroed pages of at least `bytes`.
+    pub fn take(bytes: usize) -> Option<NonNull<u8>> {
+        let layout = layout(bytes)?;
+        // SAFETY: the size of the layout is not zero.
+        NonNull::new(unsafe { alloc_zeroed(layout) })
+    }
+
+    /// # Safety
+    ///
+    /// `start` is what [`take`] returned for `bytes`, and is not used after this.
+    pub unsafe fn give_back(start: NonNull<u8>, bytes: usize) {
+        if let Some(layout) = layout(bytes) {
+            // SAFETY: the caller says so, and the layout is the same as then.
+            unsafe { dealloc(start.as_ptr(), layout) };
+        }
+    }
+
+    fn layout(bytes: usize) -> Option<Layout> {
+        Layout::from_size_align(bytes.max(1), super::ALIGNMENT).ok()
     }
 }
 
@@ -70,9 +120,9 @@ impl<T> DerefMut for Zeroed<T> {
 
 impl<T> Drop for Zeroed<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length and is not used after this; `T` has
-        // nothing to drop. Unmapping a whole mapping does not fail.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
+        // SAFETY: the pages were taken by `new` with this length and are not used after this; `T` has
+        // nothing to drop.
+        unsafe { pages::give_back(self.start.cast(), self.len * size_of::<T>()) };
     }
 }
 

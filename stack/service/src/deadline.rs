@@ -24,6 +24,8 @@ use crate::time::{Duration, Instant};
 pub struct Deadlines {
     /// From the SYN to the end of the handshake.
     pub half_open_ms: u32,
+    /// From there to the end of a handshake above TCP's, as TLS has one.
+    pub handshake_ms: u32,
     /// For the first byte of the next message, on a connection that is kept alive.
     pub idle_ms: u32,
     /// From the first byte of a message to the end of its head.
@@ -51,6 +53,7 @@ impl Default for Deadlines {
     fn default() -> Self {
         Deadlines {
             half_open_ms: 10_000,
+            handshake_ms: 10_000,
             idle_ms: 75_000,
             head_ms: 10_000,
             body_ms: 30_000,
@@ -65,8 +68,10 @@ impl Default for Deadlines {
 /// What a connection is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wait {
-    /// The end of the handshake.
+    /// The end of TCP's handshake.
     Handshake,
+    /// The end of a handshake above it.
+    UpperHandshake,
     /// The first byte of the next message.
     Message,
     /// The rest of a message's head.
@@ -84,7 +89,10 @@ impl Wait {
     /// ([`Service::on_timeout`](crate::service::Service::on_timeout)). Otherwise there is nobody
     /// who would read it, and the connection is reset.
     pub fn is_for_input(self) -> bool {
-        matches!(self, Wait::Message | Wait::Head | Wait::Body)
+        matches!(
+            self,
+            Wait::UpperHandshake | Wait::Message | Wait::Head | Wait::Body
+        )
     }
 }
 
@@ -113,9 +121,10 @@ impl Watch {
         Watch::new(Wait::Handshake, after(now, deadlines.half_open_ms))
     }
 
-    /// A connection whose handshake is complete.
-    pub fn established(now: Instant, deadlines: &Deadlines) -> Watch {
-        Watch::new(Wait::Message, after(now, deadlines.idle_ms))
+    /// A connection whose handshake is complete, and of which `expect` is expected.
+    pub fn established(now: Instant, expect: Expect, deadlines: &Deadlines) -> Watch {
+        let (wait, ms) = wait_for(expect, deadlines);
+        Watch::new(wait, after(now, ms))
     }
 
     /// What the connection is waiting for, apart from sending.
@@ -159,9 +168,7 @@ impl Watch {
     #[inline]
     pub fn on_progress(&mut self, now: Instant, progress: &Progress, deadlines: &Deadlines) {
         let (wait, ms) = match progress.next {
-            Next::Receive(Expect::Message) => (Wait::Message, deadlines.idle_ms),
-            Next::Receive(Expect::Head) => (Wait::Head, deadlines.head_ms),
-            Next::Receive(Expect::Body) => (Wait::Body, deadlines.body_ms),
+            Next::Receive(expect) => wait_for(expect, deadlines),
             Next::Send | Next::Close | Next::Abort => {
                 self.wait = Wait::Send;
                 self.at = NEVER;
@@ -212,6 +219,7 @@ impl Watch {
         let ms = |ms| Duration::from_millis(u64::from(ms));
         let wait_ms = match self.wait {
             Wait::Handshake => deadlines.half_open_ms,
+            Wait::UpperHandshake => deadlines.handshake_ms,
             Wait::Message => deadlines.idle_ms,
             Wait::Head => deadlines.head_ms,
             Wait::Body => deadlines.body_ms,
@@ -244,6 +252,16 @@ impl Watch {
 }
 
 #[inline]
+fn wait_for(expect: Expect, deadlines: &Deadlines) -> (Wait, u32) {
+    match expect {
+        Expect::Message => (Wait::Message, deadlines.idle_ms),
+        Expect::Head => (Wait::Head, deadlines.head_ms),
+        Expect::Body => (Wait::Body, deadlines.body_ms),
+        Expect::Handshake => (Wait::UpperHandshake, deadlines.handshake_ms),
+    }
+}
+
+#[inline]
 fn after(now: Instant, ms: u32) -> Instant {
     now + Duration::from_millis(u64::from(ms))
 }
@@ -254,6 +272,7 @@ mod tests {
 
     const DEADLINES: Deadlines = Deadlines {
         half_open_ms: 1_000,
+        handshake_ms: 2_000,
         idle_ms: 60_000,
         head_ms: 5_000,
         body_ms: 20_000,
@@ -289,8 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn dripping_a_handshake_does_not_extend_its_deadline_and_its_end_begins_another() {
+        let mut watch = Watch::established(ms(0), Expect::Handshake, &DEADLINES);
+        let dripped = progress(0, Next::Receive(Expect::Handshake));
+        watch.on_progress(ms(1_500), &dripped, &DEADLINES);
+        assert_eq!(watch.due(ms(2_000)), Some(Wait::UpperHandshake));
+        let shaken = progress(0, Next::Receive(Expect::Message));
+        watch.on_progress(ms(1_900), &shaken, &DEADLINES);
+        assert_eq!(watch.next_at(), Some(ms(61_900)));
+    }
+
+    #[test]
     fn dripping_a_head_does_not_extend_its_deadline() {
-        let mut watch = Watch::established(ms(0), &DEADLINES);
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
         for at in (1_000..6_000).step_by(100) {
             let dripped = progress(0, Next::Receive(Expect::Head));
             watch.on_progress(ms(at), &dripped, &DEADLINES);
@@ -301,7 +331,7 @@ mod tests {
 
     #[test]
     fn the_body_has_its_own_deadline_from_the_end_of_the_head() {
-        let mut watch = Watch::established(ms(0), &DEADLINES);
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
         watch.on_progress(ms(0), &progress(0, Next::Receive(Expect::Head)), &DEADLINES);
         watch.on_progress(
             ms(4_000),
@@ -313,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_whole_message_begins_the_same_wait_anew() {
-        let mut watch = Watch::established(ms(0), &DEADLINES);
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
         for at in [10_000, 20_000] {
             let served = progress(1, Next::Receive(Expect::Message));
             watch.on_progress(ms(at), &served, &DEADLINES);
@@ -323,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_stops_reading_is_found_out_while_it_waits_for_nothing_else() {
-        let mut watch = Watch::established(ms(0), &DEADLINES);
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
         watch.on_progress(ms(0), &progress(1, Next::Send), &DEADLINES);
         watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
         // One byte at a time is as good as nothing.
@@ -335,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_may_take_its_time_and_an_empty_queue_waits_for_nobody() {
-        let mut watch = Watch::established(ms(0), &DEADLINES);
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
         watch.on_progress(ms(0), &progress(1, Next::Send), &DEADLINES);
         watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
         watch.on_sent(ms(7_000), 1_024, 48_000, &DEADLINES);
@@ -346,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_pause_that_is_forgiven_moves_the_send_deadline_and_no_other() {
-        let mut watch = Watch::established(ms(0), &DEADLINES);
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
         watch.forgive_ms(500, &DEADLINES);
         assert_eq!(watch.next_at(), Some(ms(60_000)));
         watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
@@ -357,7 +387,7 @@ mod tests {
 
     #[test]
     fn no_more_is_forgiven_than_the_deadline_is_long() {
-        let mut watch = Watch::established(ms(0), &DEADLINES);
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
         watch.on_sent(ms(0), 0, 50_000, &DEADLINES);
         for at in [7_000, 14_000, 21_000] {
             watch.forgive_ms(6_000, &DEADLINES);
@@ -371,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_wait_knows_when_it_began() {
-        let mut watch = Watch::established(ms(5), &DEADLINES);
+        let mut watch = Watch::established(ms(5), Expect::Message, &DEADLINES);
         assert_eq!(watch.began_at(&DEADLINES), Some(ms(5)));
         watch.on_progress(ms(9), &progress(0, Next::Receive(Expect::Head)), &DEADLINES);
         assert_eq!(watch.began_at(&DEADLINES), Some(ms(9)));
@@ -384,7 +414,7 @@ mod tests {
 
     #[test]
     fn closing_is_waited_for_once_from_the_last_byte() {
-        let mut watch = Watch::established(ms(0), &DEADLINES);
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
         watch.on_progress(ms(0), &progress(1, Next::Close), &DEADLINES);
         watch.on_sent(ms(0), 0, 100, &DEADLINES);
         assert_eq!(watch.next_at(), Some(ms(8_000)));

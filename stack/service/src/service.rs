@@ -14,6 +14,7 @@
 //!
 //! The contract between the two:
 //!
+//! * The stack calls [`Service::on_accept`] once for a connection that a peer opened, before anything else.
 //! * The stack calls [`Service::on_input`] when bytes were added, when the peer ended its stream, or
 //!   when the service asked for room ([`Next::Send`]) and at least [`Service::REPLY_BYTES_MIN`] are free.
 //! * Bytes that the service did not consume are shown again, in front of newer ones, at the next
@@ -38,7 +39,7 @@ use crate::time::Instant;
 
 /// What a core runs on top of its connections. One value per core: `&mut self`, no locks.
 pub trait Service {
-    /// Protocol state of one connection; small, reset to its default when a connection opens.
+    /// Protocol state of one connection; small, dropped when the connection is over.
     type Connection: Default;
 
     /// Contiguous room, in bytes, that a [`Reply`] has at least whenever the service is called.
@@ -57,10 +58,23 @@ pub trait Service {
         reply: &mut Reply<'_>,
     ) -> Progress;
 
+    /// The state of a connection that a peer has opened, and what is waited for first.
+    fn on_accept(&mut self, arrival: Arrival<'_>) -> (Self::Connection, Expect) {
+        let _ = arrival;
+        (Self::Connection::default(), Expect::Message)
+    }
+
     /// The deadline of what the service expected has passed: the last chance to say so to the peer.
     ///
     /// The stack sends what was written and closes the connection.
     fn on_timeout(&mut self, connection: &mut Self::Connection, reply: &mut Reply<'_>) {
+        let _ = (connection, reply);
+    }
+
+    /// The server drains, and of this connection nothing but another message was expected: the last chance to say so.
+    ///
+    /// The stack sends what was written and closes the connection.
+    fn on_dismiss(&mut self, connection: &mut Self::Connection, reply: &mut Reply<'_>) {
         let _ = (connection, reply);
     }
 
@@ -104,6 +118,22 @@ pub trait Service {
     fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
         let _ = (connection, end);
     }
+}
+
+/// How a connection that a peer opened came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Arrival<'a> {
+    /// Where it came in: a place in the stack's list of ports or addresses that it serves.
+    pub listener: usize,
+    /// What was agreed on before; `None` where nothing encrypts the connection.
+    pub tls: Option<Agreed<'a>>,
+}
+
+/// What the handshake of TLS agreed on, for the protocol above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Agreed<'a> {
+    /// The protocol (ALPN, RFC 7301), as in `h2` or `http/1.1`; `None` if the client named none.
+    pub alpn: Option<&'a [u8]>,
 }
 
 /// What a service that calls wants to happen.
@@ -189,6 +219,8 @@ pub enum Expect {
     Head,
     /// The rest of a message's body. The deadline runs from the end of its head.
     Body,
+    /// The rest of a handshake above TCP's, as TLS has one. The deadline runs from the connection's first moment.
+    Handshake,
 }
 
 /// A contiguous piece of the connection's send space, filled from the front.

@@ -12,11 +12,12 @@
 use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::cores::CoreError;
-use crate::counters::Samples;
+use crate::counters::{Sample, Samples};
 use crate::lifecycle::Lifecycle;
 use crate::service::Service;
 use crate::tap::Tap;
@@ -48,6 +49,8 @@ pub trait Stack {
 pub struct Running {
     /// Where clients reach it.
     pub addresses: Vec<SocketAddr>,
+    /// Where clients reach it besides, since it runs.
+    pub added: AddedAddresses,
     /// The CPU of each core.
     pub cpus: Vec<usize>,
     /// What it got and what it took, for the operator.
@@ -77,6 +80,26 @@ impl Running {
             outcome = outcome.and(ended);
         }
         outcome
+    }
+}
+
+/// Addresses that a stack began to serve after its start. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct AddedAddresses(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl AddedAddresses {
+    /// Clients reach the server at `address`, too.
+    pub fn add(&self, address: SocketAddr) {
+        self.lock().push(address);
+    }
+
+    /// All of them up to now.
+    pub fn get(&self) -> Vec<SocketAddr> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,6 +138,49 @@ pub struct QueueTap {
     pub queue: u32,
     /// Its tap.
     pub tap: Arc<Tap>,
+    /// Whether the queue is served already.
+    pub is_there: IsThere,
+}
+
+/// Whether a queue is served: some appear only later.
+#[derive(Debug, Clone, Default)]
+pub struct IsThere(Arc<AtomicBool>);
+
+impl IsThere {
+    /// Of a queue that is there from the start.
+    pub fn from_the_start() -> Self {
+        let is_there = Self::default();
+        is_there.appear();
+        is_there
+    }
+
+    /// From here on it is.
+    pub fn appear(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// Whether it is.
+    pub fn get(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counters of something that may not be there yet; as long as it is not, there are none.
+#[derive(Debug)]
+pub struct OnceThere<S> {
+    /// Whether it is there.
+    pub is_there: IsThere,
+    /// What it counts.
+    pub samples: Arc<S>,
+}
+
+impl<S: Samples> Samples for OnceThere<S> {
+    fn samples(&self) -> Vec<Sample> {
+        match self.is_there.get() {
+            true => self.samples.samples(),
+            false => Vec::new(),
+        }
+    }
 }
 
 /// The counters of one part of a stack.

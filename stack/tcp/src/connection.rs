@@ -154,7 +154,6 @@ impl<C: Default> Cold<C> {
             "chunks of the last connection are left"
         );
         self.remembered = Remembered::default();
-        self.service = C::default();
     }
 
     /// What a segment will touch, but for what is in the memory of others.

@@ -1,8 +1,8 @@
 //! A TCP/IP stack for one core, without I/O: frames in, frames out, a service on top.
 //!
-//! A [`shard`] is one core's whole world: it receives batches of Ethernet frames from its
+//! A [`shard`] is all that one core needs: it receives batches of Ethernet frames from its
 //! [`link`]s, finds the connection each segment belongs to, lets an unmodified smoltcp socket
-//! advance it behind a wall of [`guard`]s, hands the bytes to a [`barewire_service::Service`], and
+//! advance it after the [`guard`]s have checked it, hands the bytes to a [`barewire_service::Service`], and
 //! sends what comes out. Nothing in it is shared with another core, nothing is locked, and nothing
 //! is allocated after start-up.
 //!
@@ -20,6 +20,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod addresses;
 pub mod config;
 #[allow(unsafe_code)]
 mod connection;

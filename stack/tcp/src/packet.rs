@@ -50,6 +50,10 @@ pub enum ChecksumPolicy {
     /// Verify the IPv4 header checksum and the TCP checksum of every frame.
     #[default]
     Verify,
+    /// As `Verify`, but take a TCP checksum that is exactly the sum of the pseudo-header: what a sender on the same
+    /// machine leaves in a frame whose checksum is its device's to complete, and no device on the way does. Such a frame
+    /// never was on a wire.
+    VerifyOrPartial,
     /// Trust both: the NIC verifies them, or the frames never leave this machine's memory.
     Trust,
 }
@@ -68,6 +72,8 @@ pub struct Segment {
     pub window: u16,
     /// Control bits.
     pub flags: Flags,
+    /// The sender left its checksum to a device ([`ChecksumPolicy::VerifyOrPartial`]).
+    pub is_partial: bool,
     ip: u8,
     tcp: u8,
     payload: u8,
@@ -401,8 +407,7 @@ impl fmt::Debug for FlowKey {
     }
 }
 
-/// The addresses and ports that are served. Small and fixed, so that looking one up is a handful
-/// of compares.
+/// The addresses and ports that are served. Few, so that looking one up is a handful of compares.
 #[derive(Debug, Clone)]
 pub struct Local {
     addresses: [Words; Local::ADDRESSES_MAX],
@@ -417,7 +422,7 @@ pub struct Local {
 
 impl Local {
     /// How many addresses can be served.
-    pub const ADDRESSES_MAX: usize = 8;
+    pub const ADDRESSES_MAX: usize = 128;
     /// How many ports can be served.
     pub const PORTS_MAX: usize = 16;
 
@@ -481,16 +486,28 @@ impl Local {
             mac: None,
         };
         for &address in addresses {
-            if !can_be_a_peer(address) {
-                return Err(LocalError::NotUnicast(address));
-            }
-            if local.index_of(address).is_some() {
-                return Err(LocalError::Twice(address.to_string()));
-            }
-            local.addresses[usize::from(local.address_count)] = Words::from_address(address);
-            local.address_count += 1;
+            local.add_address(address)?;
         }
         Ok(local)
+    }
+
+    /// Serves `address` as well. Those that are served keep their indices.
+    ///
+    /// # Errors
+    ///
+    /// If it is served already, can never be the destination of a connection, or there is no room for it.
+    pub fn add_address(&mut self, address: IpAddr) -> Result<(), LocalError> {
+        if !can_be_a_peer(address) {
+            return Err(LocalError::NotUnicast(address));
+        }
+        if self.index_of(address).is_some() {
+            return Err(LocalError::Twice(address.to_string()));
+        }
+        let count = usize::from(self.address_count);
+        let slot = self.addresses.get_mut(count);
+        *slot.ok_or(LocalError::TooManyAddresses(count + 1))? = Words::from_address(address);
+        self.address_count += 1;
+        Ok(())
     }
 
     /// Takes no frames but those to the hardware address `mac`. Without this all frames are taken: a switch
@@ -609,6 +626,8 @@ pub enum Discard {
     IpChecksum,
     /// A wrong TCP checksum.
     TcpChecksum,
+    /// A TCP checksum that its sender left to a device ([`ChecksumPolicy::VerifyOrPartial`] takes them).
+    TcpChecksumPartial,
     /// A TCP header length that is impossible, or source port 0.
     TcpHeader,
     /// Control bits that contradict each other, or say nothing.
@@ -617,7 +636,7 @@ pub enum Discard {
 
 impl Discard {
     /// Every reason.
-    pub const ALL: [Discard; 15] = [
+    pub const ALL: [Discard; 16] = [
         Discard::Truncated,
         Discard::GroupMac,
         Discard::ForeignMac,
@@ -631,6 +650,7 @@ impl Discard {
         Discard::MartianSource,
         Discard::IpChecksum,
         Discard::TcpChecksum,
+        Discard::TcpChecksumPartial,
         Discard::TcpHeader,
         Discard::TcpFlags,
     ];
@@ -665,6 +685,8 @@ barewire_service::counters! {
         discard_ip_checksum: Loss,
         /// Wrong TCP checksums.
         discard_tcp_checksum: Loss,
+        /// TCP checksums that a sender on the same machine left to its device.
+        discard_tcp_checksum_partial: Loss,
         /// TCP headers with an impossible length, or source port 0.
         discard_tcp_header: Loss,
         /// TCP segments whose control bits contradict each other, or say nothing.
@@ -695,6 +717,7 @@ impl DiscardCounters {
             Discard::MartianSource => &self.discard_martian_source,
             Discard::IpChecksum => &self.discard_ip_checksum,
             Discard::TcpChecksum => &self.discard_tcp_checksum,
+            Discard::TcpChecksumPartial => &self.discard_tcp_checksum_partial,
             Discard::TcpHeader => &self.discard_tcp_header,
             Discard::TcpFlags => &self.discard_tcp_flags,
         }
@@ -770,7 +793,7 @@ fn parse_ipv4(
         return Err(Discard::IpHeader);
     }
     let packet = frame[ip..].get(..total_len).ok_or(Discard::Truncated)?;
-    if checksums == ChecksumPolicy::Verify && checksum::data(&packet[..header_len]) != 0xffff {
+    if checksums != ChecksumPolicy::Trust && checksum::data(&packet[..header_len]) != 0xffff {
         return Err(Discard::IpChecksum);
     }
     if u16::from_be_bytes([header[6], header[7]]) & MORE_FRAGMENTS_OR_OFFSET != 0 {
@@ -877,16 +900,21 @@ fn parse_tcp(
     if !flags.are_possible() {
         return Err(Discard::TcpFlags);
     }
-    if checksums == ChecksumPolicy::Verify {
+    let mut is_partial = false;
+    if checksums != ChecksumPolicy::Trust {
         let (from, to) = packet.addresses;
-        let sum = checksum::combine(&[
+        let pseudo_header = checksum::combine(&[
             checksum::data(&frame[from..to]),
             u16::from(PROTOCOL_TCP),
             segment.len() as u16,
-            checksum::data(segment),
         ]);
-        if sum != 0xffff {
-            return Err(Discard::TcpChecksum);
+        if checksum::combine(&[pseudo_header, checksum::data(segment)]) != 0xffff {
+            is_partial = u16::from_be_bytes([header[16], header[17]]) == pseudo_header;
+            match (is_partial, checksums) {
+                (true, ChecksumPolicy::VerifyOrPartial) => {}
+                (true, _) => return Err(Discard::TcpChecksumPartial),
+                (false, _) => return Err(Discard::TcpChecksum),
+            }
         }
     }
     Ok(Segment {
@@ -895,6 +923,7 @@ fn parse_tcp(
         ack: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
         window: u16::from_be_bytes([header[14], header[15]]),
         flags,
+        is_partial,
         // At most 18 + 60 + 60.
         ip: ip as u8,
         tcp: packet.tcp as u8,
@@ -1143,6 +1172,55 @@ mod tests {
         assert_eq!(parse_verified(&bytes), Err(Discard::TcpChecksum));
     }
 
+    /// What a Linux sender leaves in a segment whose checksum its device shall complete.
+    fn left_to_a_device(frame: &TcpFrame<'_>) -> Vec<u8> {
+        let mut bytes = frame.to_vec();
+        let segment = parse_verified(&bytes).unwrap();
+        let (ip, tcp) = (segment.ip_offset(), segment.tcp_offset());
+        let addresses = if frame.source.is_ipv4() {
+            12..20
+        } else {
+            8..40
+        };
+        let mut sum = u32::from(PROTOCOL_TCP) + (bytes.len() - tcp) as u32;
+        for word in bytes[ip..][addresses].chunks(2) {
+            sum += u32::from(u16::from_be_bytes([word[0], word[1]]));
+        }
+        while sum >> 16 != 0 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        bytes[tcp + 16..tcp + 18].copy_from_slice(&(sum as u16).to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn checksums_left_to_a_device_are_taken_if_asked_for_and_no_other_wrong_one() {
+        for frame in [request(), request_v6()] {
+            let bytes = left_to_a_device(&frame);
+            let parse_as =
+                |bytes: &[u8], policy| parse(bytes, &local(), policy).map(|s| s.is_partial);
+            let or_partial = ChecksumPolicy::VerifyOrPartial;
+            assert_eq!(parse_as(&bytes, or_partial), Ok(true));
+            assert_eq!(parse_as(&frame.to_vec(), or_partial), Ok(false));
+            assert_eq!(parse_as(&bytes, ChecksumPolicy::Trust), Ok(false));
+            assert_eq!(
+                parse_as(&bytes, ChecksumPolicy::Verify),
+                Err(Discard::TcpChecksumPartial)
+            );
+            let checksum = parse_verified(&frame.to_vec()).unwrap().tcp_offset() + 16;
+            for wrong in 0..=u16::MAX {
+                let mut changed = bytes.clone();
+                changed[checksum..checksum + 2].copy_from_slice(&wrong.to_be_bytes());
+                let is_good = changed == bytes || changed == frame.to_vec();
+                assert_eq!(
+                    parse_as(&changed, or_partial).is_ok(),
+                    is_good,
+                    "{wrong:04x}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn only_unicast_ethernet_with_one_tag_at_most() {
         assert_eq!(
@@ -1378,9 +1456,12 @@ mod tests {
         }
         let twice = Local::new(&[ip("10.0.0.1"), ip("10.0.0.1")], &[80]).unwrap_err();
         assert_eq!(twice.to_string(), "10.0.0.1 is given twice: name it once");
-        let many: Vec<IpAddr> = (1..=9).map(|n| Ipv4Addr::new(10, 0, 0, n).into()).collect();
+        let many: Vec<IpAddr> = (1..=129)
+            .map(|n| Ipv4Addr::new(10, 0, 0, n).into())
+            .collect();
         let error = Local::new(&many, &[80]).unwrap_err();
-        assert_eq!(error, LocalError::TooManyAddresses(9));
+        assert_eq!(error, LocalError::TooManyAddresses(129));
+        assert!(Local::new(&many[1..], &[80]).is_ok());
         let ports: Vec<u16> = (1..=17).collect();
         assert_eq!(
             Local::new(&many[..1], &ports).unwrap_err(),

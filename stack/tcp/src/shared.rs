@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::addresses::NewAddresses;
 use crate::config::StackConfig;
 use crate::control::L2Header;
 use crate::flow::LiveFlows;
@@ -25,6 +26,8 @@ pub struct Shared {
     pub(crate) sources: Option<Arc<Sources>>,
     /// Whether there may be peers that hold a SYN cookie, whichever shard has sent it.
     pub(crate) cookies: CookieUse,
+    /// What is served besides what the shards were made for.
+    pub addresses: NewAddresses,
 }
 
 impl Shared {
@@ -46,6 +49,7 @@ impl Shared {
             forwarding: Forwarding::new(shards, config.mtu + L2Header::BYTES_MAX),
             sources: Sources::new(config, secrets, shards)?.map(Arc::new),
             cookies: CookieUse::default(),
+            addresses: NewAddresses::default(),
         })
     }
 }

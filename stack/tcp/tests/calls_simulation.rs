@@ -163,6 +163,7 @@ impl World {
         };
         let patient = Deadlines {
             half_open_ms: 7_200_000,
+            handshake_ms: 7_200_000,
             idle_ms: 7_200_000,
             head_ms: 7_200_000,
             body_ms: 7_200_000,

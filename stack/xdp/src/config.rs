@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::interface::Interface;
-use crate::redirect::ModeChoice;
+use crate::redirect::{ModeChoice, Sources};
 use crate::route::{Route, hardware_address};
 use crate::worker::Wait;
 use crate::xsk::{XskConfig, XskLink};
@@ -13,6 +13,7 @@ use barewire_tcp::config::{DirectPath, StackConfig};
 #[cfg(feature = "faults")]
 use barewire_tcp::link::faulty::Faults;
 use barewire_tcp::outbound::Outbound;
+use barewire_tcp::packet::ChecksumPolicy;
 use barewire_tcp::source_ports::SourcePorts;
 use tracing::warn;
 
@@ -95,26 +96,62 @@ impl Calls {
     }
 }
 
+/// What a virtual machine's NIC, which has few queues, may be given more at most; 64 MiB with the default rings.
+const SPARE_QUEUES: u32 = 4;
+
+/// What is done with received checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checksums {
+    /// They are verified. On a virtual interface ([`Interface::is_virtual`]) those are taken as well that a sender on this
+    /// machine left to its device, which there is none of: each container leaves them so.
+    #[default]
+    Auto,
+    /// They are verified.
+    Verify,
+    /// They are not looked at.
+    Trust,
+}
+
+impl Checksums {
+    pub(super) fn policy(self, interface: &Interface) -> ChecksumPolicy {
+        match self {
+            Checksums::Auto if interface.is_virtual() => ChecksumPolicy::VerifyOrPartial,
+            Checksums::Auto | Checksums::Verify => ChecksumPolicy::Verify,
+            Checksums::Trust => ChecksumPolicy::Trust,
+        }
+    }
+}
+
 /// What to serve, on which queues and cores, and the limits of each.
 #[derive(Debug, Clone)]
 pub struct XdpConfig {
     /// The interface whose queues are taken.
     pub interface: String,
-    /// Addresses to serve, at most eight. Empty: those of the interface, except link-local ones.
+    /// Addresses to serve, at most 64 of each family. Empty: those of the interface, except link-local ones.
     ///
     /// The kernel keeps them and goes on answering ARP, neighbour discovery and pings for them.
     pub addresses: Vec<IpAddr>,
     /// TCP ports to serve on each of the addresses.
     pub ports: Vec<u16>,
+    /// Who may connect.
+    pub sources: Sources,
+    /// Whether ports are served that the kernel serves already, for another process. The kernel's listener gets no
+    /// more of what arrives at the interface.
+    pub steals_ports: bool,
     /// What is called instead, if nothing is to be served.
     pub calls: Option<Calls>,
     /// Receive queues to take. Empty: all; what arrives on one that is left out is refused by the kernel.
     pub queues: Vec<u32>,
+    /// Queues that may appear while serving (`ethtool -L`): so many are prepared for, if `queues` is empty. Each takes
+    /// the memory of a queue.
+    pub spare_queues: u32,
     /// CPUs to serve on, one pinned thread each; queues are spread over them in turn. Empty: all that the
     /// process may use, as far as there are queues.
     pub cores: Vec<usize>,
     /// Where the XDP program runs.
     pub mode: ModeChoice,
+    /// What is done with received checksums.
+    pub checksums: Checksums,
     /// The longest IP packet to send, and what the segment size that peers are told follows from; at most
     /// the interface's MTU. `None`: that.
     pub mtu: Option<usize>,
@@ -124,7 +161,7 @@ pub struct XdpConfig {
     pub wait: Wait,
     /// How long connections may go on when the server drains, in milliseconds.
     pub drain_ms: u32,
-    /// Limits of each core. `mtu` and `unknown_flow` are set from the interface and the number of cores.
+    /// Limits of each core. `mtu`, `checksums` and `unknown_flow` are set from the interface and the number of cores.
     pub stack: StackConfig,
     /// How bad the wire to each queue is, and the seed that decides what it does to which frame.
     #[cfg(feature = "faults")]
@@ -139,10 +176,14 @@ impl XdpConfig {
             interface: interface.into(),
             addresses: Vec::new(),
             ports: vec![port],
+            sources: Sources::default(),
+            steals_ports: false,
             calls: None,
             queues: Vec::new(),
+            spare_queues: SPARE_QUEUES,
             cores: Vec::new(),
             mode: ModeChoice::default(),
+            checksums: Checksums::default(),
             mtu: None,
             xsk: XskConfig::default(),
             wait: worker.wait,
@@ -200,7 +241,10 @@ impl XdpConfig {
             false => self.addresses.clone(),
         };
         match addresses.is_empty() {
-            true => Err(XdpError::NoAddress(interface.name.clone())),
+            true => Err(XdpError::NoAddress {
+                interface: interface.name.clone(),
+                link_local: interface.addresses.first().copied(),
+            }),
             false => Ok(addresses),
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::interface::Interface;
 use crate::redirect::{Mode, Redirect};
-use crate::worker::{self, WorkerConfig, WorkerCounters};
-use crate::xsk::{XskConfig, XskLink, ZeroCopy};
+use crate::worker::{self, AddedLinks, WorkerConfig, WorkerCounters};
+use crate::xsk::{SpareLink, XskConfig, XskLink, ZeroCopy};
 use barewire_memory::{Arena, Pages};
 use barewire_service::clock::Clock;
 use barewire_service::counters::Samples;
@@ -24,9 +24,10 @@ use barewire_tcp::shard::Shard;
 use barewire_tcp::shared::Shared;
 
 use crate::XdpError;
-use crate::plan::CorePlan;
+use crate::added::Waiting;
+use crate::plan::{CorePlan, list};
 use barewire_service::cores::{self, CoreError};
-use barewire_service::stack::{CounterGroup, QueueTap};
+use barewire_service::stack::{CounterGroup, IsThere, OnceThere, QueueTap};
 
 /// What all cores are told.
 #[derive(Clone)]
@@ -53,6 +54,10 @@ pub(super) struct Ready {
     pub report: Vec<String>,
     pub counters: Vec<CounterGroup>,
     pub taps: Vec<QueueTap>,
+    /// For queues that may appear.
+    pub waiting: Vec<Waiting>,
+    /// How many of its queues are zero-copy.
+    pub zero_copy: u32,
 }
 
 /// A core's thread. It keeps the program attached until it ends.
@@ -110,17 +115,37 @@ fn serve<S: Service>(
         let socket = link.as_fd().try_clone_to_owned().map_err(failure(index))?;
         sockets.push((queue, socket));
     }
+    let zero_copy = links.iter().filter(|link| link.outcome().zero_copy).count() as u32;
     let report = report::<S>(index, plan, common, &links, arena.pages());
     let tap = |(&queue, link): (&u32, &XskLink)| QueueTap {
         queue,
         tap: Arc::clone(link.tap()),
+        is_there: IsThere::from_the_start(),
     };
-    let taps = plan.queues.iter().zip(&links).map(tap).collect();
+    let mut taps: Vec<_> = plan.queues.iter().zip(&links).map(tap).collect();
     let mut counters = vec![group(index, None, "worker", worker_counters.clone())];
     for (&queue, link) in plan.queues.iter().zip(&links) {
         counters.push(group(index, Some(queue), "link", link.shared_counters()));
         let kernel_statistics = Arc::new(link.kernel_statistics());
         counters.push(group(index, Some(queue), "xsk", kernel_statistics));
+    }
+    let mut spares = Vec::new();
+    for &queue in &plan.spare_queues {
+        let spare = links[0].spare(&common.interface, queue, &common.xsk)?;
+        let is_there = IsThere::default();
+        let link = OnceThere {
+            is_there: is_there.clone(),
+            samples: spare.shared_counters(),
+        };
+        counters.push(group(index, Some(queue), "link", Arc::new(link)));
+        let kernel_statistics = Arc::new(spare.kernel_statistics());
+        counters.push(group(index, Some(queue), "xsk", kernel_statistics));
+        taps.push(QueueTap {
+            queue,
+            tap: Arc::clone(spare.tap()),
+            is_there: is_there.clone(),
+        });
+        spares.push((queue, spare, is_there));
     }
     let core = Prepared {
         index,
@@ -133,21 +158,25 @@ fn serve<S: Service>(
             report,
             counters,
             taps,
+            waiting: Vec::new(),
+            zero_copy,
         },
+        spares,
     };
     #[cfg(feature = "faults")]
     if let Some((faults, seed)) = common.faults {
-        let spoil = |(link, &queue)| FaultyLink::new(link, faults, seed ^ u64::from(queue));
-        let links: Vec<_> = links.into_iter().zip(&plan.queues).map(spoil).collect();
+        let spoil = move |queue: u32, link| FaultyLink::new(link, faults, seed ^ u64::from(queue));
+        let links = links.into_iter().zip(&plan.queues);
+        let links: Vec<_> = links.map(|(link, &queue)| spoil(queue, link)).collect();
         let mut core = core;
         for (&queue, link) in plan.queues.iter().zip(&links) {
             let counters = link.fault_counters().clone();
             let groups = &mut core.ready.counters;
             groups.push(group(index, Some(queue), "faults", counters));
         }
-        return core.serve(links, make_service, gate);
+        return core.serve(links, spoil, make_service, gate);
     }
-    core.serve(links, make_service, gate)
+    core.serve(links, |_, link| link, make_service, gate)
 }
 
 /// A core that has everything but its shard.
@@ -158,13 +187,15 @@ struct Prepared<'c> {
     arena: Arena,
     worker_counters: Arc<WorkerCounters>,
     ready: Ready,
+    spares: Vec<(u32, SpareLink, IsThere)>,
 }
 
 impl Prepared<'_> {
     /// Makes the shard, says that the core is ready, and serves when it is told to.
-    fn serve<L: Link, S: Service>(
+    fn serve<L: Link + Send + 'static, S: Service>(
         mut self,
         links: Vec<L>,
+        make_link: impl Fn(u32, XskLink) -> L + Clone + Send + 'static,
         make_service: impl FnOnce() -> S,
         gate: &Gate,
     ) -> Result<Result<(), CoreError>, XdpError> {
@@ -196,6 +227,23 @@ impl Prepared<'_> {
         counters.push(group(self.index, None, "sender", sender));
         counters.push(group(self.index, None, "discards", discards));
 
+        let added = Arc::new(AddedLinks::default());
+        for (queue, link, is_there) in self.spares {
+            let (added, waker) = (Arc::clone(&added), self.member.waker());
+            let make_link = make_link.clone();
+            let adopt = move |link| {
+                added.push(make_link(queue, link));
+                waker.wake();
+            };
+            self.ready.waiting.push(Waiting {
+                queue,
+                core: self.index,
+                link,
+                adopt: Box::new(adopt),
+                is_there,
+            });
+        }
+
         let Some(_attached) = gate.ready(self.ready) else {
             return Ok(Ok(()));
         };
@@ -204,6 +252,7 @@ impl Prepared<'_> {
             worker,
             self.member,
             self.worker_counters,
+            added,
         ))
     }
 }
@@ -263,6 +312,16 @@ fn report<S: Service>(
             bytes = got.frame_bytes,
         ));
         frame_memory += got.frames as usize * got.frame_bytes as usize;
+    }
+    if !plan.spare_queues.is_empty() {
+        // They are like the first one.
+        let first = links[0].outcome();
+        let spare = plan.spare_queues.len();
+        frame_memory += spare * first.frames as usize * first.frame_bytes as usize;
+        let queues = list(&plan.spare_queues);
+        lines.push(format!(
+            "{core}: prepared for queue {queues}, should it appear"
+        ));
     }
     let stack = &common.stack;
     let pages = match arena {

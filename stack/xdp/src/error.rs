@@ -23,9 +23,35 @@ pub enum XdpError {
     Interface(#[from] InterfaceError),
     /// The interface has no address, and none was named.
     #[error(
-        "{0} has no address to serve: give it one (`ip address add ADDRESS/PREFIX dev {0}`), or name those to serve"
+        "{interface} has no address to serve: give it one (`ip address add ADDRESS/PREFIX dev {interface}`), or name \
+         those to serve{}",
+        .link_local.map(|address| format!(", as in --address {address}")).unwrap_or_default()
     )]
-    NoAddress(String),
+    NoAddress {
+        /// The interface.
+        interface: String,
+        /// One that is not served unless it is named, if there is one.
+        link_local: Option<IpAddr>,
+    },
+    /// The interface is not one that frames arrive at.
+    #[error(
+        "{0} is the loopback interface, whose traffic never leaves the kernel, so there is nothing to bypass: serve it \
+         with `barewire serve --stack epoll --listen 127.0.0.1:8080`, or try the bypass with `scripts/demo`"
+    )]
+    Loopback(String),
+    /// The frames of the interface are not Ethernet's.
+    #[error(
+        "{interface} (driver {driver}) carries packets without Ethernet headers, which the bypass does not do: name the \
+         interface below the tunnel, or serve through the kernel, `barewire serve --stack epoll --listen {address}:8080`"
+    )]
+    NotEthernet {
+        /// The interface.
+        interface: String,
+        /// Its driver.
+        driver: String,
+        /// One of its addresses.
+        address: String,
+    },
     /// Packets are to be longer than the interface can send.
     #[error(
         "packets of {asked} bytes are longer than the MTU of {interface}, which is {mtu}: ask for at most that, \

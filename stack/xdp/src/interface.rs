@@ -7,10 +7,16 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use rustix::net::netdevice::name_to_index;
 use thiserror::Error;
+
+use crate::netlink;
 
 #[allow(unsafe_code)]
 mod device;
@@ -18,7 +24,7 @@ mod presence;
 mod xdp;
 
 use device::Device;
-pub use presence::{Presence, Sighting};
+pub use presence::{AddressChange, Link, Presence, Sighting};
 pub use xdp::{XdpFeatures, XdpState};
 
 pub use device::{Rings, Settings};
@@ -30,6 +36,8 @@ pub struct Interface {
     pub name: String,
     /// Index in this network namespace.
     pub index: u32,
+    /// What its frames begin with.
+    pub framing: Framing,
     /// Hardware address; zeros where there is none (loopback).
     pub mac: [u8; 6],
     /// Whether it is administratively up.
@@ -44,6 +52,27 @@ pub struct Interface {
     pub rx_queues_max: u32,
     /// The kernel's name for its driver, empty if it has none.
     pub driver: String,
+}
+
+/// What the frames of an interface begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// An Ethernet header.
+    Ethernet,
+    /// It is the loopback interface. Its frames have an Ethernet header, of zeros.
+    Loopback,
+    /// The IP header, or a header of another kind (`ARPHRD_*` of `linux/if_arp.h`).
+    Other(u16),
+}
+
+impl Framing {
+    fn of(hardware_type: u16) -> Self {
+        match hardware_type {
+            libc::ARPHRD_ETHER => Framing::Ethernet,
+            libc::ARPHRD_LOOPBACK => Framing::Loopback,
+            other => Framing::Other(other),
+        }
+    }
 }
 
 /// Why an interface cannot be described.
@@ -70,12 +99,14 @@ pub enum InterfaceError {
 }
 
 impl Interface {
-    /// Looks up the interface called `name`.
+    /// Looks up the interface called `name`, or with this alternative name (`ip link property add`).
     ///
     /// # Errors
     ///
     /// If there is none, or the kernel does not tell.
     pub fn named(name: &str) -> Result<Self, InterfaceError> {
+        let primary = primary_name(name);
+        let name = primary.as_deref().unwrap_or(name);
         let unreadable = |what| {
             move |source: io::Error| InterfaceError::Unreadable {
                 name: name.to_owned(),
@@ -83,7 +114,7 @@ impl Interface {
                 source,
             }
         };
-        let (mut mac, mut is_up) = ([0; 6], false);
+        let (mut mac, mut is_up, mut framing) = ([0; 6], false, Framing::Other(0));
         let (mut addresses, mut existing) = (Vec::new(), Vec::new());
         for entry in getifaddrs().map_err(|errno| unreadable("the addresses")(errno.into()))? {
             if !existing.contains(&entry.interface_name) {
@@ -95,6 +126,7 @@ impl Interface {
             is_up = entry.flags.contains(InterfaceFlags::IFF_UP);
             if let Some(link) = address.as_link_addr() {
                 mac = link.addr().unwrap_or_default();
+                framing = Framing::of(link.hatype());
             } else if let Some(v4) = address.as_sockaddr_in() {
                 addresses.push(IpAddr::V4(v4.ip()));
             } else if let Some(v6) = address.as_sockaddr_in6() {
@@ -120,6 +152,7 @@ impl Interface {
             // Nor have they a driver.
             driver: device.driver().unwrap_or_default(),
             name: name.to_owned(),
+            framing,
             mac,
             is_up,
             addresses,
@@ -192,16 +225,50 @@ impl Interface {
         lower
     }
 
+    /// Whether frames may come from this machine that never are on a wire: from another container or guest, say. Their
+    /// senders leave checksums to a device that does not complete them.
+    pub fn is_virtual(&self) -> bool {
+        const VIRTUAL: &[&str] = &[
+            "veth",
+            "tun",
+            "bridge",
+            "openvswitch",
+            "macvlan",
+            "ipvlan",
+            "802.1Q VLAN Support",
+            "vxlan",
+            "geneve",
+            "dummy",
+            // What another guest of the host sends.
+            "virtio_net",
+            "vif",
+        ];
+        VIRTUAL.contains(&self.driver.as_str())
+    }
+
     /// The addresses that somebody beyond this machine and link can use, in the kernel's order.
     pub fn routable_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses
-            .iter()
-            .copied()
-            .filter(|address| match address {
-                IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-                IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local(v6),
-            })
+        self.addresses.iter().copied().filter(is_routable)
     }
+}
+
+/// The name of the interface with the alternative name `alternative`, if there is one.
+fn primary_name(alternative: &str) -> Option<String> {
+    const IFLA_ALT_IFNAME: u16 = 53;
+
+    let mut request = LinkMessage::default();
+    let name = DefaultNla::new(IFLA_ALT_IFNAME, alternative.as_bytes().to_vec());
+    request.attributes.push(LinkAttribute::Other(name));
+    let answer = netlink::ask(NETLINK_ROUTE, RouteNetlinkMessage::GetLink(request), 0);
+    let Ok(Some(RouteNetlinkMessage::NewLink(link))) = answer else {
+        return None;
+    };
+    link.attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        })
 }
 
 /// Lines of the kernel's table are `NAME | ID | INTERFACE`.
@@ -214,7 +281,15 @@ fn vlans_on(interface: &str, config: &str) -> Vec<String> {
     config.lines().filter_map(name).collect()
 }
 
-fn is_link_local(address: &Ipv6Addr) -> bool {
+/// Whether somebody beyond this machine and link can use it.
+pub(crate) fn is_routable(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local(v6),
+    }
+}
+
+pub(crate) fn is_link_local(address: &Ipv6Addr) -> bool {
     address.segments()[0] & 0xffc0 == 0xfe80
 }
 
@@ -240,7 +315,7 @@ mod tests {
         let lo = Interface::named("lo").unwrap();
         assert_eq!(lo.index, 1);
         assert!(lo.is_up);
-        assert_eq!(lo.mac, [0; 6]);
+        assert_eq!((lo.mac, lo.framing), ([0; 6], Framing::Loopback));
         assert_eq!(lo.rx_queues, 1);
         assert!(lo.addresses.contains(&Ipv4Addr::LOCALHOST.into()));
         assert_eq!(lo.routable_addresses().next(), None);
@@ -261,16 +336,16 @@ mod tests {
     #[test]
     fn an_interface_that_is_gone_is_noticed_at_once() {
         let never = std::time::Duration::from_secs(3600);
-        let presence = Presence::of("nowhere0", 0x7fff_ffff).unwrap();
+        let mut presence = Presence::of("nowhere0", 0x7fff_ffff).unwrap();
         assert_eq!(presence.look(never).unwrap(), None);
     }
 
     #[test]
     fn an_interface_that_is_there_says_what_it_received() {
-        let presence = Presence::of("lo", 1).unwrap();
+        let mut presence = Presence::of("lo", 1).unwrap();
         let sighting = presence.look(std::time::Duration::from_millis(100));
         let sighting = sighting.unwrap().unwrap();
-        assert_eq!(sighting.rx_queues, 1);
+        assert_eq!((sighting.rx_queues, sighting.link), (1, Some(Link::Up)));
         assert!(sighting.received.is_some());
     }
 

@@ -31,6 +31,7 @@
 
 #![deny(unsafe_code)]
 
+mod added;
 mod config;
 mod cores;
 mod error;
@@ -45,7 +46,7 @@ mod watch;
 pub mod worker;
 pub mod xsk;
 
-pub use config::{Calls, XdpConfig};
+pub use config::{Calls, Checksums, XdpConfig};
 pub use error::XdpError;
 pub use plan::{CorePlan, Plan, PlanError};
-pub use stack::Prepared;
+pub use stack::{MERGED_BY_SENDERS, Prepared, Taken};

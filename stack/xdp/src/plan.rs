@@ -21,6 +21,8 @@ pub struct CorePlan {
     pub cpu: usize,
     /// Its queues.
     pub queues: Vec<u32>,
+    /// Those that may appear later, and will be its.
+    pub spare_queues: Vec<u32>,
 }
 
 /// Why queues and cores do not go together.
@@ -93,6 +95,7 @@ impl Plan {
                 .step_by(used.len())
                 .copied()
                 .collect(),
+            spare_queues: Vec::new(),
         };
         Ok(Plan {
             cores: used.iter().enumerate().map(share).collect(),
@@ -107,6 +110,23 @@ impl Plan {
                 .filter(|queue| !queues.contains(queue))
                 .collect(),
         })
+    }
+
+    /// Prepares for up to `count` queues that may appear, as far as the NIC can have more; in turn, like the others.
+    #[must_use]
+    pub fn with_spare_queues(mut self, count: u32, interface: &Interface) -> Plan {
+        let cores = self.cores.len();
+        let most = interface.rx_queues.saturating_add(count);
+        for queue in interface.rx_queues..interface.rx_queues_max.min(most) {
+            self.cores[queue as usize % cores].spare_queues.push(queue);
+        }
+        self
+    }
+
+    /// How many queues there may be, those included that may appear.
+    pub fn queues_max(&self, interface: &Interface) -> u32 {
+        let spare = self.cores.iter().map(|core| core.spare_queues.len());
+        interface.rx_queues + spare.sum::<usize>() as u32
     }
 
     /// What the plan costs and what would mend it, a line each.
@@ -175,6 +195,7 @@ mod tests {
         Interface {
             name: "eth9".into(),
             index: 9,
+            framing: crate::interface::Framing::Ethernet,
             mac: [2, 0, 0, 0, 0, 9],
             is_up: true,
             mtu: 1500,
@@ -231,6 +252,28 @@ mod tests {
             advice.contains("ethtool -N eth9 flow-type tcp4 dst-port 8080 action 1"),
             "{advice}"
         );
+    }
+
+    #[test]
+    fn queues_that_may_appear_go_to_the_cores_in_turn() {
+        let narrowed = Interface {
+            rx_queues_max: 8,
+            ..interface(3)
+        };
+        let spare = |count| {
+            let plan = Plan::new(&[], &[], &narrowed, &[0, 1]).unwrap();
+            let plan = plan.with_spare_queues(count, &narrowed);
+            let spare: Vec<_> = plan
+                .cores
+                .iter()
+                .map(|core| core.spare_queues.clone())
+                .collect();
+            (spare, plan.queues_max(&narrowed))
+        };
+        assert_eq!(spare(0), (vec![vec![], vec![]], 3));
+        // Queues 0 to 2 are served by cores 0, 1 and 0.
+        assert_eq!(spare(2), (vec![vec![4], vec![3]], 5));
+        assert_eq!(spare(64), (vec![vec![4, 6], vec![3, 5, 7]], 8));
     }
 
     #[test]

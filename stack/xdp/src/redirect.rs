@@ -9,22 +9,25 @@
 //! ```
 //!
 //! Until a queue has its socket, its frames go on to the kernel; so everything can be prepared
-//! before the first frame is taken. The program is attached through a `bpf_link` only: the kernel
+//! before the first frame is taken. The kernel knows the served ports as in use, and is silent on them
+//! (see [`Redirect::reserve`]). The program is attached through a `bpf_link` only: the kernel
 //! detaches it when the last descriptor is closed, after `kill -9` as well. An attachment through
 //! netlink or a pin would outlive the process and send the traffic of a dead server nowhere.
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io, iter};
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use ipnet::IpNet;
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
@@ -34,12 +37,17 @@ use barewire_service::counters::{Kind, Sample, Samples};
 
 #[allow(unsafe_code)]
 mod attachment;
+#[allow(unsafe_code)]
+mod reservation;
 
 pub mod contract;
+pub use reservation::Holder;
+
+use reservation::Reservation;
 
 use contract::{
-    ADDRESSES_MAX, PORT_WORDS, PORTS_MAP, PROGRAM, SERVED_MAP, SOCKETS_MAP, Served, VERDICTS_MAP,
-    Verdict,
+    ADDRESSES_MAX, ALLOW_IPV4_MAP, ALLOW_IPV6_MAP, DENY_IPV4_MAP, DENY_IPV6_MAP, PORT_WORDS,
+    PORTS_MAP, PROGRAM, SERVED_MAP, SOCKETS_MAP, Served, VERDICTS_MAP, Verdict,
 };
 
 #[cfg(target_endian = "big")]
@@ -62,6 +70,48 @@ pub struct Targets {
     pub addresses: Vec<IpAddr>,
     /// Ranges of ports, at least one, without port 0.
     pub ports: Vec<RangeInclusive<u16>>,
+    /// From whom it is.
+    pub sources: Sources,
+}
+
+/// Who may connect. Segments of others are dropped by the program, and counted; nobody answers them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Prefixes that may connect, at most [`Sources::PREFIXES_MAX`]; if there are none, all may.
+    pub allow: Vec<IpNet>,
+    /// Prefixes that may not, allowed or not, at most [`Sources::PREFIXES_MAX`].
+    pub deny: Vec<IpNet>,
+}
+
+impl Sources {
+    /// How many prefixes each list has room for. Each takes about 100 bytes of the kernel's memory.
+    pub const PREFIXES_MAX: usize = 16_384;
+
+    fn check(&self) -> Result<(), RedirectError> {
+        for (list, prefixes) in [("allowed", &self.allow), ("denied", &self.deny)] {
+            if prefixes.len() > Self::PREFIXES_MAX {
+                let count = prefixes.len();
+                return Err(RedirectError::TooManyPrefixes { list, count });
+            }
+        }
+        Ok(())
+    }
+
+    /// The tries of the program, each with what belongs into it.
+    fn tries(&self) -> [(&'static str, Vec<IpNet>); 4] {
+        let of_family = |list: &[IpNet], is_ipv6| {
+            let prefixes = list.iter().map(IpNet::trunc);
+            prefixes
+                .filter(|prefix| prefix.addr().is_ipv6() == is_ipv6)
+                .collect()
+        };
+        [
+            (ALLOW_IPV4_MAP, of_family(&self.allow, false)),
+            (ALLOW_IPV6_MAP, of_family(&self.allow, true)),
+            (DENY_IPV4_MAP, of_family(&self.deny, false)),
+            (DENY_IPV6_MAP, of_family(&self.deny, true)),
+        ]
+    }
 }
 
 /// Where the program shall run.
@@ -100,7 +150,7 @@ pub enum RedirectError {
     /// The process may not do what it must.
     #[error(
         "not enough privileges: {missing} missing; run as root, \
-         or give the program file what it needs: sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep FILE"
+         or give the program file what it needs: sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock,cap_net_bind_service+ep FILE"
     )]
     Privileges {
         /// The capabilities, separated by commas.
@@ -119,10 +169,18 @@ pub enum RedirectError {
     #[error("no {0} to serve; name at least one")]
     Nothing(&'static str),
     /// More addresses than the program has room for.
-    #[error("{count} {family} addresses to serve; at most {ADDRESSES_MAX} fit")]
+    #[error(
+        "more than {ADDRESSES_MAX} {family} addresses to serve, which is all that fit: name those to serve with --address"
+    )]
     TooManyAddresses {
         /// IPv4 or IPv6.
         family: &'static str,
+    },
+    /// More prefixes than the program has room for.
+    #[error("{count} {list} prefixes; at most {max} fit: merge some into shorter ones", max = Sources::PREFIXES_MAX)]
+    TooManyPrefixes {
+        /// Allowed or denied.
+        list: &'static str,
         /// How many were asked for.
         count: usize,
     },
@@ -140,7 +198,8 @@ pub enum RedirectError {
     },
     /// The driver has no native XDP, and nothing else was allowed.
     #[error(
-        "driver {driver:?} of {interface} has no native XDP; choose mode generic (slower) or another NIC"
+        "driver {driver:?} of {interface} has no native XDP{}; use --mode generic (slower) or another NIC",
+        host_condition(.driver)
     )]
     NoNative {
         /// The interface.
@@ -148,10 +207,45 @@ pub enum RedirectError {
         /// Its driver.
         driver: String,
     },
+    /// A veth has fewer receive queues than its peer sends from.
+    #[error(
+        "{interface} has fewer receive queues ({rx_queues}) than its peer sends from, with which its driver runs no native \
+         XDP: {}at the peer `ethtool -L PEER tx {rx_queues}`, or use --mode generic (slower)",
+        match .rx_queues_max > .rx_queues {
+            true => format!("`ethtool -L {interface} rx {rx_queues_max}`, or "),
+            false => String::new(),
+        }
+    )]
+    FewReceiveQueues {
+        /// The interface.
+        interface: String,
+        /// How many it has.
+        rx_queues: u32,
+        /// How many it can have.
+        rx_queues_max: u32,
+    },
+    /// The driver has no queues left to send from for a program.
+    #[error(
+        "driver {driver:?} of {interface} has no queues or memory left for native XDP ({reason}): {}use --mode generic (slower)",
+        match .rx_queues / 2 {
+            0 => String::new(),
+            fewer => format!("`ethtool -L {interface} combined {fewer}` leaves it some, or "),
+        }
+    )]
+    NoQueuesLeft {
+        /// The interface.
+        interface: String,
+        /// Its driver.
+        driver: String,
+        /// What the kernel says.
+        reason: String,
+        /// How many receive queues it has.
+        rx_queues: u32,
+    },
     /// The driver runs XDP only with frames that fit into a page, or its buffers.
     #[error(
         "MTU {mtu} of {interface} (or, on a veth, of its peer) is too large for this driver's native XDP: \
-         `ip link set dev {interface} mtu 1500` at both ends, or choose mode generic (slower)"
+         `ip link set dev {interface} mtu 1500` at both ends, or use --mode generic (slower)"
     )]
     MtuTooLarge {
         /// The interface.
@@ -160,7 +254,13 @@ pub enum RedirectError {
         mtu: usize,
     },
     /// The driver or kernel refused for a reason of its own.
-    #[error("cannot attach the XDP program to {interface} in {mode} mode: {reason}")]
+    #[error(
+        "cannot attach the XDP program to {interface} in {mode} mode: {reason}; {}",
+        match .mode {
+            Mode::Native => "use --mode generic (slower)",
+            Mode::Generic => "serve through the kernel, with --stack epoll",
+        }
+    )]
     Attach {
         /// The interface.
         interface: String,
@@ -168,6 +268,32 @@ pub enum RedirectError {
         mode: Mode,
         /// What the kernel says.
         reason: String,
+    },
+    /// The kernel serves the port already, or another server of ours does.
+    #[error(
+        "{address} is served by {holder}: end it, choose another --port, or take the port from it with --steal-port"
+    )]
+    PortInUse {
+        /// The address and port.
+        address: SocketAddr,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// The process may not reserve the port.
+    #[error(
+        "not allowed to reserve port {port}: choose one from 1024 on, run as root, or run with CAP_NET_BIND_SERVICE as well"
+    )]
+    PortPrivileged {
+        /// The port.
+        port: u16,
+    },
+    /// The kernel does not reserve a port.
+    #[error("cannot reserve {address} for this server: {source}")]
+    Reserve {
+        /// The address and port.
+        address: SocketAddr,
+        /// The kernel's reason.
+        source: io::Error,
     },
     /// The kernel rejected the program or one of its maps.
     #[error("cannot load the XDP program: {0}")]
@@ -182,13 +308,43 @@ pub enum RedirectError {
     },
 }
 
+impl RedirectError {
+    /// Whether the driver refused native mode; generic mode does not ask it.
+    fn is_of_driver(&self) -> bool {
+        matches!(
+            self,
+            RedirectError::NoNative { .. }
+                | RedirectError::FewReceiveQueues { .. }
+                | RedirectError::NoQueuesLeft { .. }
+                | RedirectError::MtuTooLarge { .. }
+                | RedirectError::Attach {
+                    mode: Mode::Native,
+                    ..
+                }
+        )
+    }
+}
+
+/// What a driver that has native XDP asks of its host.
+fn host_condition(driver: &str) -> &'static str {
+    match driver {
+        "virtio_net" => {
+            " here: it has where the host lets it switch LRO and checksum offloads off (QEMU: \
+             ctrl_guest_offloads=on, or guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_csum=off)"
+        }
+        _ => "",
+    }
+}
+
 /// The loaded program, attached or not. Dropping it detaches it.
 pub struct Redirect {
     // Dropped first: no frame is redirected while the rest goes.
     attached: Mutex<Option<Attached>>,
     ebpf: Ebpf,
-    sockets: XskMap<MapData>,
+    sockets: Mutex<XskMap<MapData>>,
+    served: Mutex<(Array<MapData, Served>, Served)>,
     verdicts: Arc<Verdicts>,
+    reservation: Reservation,
 }
 
 /// Where the program is attached.
@@ -211,12 +367,17 @@ impl Redirect {
     pub fn load(targets: &Targets, queues: u32) -> Result<Self, RedirectError> {
         let served = targets.served()?;
         let ports = targets.port_words()?;
+        targets.sources.check()?;
         check_privileges()?;
         check_kernel()?;
 
-        let mut ebpf = EbpfLoader::new()
-            .btf(None)
-            .map_max_entries(SOCKETS_MAP, queues.max(1))
+        let tries = targets.sources.tries();
+        let mut loader = EbpfLoader::new();
+        loader.btf(None).map_max_entries(SOCKETS_MAP, queues.max(1));
+        for (map, prefixes) in &tries {
+            loader.map_max_entries(map, prefixes.len().max(1) as u32);
+        }
+        let mut ebpf = loader
             .load(&object(KernelVersion::current().ok()))
             .map_err(load_error)?;
         let mut served_map: Array<_, Served> = take_map(&mut ebpf, SERVED_MAP)?;
@@ -229,48 +390,124 @@ impl Redirect {
         }
         let mut redirect = Redirect {
             attached: Mutex::new(None),
-            sockets: take_map(&mut ebpf, SOCKETS_MAP)?,
+            sockets: Mutex::new(take_map(&mut ebpf, SOCKETS_MAP)?),
+            served: Mutex::new((served_map, served)),
             verdicts: Arc::new(Verdicts(take_map(&mut ebpf, VERDICTS_MAP)?)),
+            reservation: Reservation::default(),
             ebpf,
         };
         redirect
             .program()?
             .load()
             .map_err(|error| load_error(error.into()))?;
+        for (map, prefixes) in tries {
+            redirect.fill_trie(map, &prefixes)?;
+        }
         Ok(redirect)
     }
 
-    /// Attaches the program to `interface`; nothing is redirected until [`Redirect::set_socket`].
+    /// The program keeps the map, which nobody changes any more.
+    fn fill_trie(&mut self, map: &'static str, prefixes: &[IpNet]) -> Result<(), RedirectError> {
+        for prefix in prefixes {
+            let bits = u32::from(prefix.prefix_len());
+            match prefix.addr() {
+                IpAddr::V4(v4) => {
+                    let mut trie: LpmTrie<_, u32, u8> = self.map_mut(map)?;
+                    trie.insert(&Key::new(bits, v4_word(v4)), 1, 0)
+                }
+                IpAddr::V6(v6) => {
+                    let mut trie: LpmTrie<_, [u64; 2], u8> = self.map_mut(map)?;
+                    trie.insert(&Key::new(bits, v6_words(v6)), 1, 0)
+                }
+            }
+            .map_err(map_error(map))?;
+        }
+        Ok(())
+    }
+
+    fn map_mut<'m, M>(&'m mut self, name: &'static str) -> Result<M, RedirectError>
+    where
+        M: TryFrom<&'m mut Map, Error = MapError>,
+    {
+        let map = self.ebpf.map_mut(name).ok_or_else(|| no_map(name))?;
+        map.try_into().map_err(map_error(name))
+    }
+
+    /// Attaches the program to `interface`; nothing is redirected until [`Redirect::set_socket`]. Returns where it runs,
+    /// and, if [`ModeChoice::Auto`] had to fall back to generic mode, why.
     ///
     /// # Errors
     ///
-    /// If the interface is taken, or the driver refuses. [`ModeChoice::Auto`] falls back to generic
-    /// only where the driver has no native XDP at all, or none with this MTU: any other refusal has a cure.
+    /// If the interface is taken, or the driver refuses all that is allowed.
     pub fn attach(
         &mut self,
         interface: &Interface,
         choice: ModeChoice,
-    ) -> Result<Mode, RedirectError> {
-        match choice {
-            ModeChoice::Native => self.attach_in(interface, Mode::Native),
-            ModeChoice::Generic => self.attach_in(interface, Mode::Generic),
-            ModeChoice::Auto => match self.attach_in(interface, Mode::Native) {
-                Err(RedirectError::NoNative { .. } | RedirectError::MtuTooLarge { .. }) => {
-                    self.attach_in(interface, Mode::Generic)
-                }
-                other => other,
-            },
+    ) -> Result<(Mode, Option<RedirectError>), RedirectError> {
+        let mode = match choice {
+            ModeChoice::Native | ModeChoice::Auto => Mode::Native,
+            ModeChoice::Generic => Mode::Generic,
+        };
+        match self.attach_in(interface, mode) {
+            Ok(()) => Ok((mode, None)),
+            Err(error) if choice == ModeChoice::Auto && error.is_of_driver() => {
+                self.attach_in(interface, Mode::Generic)?;
+                Ok((Mode::Generic, Some(error)))
+            }
+            Err(error) => Err(error),
         }
     }
 
-    fn attach_in(&mut self, interface: &Interface, mode: Mode) -> Result<Mode, RedirectError> {
+    fn attach_in(&mut self, interface: &Interface, mode: Mode) -> Result<(), RedirectError> {
         let link = self.link_to(interface, mode)?;
         *self.attachment() = Some(Attached {
             link: Some(link),
             interface: interface.clone(),
             mode,
         });
-        Ok(mode)
+        Ok(())
+    }
+
+    /// Makes each of `ports` of each of `addresses` in use for the kernel, which from here on answers nothing there.
+    /// Returns those that somebody else has, whom `steals` takes them from.
+    ///
+    /// # Errors
+    ///
+    /// If a port is in use, unless it `steals`, or if it is below 1024 and CAP_NET_BIND_SERVICE is missing.
+    pub fn reserve(
+        &mut self,
+        interface: &Interface,
+        addresses: &[IpAddr],
+        ports: &[u16],
+        steals: bool,
+    ) -> Result<Vec<(SocketAddr, Holder)>, RedirectError> {
+        let mut stolen = Vec::new();
+        for &address in addresses {
+            for &port in ports {
+                match self.reservation.add(address, port, interface) {
+                    Err(RedirectError::PortInUse { address, holder }) if steals => {
+                        stolen.push((address, holder));
+                    }
+                    result => result?,
+                }
+            }
+        }
+        Ok(stolen)
+    }
+
+    /// Redirects what is for `address` as well. Its ports are not reserved.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for it, or the kernel (before 5.19) asks for capabilities.
+    pub fn serve_also(&self, address: IpAddr) -> Result<(), RedirectError> {
+        let mut guard = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let (map, served) = &mut *guard;
+        let mut more = *served;
+        more.add(address)?;
+        map.set(0, more, 0).map_err(map_error(SERVED_MAP))?;
+        *served = more;
+        Ok(())
     }
 
     /// Detaches the program and attaches it again, in the same mode: that makes a driver set up again what it has lost.
@@ -307,8 +544,9 @@ impl Redirect {
     /// # Errors
     ///
     /// If the queue is beyond those loaded for, or `socket` is not an AF_XDP socket.
-    pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), RedirectError> {
-        self.sockets
+    pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), RedirectError> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets
             .set(queue, socket, 0)
             .map_err(map_error(SOCKETS_MAP))
     }
@@ -339,7 +577,7 @@ impl Samples for Verdicts {
                 name: verdict.name(),
                 help: verdict.help(),
                 kind: match verdict {
-                    Verdict::NoSocket => Kind::Loss,
+                    Verdict::NoSocket | Verdict::Denied => Kind::Loss,
                     _ => Kind::Counter,
                 },
                 value: per_cpu.iter().sum(),
@@ -360,22 +598,18 @@ impl Targets {
         if self.addresses.is_empty() {
             return Err(RedirectError::Nothing("address"));
         }
-        let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
-        for address in &self.addresses {
-            match address {
-                IpAddr::V4(v4) => ipv4.push(v4.to_bits().to_be()),
-                IpAddr::V6(v6) => {
-                    let bits = v6.to_bits();
-                    ipv6.push([((bits >> 64) as u64).to_be(), (bits as u64).to_be()]);
-                }
-            }
+        let mut served = Served {
+            ipv4_count: 0,
+            ipv6_count: 0,
+            allow: u32::from(!self.sources.allow.is_empty()),
+            deny: u32::from(!self.sources.deny.is_empty()),
+            ipv4: [0; ADDRESSES_MAX],
+            ipv6: [[0; 2]; ADDRESSES_MAX],
+        };
+        for &address in &self.addresses {
+            served.add(address)?;
         }
-        Ok(Served {
-            ipv4_count: ipv4.len() as u32,
-            ipv6_count: ipv6.len() as u32,
-            ipv4: slots("IPv4", &ipv4)?,
-            ipv6: slots("IPv6", &ipv6)?,
-        })
+        Ok(served)
     }
 
     fn port_words(&self) -> Result<[u64; PORT_WORDS as usize], RedirectError> {
@@ -393,20 +627,39 @@ impl Targets {
     }
 }
 
-fn slots<T: Copy + Default>(
-    family: &'static str,
-    addresses: &[T],
-) -> Result<[T; ADDRESSES_MAX], RedirectError> {
-    let mut slots = [T::default(); ADDRESSES_MAX];
-    let count = addresses.len();
-    let used = slots
-        .get_mut(..count)
-        .ok_or(RedirectError::TooManyAddresses { family, count })?;
-    used.copy_from_slice(addresses);
-    Ok(slots)
+/// As on the wire.
+fn v4_word(address: Ipv4Addr) -> u32 {
+    address.to_bits().to_be()
 }
 
-// SAFETY: `Served` is #[repr(C)], made of integers only, and has no padding: 2 × 4, 8 × 4, 8 × 16
+/// As on the wire, in two halves.
+fn v6_words(address: Ipv6Addr) -> [u64; 2] {
+    let bits = address.to_bits();
+    [((bits >> 64) as u64).to_be(), (bits as u64).to_be()]
+}
+
+impl Served {
+    fn add(&mut self, address: IpAddr) -> Result<(), RedirectError> {
+        let too_many = RedirectError::TooManyAddresses {
+            family: if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        };
+        match address {
+            IpAddr::V4(v4) => {
+                let slot = self.ipv4.get_mut(self.ipv4_count as usize);
+                *slot.ok_or(too_many)? = v4_word(v4);
+                self.ipv4_count += 1;
+            }
+            IpAddr::V6(v6) => {
+                let slot = self.ipv6.get_mut(self.ipv6_count as usize);
+                *slot.ok_or(too_many)? = v6_words(v6);
+                self.ipv6_count += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+// SAFETY: `Served` is #[repr(C)], made of integers only, and has no padding: 4 × 4, 64 × 4, 64 × 16
 // bytes, each part aligned where the one before it ends. Any bytes are a valid value.
 #[allow(unsafe_code)]
 unsafe impl aya::Pod for Served {}
@@ -489,10 +742,12 @@ fn take_map<M: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<M, RedirectError> {
-    let map = ebpf
-        .take_map(name)
-        .ok_or_else(|| RedirectError::Load(format!("the object has no map {name}")))?;
+    let map = ebpf.take_map(name).ok_or_else(|| no_map(name))?;
     map.try_into().map_err(map_error(name))
+}
+
+fn no_map(name: &str) -> RedirectError {
+    RedirectError::Load(format!("the object has no map {name}"))
 }
 
 fn map_error(map: &'static str) -> impl FnOnce(MapError) -> RedirectError {
@@ -525,6 +780,17 @@ fn attach_error(interface: &Interface, mode: Mode, error: &io::Error) -> Redirec
                 mtu: interface.mtu,
             }
         }
+        (Some(Errno::NOSPC), Mode::Native) if driver == "veth" => RedirectError::FewReceiveQueues {
+            interface: name,
+            rx_queues: interface.rx_queues,
+            rx_queues_max: interface.rx_queues_max,
+        },
+        (Some(Errno::NOMEM | Errno::NOSPC), Mode::Native) => RedirectError::NoQueuesLeft {
+            interface: name,
+            driver,
+            reason: error.to_string(),
+            rx_queues: interface.rx_queues,
+        },
         (Some(Errno::PERM), _) => RedirectError::Forbidden,
         _ => RedirectError::Attach {
             interface: name,

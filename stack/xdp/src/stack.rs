@@ -15,23 +15,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::interface::Interface;
-use crate::redirect::{Mode, Redirect, Targets};
+use crate::interface::{Framing, Interface};
+use crate::redirect::{Holder, Mode, Redirect, RedirectError, Targets};
 use crate::worker::WorkerConfig;
 use barewire_service::lifecycle::Lifecycle;
 use barewire_service::service::Service;
 use barewire_tcp::config::{StackConfig, UnknownFlow};
 use barewire_tcp::guard::Secrets;
-use barewire_tcp::packet::Local;
+use barewire_tcp::packet::{ChecksumPolicy, Local};
 use barewire_tcp::shared::Shared;
 
 use barewire_service::cores::choose_cpus;
 use barewire_service::stack::{CounterGroup, Notice, Running, Stack};
 
+use crate::added::SpareQueues;
 use crate::config::XdpConfig;
 use crate::cores::{self, Common};
 use crate::error::XdpError;
 use crate::plan::Plan;
+use crate::watch::Watched;
 
 /// What follows from a configuration and the interface it is for, before anything is taken.
 #[derive(Debug, Clone)]
@@ -55,9 +57,14 @@ impl XdpConfig {
     pub fn prepare<S: Service>(&self) -> Result<Prepared, XdpError> {
         let interface = Interface::named(&self.interface)?;
         let addresses = match &self.calls {
+            // That no way leads through it is what whoever calls wants to know first.
             Some(calls) if self.addresses.is_empty() => vec![calls.source(&interface)?],
-            _ => self.addresses_of(&interface)?,
+            _ => {
+                refuse_framing(&interface)?;
+                self.addresses_of(&interface)?
+            }
         };
+        refuse_framing(&interface)?;
         refuse_taken_tags(&interface)?;
         let plan = Plan::new(
             &self.queues,
@@ -65,8 +72,13 @@ impl XdpConfig {
             &interface,
             &choose_cpus(&self.cores)?,
         )?;
+        let plan = match self.queues.is_empty() && self.calls.is_none() {
+            true => plan.with_spare_queues(self.spare_queues, &interface),
+            false => plan,
+        };
         let stack = StackConfig {
             mtu: self.mtu_of(&interface)?,
+            checksums: self.checksums.policy(&interface),
             unknown_flow: match self.calls {
                 // Cores share what they have.
                 None => UnknownFlow::Reset,
@@ -89,6 +101,7 @@ impl XdpConfig {
         let targets = Targets {
             addresses: addresses.clone(),
             ports,
+            sources: self.sources.clone(),
         };
         let local = local.at_mac(interface.mac);
         Ok(Prepared {
@@ -99,6 +112,81 @@ impl XdpConfig {
             local,
             targets,
         })
+    }
+
+    /// Takes the interface, but no frame yet: attaches the program and reserves the ports. Dropping what is returned
+    /// gives all of it back. Whoever wants to know whether a server would start does just that.
+    ///
+    /// # Errors
+    ///
+    /// What keeps a server from starting.
+    pub fn take(&self, prepared: &Prepared) -> Result<Taken, XdpError> {
+        let Prepared {
+            interface,
+            addresses,
+            targets,
+            ..
+        } = prepared;
+        let mut redirect = Redirect::load(targets, prepared.plan.queues_max(interface))?;
+        let (mode, not_native) = redirect.attach(interface, self.mode)?;
+        refuse_added_queues(interface)?;
+        let stolen = redirect.reserve(interface, addresses, &self.ports, self.steals_ports)?;
+        Ok(Taken {
+            redirect,
+            mode,
+            not_native,
+            stolen,
+        })
+    }
+}
+
+/// An interface with the program attached and the ports reserved. No queue has a socket yet, so every frame still
+/// goes to the kernel.
+pub struct Taken {
+    /// The program. Dropping it detaches it.
+    pub redirect: Redirect,
+    /// Where it runs.
+    pub mode: Mode,
+    /// Why it does not run in the driver, if it should have.
+    pub not_native: Option<RedirectError>,
+    /// The addresses and ports that were taken from other processes.
+    pub stolen: Vec<(SocketAddr, Holder)>,
+}
+
+impl Taken {
+    fn notices(&self, interface: &Interface) -> impl Iterator<Item = Notice> {
+        let slower = self.not_native.iter().map(|reason| {
+            format!("generic mode, which is slower, as native mode is refused: {reason}")
+        });
+        let stolen = self.stolen.iter().map(|(address, holder)| {
+            format!(
+                "{address} is taken from {holder}, as asked: what arrives at {} for it does not get there any more",
+                interface.name
+            )
+        });
+        slower.chain(stolen).map(Notice::Warning)
+    }
+}
+
+/// Why uploads are slow from senders on this machine in generic mode. In native mode, drivers keep them from it.
+pub const MERGED_BY_SENDERS: &str = "what a sender on this machine hands to its device as one piece for several segments does not fit \
+     into a frame and is lost in generic mode, until it is sent again in pieces: at each of them, \
+     `ethtool -K IFACE tso off gso off`";
+
+/// Answers go out with the link-layer header of what they answer.
+fn refuse_framing(interface: &Interface) -> Result<(), XdpError> {
+    match interface.framing {
+        Framing::Ethernet => Ok(()),
+        Framing::Loopback => Err(XdpError::Loopback(interface.name.clone())),
+        Framing::Other(_) => Err(XdpError::NotEthernet {
+            interface: interface.name.clone(),
+            driver: interface.driver.clone(),
+            address: match interface.addresses.first() {
+                Some(IpAddr::V6(v6)) => format!("[{v6}]"),
+                Some(v4) => v4.to_string(),
+                None => "0.0.0.0".to_owned(),
+            },
+        }),
     }
 }
 
@@ -138,17 +226,18 @@ impl Stack for XdpConfig {
         S: Service + 'static,
         F: Fn(usize) -> S + Clone + Send + 'static,
     {
+        let prepared = self.prepare::<S>()?;
+        let taken = self.take(&prepared)?;
         let Prepared {
             interface,
             addresses,
             plan,
             stack,
             local,
-            targets,
-        } = self.prepare::<S>()?;
-        let mut redirect = Redirect::load(&targets, interface.rx_queues)?;
-        let mode = redirect.attach(&interface, self.mode)?;
-        refuse_added_queues(&interface)?;
+            ..
+        } = prepared;
+        let taken_notices: Vec<_> = taken.notices(&interface).collect();
+        let Taken { redirect, mode, .. } = taken;
         let mut secrets = Secrets::random().map_err(XdpError::Random)?;
         let outbound = match &self.calls {
             None => None,
@@ -158,7 +247,9 @@ impl Stack for XdpConfig {
             }
         };
         let shared = Shared::new(&stack, &secrets, plan.cores.len())?;
+        let new_addresses = shared.addresses.clone();
         let packet_bytes = stack.mtu;
+        let takes_partial = stack.checksums == ChecksumPolicy::VerifyOrPartial;
         let common = Common {
             interface: interface.clone(),
             mode,
@@ -181,20 +272,25 @@ impl Stack for XdpConfig {
 
         let attached = format!("{interface}: XDP program attached in {mode} mode");
         let mut notices = vec![Notice::Fact(attached)];
+        notices.extend(taken_notices);
         let mut counters = vec![CounterGroup {
             core: None,
             queue: None,
             part: "redirect",
             counters: redirect.verdicts().clone(),
         }];
-        let mut taps = Vec::new();
+        let (mut taps, mut waiting) = (Vec::new(), Vec::new());
+        let mut queues = (0, 0);
         for ready in ready {
+            queues.0 += ready.sockets.len() as u32;
+            queues.1 += ready.zero_copy;
             for (queue, socket) in ready.sockets {
                 redirect.set_socket(queue, socket.as_fd())?;
             }
             notices.extend(ready.report.into_iter().map(Notice::Fact));
             counters.extend(ready.counters);
             taps.extend(ready.taps);
+            waiting.extend(ready.waiting);
         }
         let advice = plan.advice(&interface, &self.ports);
         notices.extend(advice.into_iter().map(Notice::Warning));
@@ -217,8 +313,31 @@ impl Stack for XdpConfig {
                     .join(", ")
             )));
         }
+        if mode == Mode::Generic && interface.is_virtual() {
+            notices.push(Notice::Warning(MERGED_BY_SENDERS.to_owned()));
+        }
+        if takes_partial {
+            notices.push(Notice::Fact(format!(
+                "{name} is virtual: checksums that senders on this machine leave to their devices are taken \
+                 (--checksums verify refuses them)",
+                name = interface.name
+            )));
+        }
         let redirect = Arc::new(redirect);
-        let (watch, noticed) = crate::watch::watch(&interface, &redirect)?;
+        let is_discards = |group: &&CounterGroup| group.part == "discards";
+        let discards = counters.iter().filter(is_discards);
+        let (watch, noticed, added) = crate::watch::watch(Watched {
+            interface: &interface,
+            redirect: &redirect,
+            spare: SpareQueues::new(interface.clone(), self.xsk.clone(), waiting),
+            mode,
+            queues,
+            addresses: addresses.clone(),
+            ports: self.ports.clone(),
+            new_addresses: (self.addresses.is_empty() && self.calls.is_none())
+                .then_some(new_addresses),
+            discards: discards.map(|group| group.counters.clone()).collect(),
+        })?;
         counters.push(noticed);
         let served = addresses.iter().flat_map(|&address| {
             self.ports
@@ -227,6 +346,7 @@ impl Stack for XdpConfig {
         });
         Ok(Running {
             addresses: served.collect(),
+            added,
             cpus: plan.cores.iter().map(|core| core.cpu).collect(),
             notices,
             counters,

@@ -12,8 +12,9 @@
 //!
 //! A shard knows neither time nor threads; this knows nothing else.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -100,17 +101,50 @@ pub fn run<L: Link, S: Service>(
     config: WorkerConfig,
     member: Member,
     counters: Arc<WorkerCounters>,
+    added: Arc<AddedLinks<L>>,
 ) -> Result<(), CoreError> {
-    let ended = Worker::new(shard, config, member, counters).run();
+    let ended = Worker::new(shard, config, member, counters, added).run();
     ended.map_err(|errno| CoreError {
         call: "poll",
         source: errno.into(),
     })
 }
 
+/// Links that a core gets while it runs: those of queues that have appeared.
+pub struct AddedLinks<L> {
+    /// Whether there are some: one load for each turn of the core.
+    are_there: AtomicBool,
+    links: Mutex<Vec<L>>,
+}
+
+impl<L> Default for AddedLinks<L> {
+    fn default() -> Self {
+        AddedLinks {
+            are_there: AtomicBool::new(false),
+            links: Mutex::new(Vec::new()),
+        }
+    }
+}
+
+impl<L> AddedLinks<L> {
+    /// Leaves a link for the core, which has to be woken then.
+    pub fn push(&self, link: L) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.push(link);
+        self.are_there.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> Vec<L> {
+        self.are_there.store(false, Ordering::Relaxed);
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *links)
+    }
+}
+
 struct Worker<'a, L, S: Service> {
     shard: Shard<'a, L, S>,
     member: Member,
+    added: Arc<AddedLinks<L>>,
     counters: Arc<WorkerCounters>,
     clock: Clock,
     /// What ends a sleep: the member first, then the links. Empty if the core must not sleep.
@@ -127,6 +161,7 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
         config: WorkerConfig,
         member: Member,
         counters: Arc<WorkerCounters>,
+        added: Arc<AddedLinks<L>>,
     ) -> Self {
         let (may_sleep, spin_us) = match config.wait {
             Wait::Spin => (false, SPIN_US),
@@ -137,16 +172,14 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
         let wake_fds = shard.wake_fds().filter(|_| may_sleep);
         let fds = wake_fds.map_or(Vec::new(), |links| {
             let all = std::iter::once(member.as_fd().as_raw_fd()).chain(links);
-            let readable = |fd| {
-                // SAFETY: the descriptors belong to `member` and to the links of `shard`, which are in
-                // the same struct as this list, and never replaced: as long as it lives they are open.
-                PollFd::from_borrowed_fd(unsafe { BorrowedFd::borrow_raw(fd) }, PollFlags::IN)
-            };
-            all.map(readable).collect()
+            // SAFETY: the descriptors belong to `member` and to the links of `shard`, which are in
+            // the same struct as this list, and never replaced: as long as it lives they are open.
+            all.map(|fd| unsafe { readable(fd) }).collect()
         });
         Worker {
             shard,
             member,
+            added,
             counters,
             clock: Clock::new(),
             fds,
@@ -161,6 +194,9 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
         let mut busy_until_ns = self.clock.now_ns();
         let mut is_sending = false;
         while !self.has_ended(is_sending) {
+            if self.added.are_there.load(Ordering::Relaxed) {
+                self.take_added();
+            }
             let started_ns = self.clock.now_ns();
             let activity = self.shard.poll(self.clock.now());
             self.tick();
@@ -191,6 +227,21 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
             }
         }
         Ok(())
+    }
+
+    /// Serves the queues that have appeared as well.
+    #[cold]
+    fn take_added(&mut self) {
+        for link in self.added.take() {
+            // A core that does not sleep has no list, and a link that wakes nobody cannot be slept for.
+            match link.wake_fd() {
+                _ if self.fds.is_empty() => {}
+                // SAFETY: the link goes to the shard at once, and stays there as long as the list lives.
+                Some(fd) => self.fds.push(unsafe { readable(fd) }),
+                None => self.fds.clear(),
+            }
+            self.shard.add_link(link);
+        }
     }
 
     fn tick(&mut self) {
@@ -248,6 +299,16 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
             .add(self.clock.now_ns() - started_ns);
         Ok(())
     }
+}
+
+/// An entry that waits for `fd` to become readable.
+///
+/// # Safety
+///
+/// It stays open as long as the entry lives.
+unsafe fn readable(fd: RawFd) -> PollFd<'static> {
+    // SAFETY: as the caller promises.
+    PollFd::from_borrowed_fd(unsafe { BorrowedFd::borrow_raw(fd) }, PollFlags::IN)
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -17,7 +17,7 @@ use barewire_tcp::link::{Link, Received, Transmit};
 use barewire_tcp::packet::{ChecksumPolicy, Flags, Local, parse};
 use barewire_tcp::testing::frame::TcpFrame;
 use barewire_xdp::interface::Interface;
-use barewire_xdp::redirect::{Mode, ModeChoice, Redirect, RedirectError, Targets};
+use barewire_xdp::redirect::{Mode, ModeChoice, Redirect, RedirectError, Sources, Targets};
 use barewire_xdp::xsk::{BusyPoll, XskConfig, XskError, XskLink, ZeroCopy};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -40,6 +40,7 @@ fn targets() -> Targets {
     Targets {
         addresses: addresses(),
         ports: vec![PORT..=PORT],
+        sources: Sources::default(),
     }
 }
 
@@ -66,7 +67,7 @@ impl Receiver {
     fn on(queues: std::ops::Range<u32>, choice: ModeChoice, config: &XskConfig) -> Receiver {
         let interface = server_interface();
         let mut redirect = Redirect::load(&targets(), interface.rx_queues).unwrap();
-        let mode = redirect.attach(&interface, choice).unwrap();
+        let (mode, _) = redirect.attach(&interface, choice).unwrap();
         let links: Vec<_> = queues
             .clone()
             .map(|queue| XskLink::open(&interface, queue, mode, config).unwrap())
@@ -197,9 +198,10 @@ fn client_link(config: &XskConfig) -> (XskLink, Redirect) {
     let targets = Targets {
         addresses: client_addresses(),
         ports: vec![32_768..=60_999],
+        sources: Sources::default(),
     };
     let mut redirect = Redirect::load(&targets, 1).unwrap();
-    let mode = redirect.attach(&interface, ModeChoice::Native).unwrap();
+    let (mode, _) = redirect.attach(&interface, ModeChoice::Native).unwrap();
     let link = XskLink::open(&interface, 0, mode, config).unwrap();
     redirect.set_socket(0, link.as_fd()).unwrap();
     (link, redirect)

@@ -14,8 +14,9 @@ pub(in super::super) struct Http2Connection {
     pub(super) reading: Reading,
     pub(super) table: Table,
     pub(super) streams: Vec<Stream>,
-    /// The highest stream that a request came by.
+    /// The highest stream that was heard of, and the highest one that was served.
     pub(super) last_stream: u32,
+    pub(super) served_stream: u32,
     /// Bytes of DATA that the client has room for.
     pub(super) send_window: i64,
     /// Those that it has for a new stream.
@@ -86,6 +87,7 @@ impl Http2Connection {
             table: Table::new(limits.header_table_bytes),
             streams: Vec::new(),
             last_stream: 0,
+            served_stream: 0,
             send_window: WINDOW_BYTES,
             stream_send_window: WINDOW_BYTES,
             receive_window: i64::from(limits.connection_window_bytes),
@@ -117,6 +119,7 @@ impl Http2Connection {
         }
         self.table.reset();
         self.last_stream = 0;
+        self.served_stream = 0;
         self.send_window = WINDOW_BYTES;
         self.stream_send_window = WINDOW_BYTES;
         self.receive_window = i64::from(limits.connection_window_bytes);

@@ -162,6 +162,7 @@ impl Frames<'_, '_> {
         if self.fields.is_touched() || !self.has_room(0) {
             return false;
         }
+        let table_changed = self.outlet.table_changed;
         let block_len = self.block(status, Some(ContentType::JSON));
         let space = &mut self.reply.spare()[HEADER_BYTES + block_len..];
         let room = space.len() - GAP_MAX - RESERVE;
@@ -178,6 +179,7 @@ impl Frames<'_, '_> {
         let written = serde_json::to_writer(&mut content, value);
         let len = content.len;
         if written.is_err() || len > room || len == 0 {
+            self.outlet.table_changed = table_changed;
             return false;
         }
         let mut digits = itoa::Buffer::new();

@@ -172,6 +172,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         if record.moved_bytes >= MOVED_BYTES_MIN {
             record.moved_bytes = 0;
             record.moved_ns = self.now_ns;
+            self.moved = true;
         }
         match is_last {
             true => Frame::Last,

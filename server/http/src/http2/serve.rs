@@ -32,8 +32,9 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return 0;
         }
         let connection = &mut *self.connection;
+        connection.last_stream = stream;
         if !connection.said_goodbye {
-            connection.last_stream = stream;
+            connection.served_stream = stream;
         }
         // The head is borrowed from the space while everything else is in use.
         let mut space = std::mem::take(&mut self.core.space);
@@ -496,6 +497,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             origin.refuse(refusal, route, way)
         });
         let is_ended = self.connection.outlet.ended;
+        let window = match self.connection.find(stream) {
+            Some(at) => self.connection.streams[at].send_window,
+            None => self.connection.stream_send_window,
+        };
         if is_ended && !ends_stream {
             // RFC 9113, section 8.1: the response is complete, and the rest of the request unwanted.
             return self.reset(stream, ErrorCode::No);
@@ -506,7 +511,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             record.sending = sending;
             record.responds = true;
             record.copied = self.connection.outlet.copied;
-            record.send_window = self.connection.stream_send_window;
+            record.send_window = window;
             record.receive_window = i64::from(self.core.limits.stream_window_bytes);
             record.body = match ends_stream {
                 true => Body::Done,

@@ -19,6 +19,7 @@ use super::frame::{
 };
 use super::hpack;
 use super::priority::Priority;
+use super::stream::Body;
 
 /// A call on a connection.
 pub(super) struct Turn<'t, 's, S: 'static, M> {
@@ -31,6 +32,8 @@ pub(super) struct Turn<'t, 's, S: 'static, M> {
     pub(super) reply: &'t mut Reply<'s>,
     /// Requests whose last byte was consumed.
     pub(super) messages: u32,
+    /// The client has taken so much of a response that deadlines begin anew.
+    pub(super) moved: bool,
     pub(super) now_ns: u64,
 }
 
@@ -92,6 +95,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             connection: lease,
             reply,
             messages: 0,
+            moved: false,
             now_ns,
         }
         .take(input)
@@ -108,7 +112,7 @@ pub(in super::super) fn time_out(
     counters.http2.http2_streams_timed_out.add(waiting);
     counters.http2.http2_connections_idle.increment();
     if connection.outlet.overflow.is_empty() && !connection.closed {
-        put_goodbye(connection.last_stream, ErrorCode::No, reply);
+        put_goodbye(connection.served_stream, ErrorCode::No, reply);
         counters.http2.http2_goaways.increment();
     }
     connection.closed = true;
@@ -164,7 +168,11 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return Next::Send;
         }
         if !self.connection.streams.is_empty() {
-            return Next::Receive(Expect::Body);
+            // The stack's deadline begins anew when something else is waited for than before.
+            return match self.moved {
+                true => Next::Send,
+                false => Next::Receive(Expect::Body),
+            };
         }
         if self.connection.said_goodbye && !is_within_frame {
             return Next::Close;
@@ -183,7 +191,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return true;
         }
         self.connection.said_goodbye = true;
-        let last = self.connection.last_stream;
+        let last = self.connection.served_stream;
         self.goodbye(last, ErrorCode::No);
         self.flush()
     }
@@ -196,7 +204,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             .http2
             .http2_connections_failed
             .increment();
-        let last = self.connection.last_stream;
+        let last = self.connection.served_stream;
         self.goodbye(last, code);
         self.connection.closed = true;
     }
@@ -306,7 +314,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             let Some(late) = streams.find(|stream| is_late(stream.moved_ns, stream_ms)) else {
                 break;
             };
-            let (id, is_unanswered) = (late.id, !late.responds);
+            let (id, is_unanswered) = (late.id, late.body == Body::Collect);
             self.origin
                 .counters
                 .http2
@@ -326,7 +334,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 .http2
                 .http2_connections_idle
                 .increment();
-            let last = self.connection.last_stream;
+            let last = self.connection.served_stream;
             self.goodbye(last, ErrorCode::No);
             self.connection.closed = true;
         }
@@ -730,7 +738,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         };
         let record = &mut self.connection.streams[at];
         record.receive_window -= len as i64;
-        if record.receive_window < 0 || record.body == super::stream::Body::Done {
+        if record.receive_window < 0 || record.body == Body::Done {
             let code = match record.receive_window < 0 {
                 true => ErrorCode::FlowControl,
                 false => ErrorCode::StreamClosed,

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use barewire_service::deadline::Deadlines;
 use barewire_tcp::config::{DirectPath, StackConfig, WhenFull};
+use barewire_tls::TlsLimits;
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, Command, ValueEnum, value_parser};
+use ipnet::IpNet;
 
 #[cfg(feature = "faults")]
 use super::bad_wire::BadWire;
@@ -18,8 +20,8 @@ use crate::cli::logging::LogArgs;
 use crate::confine::Seccomp;
 use crate::events::EventsConfig;
 use crate::operate::admin::AdminAddress;
-use barewire_http::Limits;
 use barewire_http::files::{Directory, DirectoryConfig, DirectoryError};
+use barewire_http::{Http2Limits, Limits};
 
 /// The smallest receive buffer: less holds no head that browsers send.
 const RECEIVE_BUFFER_BYTES_MIN: usize = 1024;
@@ -36,6 +38,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]
+    pub tls: TlsArgs,
+    #[command(flatten)]
     pub link: LinkArgs,
     #[command(flatten)]
     pub tcp: TcpArgs,
@@ -49,6 +53,8 @@ pub struct ServeArgs {
     pub deadline: DeadlineArgs,
     #[command(flatten)]
     pub request: RequestArgs,
+    #[command(flatten)]
+    pub http2: Http2Args,
     #[command(flatten)]
     pub files: FileArgs,
     #[command(flatten)]
@@ -69,7 +75,7 @@ pub struct PlaceArgs {
     #[arg(long, value_enum)]
     pub stack: Option<StackName>,
 
-    /// Interface whose queues AF_XDP takes over for the served port
+    /// Interface whose queues AF_XDP takes over for the served port, by name or alternative name
     #[arg(long, value_name = "IFACE", conflicts_with = "listen")]
     pub interface: Option<String>,
 
@@ -77,7 +83,7 @@ pub struct PlaceArgs {
     #[arg(long, default_value_t = 8080, value_parser = value_parser!(u16).range(1..), conflicts_with = "listen")]
     pub port: u16,
 
-    /// Address of the interface to serve; repeat it for more [default: all the interface has]
+    /// Address of the interface to serve; repeat it for more [default: all the interface has, except link-local ones]
     #[arg(long, value_name = "ADDR")]
     pub address: Vec<IpAddr>,
 
@@ -96,6 +102,49 @@ pub struct PlaceArgs {
     /// Serve the routes that tests and fuzzers use as well: streams and echoes of any length
     #[arg(long)]
     pub test_routes: bool,
+}
+
+/// TLS, beside plain text.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+pub struct TlsArgs {
+    /// Serve TLS as well, with the certificate in this PEM file, and its chain behind it; repeat it, with a --tls-key
+    /// each, for more hosts (SNI) or another kind of key. Files are read again when they change, and at SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Vec<PathBuf>,
+
+    /// The key of the certificate with the same place in the order: PEM, without a passphrase
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Vec<PathBuf>,
+
+    /// TCP port to serve TLS on, at the addresses of --port
+    #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = value_parser!(u16).range(1..), conflicts_with = "tls_listen")]
+    pub tls_port: u16,
+
+    /// Address and port of the kernel stacks for TLS; port 0 takes a free one [default: the address of --listen, and
+    /// --tls-port]
+    #[arg(long, value_name = "ADDR:PORT", requires = "tls_certificate")]
+    pub tls_listen: Option<SocketAddr>,
+
+    /// Serve TLS to nobody but clients with a certificate that leads to one in this PEM file (mTLS)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Handshakes of TLS that may go on at once, per core; a connection beyond is reset
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = TlsLimits::default().handshakes_max)]
+    pub tls_handshakes_max: u32,
+
+    /// Handshakes of TLS that may begin within a second, per core, so that they leave it time for requests; a connection
+    /// beyond is reset
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = TlsLimits::default().handshakes_per_second)]
+    pub tls_handshakes_per_second: u32,
+}
+
+impl TlsArgs {
+    /// Whether TLS is served.
+    pub fn is_wanted(&self) -> bool {
+        !self.tls_certificate.is_empty()
+    }
 }
 
 /// A network stack.
@@ -117,9 +166,25 @@ pub struct LinkArgs {
     #[arg(long)]
     pub wait_for_interface: bool,
 
-    /// Receive queues to take, spread over the cores; what arrives by others the kernel refuses
+    /// Receive queues to take, spread over the cores; what arrives by others is lost
     #[arg(long, value_name = "auto|LIST", default_value_t)]
     pub queues: List,
+
+    /// Queues that may appear while serving (ethtool -L): so many are prepared for, with the memory of a queue each
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(..=64))]
+    pub spare_queues: u32,
+
+    /// Let only these connect, as in 192.0.2.0/24 or 2001:db8::1; repeat it for more. What others send is dropped
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    pub allow: Vec<IpNet>,
+
+    /// Let these not connect, allowed or not; repeat it for more
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    pub deny: Vec<IpNet>,
+
+    /// Serve the port although the kernel serves it for another process, which then gets nothing of it from the interface
+    #[arg(long)]
+    pub steal_port: bool,
 
     /// Where the XDP program runs: in the driver (native), or in the kernel's stack (generic, slower)
     #[arg(long, value_enum, default_value_t = ModeName::Auto)]
@@ -247,7 +312,7 @@ pub struct TcpArgs {
     pub mtu: Option<usize>,
 
     /// What to do with received checksums; trust them only if the NIC verifies them
-    #[arg(long, value_enum, default_value_t = ChecksumsName::Verify)]
+    #[arg(long, value_enum, default_value_t = ChecksumsName::Auto)]
     pub checksums: ChecksumsName,
 
     /// RSTs per second and core for segments that belong to no connection
@@ -266,6 +331,8 @@ pub struct TcpArgs {
 /// What to do with received checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ChecksumsName {
+    /// Verify them, and on a virtual interface take those that a sender on this machine left to its device
+    Auto,
     /// Verify them
     Verify,
     /// Trust them
@@ -337,6 +404,10 @@ pub struct DeadlineArgs {
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().half_open_ms)]
     pub half_open_timeout_ms: u32,
 
+    /// From there to the end of the handshake of TLS
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().handshake_ms)]
+    pub tls_handshake_timeout_ms: u32,
+
     /// For the first byte of the next request on a connection that is kept alive
     #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Deadlines::default().idle_ms)]
     pub idle_timeout_ms: u32,
@@ -389,6 +460,68 @@ pub struct RequestArgs {
     /// A body that a route reads as a whole; 413 beyond [default: 65536, or what the receive buffer holds]
     #[arg(long, value_name = "N", value_parser = bytes())]
     pub body_bytes_max: Option<usize>,
+}
+
+/// What HTTP/2 connections may cost, beside what requests may.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP/2")]
+pub struct Http2Args {
+    /// Whether connections that begin with the preface of HTTP/2 are served as such
+    #[arg(long, value_enum, default_value_t = OnOff::On)]
+    pub http2: OnOff,
+
+    /// HTTP/2 connections per core; further ones are told so and closed. Each takes 8 KiB, and one for each request that waits
+    #[arg(long, value_name = "N", value_parser = up_to(1 << 20), default_value_t = Http2Limits::default().connections_max)]
+    pub http2_connections_max: usize,
+
+    /// Streams of a connection that are open at once; further ones are refused
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=10_000), default_value_t = Http2Limits::default().streams_max)]
+    pub http2_streams_max: u32,
+
+    /// Bytes of a request's body that a client may send ahead
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1 << 24), default_value_t = Http2Limits::default().stream_window_bytes)]
+    pub http2_stream_window_bytes: u32,
+
+    /// The same for all streams of a connection together
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(65_535..=1 << 30), default_value_t = Http2Limits::default().connection_window_bytes)]
+    pub http2_connection_window_bytes: u32,
+
+    /// Table in which a client has header fields remembered, per connection
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(0..=65_536), default_value_t = Http2Limits::default().header_table_bytes)]
+    pub http2_header_table_bytes: usize,
+
+    /// Bodies and heads that come in pieces and are put together at once, per core; further streams are refused
+    #[arg(long, value_name = "N", value_parser = up_to(1 << 20), default_value_t = Http2Limits::default().buffers_max)]
+    pub http2_buffers_max: usize,
+
+    /// CONTINUATION frames of one head; the connection ends beyond
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = Http2Limits::default().continuations_max)]
+    pub http2_continuations_max: u32,
+
+    /// Streams that may be reset within 30 seconds, by either side; the connection ends beyond
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = Http2Limits::default().resets_max)]
+    pub http2_resets_max: u32,
+
+    /// Frames within 30 seconds that bring nothing forward, as SETTINGS and PING; the connection ends beyond
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = Http2Limits::default().control_frames_max)]
+    pub http2_control_frames_max: u32,
+
+    /// For a stream, to get the rest of its request, or to have at least 1024 bytes of its response taken
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Http2Limits::default().stream_ms)]
+    pub http2_stream_timeout_ms: u32,
+
+    /// For the next request on a connection, whatever else is sent on it
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = Http2Limits::default().idle_ms)]
+    pub http2_idle_timeout_ms: u32,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    /// Yes
+    On,
+    /// No
+    Off,
 }
 
 /// A directory whose files are served.
@@ -522,6 +655,25 @@ impl ServeArgs {
         if let Some(missing) = missing {
             return Err(command.error(ErrorKind::MissingRequiredArgument, missing));
         }
+        let (certificates, keys) = (&self.tls.tls_certificate, &self.tls.tls_key);
+        if certificates.len() != keys.len() {
+            let unpaired = format!(
+                "each --tls-certificate needs its --tls-key, in the same order: there are {} and {}",
+                certificates.len(),
+                keys.len()
+            );
+            return Err(command.error(ErrorKind::WrongNumberOfValues, unpaired));
+        }
+        if self.tls.is_wanted() && self.listens_twice() {
+            let same = format!(
+                "TLS and plain text cannot share {}: choose another --tls-port or --tls-listen",
+                match self.stack() {
+                    StackName::Xdp => format!("port {}", self.place.port),
+                    StackName::Epoll | StackName::Uring => self.listen().to_string(),
+                }
+            );
+            return Err(command.error(ErrorKind::ArgumentConflict, same));
+        }
         if let Some(narrow) = self.narrow_buffer() {
             return Err(command.error(ErrorKind::ValueValidation, narrow));
         }
@@ -599,7 +751,7 @@ impl ServeArgs {
             .filter_map(|arg| arg.get_long().map(str::to_owned))
             .collect();
         match self.stack() {
-            StackName::Xdp => foreign.push("listen".into()),
+            StackName::Xdp => foreign.extend(["listen".into(), "tls-listen".into()]),
             StackName::Epoll | StackName::Uring => {
                 foreign.extend(["interface".into(), "address".into()]);
             }
@@ -614,11 +766,27 @@ impl ServeArgs {
             .unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.place.port))
     }
 
+    /// Where a kernel stack listens for TLS.
+    pub fn tls_listen(&self) -> SocketAddr {
+        let same_address = SocketAddr::new(self.listen().ip(), self.tls.tls_port);
+        self.tls.tls_listen.unwrap_or(same_address)
+    }
+
+    fn listens_twice(&self) -> bool {
+        match self.stack() {
+            StackName::Xdp => self.place.port == self.tls.tls_port,
+            StackName::Epoll | StackName::Uring => {
+                self.listen() == self.tls_listen() && self.listen().port() != 0
+            }
+        }
+    }
+
     /// The deadlines of connections, for every stack.
     pub fn deadlines(&self) -> Deadlines {
         let args = &self.deadline;
         Deadlines {
             half_open_ms: args.half_open_timeout_ms,
+            handshake_ms: args.tls_handshake_timeout_ms,
             idle_ms: args.idle_timeout_ms,
             head_ms: args.head_timeout_ms,
             body_ms: args.body_timeout_ms,
@@ -646,6 +814,25 @@ impl ServeArgs {
         }
     }
 
+    /// What HTTP/2 connections may cost; `None`: there are none.
+    pub fn http2(&self) -> Option<Http2Limits> {
+        let args = &self.http2;
+        (args.http2 == OnOff::On).then_some(Http2Limits {
+            connections_max: args.http2_connections_max,
+            streams_max: args.http2_streams_max,
+            stream_window_bytes: args.http2_stream_window_bytes,
+            connection_window_bytes: args.http2_connection_window_bytes,
+            header_table_bytes: args.http2_header_table_bytes,
+            continuations_max: args.http2_continuations_max,
+            buffers_max: args.http2_buffers_max,
+            resets_max: args.http2_resets_max,
+            control_frames_max: args.http2_control_frames_max,
+            stream_ms: args.http2_stream_timeout_ms,
+            idle_ms: args.http2_idle_timeout_ms,
+            ..Http2Limits::default()
+        })
+    }
+
     /// What the events of `cores` may take.
     pub fn events(&self, cores: usize) -> EventsConfig {
         let args = &self.event;
@@ -657,6 +844,14 @@ impl ServeArgs {
             reset_allowed: args.allow_reset,
         }
     }
+}
+
+/// An address is the prefix of itself.
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse().map(IpAddr::into);
+    text.parse().or_else(|_| address()).map_err(|_| {
+        "has to be an address or a prefix, as in 192.0.2.0/24 or 2001:db8::/32".to_owned()
+    })
 }
 
 fn power_of_two(text: &str) -> Result<u16, String> {

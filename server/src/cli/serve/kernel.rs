@@ -4,6 +4,7 @@
 use barewire_service::service::Service as _;
 
 use super::args::ServeArgs;
+use super::tls::Capacity;
 use crate::site::Site;
 use barewire_http::Responder;
 #[cfg(feature = "epoll")]
@@ -41,6 +42,14 @@ pub fn uring(args: &ServeArgs) -> Result<Uring, StartError> {
     })
 }
 
+/// What a connection of such a stack has.
+pub fn capacity(config: &KernelConfig) -> Capacity {
+    Capacity {
+        connections: u32::try_from(config.connections).unwrap_or(u32::MAX),
+        receive_buffer_bytes: config.receive_buffer_bytes,
+    }
+}
+
 fn config(args: &ServeArgs) -> Result<KernelConfig, StartError> {
     let mut config = KernelConfig::new(args.listen());
     config.cores = args.place.cores.numbers().to_vec();
@@ -55,6 +64,9 @@ fn config(args: &ServeArgs) -> Result<KernelConfig, StartError> {
         .map_or(config.connections, |n| n as usize);
     config.receive_buffer_bytes = args.receive_buffer_bytes(config.receive_buffer_bytes);
     config.send_buffer_bytes = limits.send_buffer_bytes.unwrap_or(config.send_buffer_bytes);
+    if args.tls.is_wanted() {
+        config.listen_also = vec![args.tls_listen()];
+    }
     config.check(Responder::<Site>::REPLY_BYTES_MIN)?;
     Ok(config)
 }

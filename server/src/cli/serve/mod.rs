@@ -10,6 +10,7 @@ mod operation;
 mod outlive;
 mod state;
 mod supervise;
+mod tls;
 #[cfg(feature = "xdp")]
 mod xdp;
 
@@ -25,9 +26,10 @@ use clap::{ArgMatches, Command};
 
 pub use self::args::{ServeArgs, StackName};
 use self::manager::Notice;
-use self::operation::{Answering, Doors};
+use self::operation::{Answering, Endpoints};
 use self::state::StateFile;
 use self::supervise::{Ending, Supervisor};
+use self::tls::{Capacity, Secure};
 use crate::cli::config::{self, Source, Sources};
 use crate::confine::Confinement;
 use crate::console::{self, Console, complain, say};
@@ -74,14 +76,23 @@ pub fn run(
         #[cfg(feature = "xdp")]
         (StackName::Xdp, Some(interface)) => {
             let stack = bypass(args, interface, command)?;
+            let capacity = Capacity {
+                connections: stack.stack.connections,
+                receive_buffer_bytes: stack.stack.receive_buffer_bytes,
+            };
+            let serve = || serve(args, "xdp", stack, capacity);
             match (args.link.wait_for_interface, outlive::is_child()) {
-                (false, _) => serve(args, "xdp", stack),
-                (true, false) => outlive::run(interface, args.place.address.is_empty()),
-                (true, true) => outlive::exit_code(serve(args, "xdp", stack)),
+                (false, _) => serve(),
+                (true, false) => outlive::run(
+                    interface,
+                    args.place.address.is_empty(),
+                    args.tls.is_wanted(),
+                ),
+                (true, true) => outlive::exit_code(serve()),
             }
         }
         #[cfg(feature = "epoll")]
-        (StackName::Epoll, _) => serve(args, "epoll", usage(kernel::epoll(args), command)?),
+        (StackName::Epoll, _) => serve_epoll(args, command),
         #[cfg(feature = "uring")]
         (StackName::Uring, _) => serve_uring(args, command),
         #[allow(unreachable_patterns, reason = "reachable where a stack was left out")]
@@ -103,6 +114,13 @@ pub fn bypass(
     usage(xdp::stack(args, interface), command)
 }
 
+/// What becomes of reading the certificates that `args` name, if they ask for TLS.
+#[cfg(feature = "xdp")]
+pub fn certificates(args: &ServeArgs) -> Option<Result<(), barewire_tls::IdentityError>> {
+    let is_wanted = args.tls.is_wanted();
+    is_wanted.then(|| tls::identity(&args.tls).map(drop))
+}
+
 /// What a stack's configuration refuses is wrong use.
 fn usage<T, E: fmt::Display>(
     result: Result<T, E>,
@@ -111,21 +129,36 @@ fn usage<T, E: fmt::Display>(
     result.map_err(|error| command.error(ErrorKind::InvalidValue, error))
 }
 
+#[cfg(feature = "epoll")]
+fn serve_epoll(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCode> {
+    let stack = usage(kernel::epoll(args), command)?;
+    let capacity = kernel::capacity(&stack.config);
+    serve(args, "epoll", stack, capacity)
+}
+
 /// Serves with io_uring, or with epoll where the kernel does not let us.
 #[cfg(feature = "uring")]
 fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCode> {
     let stack = usage(kernel::uring(args), command)?;
     match barewire_kernel::uring::supported(&stack) {
-        Ok(()) => serve(args, "uring", stack),
+        Ok(()) => {
+            let capacity = kernel::capacity(&stack.config);
+            serve(args, "uring", stack, capacity)
+        }
         Err(missing) => {
             tracing::warn!("{missing}; falling back to epoll");
-            serve(args, "epoll", usage(kernel::epoll(args), command)?)
+            serve_epoll(args, command)
         }
     }
 }
 
 /// Starts `stack`, which is called `name`, tells what it got, and stays until it has ended.
-fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Result<ExitCode> {
+fn serve<S: Stack>(
+    args: &ServeArgs,
+    name: &'static str,
+    stack: S,
+    capacity: Capacity,
+) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let confinement = Confinement::begin(args.privilege.user.as_deref(), args.privilege.seccomp)?;
     let confinement = Arc::new(confinement);
@@ -148,6 +181,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     let mut state = args.event.state.as_deref().map(StateFile::new);
     let (events, begun_with) = events(args.events(cores_max), state.as_mut())?;
     let files = args.files.open()?;
+    let secure = Secure::open(&args.tls, capacity, cores_max)?;
     let prefix = files.is_some().then_some(&*args.files.directory_prefix);
     let routes = site::routes_with_files(args.place.test_routes, prefix)
         .context("choose another --directory-prefix")?;
@@ -155,7 +189,8 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         .map(|_| Arc::new(HttpCounters::new(&routes)))
         .collect();
     let make_service = {
-        let (limits, http, events) = (args.limits(), Arc::clone(&http), Arc::clone(&events));
+        let (limits, http2) = (args.limits(), args.http2());
+        let (http, events) = (Arc::clone(&http), Arc::clone(&events));
         let enter = enter.clone();
         move |core: usize| {
             enter();
@@ -163,13 +198,23 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
                 events: events.shard(core),
                 files: files.clone(),
             };
-            site::responder(&routes, site, limits, Arc::clone(&http[core]))
+            site::responder(&routes, site, limits, Arc::clone(&http[core])).with_http2(http2)
         }
     };
 
     let lifecycle = Lifecycle::new();
-    let mut running = stack.start(make_service, &lifecycle)?;
+    let mut running = match &secure {
+        None => stack.start(make_service, &lifecycle)?,
+        Some(secure) => {
+            let secure = secure.clone();
+            let make_secure = move |core| secure.around(core, make_service(core));
+            stack.start(make_secure, &lifecycle)?
+        }
+    };
     running.counters.extend(console_counters());
+    if let Some(secure) = &secure {
+        running.counters.extend(secure.counters(running.cpus.len()));
+    }
     let instruments = Instruments::new(
         name,
         started,
@@ -178,9 +223,17 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
         Arc::clone(&events),
         lifecycle.clone(),
     );
-    let doors = Doors::open(&args.operation, &running, &instruments, enter)?;
+    let endpoints = Endpoints::open(&args.operation, &running, &instruments, enter.clone())?;
+    let reloads = match &secure {
+        None => None,
+        Some(secure) => Some(
+            secure
+                .follow_files(enter)
+                .context("no thread to read certificates again")?,
+        ),
+    };
     confinement.give_up_privileges()?;
-    let supervisor = Supervisor::new().context("cannot catch signals")?;
+    let supervisor = Supervisor::new(reloads).context("cannot catch signals")?;
     #[cfg(feature = "xdp")]
     if outlive::is_child() {
         outlive::end_with_parent(supervisor.remote()).context("no thread to watch the parent")?;
@@ -193,7 +246,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     if let Some(interval) = args.log.drops_interval() {
         watch::watch(instruments.clone(), interval).context("no thread for the log")?;
     }
-    let answering = doors
+    let answering = endpoints
         .answer(
             instruments,
             Captures::new(running.taps.clone()),
@@ -205,13 +258,13 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
     if let (Some(file), Some(state)) = (&mut state, begun_with) {
         file.save(&state)?;
     }
-    report(&running, &events, &answering);
+    report(&running, secure.is_some(), &events, &answering);
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);
     log_counters(&event_counters(&events));
     say(&summary(&http, started));
-    let saved = close_books(&events, state.as_mut());
+    let saved = save_counts(&events, state.as_mut());
     let ending = outcome?;
     saved?;
     Ok(match ending {
@@ -222,7 +275,7 @@ fn serve<S: Stack>(args: &ServeArgs, name: &'static str, stack: S) -> anyhow::Re
 }
 
 /// Says what each core got and what it all takes, then that the server is ready, and where.
-fn report(running: &Running, events: &Events, answering: &Answering) {
+fn report(running: &Running, is_secure: bool, events: &Events, answering: &Answering) {
     for notice in &running.notices {
         say(&notice.to_string());
     }
@@ -239,7 +292,8 @@ fn report(running: &Running, events: &Events, answering: &Answering) {
     let urls: Vec<_> = running
         .addresses
         .iter()
-        .map(|address| format!("http://{address}"))
+        .enumerate()
+        .map(|(place, &address)| tls::url(place, address, is_secure))
         .collect();
     say(&format!("ready {}", urls.join(" ")));
     manager::tell(Notice::Ready);
@@ -263,9 +317,9 @@ fn events(
     Ok((events, Some(state)))
 }
 
-/// Says what was counted, and keeps it if it shall be kept. Whatever the server's end was: what was
-/// acknowledged was counted.
-fn close_books(events: &Events, file: Option<&mut StateFile>) -> anyhow::Result<()> {
+/// Logs the counts, and writes them to `file` if there is one, however the server ended: what was acknowledged
+/// was counted.
+fn save_counts(events: &Events, file: Option<&mut StateFile>) -> anyhow::Result<()> {
     tracing::info!("ending with {}", stats(events));
     let Some(file) = file else {
         return Ok(());

@@ -1,7 +1,7 @@
 //! How a server can be reached by its operator.
 //!
-//! Everything is opened while the process still has its rights. What can change the server answers once
-//! it has given them up.
+//! Both endpoints are opened while the process still has its privileges. The control socket, which can stop the
+//! server, is answered only once the process has given them up.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::operate::control::{ControlSocket, Controlled, Name};
 use crate::operate::{Instruments, Status, locate};
 use barewire_service::stack::Running;
 
-/// Open; at the control socket, nobody answers yet.
-pub struct Doors {
+/// The control socket and the admin address, open; requests to the control socket are not answered yet.
+pub struct Endpoints {
     control: Option<ControlSocket>,
     admin: Option<Admin>,
 }
@@ -26,7 +26,7 @@ pub struct Answering {
     admin: Option<Admin>,
 }
 
-impl Doors {
+impl Endpoints {
     /// Opens what `args` ask for. A server that cannot have a control socket serves all the same, unless
     /// somebody said where it shall be.
     ///
@@ -53,7 +53,7 @@ impl Doors {
             path => Some(ControlSocket::open(Path::new(path))?),
         };
         let start = |address| Admin::start(address, instruments, enter);
-        Ok(Doors {
+        Ok(Endpoints {
             control,
             admin: args.admin_listen.map(start).transpose()?,
         })

@@ -42,25 +42,28 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 enum Event {
     /// This signal came, which is to end the server.
     Signal(i32),
+    /// The child is to read its certificates again.
+    Reload,
     /// The child has ended.
     Ended(io::Result<ExitStatus>),
 }
 
 /// Serves on the interface called `name` with the arguments of this process whenever it is there. With
-/// `needs_address`, it must have one to be there.
+/// `needs_address`, it must have one to be there. If `hangup_reloads`, SIGHUP does not end the server.
 ///
 /// # Errors
 ///
 /// If the process is out of threads or descriptors.
-pub fn run(name: &str, needs_address: bool) -> anyhow::Result<ExitCode> {
+pub fn run(name: &str, needs_address: bool, hangup_reloads: bool) -> anyhow::Result<ExitCode> {
     if let Some(console) = Console::of_process() {
         console.start(|| {}).context("no threads for the log")?;
     }
     let (to, events) = mpsc::channel();
     let signal_to = to.clone();
-    supervise::catch_signals(move |signal| match supervise::is_ending(signal) {
-        true => signal_to.send(Event::Signal(signal)).is_ok(),
-        false => {
+    supervise::catch_signals(move |signal| match signal {
+        libc::SIGHUP if hangup_reloads => signal_to.send(Event::Reload).is_ok(),
+        _ if supervise::is_ending(signal) => signal_to.send(Event::Signal(signal)).is_ok(),
+        _ => {
             tracing::info!("{}: ignored", Cause::Signal(signal));
             true
         }
@@ -132,7 +135,7 @@ fn wait_for(name: &str, needs_address: bool, events: &Receiver<Event>) -> Option
         }
         match events.recv_timeout(LOOK_INTERVAL) {
             Ok(Event::Signal(signal)) => return Some(signal),
-            Ok(Event::Ended(_)) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Event::Ended(_) | Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
             // The thread that catches signals holds a sender.
             Err(RecvTimeoutError::Disconnected) => return None,
         }
@@ -165,6 +168,9 @@ fn serve(to: &Sender<Event>, events: &Receiver<Event>) -> anyhow::Result<(ExitSt
                     // It may just have ended.
                     let _ = pidfd_send_signal(&pidfd, signal);
                 }
+            }
+            Event::Reload => {
+                let _ = pidfd_send_signal(&pidfd, Signal::HUP);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The life of a running server: signals in, phases out, and nobody dies unnoticed.
+//! A running server: signals become phases, and a core that ends early ends the server.
 //!
 //! ```text
 //!  SIGTERM, ... ────▶ signals ──┐              ┌─▶ Lifecycle::advance ─▶ cores
@@ -12,7 +12,8 @@
 //! | signals | what they do |
 //! |---|---|
 //! | TERM, INT, QUIT, PWR, XCPU | the first one drains, the next one stops at once |
-//! | HUP (the terminal is gone) | drains, unless it was ignored at the start (`nohup`); a second one changes nothing |
+//! | HUP, with TLS | certificates are read again, unless it was ignored at the start (`nohup`) |
+//! | HUP (the terminal is gone), without | drains, unless it was ignored at the start; a second one changes nothing |
 //! | USR1, USR2, ALRM, VTALRM, PROF, IO, STKFLT, PIPE, XFSZ, TTOU, real-time ones | nothing: the log mentions them |
 //! | ABRT, BUS, FPE, ILL, SEGV, SYS, TRAP | end the process |
 
@@ -30,6 +31,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use super::manager::{self, Notice};
+use super::tls::Reloads;
 use barewire_service::stack::Watch;
 
 /// How long cores have to stop once they were told to stop at once. Closing a zero-copy socket waits for the NIC,
@@ -112,6 +114,8 @@ const MEANINGLESS: &[i32] = &[
 pub struct Supervisor {
     events: Receiver<Event>,
     sender: Sender<Event>,
+    /// What SIGHUP asks for; `None`: the end.
+    reloads: Option<Reloads>,
 }
 
 #[derive(Debug)]
@@ -131,11 +135,15 @@ impl Supervisor {
     /// # Errors
     ///
     /// If the process is out of descriptors or threads.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(reloads: Option<Reloads>) -> io::Result<Self> {
         let (sender, events) = mpsc::channel();
         let to = sender.clone();
         catch_signals(move |signal| to.send(event_of(signal)).is_ok())?;
-        Ok(Supervisor { events, sender })
+        Ok(Supervisor {
+            events,
+            sender,
+            reloads,
+        })
     }
 
     /// What ends the server from another thread.
@@ -191,6 +199,10 @@ impl Supervisor {
         let mut deadline = None;
         while left > 0 {
             match self.next(deadline) {
+                Some(Event::Stop(cause @ Cause::Signal(SIGHUP))) if self.reloads.is_some() => {
+                    tracing::info!("{cause}: reading the certificates again");
+                    self.reloads.iter().for_each(Reloads::request);
+                }
                 Some(Event::Ignored(cause)) => tracing::info!("{cause}: ignored"),
                 Some(Event::Stop(Cause::Signal(SIGHUP))) if lifecycle.phase() > Phase::Serve => {}
                 Some(Event::Stop(cause)) if lifecycle.phase() == Phase::Serve => {
@@ -320,7 +332,11 @@ mod tests {
         for &signal in signals {
             sender.send(event_of(signal)).unwrap();
         }
-        Supervisor { events, sender }
+        Supervisor {
+            events,
+            sender,
+            reloads: None,
+        }
     }
 
     const NEVER: Duration = Duration::from_secs(3600);

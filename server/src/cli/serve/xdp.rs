@@ -2,15 +2,14 @@
 
 use barewire_service::service::Service;
 use barewire_tcp::config::{ConfigError, StackConfig};
-use barewire_tcp::packet::ChecksumPolicy;
-use barewire_xdp::redirect::ModeChoice;
+use barewire_xdp::redirect::{ModeChoice, Sources};
 use barewire_xdp::worker::Wait;
 use barewire_xdp::xsk::{BusyPoll, XskConfig, ZeroCopy};
 
 use super::args::{ChecksumsName, ModeName, ServeArgs, WaitName, ZeroCopyName};
 use crate::site::Site;
 use barewire_http::Responder;
-use barewire_xdp::XdpConfig;
+use barewire_xdp::{Checksums, XdpConfig};
 
 /// The stack on `interface` as `args` ask for it.
 ///
@@ -20,7 +19,7 @@ use barewire_xdp::XdpConfig;
 pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError> {
     let defaults = XdpConfig::new(interface, args.place.port);
     let link = &args.link;
-    let config = XdpConfig {
+    let mut config = XdpConfig {
         addresses: args.place.address.clone(),
         queues: link
             .queues
@@ -28,11 +27,22 @@ pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError
             .iter()
             .map(|&queue| queue as u32)
             .collect(),
+        spare_queues: link.spare_queues,
         cores: args.place.cores.numbers().to_vec(),
         mode: match link.mode {
             ModeName::Auto => ModeChoice::Auto,
             ModeName::Native => ModeChoice::Native,
             ModeName::Generic => ModeChoice::Generic,
+        },
+        sources: Sources {
+            allow: link.allow.clone(),
+            deny: link.deny.clone(),
+        },
+        steals_ports: link.steal_port,
+        checksums: match args.tcp.checksums {
+            ChecksumsName::Auto => Checksums::Auto,
+            ChecksumsName::Verify => Checksums::Verify,
+            ChecksumsName::Trust => Checksums::Trust,
         },
         mtu: args.tcp.mtu,
         xsk: XskConfig {
@@ -58,6 +68,9 @@ pub fn stack(args: &ServeArgs, interface: &str) -> Result<XdpConfig, ConfigError
         faults: link.test_faults.map(|wire| (wire.faults, wire.seed)),
         ..defaults
     };
+    if args.tls.is_wanted() {
+        config.ports.push(args.tls.tls_port);
+    }
     config.stack.validate(Responder::<Site>::REPLY_BYTES_MIN)?;
     Ok(config)
 }
@@ -82,10 +95,6 @@ fn limits(args: &ServeArgs, defaults: StackConfig) -> StackConfig {
         send_buffer_bytes: connection
             .send_buffer_bytes
             .unwrap_or(defaults.send_buffer_bytes),
-        checksums: match tcp.checksums {
-            ChecksumsName::Verify => ChecksumPolicy::Verify,
-            ChecksumsName::Trust => ChecksumPolicy::Trust,
-        },
         deadlines: args.deadlines(),
         rto_max_ms: tcp.rto_max_ms,
         rto_min_ms: tcp.rto_min_ms,

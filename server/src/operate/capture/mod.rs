@@ -68,7 +68,8 @@ impl Captures {
         }
         let watch =
             |tap: &QueueTap| Some((tap.queue, tap.tap.watch(RING_BYTES, snap_bytes as usize)?));
-        let watches = self.taps.iter().map(watch).collect::<Option<_>>();
+        let taps = self.taps.iter().filter(|tap| tap.is_there.get());
+        let watches = taps.map(watch).collect::<Option<_>>();
         let watches = watches.ok_or("another capture is running: end that one first")?;
         Ok(Capture { watches })
     }
@@ -306,6 +307,7 @@ mod tests {
     use barewire_service::tap::TapEnd;
 
     use super::*;
+    use barewire_service::stack::IsThere;
 
     /// A server with so many queues, and the cores' ends of their taps.
     fn server(queues: u32) -> (Captures, Vec<TapEnd>) {
@@ -313,6 +315,7 @@ mod tests {
         let tap = |(queue, end): (u32, &TapEnd)| QueueTap {
             queue,
             tap: Arc::clone(end.tap()),
+            is_there: IsThere::from_the_start(),
         };
         (Captures::new((0..).zip(&ends).map(tap).collect()), ends)
     }

@@ -9,7 +9,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use barewire_service::service::{Expect, Next, Service};
+use barewire_service::service::{Expect, Next, Reply, Service};
 use barewire_service::time::Instant;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
@@ -80,11 +80,16 @@ pub enum Outcome {
 }
 
 impl<C: Default> Connection<C> {
-    /// A connection that was just accepted.
-    pub fn new<S: Service<Connection = C>>(socket: OwnedFd, bench: &Workbench<S>) -> Self {
+    /// A connection that was just accepted by the listener with this index.
+    pub fn new<S: Service<Connection = C>>(
+        socket: OwnedFd,
+        listener: usize,
+        bench: &mut Workbench<S>,
+    ) -> Self {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
         Connection {
             socket,
-            session: Session::new(bench.clock.now(), &bench.config.deadlines),
+            session: Session::new(&mut bench.service, listener, now, deadlines),
             input: Input::default(),
             unsent: None,
             readable: false,
@@ -149,7 +154,7 @@ impl<C: Default> Connection<C> {
                     if self.readable {
                         self.receive(bench);
                     } else if bench.draining && expect == Expect::Message && self.input.is_empty() {
-                        self.finish(bench);
+                        self.last_word(bench, S::on_dismiss);
                     } else {
                         return Outcome::Wait;
                     }
@@ -177,16 +182,7 @@ impl<C: Default> Connection<C> {
             self.state = State::TimedOut;
             return Outcome::End;
         }
-        // Input is waited for only when everything was sent.
-        let buffer = bench.send.take();
-        let space = bench.send.bytes_mut(&buffer);
-        let end = self.session.on_timeout(&mut bench.service, space);
-        self.unsent = Some(Unsent {
-            buffer,
-            start: 0,
-            end,
-            messages: 0,
-        });
+        self.last_word(bench, S::on_timeout);
         self.advance(bench)
     }
 
@@ -280,6 +276,26 @@ impl<C: Default> Connection<C> {
                 messages: turn.messages,
             });
         }
+    }
+
+    /// Lets the service say something before the connection ends. Input is waited for only when everything was sent.
+    fn last_word<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),
+    ) {
+        let buffer = bench.send.take();
+        let space = bench.send.bytes_mut(&buffer);
+        let end = self.session.last_word(&mut bench.service, say, space);
+        if end == 0 {
+            return bench.send.release(buffer);
+        }
+        self.unsent = Some(Unsent {
+            buffer,
+            start: 0,
+            end,
+            messages: 0,
+        });
     }
 
     /// Sends what is unsent.

@@ -68,9 +68,9 @@ const ACCEPTS_MAX: usize = 64;
 /// How long to leave the queue alone when accepting failed for lack of file descriptors or memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Event data of what is not a connection; a connection's is its index.
-const LISTENER: u64 = u64::MAX;
-const PHASE: u64 = u64::MAX - 1;
+/// Event data of what is not a connection; a connection's is its index. A listener's is `LISTENERS` and its index.
+const LISTENERS: u64 = 1 << 32;
+const PHASE: u64 = u64::MAX;
 
 /// One core: its event queue, its connections, and what they are worked on with.
 struct EpollCore<S: Service> {
@@ -86,9 +86,9 @@ struct EpollCore<S: Service> {
 
 /// Where connections come in.
 struct Door {
-    /// `None` once the core drains.
-    listener: Option<Listener>,
-    /// Whether the listener's events are heard. Otherwise connections wait in the kernel's queue.
+    /// None once the core drains.
+    listeners: Vec<Listener>,
+    /// Whether the listeners' events are heard. Otherwise connections wait in the kernel's queue.
     open: bool,
     /// When to open again, at the latest; a connection that closes opens it too.
     retry_at: Option<Instant>,
@@ -116,10 +116,9 @@ impl<S: Service> EpollCore<S> {
             set_epoll_busy_poll(&epoll, us, config.prefer_busy_poll)
                 .map_err(failed("EPIOCSPARAMS"))?;
         }
-        for (fd, data) in [
-            (core.listener.as_fd(), LISTENER),
-            (core.member.as_fd(), PHASE),
-        ] {
+        let listeners = (LISTENERS..).zip(&core.listeners);
+        let listeners = listeners.map(|(data, listener)| (listener.as_fd(), data));
+        for (fd, data) in listeners.chain([(core.member.as_fd(), PHASE)]) {
             epoll::add(&epoll, fd, EventData::new_u64(data), EventFlags::IN)
                 .map_err(|error| failed("epoll_ctl")(error.into()))?;
         }
@@ -128,7 +127,7 @@ impl<S: Service> EpollCore<S> {
             epoll,
             member: core.member,
             door: Door {
-                listener: Some(core.listener),
+                listeners: core.listeners,
                 open: true,
                 retry_at: None,
                 accept_failure: Complaint::default(),
@@ -215,10 +214,16 @@ impl<S: Service> EpollCore<S> {
         }
     }
 
-    /// Takes connections from the kernel's queue, as long as there is room for them.
+    /// Takes connections from the kernel's queues, as long as there is room for them.
     fn accept(&mut self) {
+        for index in 0..self.door.listeners.len() {
+            self.accept_from(index);
+        }
+    }
+
+    fn accept_from(&mut self, index: usize) {
         for _ in 0..ACCEPTS_MAX {
-            let Some(listener) = &self.door.listener else {
+            let Some(listener) = self.door.listeners.get(index) else {
                 return;
             };
             if self.connections.len() == self.bench.config.connections {
@@ -227,7 +232,7 @@ impl<S: Service> EpollCore<S> {
                 return;
             }
             match listener.accept() {
-                Ok(Some(socket)) => self.admit(socket),
+                Ok(Some(socket)) => self.admit(socket, index),
                 Ok(None) => return,
                 Err(error) => {
                     self.door.complain(&error, self.bench.clock.now());
@@ -239,7 +244,7 @@ impl<S: Service> EpollCore<S> {
         }
     }
 
-    fn admit(&mut self, socket: OwnedFd) {
+    fn admit(&mut self, socket: OwnedFd, listener: usize) {
         let entry = self.connections.vacant_entry();
         let index = entry.key();
         let data = EventData::new_u64(index as u64);
@@ -247,7 +252,7 @@ impl<S: Service> EpollCore<S> {
             self.bench.counters.accept_failed.increment();
             return;
         }
-        let connection = entry.insert(Connection::new(socket, &self.bench));
+        let connection = entry.insert(Connection::new(socket, listener, &mut self.bench));
         if let Some(at) = connection.next_at() {
             self.timers.schedule(index as u32, at);
         }
@@ -265,17 +270,17 @@ impl<S: Service> EpollCore<S> {
         self.door.open = !self.listen_for(EventFlags::empty());
     }
 
-    /// Changes which of the listener's events are heard; returns whether that worked.
+    /// Changes which of the listeners' events are heard; returns whether that worked.
     fn listen_for(&self, flags: EventFlags) -> bool {
-        let Some(listener) = &self.door.listener else {
-            return false;
-        };
-        epoll::modify(&self.epoll, listener, EventData::new_u64(LISTENER), flags).is_ok()
+        let mut listeners = (LISTENERS..).zip(&self.door.listeners);
+        listeners.all(|(data, listener)| {
+            epoll::modify(&self.epoll, listener, EventData::new_u64(data), flags).is_ok()
+        })
     }
 
-    /// Takes in who is waiting already, closes the listener, and ends connections that are idle.
+    /// Takes in who is waiting already, closes the listeners, and ends connections that are idle.
     fn drain(&mut self) {
-        if self.door.listener.is_none() {
+        if self.door.listeners.is_empty() {
             return;
         }
         self.bench.follow(Phase::Drain);
@@ -284,7 +289,7 @@ impl<S: Service> EpollCore<S> {
             accepted_before = Some(self.bench.counters.accepted.get());
             self.accept();
         }
-        self.door.listener = None;
+        self.door.listeners.clear();
         for index in 0..self.connections.capacity() {
             if let Some(connection) = self.connections.get_mut(index) {
                 // A request may have come in since the last event.
@@ -314,8 +319,8 @@ impl<S: Service> Worker for EpollCore<S> {
             let (mut knock, mut phase_changed) = (false, false);
             for event in &events[..count] {
                 match event.data.u64() {
-                    LISTENER => knock = true,
                     PHASE => phase_changed = true,
+                    LISTENERS.. => knock = true,
                     index => self.on_event(index as usize, event.flags),
                 }
             }
@@ -339,7 +344,7 @@ impl<S: Service> Worker for EpollCore<S> {
                     Phase::Stop => return Ok(()),
                 }
             }
-            if self.door.listener.is_none() && self.connections.is_empty() {
+            if self.door.listeners.is_empty() && self.connections.is_empty() {
                 return Ok(());
             }
         }

@@ -4,7 +4,7 @@
 //! has room for: a client that sends and does not read is held back by its own window. While a
 //! reply is on its way, what arrives is kept and served when the reply has been taken.
 
-use barewire_service::service::{Expect, Next, Service};
+use barewire_service::service::{Expect, Next, Reply, Service};
 use barewire_service::time::Instant;
 
 use super::ring::{Provided, Received, Ring};
@@ -63,11 +63,16 @@ pub enum Outcome {
 }
 
 impl<C: Default> Connection<C> {
-    /// The connection that was accepted as `index`.
-    pub fn new<S: Service<Connection = C>>(index: u32, bench: &Workbench<S>) -> Self {
+    /// The connection that was accepted as `index` by `listener`.
+    pub fn new<S: Service<Connection = C>>(
+        index: u32,
+        listener: u32,
+        bench: &mut Workbench<S>,
+    ) -> Self {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
         Connection {
             index,
-            session: Session::new(bench.clock.now(), &bench.config.deadlines),
+            session: Session::new(&mut bench.service, listener as usize, now, deadlines),
             input: Input::default(),
             unseen: false,
             receiving: false,
@@ -152,11 +157,7 @@ impl<C: Default> Connection<C> {
         }
         bench.counters.timed_out(wait);
         if wait.is_for_input() {
-            // Input is waited for only when everything was sent.
-            let reply = bench.send.take();
-            let space = bench.send.bytes_mut(&reply);
-            let written = self.session.on_timeout(&mut bench.service, space);
-            self.send(reply, written, 0, bench, ring);
+            self.last_word(S::on_timeout, bench, ring);
         } else {
             self.end(End::TimedOut);
         }
@@ -174,7 +175,7 @@ impl<C: Default> Connection<C> {
             match self.session.next() {
                 Next::Receive(_) if self.unseen => self.serve_input(bench, ring),
                 Next::Receive(Expect::Message) if bench.draining && self.input.is_empty() => {
-                    self.finish(bench, ring);
+                    self.last_word(S::on_dismiss, bench, ring);
                 }
                 Next::Receive(_) => break,
                 Next::Send => self.serve_input(bench, ring),
@@ -227,6 +228,19 @@ impl<C: Default> Connection<C> {
             }
         }
         ring.close(self.index);
+    }
+
+    /// Lets the service say something before the connection ends. Input is waited for only when everything was sent.
+    fn last_word<S: Service<Connection = C>>(
+        &mut self,
+        say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) {
+        let reply = bench.send.take();
+        let space = bench.send.bytes_mut(&reply);
+        let written = self.session.last_word(&mut bench.service, say, space);
+        self.send(reply, written, 0, bench, ring);
     }
 
     /// Serves bytes where they arrived, if nothing is in front of them.

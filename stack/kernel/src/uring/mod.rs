@@ -155,17 +155,16 @@ struct UringCore<S: Service> {
     connections: Vec<Option<Connection<S::Connection>>>,
     open: usize,
     /// Accepted, in that order, when every connection was in use: their descriptors wait here
-    /// instead of in the kernel's queue.
-    parked: VecDeque<u32>,
+    /// instead of in the kernel's queue, each with its listener.
+    parked: VecDeque<(u32, u32)>,
     timers: TimerWheel,
     bench: Workbench<S>,
 }
 
 /// Where connections come in.
 struct Door {
-    /// `None` once the core drains.
-    listener: Option<Listener>,
-    accepting: Accepting,
+    /// None once the core drains.
+    listeners: Vec<Listening>,
     /// When to try again after a failure.
     retry_at: Option<Instant>,
     accept_failure: Complaint,
@@ -181,6 +180,12 @@ impl Door {
             );
         }
     }
+}
+
+/// A listener, and what the kernel was asked to accept from it.
+struct Listening {
+    listener: Listener,
+    accepting: Accepting,
 }
 
 /// What the kernel was asked to accept.
@@ -203,16 +208,21 @@ impl<S: Service> UringCore<S> {
         let descriptors = config.config.connections.saturating_add(backlog);
         let descriptors = descriptors.min(cores::open_files_max());
         let mut ring = Ring::new(config, descriptors, &bench.send).map_err(Unsupported::from)?;
-        core.listener
-            .set_blocking()
-            .map_err(failure(core.index, "FIONBIO"))?;
+        for listener in &core.listeners {
+            listener
+                .set_blocking()
+                .map_err(failure(core.index, "FIONBIO"))?;
+        }
+        let listeners = core.listeners.into_iter().map(|listener| Listening {
+            listener,
+            accepting: Accepting::Nothing,
+        });
         ring.watch_phase(&core.member);
         Ok(UringCore {
             ring,
             member: core.member,
             door: Door {
-                listener: Some(core.listener),
-                accepting: Accepting::Nothing,
+                listeners: listeners.collect(),
                 retry_at: None,
                 accept_failure: Complaint::default(),
             },
@@ -261,21 +271,22 @@ impl<S: Service> UringCore<S> {
             self.open -= 1;
             self.bench.counters.open.set(self.open as u64);
             self.door.retry_at = None;
-            if let Some(index) = self.parked.pop_front() {
-                self.admit(index);
+            if let Some((index, listener)) = self.parked.pop_front() {
+                self.admit(index, listener);
             }
         }
     }
 
-    fn on_accepted(&mut self, result: io::Result<u32>, more: bool) {
-        if !more {
-            self.door.accepting = Accepting::Nothing;
+    fn on_accepted(&mut self, listener: u32, result: io::Result<u32>, more: bool) {
+        let listening = self.door.listeners.get_mut(listener as usize);
+        if let Some(listening) = listening.filter(|_| !more) {
+            listening.accepting = Accepting::Nothing;
         }
         match result {
-            Ok(index) if self.open < self.bench.config.connections => self.admit(index),
-            Ok(index) => self.parked.push_back(index),
+            Ok(index) if self.open < self.bench.config.connections => self.admit(index, listener),
+            Ok(index) => self.parked.push_back((index, listener)),
             // The listener was closed.
-            Err(_) if self.door.listener.is_none() => {}
+            Err(_) if self.door.listeners.is_empty() => {}
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) => {}
                 _ => {
@@ -287,11 +298,11 @@ impl<S: Service> UringCore<S> {
         }
     }
 
-    fn admit(&mut self, index: u32) {
+    fn admit(&mut self, index: u32, listener: u32) {
         while self.connections.len() <= index as usize {
             self.connections.push(None);
         }
-        self.connections[index as usize] = Some(Connection::new(index, &self.bench));
+        self.connections[index as usize] = Some(Connection::new(index, listener, &mut self.bench));
         self.open += 1;
         self.bench.counters.accepted.increment();
         self.bench.counters.open.set(self.open as u64);
@@ -300,21 +311,21 @@ impl<S: Service> UringCore<S> {
 
     /// Asks for connections as long as there is room for one.
     fn accept(&mut self) {
-        let Some(listener) = &self.door.listener else {
-            return;
-        };
         let full = self.open >= self.bench.config.connections;
-        match self.door.accepting {
-            Accepting::Many if full => {
-                self.bench.counters.accept_paused.increment();
-                self.ring.cancel_accept();
-                self.door.accepting = Accepting::Stopping;
+        let may_try = self.door.retry_at.is_none();
+        for (index, listening) in (0..).zip(&mut self.door.listeners) {
+            match listening.accepting {
+                Accepting::Many if full => {
+                    self.bench.counters.accept_paused.increment();
+                    self.ring.cancel_accept(index);
+                    listening.accepting = Accepting::Stopping;
+                }
+                Accepting::Nothing if !full && may_try => {
+                    self.ring.accept(index, &listening.listener);
+                    listening.accepting = Accepting::Many;
+                }
+                Accepting::Many | Accepting::Stopping | Accepting::Nothing => {}
             }
-            Accepting::Nothing if !full && self.door.retry_at.is_none() => {
-                self.ring.accept(listener);
-                self.door.accepting = Accepting::Many;
-            }
-            Accepting::Many | Accepting::Stopping | Accepting::Nothing => {}
         }
     }
 
@@ -341,7 +352,11 @@ impl<S: Service> UringCore<S> {
                 Completion::ShutDown { index } => {
                     self.work_on(index, Connection::on_shut_down);
                 }
-                Completion::Accepted { result, more } => self.on_accepted(result, more),
+                Completion::Accepted {
+                    listener,
+                    result,
+                    more,
+                } => self.on_accepted(listener, result, more),
                 Completion::Phase => {
                     self.member.acknowledge();
                     self.ring.watch_phase(&self.member);
@@ -350,11 +365,12 @@ impl<S: Service> UringCore<S> {
         }
     }
 
-    /// Closes the listener and ends connections that are idle.
+    /// Closes the listeners and ends connections that are idle.
     fn drain(&mut self) {
-        self.door.listener = None;
-        self.ring.cancel_accept();
-        while let Some(index) = self.parked.pop_front() {
+        for (index, _) in (0..).zip(self.door.listeners.drain(..)) {
+            self.ring.cancel_accept(index);
+        }
+        while let Some((index, _)) = self.parked.pop_front() {
             self.ring.close(index);
         }
         for index in 0..self.connections.len() {

@@ -63,6 +63,8 @@ enum ReceiveMode {
 pub enum Completion {
     /// A connection was accepted under this index; or accepting failed.
     Accepted {
+        /// By which listener.
+        listener: u32,
         /// The index, or why there is none.
         result: io::Result<u32>,
         /// Whether more will come without asking.
@@ -295,6 +297,7 @@ impl Ring {
                 }
             }
             Purpose::Accept => Completion::Accepted {
+                listener: index,
                 result: checked(result),
                 more,
             },
@@ -319,16 +322,16 @@ impl Ring {
         }
     }
 
-    /// Accepts all connections that come.
-    pub fn accept(&mut self, listener: impl AsFd) {
+    /// Accepts all connections that come to the listener with this index.
+    pub fn accept(&mut self, index: u32, listener: impl AsFd) {
         let listener = types::Fd(listener.as_fd().as_raw_fd());
         let entry = opcode::AcceptMulti::new(listener).allocate_file_index(true);
-        self.push(entry.build(), Purpose::Accept, 0);
+        self.push(entry.build(), Purpose::Accept, index);
     }
 
-    /// Stops accepting; a last [`Completion::Accepted`] follows.
-    pub fn cancel_accept(&mut self) {
-        let accept = CancelBuilder::user_data(Purpose::Accept.user_data(0));
+    /// Stops accepting from the listener with this index; a last [`Completion::Accepted`] follows.
+    pub fn cancel_accept(&mut self, index: u32) {
+        let accept = CancelBuilder::user_data(Purpose::Accept.user_data(index));
         self.push(
             opcode::AsyncCancel2::new(accept).build(),
             Purpose::Ignored,

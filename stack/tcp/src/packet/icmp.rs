@@ -99,7 +99,7 @@ fn parse_ipv4(
         return Err(NotTooBig::Other);
     }
     let is_intact = checksum::data(header) == 0xffff && checksum::data(message) == 0xffff;
-    if checksums == ChecksumPolicy::Verify && !is_intact {
+    if checksums != ChecksumPolicy::Trust && !is_intact {
         return Err(NotTooBig::Malformed);
     }
     let quoted: &[u8; IPV4_HEADER_BYTES + QUOTED_TCP_BYTES] = message[ICMP_HEADER_BYTES..]
@@ -157,7 +157,7 @@ fn parse_ipv6(
         message.len() as u16,
         checksum::data(message),
     ]);
-    if checksums == ChecksumPolicy::Verify && sum != 0xffff {
+    if checksums != ChecksumPolicy::Trust && sum != 0xffff {
         return Err(NotTooBig::Malformed);
     }
     let quoted: &[u8; IPV6_HEADER_BYTES + QUOTED_TCP_BYTES] = message[ICMP_HEADER_BYTES..]

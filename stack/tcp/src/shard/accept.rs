@@ -8,7 +8,7 @@ use crate::guard::{is_before, isn};
 use crate::link::Transmit;
 use crate::packet::{Flags, FlowKey, Segment};
 use barewire_service::deadline::Watch;
-use barewire_service::service::Service;
+use barewire_service::service::{self, Service};
 
 use super::wire::Nowhere;
 use super::{Arrival, Core, Port, new_interface};
@@ -156,7 +156,16 @@ impl<S: Service> Core<'_, S> {
     pub(super) fn establish(&mut self, index: usize) {
         self.counters.passive_opens.increment();
         self.change_state(index, State::Open);
-        self.cold[index].watch = Watch::established(self.now, &self.config.deadlines);
+        let port = self.hot[index].flow.local_port();
+        let mut served = self.local.ports().iter();
+        let arrival = service::Arrival {
+            listener: served.position(|&of| of == port).unwrap_or(0),
+            tls: None,
+        };
+        let (connection, expect) = self.service.on_accept(arrival);
+        let cold = &mut self.cold[index];
+        cold.service = connection;
+        cold.watch = Watch::established(self.now, expect, &self.config.deadlines);
     }
 
     /// The peer did not get the SYN|ACK, and asks again.

@@ -25,7 +25,7 @@ use crate::outbound::Outbound;
 use crate::packet::{Flags, FlowKey, Segment};
 use crate::source_ports::{Cursor, Notice};
 use barewire_service::deadline::{Wait, Watch};
-use barewire_service::service::{End, Service, Want};
+use barewire_service::service::{End, Expect, Service, Want};
 use barewire_service::time::{Duration, Instant};
 
 use super::wire::Nowhere;
@@ -191,7 +191,8 @@ impl<S: Service> Core<'_, S> {
         self.cold[index].l2.set_reflected(segment.l2(frame));
         self.change_state(index, State::Open);
         self.ingress(index, segment.ip_packet(frame), port.transmit);
-        self.cold[index].watch = Watch::established(self.now, &self.config.deadlines);
+        self.cold[index].watch =
+            Watch::established(self.now, Expect::Message, &self.config.deadlines);
         self.cold[index].wants_room = true;
         self.serve_turn(index, &[], port);
         self.finish_turn(index, 1, port);

@@ -36,6 +36,8 @@ barewire_service::counters! {
 
         /// Segments that were well-formed and for us.
         in_segs: Counter,
+        /// Segments among them whose sender, on this machine, left the checksum to a device.
+        in_csum_partial: Counter,
         /// Segments sent again.
         retrans_segs: Counter,
         /// Handshakes completed that a peer had begun.
@@ -163,6 +165,8 @@ barewire_service::counters! {
 
         /// Half-open connections given up at their deadline.
         half_open_timeouts: Loss,
+        /// Connections closed because a handshake above TCP, as TLS has one, took too long.
+        handshake_timeouts: Loss,
         /// Connections closed because no message came in time.
         idle_timeouts: Loss,
         /// Connections closed because a message's head took too long.

@@ -319,7 +319,7 @@ impl<S: Service> Core<'_, S> {
             return self.finish_turn(index, 0, port);
         }
         if self.is_draining && self.is_idle(index) {
-            self.close(index);
+            self.dismiss(index);
             self.finish_turn(index, 0, port);
         }
     }

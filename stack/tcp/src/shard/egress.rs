@@ -30,7 +30,7 @@ impl<S: Service> Core<'_, S> {
             return self.resume_directly(index, port);
         }
         if self.is_draining && self.is_idle(index) {
-            self.close(index);
+            self.dismiss(index);
         }
         if self.hot[index].tcb.state == State::Closing {
             self.close_if_there_is_room(index);

@@ -90,6 +90,9 @@ impl<S: Service> Core<'_, S> {
                 Ok(segment) => {
                     let hash = self.flows.hash(&segment.flow);
                     self.flows.prefetch(hash);
+                    if segment.is_partial {
+                        self.counters.in_csum_partial.increment();
+                    }
                     self.batch.push(Arrival {
                         segment,
                         frame: frame as u32,

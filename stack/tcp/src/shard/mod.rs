@@ -1,4 +1,4 @@
-//! One core's whole world: its links, its connections, its service.
+//! One core: its links, its connections, its service.
 //!
 //! A shard does no I/O and reads no clock: [`Shard::poll`] is told what time it is, takes what the
 //! links have received, and leaves them what is to be sent. Given the same frames at the same times
@@ -45,6 +45,7 @@ use smoltcp::iface::{Config, Interface};
 use smoltcp::socket::tcp;
 use smoltcp::wire::HardwareAddress;
 
+use crate::addresses::Learner;
 use crate::config::{ConfigError, StackConfig};
 use crate::connection::{Cold, Hot, Sockets};
 use crate::control::L2Header;
@@ -148,7 +149,18 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         self.core.shard = shard;
         self.core.sources = shared.sources;
         self.core.cookie_use = shared.cookies;
+        self.core.new_addresses.from = shared.addresses;
         self
+    }
+
+    /// Takes one more link, which is empty. This allocates.
+    ///
+    /// # Panics
+    ///
+    /// If there are 256 already.
+    pub fn add_link(&mut self, link: L) {
+        assert!(self.links.len() < 256, "a shard has 1 to 256 links");
+        self.links.push(link);
     }
 
     /// How this shard is woken by those that it shares something with: a segment of a connection of its own may
@@ -170,6 +182,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
             let (received, transmit) = link.receive(now);
             if !received.is_empty() {
                 frames += received.len();
+                core.new_addresses.learn(&mut core.local);
                 core.batch_arrives(received, number as u8, transmit);
             }
         }
@@ -338,6 +351,7 @@ const CHALLENGE_INTERVAL_MS: u32 = 500;
 struct Core<'a, S: Service> {
     config: StackConfig,
     local: Local,
+    new_addresses: Learner,
     service: S,
     unix_time_s: Option<u64>,
     is_draining: bool,
@@ -546,6 +560,7 @@ impl<'a, S: Service> Core<'a, S> {
             evict_hand: 0,
             service,
             local,
+            new_addresses: Learner::default(),
             config,
         })
     }
@@ -731,6 +746,8 @@ impl<'a, S: Service> Core<'a, S> {
         if let Some(mut sender) = self.cold[index].direct.take() {
             sender.discard(&mut self.direct.chunks);
         }
+        // What the protocol keeps of its peer, keys say, goes with the connection.
+        self.cold[index].service = S::Connection::default();
         self.sockets.give_back(&mut self.cold[index].socket);
         self.change_state(index, State::Free);
         self.timers.cancel(index as u32);

@@ -106,6 +106,21 @@ impl<S: Service> Core<'_, S> {
 
     /// Tells the service that its peer took too long.
     pub(super) fn tell_timeout(&mut self, index: usize) {
+        self.ask_last_word(index, S::on_timeout);
+    }
+
+    /// Ends a connection that waits for nothing but another message.
+    pub(super) fn dismiss(&mut self, index: usize) {
+        self.ask_last_word(index, S::on_dismiss);
+        self.close(index);
+    }
+
+    /// Lets the service say something before its connection is closed.
+    fn ask_last_word(
+        &mut self,
+        index: usize,
+        say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
+    ) {
         self.hand_over(index, &[]);
         let Cold {
             socket,
@@ -118,7 +133,7 @@ impl<S: Service> Core<'_, S> {
                 service, scratch, ..
             } = self;
             with_room(socket, S::REPLY_BYTES_MIN, &mut scratch.reply, |reply| {
-                service.on_timeout(connection, reply);
+                say(service, connection, reply);
             });
         }
     }

@@ -111,6 +111,7 @@ impl<S: Service> Core<'_, S> {
     fn deadline_passes<T: Transmit>(&mut self, index: usize, wait: Wait, port: &mut Port<'_, T>) {
         let counter = match wait {
             Wait::Handshake => &self.counters.half_open_timeouts,
+            Wait::UpperHandshake => &self.counters.handshake_timeouts,
             Wait::Message => &self.counters.idle_timeouts,
             Wait::Head => &self.counters.head_timeouts,
             Wait::Body => &self.counters.body_timeouts,
@@ -119,7 +120,7 @@ impl<S: Service> Core<'_, S> {
         };
         counter.increment();
         match wait {
-            Wait::Message | Wait::Head | Wait::Body => {
+            Wait::UpperHandshake | Wait::Message | Wait::Head | Wait::Body => {
                 self.tell_timeout(index);
                 match self.caller {
                     None => {

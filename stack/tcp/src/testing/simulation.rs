@@ -201,6 +201,7 @@ impl Scenario {
             // A connection may have to survive a long series of losses.
             deadlines: Deadlines {
                 half_open_ms: 7_200_000,
+                handshake_ms: 7_200_000,
                 idle_ms: 7_200_000,
                 head_ms: 7_200_000,
                 body_ms: 7_200_000,

@@ -42,23 +42,20 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn open(name: &str) -> io::Result<Self> {
-        let mut c_name = [0; libc::IFNAMSIZ];
-        if name.len() >= c_name.len() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        for (to, from) in c_name.iter_mut().zip(name.bytes()) {
-            *to = from as libc::c_char;
-        }
+        let name = c_name(name).ok_or(io::ErrorKind::InvalidInput)?;
         let socket = socket_with(
             AddressFamily::INET,
             SocketType::DGRAM,
             SocketFlags::CLOEXEC,
             None,
         )?;
-        Ok(Device {
-            socket,
-            name: c_name,
-        })
+        Ok(Device { socket, name })
+    }
+
+    /// Asks about the interface of this name from now on; whether that is another name.
+    pub(super) fn rename(&mut self, name: &str) -> bool {
+        let name = c_name(name).unwrap_or(self.name);
+        std::mem::replace(&mut self.name, name) != name
     }
 
     pub(super) fn mtu(&self) -> io::Result<usize> {
@@ -157,6 +154,18 @@ impl Device {
             Ok(ifreq)
         }
     }
+}
+
+/// As the kernel takes it; `None` if it is too long for any interface.
+fn c_name(name: &str) -> Option<[libc::c_char; libc::IFNAMSIZ]> {
+    let mut c_name = [0; libc::IFNAMSIZ];
+    if name.len() >= c_name.len() {
+        return None;
+    }
+    for (to, from) in c_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Some(c_name)
 }
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;

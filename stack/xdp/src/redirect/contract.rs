@@ -17,22 +17,39 @@ pub const PORTS_MAP: &str = "PORTS";
 /// Name of the per-CPU array of `u64`, indexed by [`Verdict`].
 pub const VERDICTS_MAP: &str = "VERDICTS";
 
+/// Name of the LPM trie of the IPv4 prefixes that may connect; it counts once [`Served::allow`] is set.
+pub const ALLOW_IPV4_MAP: &str = "ALLOW_IPV4";
+
+/// As [`ALLOW_IPV4_MAP`], for IPv6.
+pub const ALLOW_IPV6_MAP: &str = "ALLOW_IPV6";
+
+/// Name of the LPM trie of the IPv4 prefixes that may not connect; it counts once [`Served::deny`] is set.
+pub const DENY_IPV4_MAP: &str = "DENY_IPV4";
+
+/// As [`DENY_IPV4_MAP`], for IPv6.
+pub const DENY_IPV6_MAP: &str = "DENY_IPV6";
+
 /// How many addresses of each family can be served.
-pub const ADDRESSES_MAX: usize = 8;
+pub const ADDRESSES_MAX: usize = 64;
 
 /// Words of the port bitmap: one bit for each of 65,536 ports.
 pub const PORT_WORDS: u32 = 65_536 / 64;
 
-/// The addresses whose TCP is redirected. All of them are served on all ports of the bitmap.
+/// The addresses whose TCP is redirected, and whether it matters where it comes from. All of them are served on all
+/// ports of the bitmap.
 ///
 /// Addresses are as on the wire (network byte order), loaded as native integers.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Served {
     /// Entries of `ipv4` in use.
     pub ipv4_count: u32,
     /// Entries of `ipv6` in use.
     pub ipv6_count: u32,
+    /// Not zero: who is in no allowed prefix of either family is denied.
+    pub allow: u32,
+    /// Not zero: who is in a denied prefix is denied, allowed or not.
+    pub deny: u32,
     /// Four octets each.
     pub ipv4: [u32; ADDRESSES_MAX],
     /// Sixteen octets each, in two halves.
@@ -66,11 +83,13 @@ pub enum Verdict {
     /// Handed to the AF_XDP socket of the receiving queue: a router says that what the server sent is too
     /// big for the path.
     RedirectedTooBig = 10,
+    /// Dropped: TCP to a served address and port from somebody who may not connect.
+    Denied = 11,
 }
 
 impl Verdict {
     /// All verdicts; each stands at the index that is its value.
-    pub const ALL: [Verdict; 11] = [
+    pub const ALL: [Verdict; 12] = [
         Verdict::Redirected,
         Verdict::NoSocket,
         Verdict::NotIp,
@@ -82,6 +101,7 @@ impl Verdict {
         Verdict::GroupAddressed,
         Verdict::Malformed,
         Verdict::RedirectedTooBig,
+        Verdict::Denied,
     ];
 
     /// A name for metrics.
@@ -98,6 +118,7 @@ impl Verdict {
             Verdict::GroupAddressed => "passed_group_addressed",
             Verdict::Malformed => "passed_malformed",
             Verdict::RedirectedTooBig => "redirected_too_big",
+            Verdict::Denied => "dropped_denied",
         }
     }
 
@@ -124,6 +145,9 @@ impl Verdict {
             }
             Verdict::RedirectedTooBig => {
                 "ICMP messages handed to the AF_XDP socket: a packet of ours is too big for its path."
+            }
+            Verdict::Denied => {
+                "Frames dropped: for us, from a source that is denied or not allowed."
             }
         }
     }

@@ -16,12 +16,14 @@ use barewire_tcp::testing::icmp;
 const OUR_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const OUR_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 const PORT: u16 = 8080;
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 
 fn targets() -> Targets {
     Targets {
         addresses: vec![OUR_V4.into(), OUR_V6.into()],
         ports: vec![PORT..=PORT],
+        sources: Sources::default(),
     }
 }
 
@@ -51,7 +53,6 @@ impl Redirect {
             .test_run(options)
             .unwrap()
             .return_value;
-        assert_eq!(action, XDP_PASS, "no queue has a socket here");
         let after = self.verdicts().samples();
         let moved: Vec<_> = (0..)
             .zip(before.iter().zip(&after))
@@ -59,7 +60,13 @@ impl Redirect {
             .collect();
         assert_eq!(moved.len(), 1, "one frame, one verdict");
         assert_eq!(moved[0].1.1.value, moved[0].1.0.value + 1);
-        Verdict::ALL[moved[0].0]
+        let verdict = Verdict::ALL[moved[0].0];
+        let expected = match verdict {
+            Verdict::Denied => XDP_DROP,
+            _ => XDP_PASS,
+        };
+        assert_eq!(action, expected, "no queue has a socket here");
+        verdict
     }
 }
 
@@ -334,7 +341,8 @@ fn a_frame_cut_anywhere_before_its_destination_port_is_passed() {
 
 #[test]
 fn ports_and_addresses_are_served_to_the_last_of_them() {
-    let addresses: Vec<IpAddr> = (1..=8)
+    let count = ADDRESSES_MAX as u8;
+    let addresses: Vec<IpAddr> = (1..=count)
         .flat_map(|n| {
             [
                 Ipv4Addr::new(10, 77, 0, n).into(),
@@ -346,16 +354,17 @@ fn ports_and_addresses_are_served_to_the_last_of_them() {
     let Some(mut redirect) = load(&Targets {
         addresses,
         ports: ports.clone(),
+        ..targets()
     }) else {
         return;
     };
-    for n in 0..=9 {
+    for n in 0..=count + 1 {
         for frame in [Frame::ipv4().ip(19, &[n]), Frame::ipv6().ip(39, &[n])] {
             for port in [
                 0, 1, 2, 62, 63, 64, 65, 32_767, 32_768, 50_000, 60_999, 61_000, 65_534, 65_535,
             ] {
                 let expected = match (
-                    (1..=8).contains(&n),
+                    (1..=count).contains(&n),
                     ports.iter().any(|range| range.contains(&port)),
                 ) {
                     (false, _) => Verdict::OtherAddress,
@@ -449,16 +458,172 @@ fn targets_that_cannot_be_served_are_refused_before_anything_is_touched() {
     };
     assert!(matches!(refusal(zero), RedirectError::PortZero));
     let many = Targets {
-        addresses: vec![OUR_V6.into(); 9],
+        addresses: vec![OUR_V6.into(); ADDRESSES_MAX + 1],
         ..targets()
     };
     assert!(matches!(
         refusal(many),
-        RedirectError::TooManyAddresses {
-            family: "IPv6",
-            count: 9
+        RedirectError::TooManyAddresses { family: "IPv6" }
+    ));
+    let prefixes = vec!["192.0.2.0/24".parse().unwrap(); Sources::PREFIXES_MAX + 1];
+    let many = Targets {
+        sources: Sources {
+            deny: prefixes,
+            ..Sources::default()
+        },
+        ..targets()
+    };
+    assert!(matches!(
+        refusal(many),
+        RedirectError::TooManyPrefixes {
+            list: "denied",
+            count: 16_385
         }
     ));
+}
+
+fn prefixes(list: &[&str]) -> Vec<IpNet> {
+    list.iter().map(|prefix| prefix.parse().unwrap()).collect()
+}
+
+/// The frame as if it came from `source`.
+fn from(source: &str) -> Frame {
+    match source.parse().unwrap() {
+        IpAddr::V4(v4) => Frame::ipv4().ip(12, &v4.octets()),
+        IpAddr::V6(v6) => Frame::ipv6().ip(8, &v6.octets()),
+    }
+}
+
+/// What becomes of what each of the sources sends, where `sources` may connect.
+fn fates(sources: Sources, from_whom: &[&str]) -> Option<Vec<Verdict>> {
+    let mut redirect = load(&Targets {
+        sources,
+        ..targets()
+    })?;
+    let fate = |source: &&str| {
+        let frame = from(source);
+        let verdict = redirect.verdict_on(&frame.bytes());
+        assert_eq!(
+            redirect.verdict_on(&frame.clone().tag(VLAN_7).bytes()),
+            verdict
+        );
+        // Nobody is kept from what is the kernel's.
+        let elsewhere = frame.port(22).bytes();
+        assert_eq!(redirect.verdict_on(&elsewhere), Verdict::OtherPort);
+        verdict
+    };
+    Some(from_whom.iter().map(fate).collect())
+}
+
+#[test]
+fn who_is_denied_is_dropped_and_nobody_else() {
+    let sources = Sources {
+        deny: prefixes(&[
+            "192.0.2.0/25",
+            "198.51.100.7/32",
+            "2001:db8:1::/48",
+            "2001:db8:2::9/128",
+        ]),
+        ..Sources::default()
+    };
+    let from_whom = [
+        "192.0.2.0",
+        "192.0.2.127",
+        "192.0.2.128",
+        "198.51.100.6",
+        "198.51.100.7",
+        "2001:db8:1::",
+        "2001:db8:1:ffff::1",
+        "2001:db8:2::",
+        "2001:db8:2::9",
+    ];
+    let Some(fates) = fates(sources, &from_whom) else {
+        return;
+    };
+    let (taken, denied) = (Verdict::NoSocket, Verdict::Denied);
+    assert_eq!(
+        fates,
+        [
+            denied, denied, taken, taken, denied, denied, denied, taken, denied
+        ]
+    );
+}
+
+#[test]
+fn where_some_are_allowed_all_others_are_dropped() {
+    let sources = Sources {
+        allow: prefixes(&["192.0.2.77/24"]),
+        deny: prefixes(&["192.0.2.1/32", "2001:db8::/32"]),
+    };
+    // A prefix counts whatever the bits behind it are; a list of one family lets in none of the other.
+    let from_whom = [
+        "192.0.2.2",
+        "192.0.2.1",
+        "192.0.3.2",
+        "2001:db8::1",
+        "2001:db9::1",
+    ];
+    let Some(verdicts) = fates(sources, &from_whom) else {
+        return;
+    };
+    let (taken, denied) = (Verdict::NoSocket, Verdict::Denied);
+    assert_eq!(verdicts, [taken, denied, denied, denied, denied]);
+
+    let all = Sources {
+        allow: prefixes(&["0.0.0.0/0", "::/0"]),
+        ..Sources::default()
+    };
+    assert_eq!(fates(all, &from_whom).unwrap(), [taken; 5]);
+}
+
+#[test]
+fn a_router_is_heard_even_if_it_may_not_connect() {
+    let sources = Sources {
+        deny: prefixes(&["0.0.0.0/0", "::/0"]),
+        ..Sources::default()
+    };
+    let Some(mut redirect) = load(&Targets {
+        sources,
+        ..targets()
+    }) else {
+        return;
+    };
+    for frame in Frame::both() {
+        assert_eq!(redirect.verdict_on(&frame.bytes()), Verdict::Denied);
+        assert_eq!(
+            redirect.verdict_on(&too_big(&frame, PORT)),
+            Verdict::NoSocket
+        );
+    }
+}
+
+#[test]
+fn an_address_can_be_added_while_there_is_room() {
+    let Some(mut redirect) = load(&targets()) else {
+        return;
+    };
+    let count = ADDRESSES_MAX as u8;
+    for n in 0..=count {
+        let frames = [Frame::ipv4().ip(19, &[n]), Frame::ipv6().ip(39, &[n])];
+        let addresses = [
+            Ipv4Addr::new(10, 77, 0, n).into(),
+            Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, n.into()).into(),
+        ];
+        if n == 2 {
+            // It is there from the start.
+            continue;
+        }
+        for (frame, address) in frames.iter().zip(addresses) {
+            assert_eq!(redirect.verdict_on(&frame.bytes()), Verdict::OtherAddress);
+            let added = redirect.serve_also(address);
+            if n == count {
+                assert!(matches!(added, Err(RedirectError::TooManyAddresses { .. })));
+                continue;
+            }
+            added.unwrap();
+            assert_eq!(redirect.verdict_on(&frame.bytes()), Verdict::NoSocket);
+        }
+    }
 }
 
 #[test]
@@ -478,5 +643,80 @@ fn kernels_without_fragments_get_the_program_without_them() {
             .unwrap();
         let program: &mut Xdp = ebpf.program_mut(PROGRAM).unwrap().try_into().unwrap();
         program.load().unwrap();
+    }
+}
+
+/// What drivers answer, what is said of it, and whether generic mode may be tried instead.
+#[test]
+fn every_refusal_of_a_driver_has_a_cure_and_lets_generic_mode_be_tried() {
+    let interface = |driver: &str, rx_queues, rx_queues_max, mtu| Interface {
+        driver: driver.into(),
+        rx_queues,
+        rx_queues_max,
+        mtu,
+        ..Interface::named("lo").unwrap()
+    };
+    for (interface, errno, cure) in [
+        (
+            interface("tg3", 4, 4, 1500),
+            Errno::OPNOTSUPP,
+            "--mode generic",
+        ),
+        (
+            interface("virtio_net", 4, 4, 1500),
+            Errno::OPNOTSUPP,
+            "ctrl_guest_offloads=on",
+        ),
+        (
+            interface("veth", 1, 2, 1500),
+            Errno::NOSPC,
+            "`ethtool -L lo rx 2`",
+        ),
+        (
+            interface("veth", 2, 2, 1500),
+            Errno::NOSPC,
+            "`ethtool -L PEER tx 2`",
+        ),
+        (
+            interface("ixgbe", 64, 64, 1500),
+            Errno::NOMEM,
+            "`ethtool -L lo combined 32`",
+        ),
+        (
+            interface("ena", 1, 1, 1500),
+            Errno::NOSPC,
+            ": use --mode generic",
+        ),
+        (
+            interface("ena", 8, 8, 9001),
+            Errno::INVAL,
+            "`ip link set dev lo mtu 1500`",
+        ),
+        (
+            interface("veth", 8, 8, 1500),
+            Errno::RANGE,
+            "`ip link set dev lo mtu 1500`",
+        ),
+        (
+            interface("mlx5_core", 8, 8, 1500),
+            Errno::INVAL,
+            "--mode generic",
+        ),
+    ] {
+        let refusal = attach_error(&interface, Mode::Native, &errno.into());
+        let text = refusal.to_string();
+        assert!(text.contains(cure), "{cure}: {text}");
+        assert!(text.contains("lo"), "{text}");
+        assert!(refusal.is_of_driver(), "{text}");
+        assert!(text.contains("mode generic"), "{text}");
+    }
+    let interface = interface("veth", 1, 1, 1500);
+    for (errno, mode) in [
+        (Errno::BUSY, Mode::Native),
+        (Errno::EXIST, Mode::Generic),
+        (Errno::PERM, Mode::Native),
+        (Errno::INVAL, Mode::Generic),
+    ] {
+        assert!(!attach_error(&interface, mode, &errno.into()).is_of_driver());
     }
 }

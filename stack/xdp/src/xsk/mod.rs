@@ -211,8 +211,7 @@ pub struct XskLink {
     transmit: Transmit,
     /// A second descriptor of the socket, for whoever reads its statistics meanwhile.
     socket: Arc<OwnedFd>,
-    /// The kernel's statistics when the link was closed.
-    last_statistics: Arc<OnceLock<XdpStatistics>>,
+    kernel_statistics: KernelStatistics,
     counters: Arc<LinkCounters>,
     tap: TapEnd,
     /// Every look at an empty ring is a system call that runs the driver's receive loop.
@@ -259,7 +258,18 @@ impl XskLink {
         config: &XskConfig,
     ) -> Result<Self, XskError> {
         let opened = socket::open(interface, queue, mode, config)?;
-        let counters = Arc::new(LinkCounters::default());
+        Ok(Self::of(opened, config, Observers::default()))
+    }
+
+    fn of(opened: socket::Opened, config: &XskConfig, observers: Observers) -> Self {
+        let Observers {
+            counters,
+            tap,
+            kernel_statistics,
+        } = observers;
+        let socket = Arc::new(opened.socket);
+        // Empty until now: a link is opened once.
+        let _ = kernel_statistics.socket.set(Arc::downgrade(&socket));
         let (reception, received, transmit) = queue::share_out(
             &opened.umem,
             opened.frames,
@@ -278,15 +288,32 @@ impl XskLink {
             reception,
             received,
             transmit,
-            socket: Arc::new(opened.socket),
-            last_statistics: Arc::default(),
+            socket,
+            kernel_statistics,
             counters,
-            tap: TapEnd::new(),
+            tap,
             busy_poll: config.busy_poll.is_some(),
             outcome: opened.outcome,
         };
         link.refill();
-        Ok(link)
+        link
+    }
+
+    /// Prepares for another queue like this one, which is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// If memory or privileges are missing.
+    pub fn spare(
+        &self,
+        interface: &Interface,
+        queue: u32,
+        config: &XskConfig,
+    ) -> Result<SpareLink, XskError> {
+        Ok(SpareLink {
+            memory: socket::Memory::like(&self.outcome, interface, queue, config)?,
+            observers: Observers::default(),
+        })
     }
 
     /// The longest IP packet that can be received and sent on `interface` with that choice, whatever its MTU is. It is
@@ -313,10 +340,7 @@ impl XskLink {
 
     /// The kernel's side of the statistics, for other threads to read.
     pub fn kernel_statistics(&self) -> KernelStatistics {
-        KernelStatistics {
-            socket: Arc::downgrade(&self.socket),
-            last: Arc::clone(&self.last_statistics),
-        }
+        self.kernel_statistics.clone()
     }
 
     fn refill(&mut self) {
@@ -417,12 +441,59 @@ impl Link for XskLink {
     }
 }
 
+/// What others see of a link.
+#[derive(Default)]
+struct Observers {
+    counters: Arc<LinkCounters>,
+    tap: TapEnd,
+    kernel_statistics: KernelStatistics,
+}
+
+/// A link for a queue that may appear when the process has no privileges to open one any more. It has its frames, and
+/// a socket that is bound to nothing.
+pub struct SpareLink {
+    memory: socket::Memory,
+    observers: Observers,
+}
+
+impl SpareLink {
+    /// Takes the queue, which is there now. No capability is needed.
+    ///
+    /// # Errors
+    ///
+    /// If the queue is taken, or the driver refuses.
+    pub fn bind(
+        self,
+        interface: &Interface,
+        queue: u32,
+        config: &XskConfig,
+    ) -> Result<XskLink, XskError> {
+        let opened = socket::bind(self.memory, interface, queue, config)?;
+        Ok(XskLink::of(opened, config, self.observers))
+    }
+
+    /// The counters of the link that it will be.
+    pub fn shared_counters(&self) -> Arc<LinkCounters> {
+        Arc::clone(&self.observers.counters)
+    }
+
+    /// The kernel's side of its statistics, empty until the queue is taken.
+    pub fn kernel_statistics(&self) -> KernelStatistics {
+        self.observers.kernel_statistics.clone()
+    }
+
+    /// Where to watch what it will receive and send.
+    pub fn tap(&self) -> &Arc<Tap> {
+        self.observers.tap.tap()
+    }
+}
+
 /// What the kernel forgets with the socket is kept for whoever reads it later.
 impl Drop for XskLink {
     fn drop(&mut self) {
         if let Ok(statistics) = xdp_statistics(&self.socket) {
             // Empty until now: a link is dropped once.
-            let _ = self.last_statistics.set(statistics);
+            let _ = self.kernel_statistics.last.set(statistics);
         }
     }
 }
@@ -430,15 +501,16 @@ impl Drop for XskLink {
 /// What the kernel counted on a queue, readable from any thread, also after the link was closed.
 ///
 /// Does not keep the socket open.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct KernelStatistics {
-    socket: Weak<OwnedFd>,
+    /// Empty until there is one.
+    socket: Arc<OnceLock<Weak<OwnedFd>>>,
     last: Arc<OnceLock<XdpStatistics>>,
 }
 
 impl KernelStatistics {
     fn read(&self) -> Option<XdpStatistics> {
-        let live = || xdp_statistics(&self.socket.upgrade()?).ok();
+        let live = || xdp_statistics(&self.socket.get()?.upgrade()?).ok();
         self.last.get().cloned().or_else(live)
     }
 }

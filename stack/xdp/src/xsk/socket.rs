@@ -164,25 +164,95 @@ fn open_when_free(
     copying: Copying,
     config: &XskConfig,
 ) -> Result<Opened, XskError> {
+    let try_open = || {
+        let shape = Shape {
+            copying,
+            frame_bytes: frame_bytes(interface.mtu, copying),
+            packet_frames: packet_frames(interface, copying),
+        };
+        let memory = Memory::take(interface, queue, shape, config)?;
+        bind(memory, interface, queue, config)
+    };
     for _ in 0..RELEASE_RETRIES {
-        match try_open(interface, queue, copying, config) {
+        match try_open() {
             Err(XskError::Busy { .. }) => sleep(RELEASE_RETRY_INTERVAL),
             outcome => return outcome,
         }
     }
-    try_open(interface, queue, copying, config)
+    try_open()
 }
 
-fn try_open(
+/// What the frames of a queue are like.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    copying: Copying,
+    frame_bytes: u32,
+    packet_frames: u32,
+}
+
+/// The frames of a queue that need not be there yet, and a socket that is bound to nothing.
+pub(super) struct Memory {
+    umem: Umem,
+    frames: Vec<FrameDesc>,
+    huge_pages: bool,
+    shape: Shape,
+}
+
+impl Memory {
+    /// Takes memory for another queue like the one with this outcome.
+    pub fn like(
+        outcome: &Outcome,
+        interface: &Interface,
+        queue: u32,
+        config: &XskConfig,
+    ) -> Result<Self, XskError> {
+        let shape = Shape {
+            copying: match outcome.zero_copy {
+                true => Copying::No,
+                false => Copying::Kernel,
+            },
+            frame_bytes: outcome.frame_bytes,
+            packet_frames: outcome.packet_frames,
+        };
+        Memory::take(interface, queue, shape, config)
+    }
+
+    fn take(
+        interface: &Interface,
+        queue: u32,
+        shape: Shape,
+        config: &XskConfig,
+    ) -> Result<Self, XskError> {
+        let refused = Refused { interface, queue };
+        let (umem, frames, huge_pages) = create_umem(&refused, shape.frame_bytes, config)?;
+        Ok(Memory {
+            umem,
+            frames,
+            huge_pages,
+            shape,
+        })
+    }
+}
+
+/// Binds the socket of `memory` to the queue. Opens no other AF_XDP socket, and takes no capability.
+pub(super) fn bind(
+    memory: Memory,
     interface: &Interface,
     queue: u32,
-    copying: Copying,
     config: &XskConfig,
 ) -> Result<Opened, XskError> {
     let refused = Refused { interface, queue };
-    let frame_bytes = frame_bytes(interface.mtu, copying);
-    let packet_frames = packet_frames(interface, copying);
-    let (umem, frames, huge_pages) = create_umem(&refused, frame_bytes, config)?;
+    let Memory {
+        umem,
+        frames,
+        huge_pages,
+        shape:
+            Shape {
+                copying,
+                frame_bytes,
+                packet_frames,
+            },
+    } = memory;
     let bind_flags = BindFlags::XDP_USE_NEED_WAKEUP
         | match copying {
             Copying::No => BindFlags::XDP_ZEROCOPY,

@@ -1,17 +1,21 @@
-//! The arrows of ARCHITECTURE.md: which crate may know which, and what only the program depends on.
+//! The dependencies that ARCHITECTURE.md allows: between crates, and those that only the program has; and that it
+//! names every module.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 /// The crates of the workspace that a library may use, itself not among them.
-const ARROWS: &[(&str, &[&str])] = &[
+const ALLOWED: &[(&str, &[&str])] = &[
     ("barewire-memory", &[]),
     ("barewire-service", &[]),
     ("barewire-tcp", &["barewire-memory", "barewire-service"]),
     ("barewire-http", &["barewire-service"]),
     ("barewire-kernel", &["barewire-service"]),
+    ("barewire-tls", &["barewire-service"]),
     (
         "barewire-xdp",
         &["barewire-memory", "barewire-service", "barewire-tcp"],
@@ -72,11 +76,14 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
 #[test]
 fn dependencies_between_crates_run_downwards_only() {
     let dependencies = dependencies();
-    for (library, allowed) in ARROWS {
+    for (library, allowed) in ALLOWED {
         let used = &dependencies[*library];
         let ours = used.iter().filter(|name| name.starts_with("barewire"));
         for name in ours {
-            assert!(allowed.contains(&&**name), "{library} must not know {name}");
+            assert!(
+                allowed.contains(&&**name),
+                "{library} must not depend on {name}"
+            );
         }
     }
 }
@@ -84,7 +91,7 @@ fn dependencies_between_crates_run_downwards_only() {
 #[test]
 fn libraries_have_nothing_that_is_for_the_program() {
     let dependencies = dependencies();
-    for (library, _) in ARROWS {
+    for (library, _) in ALLOWED {
         for name in OF_THE_PROGRAM {
             let has_it = dependencies[*library].iter().any(|used| used == name);
             assert!(!has_it, "{library} depends on {name}");
@@ -99,4 +106,32 @@ fn the_tcp_stack_opens_nothing() {
         let has_it = dependencies["barewire-tcp"].iter().any(|used| used == name);
         assert!(!has_it, "barewire-tcp depends on {name}");
     }
+}
+
+/// A new module gets a line in ARCHITECTURE.md: without it, nobody finds what is there already.
+#[test]
+fn every_module_is_described() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("it is there");
+    let (_, modules) = text
+        .split_once("## Modules")
+        .expect("it describes the modules");
+    let mut missing = Vec::new();
+    for section in modules.split("\n### ").skip(1) {
+        let (heading, rest) = section.split_once('\n').expect("a section has a table");
+        let Some((folder, _)) = heading.split_once(": ") else {
+            continue;
+        };
+        let words: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+        let sources = root.join(folder).join("src");
+        for entry in fs::read_dir(&sources).expect("a crate has sources") {
+            let path = entry.expect("it can be read").path();
+            let name = path.file_stem().and_then(|name| name.to_str());
+            let name = name.expect("sources have names in ASCII");
+            if !["lib", "main", "tests"].contains(&name) && !words.contains(&name) {
+                missing.push(format!("{folder}/src/{name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not in ARCHITECTURE.md: {missing:?}");
 }

@@ -1,0 +1,168 @@
+//! TLS beside plain text: certificates read at the start, and again when a file or SIGHUP says so.
+//!
+//! ```text
+//!   SIGHUP ─────────────┐
+//!   a file has changed ─┴─▶ tls/reload ─▶ Identity::reload ─▶ handshakes from here on
+//! ```
+
+use std::env;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use barewire_service::service::Service;
+use barewire_service::stack::CounterGroup;
+use barewire_tls::{Identity, IdentityConfig, Tls, TlsCounters, TlsLimits};
+
+use super::args::TlsArgs;
+
+/// What clients may choose from by ALPN, the best first.
+const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+/// Among the addresses of a stack, the listener in plain text comes first.
+const LISTENER: usize = 1;
+/// How often files are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What a stack gives a connection, whatever runs on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// Connections of a core.
+    pub connections: u32,
+    /// Bytes that a service is shown at once.
+    pub receive_buffer_bytes: usize,
+}
+
+/// What all cores serve TLS with.
+#[derive(Debug, Clone)]
+pub struct Secure {
+    identity: Arc<Identity>,
+    limits: TlsLimits,
+    counters: Arc<[Arc<TlsCounters>]>,
+}
+
+impl Secure {
+    /// Reads what `args` name, if they ask for TLS.
+    ///
+    /// # Errors
+    ///
+    /// If there is no certificate that could be served.
+    pub fn open(args: &TlsArgs, capacity: Capacity, cores: usize) -> anyhow::Result<Option<Self>> {
+        if !args.is_wanted() {
+            return Ok(None);
+        }
+        if let Some(path) = env::var_os("SSLKEYLOGFILE") {
+            let path = path.display();
+            tracing::warn!(
+                "the keys of all connections go to {path} (SSLKEYLOGFILE): whoever reads it can decrypt them"
+            );
+        }
+        Ok(Some(Secure {
+            identity: identity(args)?,
+            limits: TlsLimits {
+                connections: capacity.connections,
+                input_bytes: capacity.receive_buffer_bytes,
+                handshakes_max: args.tls_handshakes_max,
+                handshakes_per_second: args.tls_handshakes_per_second,
+            },
+            counters: (0..cores).map(|_| Arc::default()).collect(),
+        }))
+    }
+
+    /// `service` with TLS around it, for one core.
+    pub fn around<S: Service>(&self, core: usize, service: S) -> Tls<S> {
+        let counters = Arc::clone(&self.counters[core]);
+        Tls::new(service, LISTENER, &self.identity, self.limits, counters)
+    }
+
+    /// What the first `cores` count.
+    pub fn counters(&self, cores: usize) -> impl Iterator<Item = CounterGroup> + '_ {
+        let counters = self.counters.iter().take(cores).enumerate();
+        counters.map(|(core, counters)| CounterGroup {
+            core: Some(core),
+            queue: None,
+            part: "tls",
+            counters: counters.clone(),
+        })
+    }
+
+    /// Reads the files again whenever they change, and when it is asked to. `enter` has returned, on the thread that
+    /// does it, when this does.
+    ///
+    /// # Errors
+    ///
+    /// If the process is out of threads.
+    pub fn follow_files(&self, enter: impl FnOnce() + Send + 'static) -> io::Result<Reloads> {
+        let (to, requests) = mpsc::channel();
+        let (entered, is_entered) = mpsc::channel();
+        let identity = Arc::clone(&self.identity);
+        thread::Builder::new()
+            .name("tls/reload".into())
+            .spawn(move || {
+                enter();
+                let _ = entered.send(());
+                follow_files(&identity, &requests);
+            })?;
+        // What gives up privileges is forbidden once system calls are filtered.
+        let _ = is_entered.recv();
+        Ok(Reloads(to))
+    }
+}
+
+/// The identity that `args` describe.
+///
+/// # Errors
+///
+/// If there is no certificate that could be served.
+pub fn identity(args: &TlsArgs) -> Result<Arc<Identity>, barewire_tls::IdentityError> {
+    let pairs = args.tls_certificate.iter().zip(&args.tls_key);
+    Identity::load(IdentityConfig {
+        pairs: pairs
+            .map(|(certificate, key)| (certificate.clone(), key.clone()))
+            .collect(),
+        protocols: PROTOCOLS.iter().map(|name| name.to_vec()).collect(),
+        client_authorities: args.tls_client_ca.clone(),
+    })
+}
+
+/// Where a client finds the server at an address of the stack with this place in its list.
+pub fn url(place: usize, address: SocketAddr, is_secure: bool) -> String {
+    // Each address is served on both ports in turn.
+    match is_secure && place % 2 == LISTENER {
+        true => format!("https://{address}"),
+        false => format!("http://{address}"),
+    }
+}
+
+/// Lets certificates be read again.
+#[derive(Debug, Clone)]
+pub struct Reloads(Sender<()>);
+
+impl Reloads {
+    /// Soon, on another thread.
+    pub fn request(&self) {
+        // Nobody listens any more once the process is about to end.
+        let _ = self.0.send(());
+    }
+}
+
+fn follow_files(identity: &Identity, requests: &Receiver<()>) {
+    let mut stamp = identity.stamp();
+    loop {
+        let is_asked = match requests.recv_timeout(LOOK_INTERVAL) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let now = identity.stamp();
+        if std::mem::replace(&mut stamp, now.clone()) == now && !is_asked {
+            continue;
+        }
+        match identity.reload() {
+            Ok(()) => tracing::info!("certificates were read again, for handshakes from here on"),
+            Err(error) => tracing::error!("{error}; the certificates from before go on to be used"),
+        }
+    }
+}
