@@ -254,7 +254,7 @@ pub struct TcpArgs {
     #[arg(long, value_name = "N", default_value_t = StackConfig::default().time_wait)]
     pub time_wait_max: u32,
 
-    /// smoltcp sockets per core, with buffers, for connections that are not served directly; without --direct-path
+    /// smoltcp sockets per core, with buffers, for connections that are not served directly; with --direct-path=never
     /// there are as many as --connections
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(2..), default_value_t = StackConfig::default().sockets)]
     pub sockets: u32,
