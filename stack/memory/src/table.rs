@@ -1,6 +1,6 @@
 //! Vectors that are taken at once and provided as they grow.
 
-use rustix::mm::{Advice, madvise};
+use std::mem::MaybeUninit;
 
 use crate::arena::OutOfMemory;
 
@@ -11,28 +11,33 @@ use crate::arena::OutOfMemory;
 ///
 /// If the kernel does not grant that much address space.
 pub fn table<T>(capacity: usize) -> Result<Vec<T>, OutOfMemory> {
-    const PAGE_BYTES: usize = 4096;
     let mut table: Vec<T> = Vec::new();
     table.try_reserve_exact(capacity).map_err(|_| OutOfMemory {
         bytes: capacity.saturating_mul(size_of::<T>()),
     })?;
-    let spare = table.spare_capacity_mut();
-    let bytes = size_of_val(spare);
-    let start = spare.as_mut_ptr().cast::<u8>();
+    prefer_huge_pages(table.spare_capacity_mut());
+    Ok(table)
+}
+
+/// Elsewhere the allocator decides.
+#[cfg(not(target_os = "linux"))]
+fn prefer_huge_pages<T>(_: &mut [MaybeUninit<T>]) {}
+
+#[cfg(target_os = "linux")]
+fn prefer_huge_pages<T>(unused: &mut [MaybeUninit<T>]) {
+    use rustix::mm::{Advice, madvise};
+
+    const PAGE_BYTES: usize = 4096;
+    let bytes = size_of_val(unused);
+    let start = unused.as_mut_ptr().cast::<u8>();
     let before_page = start.align_offset(PAGE_BYTES);
     let pages_bytes = bytes.saturating_sub(before_page) / PAGE_BYTES * PAGE_BYTES;
     if pages_bytes > 0 {
-        // SAFETY: the range is whole pages of the vector's own memory, which nobody has used yet; the advice changes
-        // only how it is backed. A kernel without huge pages refuses it, and that is fine.
-        let _ = unsafe {
-            madvise(
-                start.wrapping_add(before_page).cast(),
-                pages_bytes,
-                Advice::LinuxHugepage,
-            )
-        };
+        let pages = start.wrapping_add(before_page).cast();
+        // SAFETY: the range is whole pages of the borrowed memory, which holds no value yet; the advice changes only
+        // how it is backed. A kernel without huge pages refuses it, and that is fine.
+        let _ = unsafe { madvise(pages, pages_bytes, Advice::LinuxHugepage) };
     }
-    Ok(table)
 }
 
 #[cfg(test)]

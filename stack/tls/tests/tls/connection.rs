@@ -206,7 +206,7 @@ fn a_buffer_comes_back_from_a_connection_that_vanishes() {
         connections: 1,
         ..limits()
     };
-    let mut served = Served::with(&identity(&[pair.clone()]), few, 4096, 2048);
+    let mut served = Served::with(&identity(std::slice::from_ref(&pair)), few, 4096, 2048);
     let config = ClientSetup::trusting(&pair.0).config();
     for _ in 0..5 {
         let mut client = client(&config, "localhost");

@@ -34,7 +34,7 @@ fn every_version_and_suite_is_spoken_with_either_kind_of_key() {
             ],
         ),
     ] {
-        let identity = identity(&[pair.clone()]);
+        let identity = identity(std::slice::from_ref(&pair));
         for suite in suites {
             let is_tls13 = format!("{suite:?}").starts_with("TLS13");
             let setup = ClientSetup {
@@ -65,7 +65,7 @@ fn every_version_and_suite_is_spoken_with_either_kind_of_key() {
 fn keys_are_exchanged_in_the_way_that_quantum_computers_do_not_break() {
     let files = Files::new("pq");
     let pair = files.pair("a", &["localhost"]);
-    let mut served = Served::new(&identity(&[pair.clone()]));
+    let mut served = Served::new(&identity(std::slice::from_ref(&pair)));
     let mut client = client(&ClientSetup::trusting(&pair.0).config(), "localhost");
     talk(&mut client, &mut served).unwrap();
     let group = client.negotiated_key_exchange_group().unwrap();
@@ -76,7 +76,7 @@ fn keys_are_exchanged_in_the_way_that_quantum_computers_do_not_break() {
 fn the_service_is_told_what_alpn_chose() {
     let files = Files::new("alpn");
     let pair = files.pair("a", &["localhost"]);
-    let identity = identity(&[pair.clone()]);
+    let identity = identity(std::slice::from_ref(&pair));
     for (offered, chosen) in [
         (&["http/1.1", "h2"][..], "true h2\n"),
         (&["http/1.1"], "true http/1.1\n"),
@@ -109,7 +109,7 @@ fn the_service_is_told_what_alpn_chose() {
 fn a_ticket_resumes_the_session_at_another_core() {
     let files = Files::new("tickets");
     let pair = files.pair("a", &["localhost"]);
-    let identity = identity(&[pair.clone()]);
+    let identity = identity(std::slice::from_ref(&pair));
     for versions in [TLS13, TLS12] {
         let setup = ClientSetup {
             versions,
@@ -146,7 +146,7 @@ fn clients_need_certificates_where_they_are_asked_for() {
     let stranger = files.pair("stranger", &["stranger"]);
     let identity = Identity::load(IdentityConfig {
         client_authorities: Some(member.0.clone()),
-        ..config(&[server.clone()])
+        ..config(std::slice::from_ref(&server))
     })
     .unwrap();
     let talk_as = |certificate: Option<_>| {
@@ -197,7 +197,7 @@ fn a_client_that_does_not_trust_us_is_counted() {
 fn a_client_that_goes_away_or_falls_silent_gives_its_place_back() {
     let files = Files::new("places");
     let pair = files.pair("a", &["localhost"]);
-    let identity = identity(&[pair.clone()]);
+    let identity = identity(std::slice::from_ref(&pair));
     let few = TlsLimits {
         handshakes_max: 1,
         ..limits()
@@ -258,7 +258,7 @@ fn no_more_handshakes_begin_in_a_second_than_are_allowed() {
 fn what_follows_the_handshake_in_the_same_segment_is_not_lost() {
     let files = Files::new("together");
     let pair = files.pair("a", &["localhost"]);
-    let mut served = Served::new(&identity(&[pair.clone()]));
+    let mut served = Served::new(&identity(std::slice::from_ref(&pair)));
     let mut client = client(&ClientSetup::trusting(&pair.0).config(), "localhost");
     served.receive(&said(&mut client));
     hear(&mut client, &mut served.out).unwrap();
@@ -276,7 +276,7 @@ fn handshakes_that_were_spoilt_are_refused() {
     let member = files.pair("member", &["member"]);
     let identity = Identity::load(IdentityConfig {
         client_authorities: Some(member.0.clone()),
-        ..config(&[pair.clone()])
+        ..config(std::slice::from_ref(&pair))
     })
     .unwrap();
     for versions in [TLS13, TLS12] {

@@ -1,6 +1,6 @@
 //! Certificates and keys in files: which is shown to whom, what is wrong with them, and how they are replaced.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use barewire_tls::{Identity, IdentityError};
 use rcgen::{KeyPair, date_time_ymd};
@@ -12,7 +12,7 @@ fn refusal(pairs: &[(PathBuf, PathBuf)]) -> String {
 }
 
 /// Whether a client that trusts only `certificate` gets to talk to `host`.
-fn is_shown(identity: &std::sync::Arc<Identity>, certificate: &PathBuf, host: &str) -> bool {
+fn is_shown(identity: &std::sync::Arc<Identity>, certificate: &Path, host: &str) -> bool {
     let mut served = Served::new(identity);
     let mut client = client(&ClientSetup::trusting(certificate).config(), host);
     talk(&mut client, &mut served).is_ok()

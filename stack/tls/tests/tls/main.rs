@@ -1,5 +1,7 @@
 //! TLS in memory, against the client of rustls.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod connection;
 mod handshake;
 mod harness;

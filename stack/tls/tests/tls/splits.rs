@@ -13,7 +13,7 @@ use barewire_service::service::Service as _;
 fn a_handshake_may_be_cut_anywhere() {
     let files = Files::new("cut_handshake");
     let pair = files.pair("a", &["localhost"]);
-    let identity = identity(&[pair.clone()]);
+    let identity = identity(std::slice::from_ref(&pair));
     for versions in [TLS13, TLS12] {
         let setup = ClientSetup {
             versions,
@@ -44,7 +44,7 @@ fn a_handshake_may_be_cut_anywhere() {
 fn records_may_be_cut_anywhere() {
     let files = Files::new("cut_records");
     let pair = files.pair("a", &["localhost"]);
-    let identity = identity(&[pair.clone()]);
+    let identity = identity(std::slice::from_ref(&pair));
     for versions in [TLS13, TLS12] {
         let setup = ClientSetup {
             versions,
@@ -80,7 +80,7 @@ fn records_may_be_cut_anywhere() {
 fn any_conversation_is_the_same_as_without_tls() {
     let files = Files::new("random");
     let pair = files.pair("a", &["localhost"]);
-    let identity = identity(&[pair.clone()]);
+    let identity = identity(std::slice::from_ref(&pair));
     for seed in 0..60_u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let setup = ClientSetup {
@@ -103,7 +103,7 @@ fn any_conversation_is_the_same_as_without_tls() {
                 0 => {
                     let len = random.below(50_000);
                     expected.resize(expected.len() + len, b'x');
-                    write!(client.writer(), "big {len}\n").unwrap();
+                    writeln!(client.writer(), "big {len}").unwrap();
                 }
                 1 if setup.versions == TLS13 => {
                     client.refresh_traffic_keys().unwrap();
