@@ -34,7 +34,7 @@ fn every_version_and_suite_is_spoken_with_either_kind_of_key() {
             ],
         ),
     ] {
-        let identity = identity(std::slice::from_ref(&pair));
+        let identity = identity(std::slice::from_ref(pair));
         for suite in suites {
             let is_tls13 = format!("{suite:?}").starts_with("TLS13");
             let setup = ClientSetup {
