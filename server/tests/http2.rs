@@ -144,7 +144,7 @@ fn a_drain_lets_what_has_begun_finish() {
 #[test]
 fn an_idle_connection_is_dismissed_in_order() {
     let (mut memory, counters) = memory_within(Http2Limits::default());
-    let mut space = [0; 1024];
+    let mut space = [0; 16_384];
     let mut reply = Reply::new(&mut space);
     let mut connection = <SiteResponder as Service>::Connection::default();
     let input = Input {

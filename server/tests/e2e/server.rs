@@ -54,8 +54,11 @@ pub struct Ended {
 impl Server {
     /// Starts `barewire serve` on a kernel stack, on a free port of the loopback interface.
     pub fn on_loopback(stack: &str, arguments: &[&str]) -> Server {
-        let mut command = Command::new(BAREWIRE);
+        // Tests that `nohup` started ignore SIGHUP, and a server that inherited this would, too.
+        let mut command = Command::new("env");
         command.args([
+            "--default-signal=HUP",
+            BAREWIRE,
             "serve",
             "--stack",
             stack,

@@ -254,8 +254,8 @@ pub struct TcpArgs {
     #[arg(long, value_name = "N", default_value_t = StackConfig::default().time_wait)]
     pub time_wait_max: u32,
 
-    /// smoltcp sockets per core, with buffers, for connections that are not served directly; with --direct-path=never
-    /// there are as many as --connections
+    /// smoltcp sockets per core, with buffers, for connections that are not served directly; as many as --connections
+    /// where the direct path is off
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(2..), default_value_t = StackConfig::default().sockets)]
     pub sockets: u32,
 
