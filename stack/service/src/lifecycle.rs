@@ -61,8 +61,7 @@ impl Lifecycle {
         self.0.phase.fetch_max(phase as u8, Ordering::AcqRel);
         let wakers = self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         for waker in wakers.iter() {
-            // A full counter (EAGAIN) is as awake as it gets.
-            let _ = rustix::io::write(waker, &1u64.to_ne_bytes());
+            make_readable(waker);
         }
     }
 
@@ -107,9 +106,13 @@ struct Alarm(Arc<OwnedFd>);
 
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
-        // A full counter (EAGAIN) is as awake as it gets.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        make_readable(&self.0);
     }
+}
+
+fn make_readable(waker: &OwnedFd) {
+    // A full counter (EAGAIN) is as awake as it gets.
+    let _ = rustix::io::write(waker, &1u64.to_ne_bytes());
 }
 
 /// Readable once the phase has changed, or somebody else has woken it.
