@@ -2,46 +2,15 @@
 //!
 //! Only what is not JSON, or nested too deeply, costs small allocations, which are freed at once.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::Write;
 
+use allocation_counter::measure;
 use barewire::events::parse::DEPTH_MAX;
 use barewire::events::{EventShard, Events, EventsConfig};
 
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    static BYTES: Cell<i64> = const { Cell::new(0) };
-    static BYTES_MAX: Cell<i64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on to `System` as it is; counting touches no memory of its own.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        BYTES.set(BYTES.get() + layout.size() as i64);
-        BYTES_MAX.set(BYTES_MAX.get().max(BYTES.get()));
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        BYTES.set(BYTES.get() - layout.size() as i64);
-        // SAFETY: as above; `pointer` came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Allocations of this thread while `work` runs.
+/// Allocations while `work` runs.
 fn allocations(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
+    measure(work).count_total
 }
 
 /// A shard that has room for three users.
@@ -124,14 +93,12 @@ fn what_is_not_json_allocates_little_and_keeps_nothing() {
         (&"[".repeat(100_000), DEPTH_MAX.into()),
         (&r#"{"x":"#.repeat(100_000), DEPTH_MAX.into()),
     ] {
-        let (before, beginning) = (BYTES.get(), &body[..body.len().min(20)]);
-        BYTES_MAX.set(before);
-        let used = allocations(|| {
+        let beginning = &body[..body.len().min(20)];
+        let used = measure(|| {
             shard.record(body.as_bytes()).expect_err("not JSON");
         });
-        assert!(used <= 2 + open, "{beginning}: {used}");
-        assert_eq!(BYTES.get(), before, "{beginning}");
-        let bytes = BYTES_MAX.get() - before;
-        assert!(bytes <= 128, "{beginning}: {bytes}");
+        assert!(used.count_total <= 2 + open, "{beginning}: {used:?}");
+        assert_eq!(used.bytes_current, 0, "{beginning}");
+        assert!(used.bytes_max <= 128, "{beginning}: {used:?}");
     }
 }

@@ -1,58 +1,19 @@
 //! The responder allocates nothing once it exists: every case of the conformance table, whole, in pieces
 //! and timed out, costs not one allocation.
-#![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
+use allocation_counter::measure;
 use barewire::events::{Events, EventsConfig};
 use barewire::site::{self, Site};
 use barewire_conformance::cases;
 use barewire_http::{Connection, HttpCounters, Limits};
 use barewire_service::service::{Input, Next, Reply, Service};
 
-/// The system's allocator, counting the calls of each thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    // Without a value while a thread ends, when nothing is measured.
-    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
-}
-
-// SAFETY: every call is passed on unchanged to the system's allocator, whose promises are kept. Counting
-// touches a thread-local without a destructor, which does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are the same.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are the same.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 #[test]
 fn the_counter_counts() {
-    let before = ALLOCATIONS.get();
-    drop(std::hint::black_box(vec![0u8; 100]));
-    assert!(ALLOCATIONS.get() > before);
+    let allocated = measure(|| drop(std::hint::black_box(vec![0u8; 100])));
+    assert_eq!(allocated.count_total, 1);
 }
 
 #[test]
@@ -78,41 +39,42 @@ fn no_request_allocates_whatever_it_is() {
     }
     requests.push(b"GET /test/stream?bytes=100000 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec());
 
-    let before = ALLOCATIONS.get();
     let mut replies = 0;
-    for requests in &requests {
-        for segment_bytes in [usize::MAX, 100, 1] {
-            responder.on_clock(replies as u64);
-            let mut connection = Connection::default();
-            let (mut from, mut to) = (0, 0);
-            'connection: while to < requests.len() {
-                to = requests
-                    .len()
-                    .min(to.saturating_add(segment_bytes))
-                    .min(from + 24 * 1024);
-                loop {
-                    let input = Input {
-                        bytes: &requests[from..to],
-                        full: to - from == 24 * 1024,
-                        ended: to == requests.len(),
-                    };
-                    let mut reply = Reply::new(&mut space);
-                    let progress = responder.on_input(&mut connection, input, &mut reply);
-                    replies += reply.len();
-                    from += progress.consumed;
-                    match progress.next {
-                        Next::Receive(_) => break,
-                        Next::Send => {}
-                        Next::Close | Next::Abort => break 'connection,
+    let allocated = measure(|| {
+        for requests in &requests {
+            for segment_bytes in [usize::MAX, 100, 1] {
+                responder.on_clock(replies as u64);
+                let mut connection = Connection::default();
+                let (mut from, mut to) = (0, 0);
+                'connection: while to < requests.len() {
+                    to = requests
+                        .len()
+                        .min(to.saturating_add(segment_bytes))
+                        .min(from + 24 * 1024);
+                    loop {
+                        let input = Input {
+                            bytes: &requests[from..to],
+                            full: to - from == 24 * 1024,
+                            ended: to == requests.len(),
+                        };
+                        let mut reply = Reply::new(&mut space);
+                        let progress = responder.on_input(&mut connection, input, &mut reply);
+                        replies += reply.len();
+                        from += progress.consumed;
+                        match progress.next {
+                            Next::Receive(_) => break,
+                            Next::Send => {}
+                            Next::Close | Next::Abort => break 'connection,
+                        }
                     }
                 }
+                let mut reply = Reply::new(&mut space);
+                responder.on_timeout(&mut connection, &mut reply);
+                replies += reply.len();
             }
-            let mut reply = Reply::new(&mut space);
-            responder.on_timeout(&mut connection, &mut reply);
-            replies += reply.len();
         }
-    }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    });
+    assert_eq!(allocated.count_total, 0);
     assert!(replies > 100_000, "{replies} bytes of replies");
 }
 
@@ -135,39 +97,40 @@ fn no_request_for_a_file_in_memory_allocates() {
     let mut space = vec![0; 4096];
     // Once a second, somebody looks whether the file has changed: whichever round that is, is not counted.
     let rounds = (0..10).map(|_| {
-        let before = ALLOCATIONS.get();
-        for fields in [
-            "",
-            "Range: bytes=1000-\r\n",
-            "If-None-Match: \"other\"\r\n",
-            "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
-            "Range: bytes=50000-\r\n",
-        ] {
-            let mut request = [0; 256];
-            let mut rest = &mut request[..];
-            let written = std::io::Write::write_fmt(
-                &mut rest,
-                format_args!("GET /a%20b HTTP/1.1\r\nHost: a\r\n{fields}\r\n"),
-            );
-            assert!(written.is_ok());
-            let len = 256 - rest.len();
-            let mut connection = Connection::default();
-            let mut bytes = &request[..len];
-            loop {
-                let input = Input {
-                    bytes,
-                    full: false,
-                    ended: false,
-                };
-                let mut reply = Reply::new(&mut space);
-                let progress = responder.on_input(&mut connection, input, &mut reply);
-                bytes = &bytes[progress.consumed..];
-                if progress.next != Next::Send {
-                    break;
+        let allocated = measure(|| {
+            for fields in [
+                "",
+                "Range: bytes=1000-\r\n",
+                "If-None-Match: \"other\"\r\n",
+                "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+                "Range: bytes=50000-\r\n",
+            ] {
+                let mut request = [0; 256];
+                let mut rest = &mut request[..];
+                let written = std::io::Write::write_fmt(
+                    &mut rest,
+                    format_args!("GET /a%20b HTTP/1.1\r\nHost: a\r\n{fields}\r\n"),
+                );
+                assert!(written.is_ok());
+                let len = 256 - rest.len();
+                let mut connection = Connection::default();
+                let mut bytes = &request[..len];
+                loop {
+                    let input = Input {
+                        bytes,
+                        full: false,
+                        ended: false,
+                    };
+                    let mut reply = Reply::new(&mut space);
+                    let progress = responder.on_input(&mut connection, input, &mut reply);
+                    bytes = &bytes[progress.consumed..];
+                    if progress.next != Next::Send {
+                        break;
+                    }
                 }
             }
-        }
-        ALLOCATIONS.get() - before
+        });
+        allocated.count_total
     });
     let rounds: Vec<_> = rounds.collect();
     assert!(rounds[0] > 0, "the first request reads the file");
@@ -234,10 +197,7 @@ fn no_request_of_http2_allocates() {
     };
     serve(&[&PREFACE[..], &settings(&[])].concat());
     serve(&rounds[0]);
-    let before = ALLOCATIONS.get();
-    for round in &rounds[1..] {
-        serve(round);
-    }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    let allocated = measure(|| rounds[1..].iter().for_each(|round| serve(round)));
+    assert_eq!(allocated.count_total, 0);
     assert!(replies > 20 * 100_000, "{replies} bytes of replies");
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Command, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::console::{Console, LogWriter};
 use barewire_http::REQUEST_LOG;
@@ -56,7 +58,8 @@ impl LogArgs {
             true => format!(",{REQUEST_LOG}=debug"),
             false => String::new(),
         };
-        let filter = EnvFilter::try_new(self.log_filter.clone() + &responses).map_err(|error| {
+        let directives = self.log_filter.clone() + &responses;
+        let filter: Targets = directives.parse().map_err(|error| {
             let message = format!(
                 "invalid value {:?} for --log-filter: {error}",
                 self.log_filter
@@ -65,13 +68,13 @@ impl LogArgs {
         })?;
         let console = Console::install(self.log_format == Format::Json);
         let log = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+            .with_max_level(LevelFilter::TRACE)
             .with_writer(LogWriter::of(console))
             .log_internal_errors(false)
             .with_ansi(io::stderr().is_terminal());
         match self.log_format {
-            Format::Human => log.with_target(false).init(),
-            Format::Json => log.json().init(),
+            Format::Human => log.with_target(false).finish().with(filter).init(),
+            Format::Json => log.json().finish().with(filter).init(),
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Whatever goes wrong ends with one message on stderr that names the cause and the cure, and with
-//! exit code 2 if the command line was wrong, 1 if the machine did not play along.
+//! exit code 2 if the command line was wrong, 1 if anything else failed.
 
 mod certificate;
 #[cfg(feature = "xdp")]
@@ -102,9 +102,12 @@ fn run_subcommand(sources: &mut Sources) -> anyhow::Result<ExitCode> {
         && let Some(configured) = command.find_subcommand(name)
         && CONFIGURED.contains(&name)
     {
+        let typed = argv.len();
         *sources = config::merge(configured, given, &mut argv)
             .map_err(|error| configured.clone().error(ErrorKind::InvalidValue, error))?;
-        matches = command.try_get_matches_from_mut(argv)?;
+        if argv.len() > typed {
+            matches = command.try_get_matches_from_mut(argv)?;
+        }
     }
     let cli = Cli::from_arg_matches(&matches)?;
     let (Some((name, matches)), subcommand) = (matches.subcommand(), cli.subcommand) else {

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use allocation_counter::measure;
 use barewire_service::time::{Duration, Instant};
 use barewire_tcp::config::{DirectPath, StackConfig, WhenFull};
 use barewire_tcp::guard::Secrets;
@@ -14,31 +13,6 @@ use barewire_tcp::packet::{Flags, Local};
 use barewire_tcp::shard::Shard;
 use barewire_tcp::testing::frame::{TcpFrame, TcpView};
 use barewire_tcp::testing::service::{Command, CommandService};
-
-/// The system's allocator, counting what this thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator as it is; counting touches no memory but its own,
-// which is there before and after the thread's other values.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const CONNECTIONS: u16 = 2_000;
 const ROUNDS: u16 = 4;
@@ -173,12 +147,12 @@ fn nothing_is_allocated(direct_path: DirectPath) {
     echo.resize(Command::BYTES + 100, b'.');
     let echo: &'static [u8] = echo.leak();
 
-    let before = ALLOCATIONS.get();
-    for round in 0..ROUNDS {
-        world.first_port = 1_000 + round * 3_000;
-        run_round(&mut world, echo);
-    }
-    let allocations = ALLOCATIONS.get() - before;
+    let allocated = measure(|| {
+        for round in 0..ROUNDS {
+            world.first_port = 1_000 + round * 3_000;
+            run_round(&mut world, echo);
+        }
+    });
 
     let counters = world.shard.counters();
     assert!(
@@ -190,11 +164,9 @@ fn nothing_is_allocated(direct_path: DirectPath) {
     assert!(counters.idle_timeouts.get() > 0 && counters.out_rsts.get() > 0);
     assert!(world.replies >= usize::from(CONNECTIONS * ROUNDS) * REQUESTS);
     assert_eq!(world.shard.connections(), 0);
-    assert_eq!(allocations, 0);
-
-    let counted = ALLOCATIONS.get();
-    drop(Box::new(world.replies));
-    assert!(ALLOCATIONS.get() > counted, "the counter does not count");
+    assert_eq!(allocated.count_total, 0);
+    let allocated = measure(|| drop(std::hint::black_box(Box::new(1))));
+    assert_eq!(allocated.count_total, 1, "the counter does not count");
 }
 
 /// More clients than there is room for connect, ask, send what makes no sense, and leave in four ways.

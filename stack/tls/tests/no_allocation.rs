@@ -1,41 +1,16 @@
 //! A connection allocates while it shakes hands, and never again: not for records, messages, alerts or errors.
+//! What AWS-LC allocates in C is not counted.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::Write as _;
 
+use allocation_counter::measure;
 use barewire_service::service::{Arrival, Expect, Input, Next, Progress, Reply, Service};
 use barewire_tls::{Identity, IdentityConfig, Tls, TlsCounters, TlsLimits};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-
-/// The system's allocator, counting what this thread allocates. What AWS-LC allocates in C is not among it.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator as it is; counting touches no memory but its own,
-// which is there before and after the thread's other values.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Answers each line with as many bytes.
 struct Echo;
@@ -91,17 +66,18 @@ fn nothing_is_allocated_after_the_handshake() {
         let counters = std::sync::Arc::new(TlsCounters::default());
         let mut tls = Tls::new(Echo, 0, &identity, limits, counters);
         let (mut connection, _) = tls.on_accept(Arrival::default());
-        let mut allocated = 0;
         let mut serve = |bytes: &[u8], mut client: Option<&mut ClientConnection>| {
-            let before = ALLOCATIONS.get();
             let mut reply = Reply::new(&mut space);
             let input = Input {
                 bytes,
                 full: false,
                 ended: false,
             };
-            let progress = tls.on_input(&mut connection, input, &mut reply);
-            allocated = ALLOCATIONS.get() - before;
+            let mut progress = None;
+            let allocated = measure(|| {
+                progress = Some(tls.on_input(&mut connection, input, &mut reply));
+            });
+            let progress = progress.unwrap();
             assert_eq!(progress.consumed, bytes.len());
             let mut out = reply.written();
             while let Some(client) = client.as_deref_mut().filter(|_| !out.is_empty()) {
@@ -112,7 +88,7 @@ fn nothing_is_allocated_after_the_handshake() {
                 {
                 }
             }
-            (progress, allocated)
+            (progress, allocated.count_total)
         };
         let say = |client: &mut ClientConnection| {
             let mut bytes = Vec::new();
