@@ -2,6 +2,8 @@
 
 use barewire_service::deadline::Wait;
 
+use crate::End;
+
 barewire_service::counters! {
     /// What one core of a kernel stack served, and which of its limits were hit.
     pub struct KernelCounters {
@@ -55,6 +57,16 @@ barewire_service::counters! {
 }
 
 impl KernelCounters {
+    /// Counts a connection that has ended like this; one whose time was over is counted already.
+    pub fn ended(&self, how: End) {
+        match how {
+            End::Orderly => self.closed.increment(),
+            End::Broken => self.broken.increment(),
+            End::Aborted => self.aborted.increment(),
+            End::TimedOut => {}
+        }
+    }
+
     /// Counts a connection that waited too long for `wait`.
     pub fn timed_out(&self, wait: Wait) {
         match wait {

@@ -64,6 +64,6 @@ pub(crate) use acceptor::Acceptor;
 pub(crate) use input::Input;
 pub(crate) use memory::Memory;
 pub(crate) use pool::{Buffer, Pool};
-pub(crate) use session::{Session, Turn};
+pub(crate) use session::{End, Session, Turn};
 pub(crate) use sockopt::set_epoll_busy_poll;
 pub(crate) use workbench::Workbench;

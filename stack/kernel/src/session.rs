@@ -21,10 +21,23 @@ pub struct Session<C> {
 pub struct Turn {
     /// Bytes of the input that were consumed.
     pub consumed: usize,
-    /// Bytes of the reply that were written.
+    /// Bytes of the reply that were written; none before a reset.
     pub written: usize,
     /// Messages that were completed.
     pub messages: u32,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Both sides ended their streams.
+    Orderly,
+    /// The peer or the network broke it.
+    Broken,
+    /// With a reset: the service wanted it.
+    Aborted,
+    /// With a reset: the peer had its time.
+    TimedOut,
 }
 
 impl<C: Default> Session<C> {
@@ -83,7 +96,10 @@ impl<C: Default> Session<C> {
         };
         Turn {
             consumed: progress.consumed,
-            written: reply.len(),
+            written: match self.next {
+                Next::Abort => 0,
+                _ => reply.len(),
+            },
             messages: progress.messages,
         }
     }
@@ -122,7 +138,7 @@ impl<C: Default> Session<C> {
         self.watch.on_sent(now, taken, left, deadlines);
     }
 
-    /// Our side of the stream has ended: the peer shall end its own.
+    /// Our side of the stream has ended: the deadline for the peer to end its own begins.
     pub fn on_close(&mut self, now: Instant, deadlines: &Deadlines) {
         self.watch.on_close(now, deadlines);
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use barewire_service::clock::Clock;
 use barewire_service::lifecycle::Phase;
-use barewire_service::service::Service;
+use barewire_service::service::{Reply, Service};
 
 use super::config::KernelConfig;
 use super::counters::KernelCounters;
 use super::error::StartError;
-use super::pool::Pool;
+use super::pool::{Buffer, Pool};
+use crate::{Input, Session, Turn};
 
 /// Everything of a core that is not a connection and not the way to wait for events.
 #[derive(Debug)]
@@ -87,6 +88,36 @@ impl<S: Service> Workbench<S> {
             self.draining = true;
             self.service.on_drain();
         }
+    }
+
+    /// Shows the service the input of a connection. Returns the buffer with its reply as well.
+    pub fn serve(
+        &mut self,
+        session: &mut Session<S::Connection>,
+        input: &mut Input,
+    ) -> (Buffer, Turn) {
+        let reply = self.send.take();
+        let turn = session.on_input(
+            &mut self.service,
+            input.bytes(&self.receive),
+            self.config.receive_buffer_bytes,
+            self.send.bytes_mut(&reply),
+        );
+        input.consume(turn.consumed, &mut self.receive);
+        self.counters.messages.add(u64::from(turn.messages));
+        (reply, turn)
+    }
+
+    /// Lets the service say something before a connection ends. Returns the buffer, and how many bytes are in it.
+    pub fn last_word(
+        &mut self,
+        session: &mut Session<S::Connection>,
+        say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
+    ) -> (Buffer, usize) {
+        let reply = self.send.take();
+        let space = self.send.bytes_mut(&reply);
+        let written = session.last_word(&mut self.service, say, space);
+        (reply, written)
     }
 
     /// A batch of events was worked on: tells how much memory is in use.

@@ -15,7 +15,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
-use crate::{Buffer, Input, Session, Workbench};
+use crate::{Buffer, End, Input, Session, Workbench};
 
 /// What a connection is registered for, once and for all.
 pub const EVENTS: EventFlags = EventFlags::IN
@@ -48,13 +48,7 @@ enum State {
     /// We ended our side, and discard what arrives until the peer ends its own: closing with
     /// unread bytes would send a reset, which can destroy the reply on its way (RFC 9112, 9.6).
     Lingering,
-    Closed,
-    /// The peer or the network ended it.
-    Broken,
-    /// To be reset: the service wanted it.
-    Aborted,
-    /// To be reset: the peer had its time.
-    TimedOut,
+    Ended(End),
 }
 
 /// Bytes that were written and not sent, the reply to `messages`.
@@ -161,7 +155,7 @@ impl<C: Default> Connection<C> {
                 }
                 Next::Send => self.serve(bench),
                 Next::Close => self.finish(bench),
-                Next::Abort => self.state = State::Aborted,
+                Next::Abort => self.state = State::Ended(End::Aborted),
             }
         }
         if self.session.next() == Next::Send {
@@ -179,7 +173,7 @@ impl<C: Default> Connection<C> {
         };
         bench.counters.timed_out(wait);
         if !wait.is_for_input() {
-            self.state = State::TimedOut;
+            self.state = State::Ended(End::TimedOut);
             return Outcome::End;
         }
         self.last_word(bench, S::on_timeout);
@@ -199,14 +193,12 @@ impl<C: Default> Connection<C> {
 
     /// Gives everything back.
     pub fn close<S: Service<Connection = C>>(mut self, bench: &mut Workbench<S>) {
-        let counters = &bench.counters;
-        match self.state {
-            State::Broken => counters.broken.increment(),
-            State::Aborted => counters.aborted.increment(),
-            State::TimedOut => {}
-            State::Open | State::Lingering | State::Closed => counters.closed.increment(),
-        }
-        if matches!(self.state, State::Aborted | State::TimedOut) {
+        let how = match self.state {
+            State::Ended(how) => how,
+            State::Open | State::Lingering => End::Orderly,
+        };
+        bench.counters.ended(how);
+        if matches!(how, End::Aborted | End::TimedOut) {
             // Closing then sends a reset; if this fails, an orderly end is as good.
             let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
         }
@@ -245,37 +237,15 @@ impl<C: Default> Connection<C> {
             }
             Err(Errno::INTR) => None,
             Err(_) => {
-                self.state = State::Broken;
+                self.state = State::Ended(End::Broken);
                 None
             }
         }
     }
 
     fn serve<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
-        let reply = bench.send.take();
-        let turn = self.session.on_input(
-            &mut bench.service,
-            self.input.bytes(&bench.receive),
-            bench.config.receive_buffer_bytes,
-            bench.send.bytes_mut(&reply),
-        );
-        self.input.consume(turn.consumed, &mut bench.receive);
-        bench.counters.messages.add(u64::from(turn.messages));
-        if self.session.next() == Next::Abort {
-            self.state = State::Aborted;
-        }
-        if turn.written == 0 || self.state == State::Aborted {
-            bench.send.release(reply);
-            let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
-            self.session.on_all_sent(turn.messages, now, deadlines);
-        } else {
-            self.unsent = Some(Unsent {
-                buffer: reply,
-                start: 0,
-                end: turn.written,
-                messages: turn.messages,
-            });
-        }
+        let (reply, turn) = bench.serve(&mut self.session, &mut self.input);
+        self.put(reply, turn.written, turn.messages, bench);
     }
 
     /// Lets the service say something before the connection ends. Input is waited for only when everything was sent.
@@ -284,17 +254,28 @@ impl<C: Default> Connection<C> {
         bench: &mut Workbench<S>,
         say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),
     ) {
-        let buffer = bench.send.take();
-        let space = bench.send.bytes_mut(&buffer);
-        let end = self.session.last_word(&mut bench.service, say, space);
+        let (reply, written) = bench.last_word(&mut self.session, say);
+        self.put(reply, written, 0, bench);
+    }
+
+    /// Takes a reply of so many bytes to be sent.
+    fn put<S: Service<Connection = C>>(
+        &mut self,
+        buffer: Buffer,
+        end: usize,
+        messages: u32,
+        bench: &mut Workbench<S>,
+    ) {
         if end == 0 {
-            return bench.send.release(buffer);
+            bench.send.release(buffer);
+            let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+            return self.session.on_all_sent(messages, now, deadlines);
         }
         self.unsent = Some(Unsent {
             buffer,
             start: 0,
             end,
-            messages: 0,
+            messages,
         });
     }
 
@@ -319,7 +300,7 @@ impl<C: Default> Connection<C> {
             Ok(count) => count,
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(_) => {
-                self.state = State::Broken;
+                self.state = State::Ended(End::Broken);
                 0
             }
         };
@@ -346,9 +327,9 @@ impl<C: Default> Connection<C> {
     fn finish<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
         self.input.clear(&mut bench.receive);
         self.state = if self.session.has_ended() {
-            State::Closed
+            State::Ended(End::Orderly)
         } else if shutdown(&self.socket, Shutdown::Write).is_err() {
-            State::Broken
+            State::Ended(End::Broken)
         } else {
             let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
             self.session.on_close(now, deadlines);
@@ -360,7 +341,7 @@ impl<C: Default> Connection<C> {
     fn discard<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
         let buffer = bench.receive.take();
         if self.read(bench.receive.bytes_mut(&buffer)) == Some(0) {
-            self.state = State::Closed;
+            self.state = State::Ended(End::Orderly);
         }
         bench.receive.release(buffer);
     }

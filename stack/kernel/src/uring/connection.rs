@@ -8,7 +8,7 @@ use barewire_service::service::{Expect, Next, Reply, Service};
 use barewire_service::time::Instant;
 
 use super::ring::{Provided, Received, Ring};
-use crate::{Buffer, Input, Session, Turn, Workbench};
+use crate::{Buffer, End, Input, Session, Workbench};
 
 /// A direct descriptor's connection, and what could not be finished yet.
 pub struct Connection<C> {
@@ -37,19 +37,6 @@ enum State {
         how: End,
         begun: bool,
     },
-}
-
-/// How a connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Both sides ended their streams.
-    Orderly,
-    /// The peer or the network broke it.
-    Broken,
-    /// With a reset: the service wanted it.
-    Aborted,
-    /// With a reset: the peer had its time.
-    TimedOut,
 }
 
 /// What a connection needs from its core after being worked on.
@@ -220,12 +207,7 @@ impl<C: Default> Connection<C> {
     pub fn close<S: Service<Connection = C>>(mut self, bench: &mut Workbench<S>, ring: &mut Ring) {
         self.input.clear(&mut bench.receive);
         if let State::Ending { how, .. } = self.state {
-            match how {
-                End::Orderly => bench.counters.closed.increment(),
-                End::Broken => bench.counters.broken.increment(),
-                End::Aborted => bench.counters.aborted.increment(),
-                End::TimedOut => {}
-            }
+            bench.counters.ended(how);
         }
         ring.close(self.index);
     }
@@ -237,9 +219,7 @@ impl<C: Default> Connection<C> {
         bench: &mut Workbench<S>,
         ring: &mut Ring,
     ) {
-        let reply = bench.send.take();
-        let space = bench.send.bytes_mut(&reply);
-        let written = self.session.last_word(&mut bench.service, say, space);
+        let (reply, written) = bench.last_word(&mut self.session, say);
         self.send(reply, written, 0, bench, ring);
     }
 
@@ -275,7 +255,8 @@ impl<C: Default> Connection<C> {
             assert!(kept, "received more than there is room for");
         }
         ring.give_back(provided);
-        self.after_turn(reply, turn, bench, ring);
+        bench.counters.messages.add(u64::from(turn.messages));
+        self.send(reply, turn.written, turn.messages, bench, ring);
     }
 
     fn serve_input<S: Service<Connection = C>>(
@@ -284,32 +265,8 @@ impl<C: Default> Connection<C> {
         ring: &mut Ring,
     ) {
         self.unseen = false;
-        let reply = bench.send.take();
-        let turn = self.session.on_input(
-            &mut bench.service,
-            self.input.bytes(&bench.receive),
-            bench.config.receive_buffer_bytes,
-            bench.send.bytes_mut(&reply),
-        );
-        self.input.consume(turn.consumed, &mut bench.receive);
-        self.after_turn(reply, turn, bench, ring);
-    }
-
-    #[inline]
-    fn after_turn<S: Service<Connection = C>>(
-        &mut self,
-        reply: Buffer,
-        turn: Turn,
-        bench: &mut Workbench<S>,
-        ring: &mut Ring,
-    ) {
-        bench.counters.messages.add(u64::from(turn.messages));
-        // What was written before a reset is forgotten.
-        let written = match self.session.next() {
-            Next::Abort => 0,
-            _ => turn.written,
-        };
-        self.send(reply, written, turn.messages, bench, ring);
+        let (reply, turn) = bench.serve(&mut self.session, &mut self.input);
+        self.send(reply, turn.written, turn.messages, bench, ring);
     }
 
     #[inline]
