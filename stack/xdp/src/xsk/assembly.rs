@@ -9,13 +9,14 @@
 
 use std::ops::Range;
 
-use super::queue::BATCH_FRAMES;
-
 /// The option of a descriptor after which the packet goes on: XDP_PKT_CONTD of `linux/if_xdp.h`.
 pub(super) const CONTINUED: u32 = 1;
 
-/// The most frames that the kernel makes of a packet: MAX_SKB_FRAGS, and the first.
-pub(super) const FRAMES_PER_PACKET_MAX: usize = 18;
+/// Frames taken from the rx ring at once.
+pub const BATCH_FRAMES: usize = 64;
+
+/// The most frames of a batch: MAX_SKB_FRAGS more, the rest of a packet that begins with its last one.
+pub(super) const FRAMES_MAX: usize = BATCH_FRAMES + 18;
 
 /// The packets of a batch. Takes no memory once it was made.
 pub(super) struct Assembly {
@@ -36,10 +37,9 @@ enum Packet {
 impl Assembly {
     /// For batches of frames that hold so much each.
     pub fn new(piece_bytes: usize) -> Self {
-        let frames = BATCH_FRAMES + FRAMES_PER_PACKET_MAX;
         Assembly {
-            packets: Vec::with_capacity(frames),
-            copied: Vec::with_capacity(frames * piece_bytes),
+            packets: Vec::with_capacity(FRAMES_MAX),
+            copied: Vec::with_capacity(FRAMES_MAX * piece_bytes),
             begun: None,
         }
     }
@@ -118,7 +118,7 @@ mod tests {
     fn the_largest_batch_fits_without_more_memory() {
         let mut assembly = Assembly::new(16);
         let capacity = assembly.copied.capacity();
-        let frames = vec![("0123456789abcdef", true); BATCH_FRAMES + FRAMES_PER_PACKET_MAX - 1];
+        let frames = vec![("0123456789abcdef", true); FRAMES_MAX - 1];
         let frames = [&frames[..], &[("0123456789abcdef", false)]].concat();
         assert_eq!(packets(&mut assembly, &frames).len(), 1);
         assert_eq!(assembly.copied.capacity(), capacity);

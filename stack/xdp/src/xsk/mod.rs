@@ -6,7 +6,7 @@
 //!   flush:   completion ring ─▶ free slots              committed ─▶ tx ring ─▶ wake the kernel
 //! ```
 //!
-//! What is peculiar to AF_XDP and handled here, so that nobody else has to know:
+//! What is particular to AF_XDP and handled here:
 //!
 //! * The kernel sleeps until it is told that there is something to send (`XDP_USE_NEED_WAKEUP`),
 //!   and in copy mode sends only so many frames per call: [`XskLink::flush`] repeats the call for
@@ -37,7 +37,8 @@ use barewire_service::time::Instant;
 use barewire_tcp::link::LinkCounters;
 use barewire_tcp::link::{Link, Received as _, Transmit as _};
 
-pub use queue::{BATCH_FRAMES, Received, Transmit};
+pub use assembly::BATCH_FRAMES;
+pub use queue::{Received, Transmit};
 
 /// How a queue is opened. Its memory is (`rx_ring_frames` + `tx_ring_frames`) frames and 48 bytes of rings for each
 /// pair of them. A frame has 2,048 bytes, or 4,096 if the MTU is beyond 1,774, in zero-copy mode 1,006.

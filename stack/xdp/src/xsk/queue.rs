@@ -35,10 +35,7 @@ use barewire_service::tap::{Direction, TapEnd};
 use barewire_tcp::link;
 use barewire_tcp::link::LinkCounters;
 
-use super::assembly::{Assembly, CONTINUED, FRAMES_PER_PACKET_MAX};
-
-/// Frames taken from the rx ring at once.
-pub const BATCH_FRAMES: usize = 64;
+use super::assembly::{Assembly, BATCH_FRAMES, CONTINUED, FRAMES_MAX};
 
 /// The receiving half of a queue, except for the batch that is being read.
 pub(super) struct Reception {
@@ -52,7 +49,7 @@ pub(super) struct Reception {
 pub struct Received {
     umem: Umem,
     /// Room for the rest of a packet that begins with the last frame of a batch.
-    batch: [FrameDesc; BATCH_FRAMES + FRAMES_PER_PACKET_MAX],
+    batch: [FrameDesc; FRAMES_MAX],
     len: usize,
     /// Which frames make a packet; `None`: each is one.
     assembly: Option<Assembly>,
@@ -103,7 +100,7 @@ pub(super) fn share_out(
     };
     let received = Received {
         umem: umem.clone(),
-        batch: [FrameDesc::default(); BATCH_FRAMES + FRAMES_PER_PACKET_MAX],
+        batch: [FrameDesc::default(); FRAMES_MAX],
         len: 0,
         assembly: (packet_frames > 1).then(|| Assembly::new(piece_bytes)),
     };
