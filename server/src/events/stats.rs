@@ -1,6 +1,6 @@
 //! What `GET /stats` says.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ledger::Totals;
 
@@ -11,7 +11,7 @@ use super::ledger::Totals;
 /// or `f64::MIN`, while `avg` is still that of the exact sum. A zero has no sign, and without events
 /// `avg` is zero. serde_json writes the shortest digits that read back as the same number, always
 /// with a fraction or an exponent.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// Events counted.

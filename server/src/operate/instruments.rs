@@ -10,7 +10,7 @@ use barewire_service::lifecycle::{Lifecycle, Phase};
 use procfs::process::Process;
 
 use super::status::{
-    Connections, Counters, Drops, Memory, Pool, Requests, SCHEMA, Server, State, Stats, Status,
+    Connections, Counters, Drops, Memory, Pool, Requests, SCHEMA, Server, State, Status,
 };
 use crate::events::Events;
 use barewire_http::HttpCounters;
@@ -83,7 +83,7 @@ impl Instruments {
             },
             requests: self.requests(),
             connections: connections(&readings),
-            stats: self.events.stats().into(),
+            stats: self.events.stats(),
             memory: memory(),
             pools: readings.iter().flat_map(pools).collect(),
             drops: drops(&readings),
@@ -240,17 +240,6 @@ impl From<&Reading> for Counters {
             values: values
                 .map(|sample| (sample.name.to_owned(), sample.value))
                 .collect::<BTreeMap<_, _>>(),
-        }
-    }
-}
-
-impl From<crate::events::Stats> for Stats {
-    fn from(stats: crate::events::Stats) -> Self {
-        Stats {
-            total_requests: stats.total_requests,
-            unique_users: stats.unique_users,
-            sum: stats.sum,
-            avg: stats.avg,
         }
     }
 }

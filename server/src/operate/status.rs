@@ -24,6 +24,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::Stats;
+
 /// The version of this layout.
 pub const SCHEMA: u32 = 1;
 
@@ -103,20 +105,6 @@ pub struct Connections {
     pub total: u64,
     /// By state.
     pub by_state: BTreeMap<String, u64>,
-}
-
-/// The totals of the events.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Stats {
-    /// Events counted.
-    pub total_requests: u64,
-    /// Different users among them.
-    pub unique_users: u64,
-    /// Sum of their values.
-    pub sum: f64,
-    /// Their mean.
-    pub avg: f64,
 }
 
 /// Memory of the process, in bytes; `None` if the kernel does not tell.
