@@ -52,6 +52,22 @@ fn a_small_matrix_becomes_a_page_with_visible_plots() {
         .output()
         .unwrap();
     assert!(text(&compared).contains("within the noise"));
+
+    // The same figures on another machine: said before any percentage.
+    let elsewhere = bench.directory.join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let mut other = results.clone();
+    other["host"] = "elsewhere".into();
+    fs::write(elsewhere.join("results.json"), other.to_string()).unwrap();
+    let compared = bench
+        .report()
+        .args(["--compare"])
+        .args([&report, &elsewhere])
+        .output()
+        .unwrap();
+    let compared = text(&compared);
+    let remark = compared.find("are not comparable").unwrap();
+    assert!(remark < compared.find('%').unwrap(), "{compared}");
     look_at(&report, &bench.directory);
 }
 
