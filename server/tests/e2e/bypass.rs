@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread;
 
 use barewire_lab::{Lab, SERVER_DEVICE, SERVER_V4, SERVER_V6};
@@ -36,6 +36,24 @@ fn curl(lab: &Lab, url: &str) -> String {
         "10",
         url,
     ])
+}
+
+/// What wrk reports once it has ended, without an error.
+pub fn report_without_errors(wrk: Child) -> String {
+    let output = wrk.wait_with_output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{report}");
+    assert_no_errors(&report);
+    report
+}
+
+/// Whether a report of wrk's has no error in it.
+#[track_caller]
+pub fn assert_no_errors(report: &str) {
+    assert!(
+        !report.contains("Socket errors") && !report.contains("Non-2xx"),
+        "{report}"
+    );
 }
 
 /// Whether a program is attached to the server's interface.
@@ -188,13 +206,7 @@ fn wrk_sees_no_error_and_the_kernel_keeps_everything_else() {
             lab.server_runs(&["ss", "--no-header", "--listening", "--tcp", "--numeric"]);
         assert!(listeners.contains(":9000"), "{listeners}");
 
-        let output = wrk.wait_with_output().unwrap();
-        let report = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{report}");
-        assert!(
-            !report.contains("Socket errors") && !report.contains("Non-2xx"),
-            "{report}"
-        );
+        let report = report_without_errors(wrk);
         let requests = report
             .lines()
             .find_map(|line| line.trim().split_once(" requests in"));
@@ -306,7 +318,7 @@ fn the_drain_deadline_ends_what_does_not_end_by_itself() {
     assert!(!is_attached(&lab));
 }
 
-/// After a restart nobody has the old connections: whichever core hears of one says so at once.
+/// After a restart no core knows the old connections: the core that receives a segment of one answers with RST.
 #[test]
 fn connections_of_a_server_that_was_killed_are_reset_by_the_next() {
     let Some(lab) = lab() else { return };

@@ -15,6 +15,7 @@ use barewire::operate::Status;
 use barewire_lab::{Lab, SERVER_DEVICE};
 use rustix::net::sockopt::set_socket_linger;
 
+use crate::bypass::report_without_errors;
 use crate::operate::Operated;
 use crate::server::{BAREWIRE, PATIENCE, Server};
 
@@ -63,7 +64,7 @@ fn nothing_is_left_of_connections_that_are_gone() {
 }
 
 /// A server on one core with two queues: a veth, unlike a NIC, sends an RST for a socket that is gone to
-/// any queue, and on another core it would be a stranger's.
+/// any queue, and on another core it would belong to no connection.
 fn serve(lab: &Lab) -> Operated {
     let binary = env::var("BAREWIRE_SOAK_BINARY").unwrap_or_else(|_| BAREWIRE.into());
     Operated::start(|control| {
@@ -83,7 +84,7 @@ fn serve(lab: &Lab) -> Operated {
     })
 }
 
-/// Serves patient clients, clients with a connection for each request, and rude ones; returns how many
+/// Serves patient clients, clients with a connection for each request, and clients that break off; returns how many
 /// of the last there were.
 fn load(lab: &Lab, server: &Operated, duration: Duration) -> u64 {
     let addresses = &server.server.addresses;
@@ -101,13 +102,7 @@ fn load(lab: &Lab, server: &Operated, duration: Duration) -> u64 {
             })
         });
         for wrk in [keep_alive, close] {
-            let output = wrk.wait_with_output().unwrap();
-            let report = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success(), "{report}");
-            assert!(
-                !report.contains("Socket errors") && !report.contains("Non-2xx"),
-                "{report}"
-            );
+            report_without_errors(wrk);
         }
         is_over.store(true, Ordering::Relaxed);
         rude.join().unwrap()
