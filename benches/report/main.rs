@@ -1,4 +1,4 @@
-//! Throughput reports that a stranger can trust and reproduce; `scripts/report` is its front.
+//! Throughput reports that others can check and reproduce, for `scripts/report`.
 //!
 //! ```text
 //!  matrix ──▶ measure ──▶ results.json ──▶ render ──▶ report.html, report.md

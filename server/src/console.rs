@@ -1,8 +1,7 @@
-//! What a server says, without ever waiting for whoever listens.
+//! Log and standard output of a server, which never waits for a reader.
 //!
-//! A log that cannot be written must not stop what it tells of: a full disk, a closed pipe and a reader that
-//! sleeps are troubles of the log alone. So a line is put into a queue of fixed length, and a thread
-//! of the stream's own writes it:
+//! A log that cannot be written must not stop the server: a full disk, a closed pipe and a stalled reader
+//! affect the log alone. A line is put into a queue of fixed length, and a thread for each stream writes it:
 //!
 //! ```text
 //!   tracing, complain ──▶ queue ──▶ thread log/stderr ──▶ write(2)
@@ -126,8 +125,12 @@ impl Console {
     ///
     /// If the process is out of threads.
     pub fn start(&self, enter: impl Fn() + Clone + Send + 'static) -> io::Result<()> {
-        self.stdout.start(enter.clone())?;
-        self.stderr.start(enter)
+        let entering = [self.stdout.start(enter.clone())?, self.stderr.start(enter)?];
+        for entered in entering.into_iter().flatten() {
+            // A thread that has not entered has panicked, and said so.
+            let _ = entered.recv();
+        }
+        Ok(())
     }
 
     /// What could not be said so far.
@@ -164,7 +167,7 @@ impl Console {
     }
 }
 
-/// Says a line on stdout. Whoever does not listen there does not stop us.
+/// Writes a line to stdout. A missing or slow reader does not stop the server.
 pub fn say(text: &str) {
     match Console::of_process() {
         Some(console) => console.stdout.put(console.line("INFO", text).into_bytes()),
@@ -216,14 +219,15 @@ impl Stream {
         }
     }
 
-    fn start(&self, enter: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    /// Starts the thread that writes, unless it runs. What is returned receives once it has called `enter`.
+    fn start(&self, enter: impl FnOnce() + Send + 'static) -> io::Result<Option<Receiver<()>>> {
         let idle = self
             .idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let Some((lines, descriptor)) = idle else {
-            return Ok(());
+            return Ok(None);
         };
         let counters = Arc::clone(&self.counters);
         let (entered_out, entered) = mpsc::sync_channel(1);
@@ -233,9 +237,7 @@ impl Stream {
             write_lines(&lines, descriptor, &counters);
         };
         thread::Builder::new().name(self.name.into()).spawn(write)?;
-        // A thread that has not entered has panicked, and said so.
-        let _ = entered.recv();
-        Ok(())
+        Ok(Some(entered))
     }
 
     /// Queues a line, or loses it.
@@ -390,7 +392,7 @@ mod tests {
                 entered.fetch_add(1, Relaxed);
             }
         };
-        stream.start(enter).unwrap();
+        stream.start(enter).unwrap().unwrap().recv().unwrap();
         assert_eq!(entered.load(Relaxed), 1);
     }
 

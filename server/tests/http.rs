@@ -278,7 +278,7 @@ fn a_request_lasts_from_the_batch_of_its_first_byte_to_the_end_of_that_of_its_re
     responder.on_time(1_500);
     assert_eq!(durations(Some("/plaintext")), (2, 2 * 500));
 
-    // The core was asleep in between; the slow request was not answered.
+    // The core slept in between; the slow request was not answered.
     responder.on_time(8_000);
     show(&mut responder, &mut slow, GET.as_bytes());
     show(&mut responder, &mut fast, b"nonsense\r\n\r\n");

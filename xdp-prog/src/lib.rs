@@ -176,7 +176,7 @@ fn classify_tcp(frame: &XdpContext, tcp: usize) -> Result<Verdict, Verdict> {
     if !is_served(load_be16(frame, tcp + 2)?) {
         return Err(Verdict::OtherPort);
     }
-    // TCP speaks to one host (RFC 1122, 4.2.3.10), and an answer would carry the group as its source.
+    // A TCP connection has one peer (RFC 1122, 4.2.3.10), and an answer would carry the group as its source.
     // All of the address: a load of its first byte alone gets a bounds check that LLVM simplifies
     // to one that the verifier does not follow.
     let [group, ..]: [u8; 6] = load(frame, 0)?;

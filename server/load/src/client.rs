@@ -36,7 +36,7 @@ use exchange::{Asked, First};
 pub use clock::{Clock, Monotonic};
 pub use exchange::Exchange;
 
-/// One thread's side of the conversation.
+/// The client of one thread.
 #[derive(Debug)]
 pub struct Client<C> {
     clock: C,
@@ -149,7 +149,7 @@ impl<C: Clock> Client<C> {
         self.churn.as_mut()?.take_due(&mut self.drawer, now_ns)
     }
 
-    /// The connection could not be begun, for no fault of the server's; it stays due.
+    /// The connection could not be opened for a reason on this side; it stays due.
     #[cfg(feature = "xdp")]
     pub fn put_back(&mut self, exchange: &mut Exchange) {
         if let (Some(churn), Some(ticket)) = (&mut self.churn, exchange.ticket.take()) {

@@ -1,4 +1,4 @@
-//! One blocking `GET`, for what is asked before and after a run.
+//! One blocking `GET`, for the requests before and after a run.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

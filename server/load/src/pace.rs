@@ -50,7 +50,7 @@ impl Tickets {
     }
 }
 
-/// One thread's hand in the [`Tickets`].
+/// One thread's share of the [`Tickets`].
 #[derive(Debug)]
 pub struct Drawer {
     tickets: Arc<Tickets>,

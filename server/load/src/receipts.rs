@@ -1,4 +1,4 @@
-//! What the server owes us in its `/stats`.
+//! What the server's `/stats` must contain.
 //!
 //! Every event ends in one of three ways: *acknowledged* (a 2xx came back: it must be counted),
 //! *refused* (another status came back: it must not be counted) or *unknown* (the connection broke
@@ -7,7 +7,7 @@
 
 use super::request::{USERS, Values};
 
-/// One thread's or one run's books.
+/// The receipts of one thread or of one run.
 #[derive(Debug, Clone)]
 pub struct Receipts {
     values: Values,
@@ -28,7 +28,7 @@ pub struct Account {
 }
 
 impl Receipts {
-    /// Empty books for events with such values.
+    /// No receipts yet, for events with such values.
     pub fn new(values: Values) -> Self {
         Receipts {
             values,
@@ -48,7 +48,7 @@ impl Receipts {
         self.unknown.add(index, self.values);
     }
 
-    /// Takes in another thread's books.
+    /// Adds another thread's receipts.
     pub fn merge(&mut self, other: &Receipts) {
         self.acknowledged.merge(&other.acknowledged);
         self.unknown.merge(&other.unknown);

@@ -100,7 +100,7 @@ impl Tally {
         self.first_failure.get_or_insert_with(describe);
     }
 
-    /// Takes in another thread's results.
+    /// Adds another thread's results.
     pub fn merge(&mut self, other: Tally) {
         // Histograms of the same range always fit into each other.
         let added = self.latency_ns.add(&other.latency_ns).is_ok()

@@ -1,4 +1,4 @@
-//! What the transports have in common: what they bring back, and how patient they are.
+//! What the transports have in common: their results and their time limits.
 
 use std::io;
 

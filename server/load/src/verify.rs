@@ -57,7 +57,7 @@ pub struct Check {
 }
 
 impl Verification {
-    /// Compares what `/stats` said before and after a run with what the run was promised.
+    /// Compares what `/stats` said before and after a run with what the server acknowledged.
     ///
     /// `users`: how many users there must be afterwards, if that is known.
     pub fn of(before: &Stats, after: &Stats, receipts: &Receipts, users: Option<u64>) -> Self {

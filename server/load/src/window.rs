@@ -139,7 +139,7 @@ impl Counted {
         &mut self.seconds[index]
     }
 
-    /// Takes in what another thread counted.
+    /// Adds what another thread counted.
     pub fn merge(&mut self, other: Counted) {
         self.responses += other.responses;
         self.bytes_read += other.bytes_read;

@@ -18,7 +18,7 @@ const SINCE: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Args)]
 pub(super) struct CertificateArgs {
-    /// Sign it with its own key: nobody trusts it who is not told to, as by `curl --cacert`
+    /// Sign it with its own key: clients trust it only if they are told to, as by `curl --cacert`
     #[arg(long, required = true)]
     self_signed: bool,
 

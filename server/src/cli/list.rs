@@ -13,7 +13,7 @@ pub enum List {
     These(Vec<usize>),
 }
 
-/// More than any machine has; `0-4000000000` is a slip of the pen, not a wish.
+/// More than any machine has; `0-4000000000` is a mistake.
 const NUMBER_MAX: usize = 4095;
 
 impl List {

@@ -1,8 +1,8 @@
 //! Least privilege: what the process gives up once it has what it needs.
 //!
 //! Taking a NIC's queues takes capabilities; serving on them takes none. Nor does a server ever
-//! start a program. So a bug that lets somebody run code of theirs in here shall find a user without
-//! rights and a kernel that answers few calls:
+//! start a program. So an attacker who exploits a bug gets a user without rights and few system
+//! calls:
 //!
 //! ```text
 //!   before the first thread      Confinement::begin     no_new_privs; bounding, inheritable and ambient
@@ -13,10 +13,9 @@
 //!                                verify                 every thread is asked whether it is so
 //! ```
 //!
-//! Ids and capabilities belong to a thread, not to a process, as far as the kernel is concerned, and
-//! the cores need theirs for longer than they need each other: so each thread changes its own, and
-//! nobody is interrupted by the signal with which libc changes them all. `verify` is what makes that
-//! safe to rely on.
+//! To the kernel, ids and capabilities belong to a thread, not to a process, and each core needs its own until its
+//! queues are open. So each thread changes its own, without the signal by which libc changes those of all threads.
+//! `verify` checks that every thread did.
 //!
 //! What goes on without any privilege: waking AF_XDP sockets, reading their statistics and the
 //! program's counters (before Linux 5.19 those need CAP_BPF and are left out), and detaching the

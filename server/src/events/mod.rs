@@ -12,7 +12,7 @@
 //! core writes; nothing is locked and nothing is allocated per event. (Only a body that is not JSON
 //! costs a few errors of serde_json's, which are freed at once: see [`parse`].)
 //!
-//! # What is promised
+//! # Guarantees
 //!
 //! * An event whose reply was written is in every answer to a `/stats` that is asked for later, on
 //!   whichever core: it is counted before its reply exists.

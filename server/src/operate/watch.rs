@@ -1,6 +1,6 @@
 //! What goes wrong, in the log, however often it does: one line in an interval.
 //!
-//! No core logs because a peer misbehaves: that would be a way to keep it busy. The cores count, and
+//! No core logs what a peer does wrong: a peer could keep it busy with that. The cores count, and
 //! somebody else says now and then what was counted.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! What every stack promises about events. Each test begins with a server that has counted nothing.
+//! What every stack guarantees about events. Each test begins with a server that has counted nothing.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -129,7 +129,7 @@ pub fn what_is_no_event_does_not_count(server: &Server) {
     assert_eq!(server.stats().total, 0);
 }
 
-/// The client dies in the middle of a request, at every byte of it, with an event counted before.
+/// The client ends in the middle of a request, at every byte of it, with an event counted before.
 pub fn an_event_that_was_cut_off_does_not_count(server: &Server) {
     let mut acknowledged = 0;
     for framing in [Framing::Length, Framing::Chunked { chunk_bytes: 9 }] {

@@ -151,7 +151,7 @@ fn ipv6_several_addresses_and_generic_mode_are_asked_with_as_well() {
     assert_eq!(server.terminate().served(), 2 * 5_000 + 1);
 
     // All frames arrive by queue 0, whichever core has called; and a veth's other end, if it is a bypass as
-    // well, hears each core of ours by another queue.
+    // well, receives from each of our cores by another queue.
     let server = serve(&lab, "uring");
     let generic = succeed(
         &lab,

@@ -180,7 +180,7 @@ fn nothing_longer_than_asked_for_is_sent() {
     let Some(lab) = Lab::up(&["--queues", "2"]) else {
         return;
     };
-    // Nobody speaks of it, and nobody needs to.
+    // No ICMP message reports it, and none is needed.
     let far = Far::behind(&lab, 1_300, false);
     let server = serve(&lab, &["--test-routes", "--mtu", "1300"]);
     for host in hosts() {

@@ -32,7 +32,7 @@ fn what_ends_a_server_drains_it_and_keeps_its_counts() {
             busy.send([EVENT, head].concat());
             assert_eq!(busy.receive(false).status, 200);
             signal(&server, number);
-            // The terminal's second word, from the shell, is not impatience.
+            // The shell sends a second SIGHUP when the terminal closes; that must not end the drain.
             if number == libc::SIGHUP {
                 signal(&server, number);
             }

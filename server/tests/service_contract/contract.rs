@@ -1,4 +1,4 @@
-//! What every stack promises to a service and to its peers (`barewire_service::service`).
+//! What every stack guarantees to a service and to its peers (`barewire_service::service`).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

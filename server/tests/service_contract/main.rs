@@ -8,7 +8,7 @@ mod contract;
 mod line_service;
 mod server;
 
-/// Runs every promise of the contract against the stack that `$start` starts, and `$more`.
+/// Runs every test of the contract against the stack that `$start` starts, and `$more`.
 macro_rules! keeps_the_contract {
     (@each $stack:ident, $start:expr; $($promise:ident)+) => {
         mod $stack {

@@ -1,11 +1,11 @@
-//! A complaint that may have to be made very often, in the log at most once a second.
+//! Limits a log line that could be written very often to one per second.
 
 use barewire_service::time::{Duration, Instant};
 
 /// How long the next one of the same kind is only counted.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Decides whether to say something again.
+/// Decides whether to log again.
 #[derive(Debug, Default)]
 pub struct Complaint {
     next_at: Option<Instant>,
@@ -13,8 +13,8 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    /// There is reason to complain: returns how often there was without its being said, or `None` if
-    /// it is too early to say it again.
+    /// Counts an occurrence. Returns how many there were since the last line, or `None` if it is too early for the
+    /// next one.
     pub fn due(&mut self, now: Instant) -> Option<u64> {
         if self.next_at.is_some_and(|at| now < at) {
             self.suppressed += 1;

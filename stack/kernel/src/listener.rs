@@ -25,7 +25,7 @@ use super::config::KernelConfig;
 use super::error::ListenError;
 use super::sockopt;
 
-/// A listening socket, without its queue being looked at by anybody yet.
+/// A listening socket; nothing accepts from it yet.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
 
@@ -52,7 +52,7 @@ impl Listener {
                 )?;
             }
             if index == 0 && cpus.len() > 1 {
-                // Attached before the first one listens, so that no connection goes astray.
+                // Attached before the first one listens, so that every connection reaches the listener of its CPU.
                 let attached = sockopt::attach_reuseport_program(&socket, &steer_by_cpu(cpus));
                 called(address, "SO_ATTACH_REUSEPORT_CBPF", attached)?;
             }
@@ -121,7 +121,7 @@ impl AsFd for Listener {
     }
 }
 
-/// Whoever else holds the socket for a moment, an io_uring say, nobody can connect any more.
+/// No client can connect from here on, even while something else (an io_uring, say) still holds the socket.
 impl Drop for Listener {
     fn drop(&mut self) {
         // Fails only if it does not listen yet.

@@ -65,5 +65,5 @@ impl Drop for Memory {
 
 // SAFETY: the block belongs to this value alone, and bytes may be used on any thread.
 unsafe impl Send for Memory {}
-// SAFETY: a shared reference gives out only raw pointers; who follows one answers for it.
+// SAFETY: a shared reference gives out only raw pointers; whoever dereferences one must justify it.
 unsafe impl Sync for Memory {}

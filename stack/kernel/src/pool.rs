@@ -1,8 +1,7 @@
-//! Equal buffers, all taken at start, lent to whoever has bytes to keep.
+//! Buffers of equal size, allocated at start and lent to connections that have bytes to keep.
 //!
-//! A connection at rest needs none; one that is being served borrows a buffer for the moment, and
-//! keeps it only as long as something is left over: half a request, a reply that the peer does not
-//! read. Buffers come back last in, first out, so that a core with thousands of connections still
+//! An idle connection has none. A connection that is being served borrows a buffer, and keeps it only while
+//! something is left in it: half a request, or a reply that the peer does not read. Buffers come back last in, first out, so that a core with thousands of connections still
 //! works in the same few cache-warm ones, and memory that was never needed is never touched.
 
 use std::io;

@@ -6,7 +6,7 @@
 //! ```text
 //!                    taken            provided              for
 //!   Arena            at start         at start, all of it   buffers that every connection uses
-//!   Zeroed<T>        at start         at the first write    tables sized for the worst day, used anywhere
+//!   Zeroed<T>        at start         at the first write    tables sized for peak load, used anywhere
 //!   table::<T>()     at start         as it grows           the same, used from the front
 //! ```
 //!

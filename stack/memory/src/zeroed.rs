@@ -1,10 +1,10 @@
 //! Tables that are taken at once and provided page by page.
 //!
-//! A table that is sized for the worst day is mostly empty on all others. [`Zeroed`] takes its whole
+//! A table that is sized for peak load is mostly empty. [`Zeroed`] takes its whole
 //! address space at start, so that the size is known and never grows, but no memory: the kernel
-//! provides a page, filled with zeroes, when it is first written to. What an [`crate::Arena`]
-//! promises, that nothing waits for memory after the start, it does not: the first use of each huge
-//! page costs its zeroing (2 MiB, some 100 us), and a machine without memory left notices only then.
+//! provides a page, filled with zeroes, when it is first written to. Unlike an [`crate::Arena`] it does not
+//! guarantee that nothing waits for memory after the start: the first use of each huge page costs its zeroing
+//! (2 MiB, some 100 us), and a machine that is out of memory fails only then.
 //! On other systems than Linux the allocator decides when the pages are provided.
 
 use std::mem::needs_drop;

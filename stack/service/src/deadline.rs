@@ -1,7 +1,7 @@
 //! How long a connection may wait, and for what.
 //!
-//! Every stack keeps the same promises: a peer that opens a connection and says nothing, that sends
-//! a request one byte at a time, or that never reads its reply, is found out and let go. A [`Watch`]
+//! Every stack gives the same guarantees: it closes the connection of a peer that sends nothing, that sends
+//! a request one byte at a time, or that never reads its reply. A [`Watch`]
 //! is the few bytes of state that this takes per connection. It knows no timer and no socket; its
 //! owner tells it what happened and asks when to look again:
 //!
@@ -12,9 +12,9 @@
 //! ```
 //!
 //! A deadline runs from the moment its [`Wait`] began and nothing that arrives prolongs it, except a
-//! whole message: dripping bytes (slowloris) gains a peer nothing. The same holds for reading: a
+//! whole message: sending byte by byte (slowloris) prolongs nothing. The same holds for reading: a
 //! peer has to take `send_bytes_min` in each `send_ms`. A stack that sends segments itself does not
-//! hold a loss against the peer, but patience ends after twice that time, see [`Watch::forgive_ms`].
+//! hold a loss against the peer, but gives up after twice that time, see [`Watch::forgive_ms`].
 
 use crate::service::{Expect, Next, Progress};
 use crate::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The boundary between what carries bytes and what is said with them.
+//! The boundary between transports, which carry bytes, and protocols, which interpret them.
 //!
 //! A [`Service`] is a protocol without I/O. A [`Stack`] owns sockets or NIC queues, threads and
 //! connections, and calls the service with the bytes that arrived. Neither knows the other, so one

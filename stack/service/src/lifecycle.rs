@@ -1,7 +1,7 @@
 //! How a process tells its cores to drain and to stop.
 //!
-//! The phase is one atomic that every core reads once per batch; a core that sleeps is woken
-//! through an eventfd of its own, so that nobody polls for a phase that hardly ever changes.
+//! The phase is one atomic that every core reads once per batch. A core that sleeps is woken
+//! through an eventfd of its own, so that no core polls for a phase that hardly ever changes.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -111,7 +111,7 @@ impl Wake for Alarm {
 }
 
 fn make_readable(waker: &OwnedFd) {
-    // A full counter (EAGAIN) is as awake as it gets.
+    // EAGAIN: the counter is full, so the descriptor is readable already.
     let _ = rustix::io::write(waker, &1u64.to_ne_bytes());
 }
 

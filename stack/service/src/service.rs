@@ -85,7 +85,7 @@ pub trait Service {
         let _ = unix_time_s;
     }
 
-    /// Tells the time that the stack has read for itself: before the inputs of a batch, and again
+    /// Passes on the time that the stack has read: before the inputs of a batch, and again
     /// when all that was written is on its way.
     ///
     /// `now_ns` counts nanoseconds from some moment in the past, and never goes back.

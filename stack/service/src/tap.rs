@@ -1,16 +1,15 @@
-//! What a link receives and sends, copied for whoever watches it: tcpdump cannot see it.
+//! Copies of the frames that a link receives and sends, for `barewire capture`: tcpdump cannot see them.
 //!
 //! ```text
 //!   core:     TapEnd::begin_batch ── one relaxed load: is somebody watching?
 //!                  │ yes
 //!                  └─▶ record(frame) ─▶ [ ring of bytes ] ─▶ Watch::next      watcher's thread
-//!                           no room: counted, and gone
+//!                           no room: counted and dropped
 //! ```
 //!
-//! The core never waits: it copies a frame into a bounded ring, or counts it as lost. Who begins to
-//! watch makes the ring and leaves its writing half in a slot that the core takes it from with its next
-//! batch; who stops leaves an empty slot. The core takes no lock but then, and even then not one that
-//! is held.
+//! The core never waits: it copies a frame into a bounded ring, or counts it as lost. A watcher that
+//! begins makes the ring and puts its writing half into a slot, from which the core takes it with its next
+//! batch; a watcher that ends empties the slot. The core takes a lock only then, and only if it is free.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};

@@ -163,7 +163,7 @@ pub struct XdpConfig {
     pub drain_ms: u32,
     /// Limits of each core. `mtu`, `checksums` and `unknown_flow` are set from the interface and the number of cores.
     pub stack: StackConfig,
-    /// How bad the wire to each queue is, and the seed that decides what it does to which frame.
+    /// The faults to inject into the frames of each queue, and the seed that decides which frames.
     #[cfg(feature = "faults")]
     pub faults: Option<(Faults, u64)>,
 }

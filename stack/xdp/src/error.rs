@@ -137,7 +137,7 @@ pub enum XdpError {
         /// Why not.
         source: RedirectError,
     },
-    /// Nobody would notice if the interface went away.
+    /// The interface cannot be watched.
     #[error("cannot watch {interface}: {source}")]
     Unwatchable {
         /// The interface.

@@ -1,18 +1,18 @@
-//! Takes the served traffic out of the kernel's hands, and gives it back.
+//! Redirects the served traffic from the kernel's stack to AF_XDP sockets, and undoes that.
 //!
 //! Loads the embedded XDP program (see `xdp-prog/`), tells it through maps what is served, attaches
 //! it, and points it at the AF_XDP socket of each receive queue:
 //!
 //! ```text
 //!   load(targets) ─▶ attach(interface, mode) ─▶ set_socket(queue, fd)… ─▶ frames arrive
-//!                        bpf_link: dies with the process
+//!                        bpf_link: removed when the process ends
 //! ```
 //!
 //! Until a queue has its socket, its frames go on to the kernel; so everything can be prepared
 //! before the first frame is taken. The kernel knows the served ports as in use, and is silent on them
 //! (see [`Redirect::reserve`]). The program is attached through a `bpf_link` only: the kernel
 //! detaches it when the last descriptor is closed, after `kill -9` as well. An attachment through
-//! netlink or a pin would outlive the process and send the traffic of a dead server nowhere.
+//! netlink or a pin would outlive the process, and the traffic of a server that has ended would be lost.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -187,7 +187,7 @@ pub enum RedirectError {
     /// Port 0 was to be served.
     #[error("port 0 cannot be served; choose one from 1 to 65535")]
     PortZero,
-    /// Someone else has the interface.
+    /// Another program is attached to the interface.
     #[error(
         "{interface} already has an XDP program (another instance?): `bpftool net show dev {interface}` and \
          `bpftool link show` name it; end the process that holds it, or `ip link set dev {interface} xdp off`"
@@ -349,7 +349,7 @@ pub struct Redirect {
 
 /// Where the program is attached.
 struct Attached {
-    /// Removes it when it is dropped. `None`: somebody tried to attach it again, in vain.
+    /// Removes it when it is dropped. `None`: attaching it again has failed.
     link: Option<OwnedFd>,
     interface: Interface,
     mode: Mode,
@@ -495,7 +495,8 @@ impl Redirect {
         Ok(stolen)
     }
 
-    /// Redirects what is for `address` as well. Its ports are not reserved.
+    /// Redirects what is for `address` as well. Its ports are not reserved: a process that serves has given up the
+    /// capability that ports below 1024 take, and may not open sockets that listen.
     ///
     /// # Errors
     ///

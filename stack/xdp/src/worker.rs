@@ -41,7 +41,7 @@ pub enum Wait {
 }
 
 impl Default for Wait {
-    /// Spins for 50 µs: a little more than it takes to fall asleep and be woken.
+    /// Spins for 50 µs: a little more than sleeping and waking up take.
     fn default() -> Self {
         Wait::Adaptive { spin_us: SPIN_US }
     }

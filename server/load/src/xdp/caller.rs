@@ -406,7 +406,7 @@ impl Service for Caller {
         match end {
             End::HandedOver => self.forget(line),
             End::NoPort => {
-                // All cores stop: what this one cannot open nobody will.
+                // All cores stop: no other core can open what this one cannot.
                 let _ = self.shared.broken.set(());
                 self.shared.stop.store(true, Ordering::Relaxed);
                 self.give_up(line, false);

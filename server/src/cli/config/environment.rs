@@ -55,7 +55,7 @@ pub enum EnvironmentError {
 #[derive(Debug, Default)]
 pub(super) struct Environment<'c> {
     pub settings: Vec<Setting<'c>>,
-    /// What it says in vain.
+    /// Variables that had no effect.
     pub warnings: Vec<String>,
 }
 

@@ -50,11 +50,11 @@ pub struct ConfigArgs {
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     known: BTreeMap<String, Source>,
-    /// What was said in vain.
+    /// Variables that had no effect.
     warnings: Vec<String>,
 }
 
-/// Why what was said beside the command line cannot be used.
+/// Why the environment or the configuration file cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// It is in the file.
@@ -100,7 +100,7 @@ impl Sources {
         )
     }
 
-    /// What the environment said in vain.
+    /// Variables that had no effect.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

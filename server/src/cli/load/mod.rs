@@ -79,7 +79,7 @@ pub fn measure(args: Args) -> anyhow::Result<Report> {
     Ok(report?)
 }
 
-/// Says that the command line, not the machine, is to blame.
+/// An error of the command line, not of the machine.
 fn wrong_use(error: anyhow::Error) -> clap::Error {
     clap::Error::raw(
         clap::error::ErrorKind::ValueValidation,

@@ -1,4 +1,4 @@
-//! The argument of `--test-faults`: how bad the wire is that our TCP has to live with.
+//! The argument of `--test-faults`: the faults that the wire injects.
 
 use std::str::FromStr;
 

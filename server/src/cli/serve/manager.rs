@@ -1,4 +1,4 @@
-//! What a service manager hears of its server: sd_notify(3), systemd's `Type=notify`.
+//! Notifies a service manager: sd_notify(3), systemd's `Type=notify`.
 
 use std::env;
 use std::ffi::OsString;

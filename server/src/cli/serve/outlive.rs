@@ -10,8 +10,8 @@
 //!         exit code 0                          its exit code
 //! ```
 //!
-//! What the child counted ends with it, unless it has a file for that (`--state`). The child ends in order if this
-//! process dies: it reads its standard input, which then ends.
+//! What the child counted ends with it, unless it has a file for that (`--state`). The child drains if this
+//! process ends: it reads its standard input, which then ends.
 
 use std::env;
 use std::error::Error;

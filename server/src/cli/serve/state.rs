@@ -1,7 +1,7 @@
 //! The file in which event counts outlive the process (`--state`).
 //!
 //! It is written after the last core has ended, so that what was acknowledged is in it. It is
-//! replaced as a whole: whoever looks, whenever the machine dies, finds the old one or the new one.
+//! replaced as a whole: whenever the machine fails, either the old or the new file is there.
 //!
 //! ```text
 //!   temporary file beside it, mode 0600 ─▶ lock ─▶ write ─▶ fsync ─▶ rename over FILE ─▶ fsync directory

@@ -87,7 +87,7 @@ pub struct Remote(Sender<Event>);
 impl Remote {
     /// Drains; called again, ends at once.
     pub fn stop(&self) {
-        // Nobody listens any more once the process is about to end.
+        // The receiver is gone once the process is about to end.
         let _ = self.0.send(Event::Stop(Cause::Control));
     }
 }
@@ -159,7 +159,7 @@ impl Supervisor {
     pub fn watch(&self, watch: Watch) -> io::Result<()> {
         let to = self.sender.clone();
         let wait = move || {
-            // Nobody listens any more once the process is about to end.
+            // The receiver is gone once the process is about to end.
             let _ = to.send(Event::Broken(anyhow::Error::from_boxed(watch.0())));
         };
         thread::Builder::new()
@@ -173,8 +173,8 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// What broke a core, or a watch noticed. The others are stopped at once then: half a server answers half of its
-    /// clients.
+    /// What broke a core, or a watch noticed. The others are stopped at once then: a server with a core less answers
+    /// only a part of its clients.
     pub fn run(
         self,
         cores: Vec<JoinHandle<Result<(), CoreError>>>,
@@ -187,7 +187,7 @@ impl Supervisor {
             thread::Builder::new()
                 .name(format!("watch/{index}"))
                 .spawn(move || {
-                    // Nobody listens any more once the process is about to end.
+                    // The receiver is gone once the process is about to end.
                     let _ = to.send(Event::CoreEnded {
                         index,
                         outcome: core.join(),

@@ -149,7 +149,7 @@ pub struct Reloads(Sender<()>);
 impl Reloads {
     /// Soon, on another thread.
     pub fn request(&self) {
-        // Nobody listens any more once the process is about to end.
+        // The receiver is gone once the process is about to end.
         let _ = self.0.send(());
     }
 }

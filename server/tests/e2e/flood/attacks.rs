@@ -166,7 +166,7 @@ fn stranger(target: &Target, random: &mut Random) -> SocketAddr {
     (address, 1_024 + random.below(64_000) as u16).into()
 }
 
-/// The witness, in half of the cases, or a stranger.
+/// The well-behaved client, in half of the cases, or another one.
 fn anybody(target: &Target, random: &mut Random) -> SocketAddr {
     match random.hits(500) {
         true => {

@@ -1,4 +1,4 @@
-//! What attackers send, and a well-behaved client in the midst of it.
+//! What attackers send, while a well-behaved client is served.
 //!
 //! `scripts/flood` runs this at length and shows the table; among the other tests it is short.
 //!
@@ -185,7 +185,7 @@ fn the_well_behaved_are_served_when_the_pools_are_exhausted() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
-/// A server with little patience for those who keep it waiting.
+/// A server with short deadlines.
 fn serve(lab: &Lab, stack: &str, pools: &[&str]) -> Operated {
     let binary = env::var("BAREWIRE_FLOOD_BINARY").unwrap_or_else(|_| BAREWIRE.into());
     Operated::start(|control| {

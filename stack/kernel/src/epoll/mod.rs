@@ -251,7 +251,7 @@ impl<S: Service> EpollCore<S> {
         })
     }
 
-    /// Takes in who is waiting already, closes the listeners, and ends connections that are idle.
+    /// Accepts the connections that wait already, closes the listeners, and ends idle connections.
     fn drain(&mut self) {
         if self.acceptor.listeners.is_empty() {
             return;
@@ -287,7 +287,7 @@ impl<S: Service> Worker for EpollCore<S> {
         loop {
             let count = self.wait(&mut events).map_err(ended("epoll_wait"))?;
             self.bench.tick();
-            // An event may be that of somebody who saw another core drain.
+            // The event may come from a client that saw another core drain.
             self.bench.follow(self.member.phase());
             let (mut knock, mut phase_changed) = (false, false);
             for event in &events[..count] {

@@ -304,7 +304,7 @@ impl<S: Service> UringCore<S> {
     fn work_off(&mut self) {
         self.bench.tick();
         self.ring.take_batch();
-        // After the batch was taken: it may hold what was sent by somebody who saw another core drain.
+        // After the batch was taken: it may hold what a client sent after it saw another core drain.
         self.bench.follow(self.member.phase());
         while let Some(completion) = self.ring.next_completion() {
             match completion {

@@ -1,7 +1,7 @@
-//! Looks at an interface again and again: whether it is still there and up, what it has received, how many queues and
+//! Polls an interface: whether it is still there and up, what it has received, how many queues and
 //! which addresses it has.
 //!
-//! An AF_XDP socket does not tell. When its interface goes, the kernel unbinds it, but poll(2) on it goes on reporting
+//! An AF_XDP socket does not report it. When its interface is removed, the kernel unbinds it, but poll(2) on it goes on reporting
 //! nothing. So this listens to what rtnetlink tells all of its subscribers (rtnetlink(7)), and asks.
 //! Nothing is opened and no capability is needed once it was made.
 

@@ -1,7 +1,7 @@
-//! Keeps the served ports for this process: a listener of the kernel's on each, which hears nothing.
+//! Keeps the served ports for this process: a kernel listener on each, which receives nothing.
 //!
-//! Without it the kernel would not know that the port is in use. Another program could bind it, and would wait for
-//! clients in vain; and whatever reaches the kernel all the same, on a queue that is not served or while a driver sets
+//! Without it the kernel would not know that the port is in use. Another program could bind it, and would never get a
+//! connection; and whatever reaches the kernel all the same, on a queue that is not served or while a driver sets
 //! itself up anew, would be answered with RST, which ends connections of ours. With it `bind` says that the address is
 //! in use, and a socket filter that accepts nothing keeps the kernel silent.
 
