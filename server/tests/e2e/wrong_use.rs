@@ -1,6 +1,7 @@
 //! Wrong use ends with one message, the cause and the cure in it, and an exit code that says whose fault.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 
 use crate::server::{BAREWIRE, Server};
@@ -116,9 +117,14 @@ fn what_the_machine_does_not_have_is_a_failure() {
             "--connections 1000000000".into(),
             &["open files", "--connections"],
         ),
+        (
+            "--listen 127.0.0.1:0 --control /nowhere/barewire.sock".into(),
+            &["no directory /nowhere", "mkdir"],
+        ),
     ] {
         expect_refusal(&mut serve(&arguments), FAILURE, parts);
     }
+    assert!(!Path::new("/nowhere").exists());
     drop(listener);
 }
 
