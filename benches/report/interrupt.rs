@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// The error of everything that was given up because somebody asked for it.
+/// The error of everything that was interrupted.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;
@@ -24,7 +24,7 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
-/// Fails with [`Interrupted`] once somebody has asked to stop.
+/// Fails with [`Interrupted`] once a signal has asked to stop.
 pub fn check() -> Result<(), Interrupted> {
     match INTERRUPTED.get() {
         Some(flag) if flag.load(Relaxed) => Err(Interrupted),

@@ -54,7 +54,7 @@ pub const BINARY: &str = "barewire's SHA-256";
 pub const COMMAND_LINE: &str = "kernel command line";
 
 /// Switches of the kernel's command line that a network benchmark depends on. Others may name disks, hosts,
-/// addresses or keys, which are nobody's business.
+/// addresses or keys, which do not belong into a report.
 const KERNEL_SWITCHES: [&str; 33] = [
     "amd_iommu",
     "amd_pstate",

@@ -133,7 +133,7 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// Keeps only the servers and routes that are named; names nobody has are errors.
+    /// Keeps only the servers and routes that are named; unknown names are errors.
     pub fn select(&mut self, servers: &[String], routes: &[String]) -> Result<()> {
         for name in servers {
             ensure!(

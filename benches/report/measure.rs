@@ -47,7 +47,7 @@ pub struct Bench<'a> {
 ///
 /// # Errors
 ///
-/// If somebody asked to stop, or nothing can be kept. A round that fails is in `results.failed`.
+/// If a signal asked to stop, or results cannot be written. A round that fails is in `results.failed`.
 pub fn measure(
     bench: &Bench<'_>,
     results: &mut Results,
@@ -346,7 +346,7 @@ fn must_end(error: &Error) -> bool {
     })
 }
 
-/// Waits, unless somebody asks to stop.
+/// Waits, unless a signal asks to stop.
 fn wait(time: Duration) -> Result<(), Interrupted> {
     let until = Instant::now() + time;
     while Instant::now() < until {

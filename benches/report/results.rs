@@ -28,7 +28,7 @@ pub struct Results {
     pub started: String,
     /// The server's host name.
     pub host: String,
-    /// Whether somebody stopped it before all rounds were measured.
+    /// Whether it was stopped before all rounds were measured.
     pub interrupted: bool,
     /// What was asked for.
     pub matrix: Matrix,
@@ -150,7 +150,7 @@ impl Results {
         self.cell_by(load, server, route, connections)
     }
 
-    /// The load that makes the figures of a cell: wrk, which everybody knows, unless it was the
+    /// The load that makes the figures of a cell: wrk, the usual one, unless it was the
     /// bottleneck and another load was measured as well.
     pub fn load_of(&self, server: &str, route: &str, connections: u32) -> LoadName {
         let by = |load| self.cell_by(load, server, route, connections);

@@ -76,7 +76,7 @@ pub struct ProcessUsage {
     pub system_s: f64,
     /// Voluntary context switches: it waited.
     pub switches_voluntary: u64,
-    /// Involuntary context switches: somebody else wanted the core.
+    /// Involuntary context switches: another thread got the core.
     pub switches_involuntary: u64,
     /// Resident memory at the end, in bytes.
     pub resident_bytes: u64,

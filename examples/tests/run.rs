@@ -1,4 +1,4 @@
-//! Every example, run as its first line says, and used as somebody who reads it would.
+//! Every example, run as its first line says, and used as its documentation describes.
 //!
 //! Those that take queues of an interface need root; without it they are skipped.
 #![allow(clippy::unwrap_used)]

@@ -282,7 +282,7 @@ fn write_lines(lines: &Receiver<Item>, descriptor: BorrowedFd<'_>, counters: &Co
                     }
                 }
             }
-            // Whoever waited may have given up.
+            // The waiting thread may have given up.
             Item::Mark(reached) => drop(reached.try_send(())),
         }
     }

@@ -9,7 +9,7 @@
 //!                └─▶ load: barewire-load
 //! ```
 //!
-//! It is a library only for its own tests and benches: whoever writes another server uses `barewire-http` with
+//! It is a library only for its own tests and benches: other servers use `barewire-http` with
 //! `barewire-xdp` or `barewire-kernel`.
 
 #[cfg(feature = "xdp")]

@@ -109,7 +109,7 @@ fn summary(results: &Results) -> String {
     )
 }
 
-/// The first numbers that anybody wants: each server against the baseline, route by route.
+/// The summary: each server against the baseline, route by route.
 fn headline(results: &Results) -> Markup {
     let connections = busiest(results);
     html! {

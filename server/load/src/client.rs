@@ -259,7 +259,7 @@ impl<C: Clock> Client<C> {
         }
 
         if close && self.churn.is_some() && !input.ended {
-            // Whoever closes first keeps the port: that is for the server, as it has said.
+            // The side that closes first keeps the port in TIME-WAIT: the server does, as it has announced.
             return Progress {
                 consumed,
                 messages,

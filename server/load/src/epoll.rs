@@ -544,7 +544,7 @@ impl<'a> Transport<'a> {
         Ok(())
     }
 
-    /// Closes what nobody needs when nothing is left to ask.
+    /// Closes idle connections when nothing is left to ask.
     fn close_unneeded(&mut self) {
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];

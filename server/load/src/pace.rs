@@ -2,7 +2,7 @@
 //!
 //! Requests are numbered. Threads draw numbers from one [`Tickets`] in blocks, so that together
 //! they ask exactly as many as were ordered, and none twice. A [`Pace`] says when the next one is
-//! due: at once (closed loop: whoever has an answer asks again) or by the clock (open loop). With
+//! due: at once (closed loop: a connection that has its answer asks again) or by the clock (open loop). With
 //! [`Churn`] it is connections that are due by the clock, each of them for one request. A [`Ramp`] keeps the
 //! connections of a closed loop from asking all at once in the beginning.
 
@@ -218,7 +218,7 @@ impl Churn {
 ///
 /// A closed loop of many connections begins with as many frames at once, which is more than the 256 slots of a
 /// veth, or many a NIC's default ring. A frame that is lost there comes again only after a second. So the first
-/// requests follow one another as they are answered; whoever has been answered once asks whenever it likes.
+/// requests follow one another as they are answered; a connection that has been answered once asks at any time.
 #[derive(Debug, Clone)]
 pub struct Ramp {
     /// Connections whose first request has not been answered.

@@ -1,4 +1,4 @@
-//! What a run is to do, whoever has asked for it.
+//! What a run is to do.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;

@@ -58,7 +58,7 @@ pub enum ParseError {
     /// A status code below 100.
     #[error("an invalid status code")]
     Status,
-    /// 101, which nobody asked for.
+    /// 101, which was not asked for.
     #[error("101 Switching Protocols without having been asked")]
     SwitchedProtocols,
 }

@@ -5,9 +5,9 @@
 //! * `totalRequests` must have grown by exactly what was acknowledged.
 //! * `uniqueUsers` of an empty server must be exactly the users of the run. Another server may have
 //!   known some of them and cannot be asked which: it must then know at least the run's users, and
-//!   have learnt no more than those. Who knows what the server had seen before (nothing but the same
-//!   events, say, so that a further run adds nobody) can say how many users there must be, and has
-//!   that verified exactly.
+//!   have learnt no more than those. If the caller knows what the server had seen before (only the same events,
+//!   say, so that a further run adds no user), it can pass the number of users, which is then verified
+//!   exactly.
 //! * `sum` is a rounded number, but the challenge's values are multiples of a half: below 2^52 such
 //!   sums are `f64`s themselves, nothing is rounded, and the difference must be equal. If
 //!   the server had counted other fractions before, both sums may be off by half a unit in the last

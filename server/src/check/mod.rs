@@ -3,7 +3,7 @@
 //! What is decided at start is decided here by the same code, so the two cannot disagree: [`XdpConfig::prepare`], then
 //! [`XdpConfig::take`], which attaches the program and reserves the port, and the queue's `open`. All of it is given
 //! back at once. No frame is taken meanwhile, but drivers may set themselves up anew when a program comes or goes, which
-//! costs a NIC its link for a moment; whoever cannot have that only foretells ([`run`] with `attaches` false). Everything
+//! costs a NIC its link for a moment; where that must not happen, it only predicts ([`run`] with `attaches` false). Everything
 //! else is read.
 
 mod bypass;

@@ -77,7 +77,7 @@ pub(super) fn run(args: &CertificateArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Never over another file: somebody may serve with it.
+/// Never over another file: a server may be using it.
 fn write(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
     let file = OpenOptions::new()
         .write(true)

@@ -44,7 +44,7 @@ use user::Identity;
 /// How far the process shall be confined.
 #[derive(Debug)]
 pub struct Confinement {
-    /// Whom to become, where that is somebody else.
+    /// The user to become, if it is another one.
     identity: Option<Identity>,
     seccomp: Seccomp,
 }

@@ -7,11 +7,11 @@
 //!      └─ a user that this core has not met ──▶ users of this generation, shared
 //! ```
 //!
-//! An event of a user whom nobody has counted is counted like this: the core opens a change of its
+//! An event of a user that has not been counted yet is counted like this: the core opens a change of its
 //! ledger, offers the user to the shared table, and counts event, value and user in the same change.
 //! Another core that finds this user in the table may be done with its own event before that change
 //! ends, but no reader can be done: it waits for the end of the change, which began before the user
-//! was to be found. So whoever has the reply to an event finds its user in the totals.
+//! was to be found. So a client that has the reply to an event finds its user in the totals.
 //!
 //! # Reset
 //!
@@ -92,7 +92,7 @@ impl Counts {
 
     /// The totals, carried, and their users.
     ///
-    /// Meant for when nobody counts any more. While others do, it may be `None`: when the users did
+    /// Meant for when no core counts any more. While cores count, it may be `None`: when the users did
     /// not once stay the same for as long as it takes to read them.
     pub fn snapshot(&self) -> Option<(Totals, Vec<UserHash>)> {
         (0..SNAPSHOT_ATTEMPTS).find_map(|_| {

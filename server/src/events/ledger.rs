@@ -23,7 +23,7 @@ use super::sync::{AtomicU64, Ordering, fence, load_own, spin_loop, yield_now};
 const LINE_LIMBS: usize = 8;
 const LINES: usize = LIMBS / LINE_LIMBS;
 
-/// Failed attempts after which a reader lets somebody else run: the owner may have been preempted.
+/// Failed attempts after which a reader yields its core: the owner may have been preempted.
 const ATTEMPTS_MAX: u32 = 64;
 
 /// One core's counts. Two cache lines apart from the next, because processors fetch them in pairs.
@@ -86,7 +86,7 @@ impl Ledger {
     pub fn change(&self) -> Change<'_> {
         let version = load_own(&self.version);
         self.version.store(version + 1, Ordering::Relaxed);
-        // Nobody sees what follows without seeing the odd version.
+        // No reader sees what follows without seeing the odd version.
         fence(Ordering::Release);
         Change {
             ledger: self,
@@ -165,7 +165,7 @@ pub struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Counts one event, and its user if nobody has counted it yet.
+    /// Counts one event, and its user if it was not counted yet.
     #[inline]
     pub fn count(&mut self, value: f64, new_user: bool) {
         let ledger = self.ledger;
@@ -228,7 +228,7 @@ impl Change<'_> {
 impl Drop for Change<'_> {
     #[inline]
     fn drop(&mut self) {
-        // Whoever sees this version sees the change.
+        // A reader that sees this version sees the change.
         self.ledger
             .version
             .store(self.version + 2, Ordering::Release);

@@ -19,7 +19,7 @@
 //! * An event is counted at most once, and only if its body was received completely and accepted.
 //!   One whose reply was lost (the client reset the connection, say) is counted all the same: the
 //!   server cannot know.
-//! * While nobody sends events, the four numbers are exact. The sum does not depend on the order of
+//! * While no events are sent, the four numbers are exact. The sum does not depend on the order of
 //!   the events or on how many cores counted them.
 //! * While events are being counted, an answer has each of them with its value or not at all, and
 //!   each user with the event that brought it; `uniqueUsers <= totalRequests` always. It is not the

@@ -42,7 +42,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The reason, for whoever sent the event.
+    /// The reason, for the sender of the event.
     pub fn reason(self) -> &'static str {
         match self {
             Refusal::Utf8 => "the body is not valid UTF-8",

@@ -75,7 +75,7 @@ impl SeenUsers {
         set[way] = user;
     }
 
-    /// Forgets everybody.
+    /// Forgets all users.
     pub fn clear(&mut self) {
         // A page that is only read is not provided.
         for user in self.sets.iter_mut().flat_map(|set| &mut set.0) {

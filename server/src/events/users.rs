@@ -1,7 +1,7 @@
 //! Which users were seen, exactly, by all cores together.
 //!
 //! A user is known by a 128-bit hash of the `userId`: SipHash-2-4 with a random key per process, so
-//! that nobody can choose colliding names. Among n users there are n²/2 pairs, each of which is taken
+//! that clients cannot choose colliding names. Among n users there are n²/2 pairs, each of which is taken
 //! for one user with a chance of 2^-128: n²/2^129 in all, 1.5·10^-25 for ten million users. (Words
 //! that are zero are replaced by one, which makes it more by one part in 2^62.)
 //!
@@ -66,7 +66,7 @@ pub struct UserHash {
 /// What [`UserTable::offer`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
-    /// The user was unknown and is known from here on: the caller counts it, nobody else will.
+    /// The user was unknown and is known from here on: the caller must count it.
     New,
     /// The user was known.
     Known,
@@ -119,7 +119,7 @@ impl UserTable {
         for [high, low] in self.probe(user) {
             match high.load(Ordering::Relaxed) {
                 0 => return false,
-                // Acquire: whoever finds a user has seen what its first core did before counting it.
+                // Acquire: a core that finds a user has seen what its first core did before counting it.
                 high if high == user.high => match low.load(Ordering::Acquire) {
                     0 => return false,
                     low if low == user.low => return true,

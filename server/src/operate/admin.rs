@@ -2,7 +2,7 @@
 //!
 //! It is off unless an operator asks for it, and stays on the loopback interface unless an operator
 //! says otherwise. The same responder answers there as everywhere else, on the epoll stack, on one thread
-//! of its own that belongs to no core. Whoever scrapes slowly, often or maliciously harms nobody: there
+//! of its own that belongs to no core. A client that scrapes slowly, often or maliciously affects no other: there
 //! are limits and deadlines as for every other connection, and what is asked for again within a tenth of
 //! a second is not computed again.
 
@@ -47,7 +47,7 @@ impl fmt::Display for AdminAddress {
     }
 }
 
-/// Connections at the same time; whoever comes next waits.
+/// Connections at the same time; further ones wait.
 const CONNECTIONS: usize = 256;
 /// How long any of them may take for anything.
 const TIMEOUT_MS: u32 = 5_000;
@@ -60,7 +60,7 @@ const FRESH: Duration = Duration::from_millis(100);
 
 const ROUTES: &[Route<Board>] = &[Route::new("/metrics").get(metrics)];
 
-/// Why nobody can be answered.
+/// Why the address cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The address cannot be served.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A name whose server was killed stays behind and is taken over; one whose server lives is not.
-//! Whoever makes or removes a name holds a lock on its directory meanwhile, so that a server that has
+//! A process that makes or removes a name holds a lock on its directory meanwhile, so that a server that has
 //! made its name but does not listen yet is not taken for a dead one.
 
 use std::fs::{self, File};
@@ -117,7 +117,7 @@ pub enum ControlError {
     },
 }
 
-/// Questions that are answered at the same time; whoever comes next waits.
+/// Requests that are answered at the same time; further ones wait.
 const THREADS: usize = 2;
 /// How long one question and its answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -295,7 +295,7 @@ impl Drop for Name {
 /// Removes those of `paths` whose server is gone.
 pub fn remove_dead(paths: &[PathBuf]) {
     for path in paths {
-        // Without the lock somebody may be about to listen.
+        // Without the lock another process may be about to listen.
         let Ok(_lock) = lock(directory_of(path)) else {
             continue;
         };
@@ -314,10 +314,10 @@ pub fn remove_dead(paths: &[PathBuf]) {
 /// Why a server cannot be asked.
 #[derive(Debug, Error)]
 pub enum AskError {
-    /// Nobody listens.
+    /// No process listens.
     #[error("no server listens at {0}")]
     Nobody(PathBuf),
-    /// It belongs to somebody else.
+    /// It belongs to another user.
     #[error("not allowed to open {0}: only its owner and root are (sudo barewire ...)")]
     Forbidden(PathBuf),
     /// It answers in ways that are not ours.
@@ -358,7 +358,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// If there is none, or it belongs to somebody else.
+    /// If there is none, or it belongs to another user.
     pub fn open(path: &Path) -> Result<Self, AskError> {
         match UnixStream::connect(path) {
             Ok(stream) => Ok(Connection {

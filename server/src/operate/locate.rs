@@ -47,7 +47,7 @@ pub fn open_default(port: u16) -> Result<ControlSocket, ControlError> {
             source: std::io::Error::other("XDG_RUNTIME_DIR is not set"),
         });
     };
-    // Ours alone, unlike one that somebody names.
+    // For barewire alone, unlike a directory that an option names.
     fs::create_dir_all(&directory).map_err(|source| ControlError::Refused {
         path: directory.clone(),
         step: "its directory",

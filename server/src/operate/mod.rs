@@ -9,8 +9,8 @@
 //!   barewire stop ─▶ control ─▶ supervisor ─▶ lifecycle
 //! ```
 //!
-//! Reading disturbs no core: each counter has one writer and any number of readers, and whoever asks
-//! is answered by threads of their own, which sleep while nobody does.
+//! Reading disturbs no core: each counter has one writer and any number of readers, and requests
+//! are answered by threads of their own, which sleep while there is none.
 
 pub mod admin;
 pub mod capture;

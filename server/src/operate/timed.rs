@@ -1,4 +1,4 @@
-//! A conversation with somebody who may be slow, on purpose or not: it ends at a deadline.
+//! A conversation with a peer that may be slow, on purpose or not: it ends at a deadline.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;

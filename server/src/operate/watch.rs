@@ -1,7 +1,7 @@
 //! What goes wrong, in the log, however often it does: one line in an interval.
 //!
 //! No core logs what a peer does wrong: a peer could keep it busy with that. The cores count, and
-//! somebody else says now and then what was counted.
+//! another thread logs from time to time what was counted.
 
 use std::io;
 use std::thread;

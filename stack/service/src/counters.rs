@@ -1,4 +1,4 @@
-//! Counters that one core writes and anybody may read.
+//! Counters that one core writes and any thread may read.
 //!
 //! Each core owns its counters and is their only writer, so an increment is a plain load, add and
 //! store: no locked instruction, no shared cache line. A reader on another core (status, metrics)
@@ -72,7 +72,7 @@ pub struct Sample {
 pub enum Kind {
     /// It only grows: the difference of two values says how often something happened.
     Counter,
-    /// A counter of what was dropped, refused or cut off: somebody did not get what they asked for.
+    /// A counter of what was dropped, refused or cut off: a peer did not get what it asked for.
     Loss,
     /// It rises and falls: each value stands for itself.
     Gauge,

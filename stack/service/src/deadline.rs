@@ -86,8 +86,8 @@ pub enum Wait {
 
 impl Wait {
     /// Whether the service may still say something to the peer when this wait was too long
-    /// ([`Service::on_timeout`](crate::service::Service::on_timeout)). Otherwise there is nobody
-    /// who would read it, and the connection is reset.
+    /// ([`Service::on_timeout`](crate::service::Service::on_timeout)). Otherwise the peer would not read it,
+    /// and the connection is reset.
     pub fn is_for_input(self) -> bool {
         matches!(
             self,

@@ -96,7 +96,7 @@ impl Member {
     /// Makes the waker unreadable again. Call it after waking up, before looking at the phase.
     pub fn acknowledge(&self) {
         let mut count = [0; 8];
-        // EAGAIN: somebody else's wake-up, nothing to clear.
+        // EAGAIN: it was woken by something else, nothing to clear.
         let _ = rustix::io::read(&self.waker, &mut count);
     }
 }
@@ -115,7 +115,7 @@ fn make_readable(waker: &OwnedFd) {
     let _ = rustix::io::write(waker, &1u64.to_ne_bytes());
 }
 
-/// Readable once the phase has changed, or somebody else has woken it.
+/// Readable once the phase has changed, or another thread has woken it.
 impl AsFd for Member {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.waker.as_fd()

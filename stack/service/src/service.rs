@@ -159,7 +159,7 @@ pub enum End {
     /// It was never begun, because all of the shard's connections are in use, those included that
     /// their service is done with.
     NoConnection,
-    /// Nobody answered its SYN in time.
+    /// Its SYN was not answered in time.
     Unanswered,
     /// The peer refused it with an RST.
     Refused,

@@ -1,7 +1,7 @@
 //! Copies of the frames that a link receives and sends, for `barewire capture`: tcpdump cannot see them.
 //!
 //! ```text
-//!   core:     TapEnd::begin_batch ── one relaxed load: is somebody watching?
+//!   core:     TapEnd::begin_batch ── one relaxed load: is there a watcher?
 //!                  │ yes
 //!                  └─▶ record(frame) ─▶ [ ring of bytes ] ─▶ Watch::next      watcher's thread
 //!                           no room: counted and dropped
@@ -20,10 +20,10 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::counters::Counter;
 
-/// Where a link can be watched; shared between its core and whoever wants to.
+/// Where a link can be watched; shared between its core and a watcher.
 #[derive(Debug, Default)]
 pub struct Tap {
-    /// Odd while somebody watches.
+    /// Odd while there is a watcher.
     generation: AtomicU32,
     /// What the core goes on with once it sees another generation.
     slot: Mutex<Option<Writer>>,
@@ -80,7 +80,7 @@ const HEADER_BYTES: usize = 8 + 4 + 4 + 1;
 
 impl Tap {
     /// Watches from the core's next batch on: the first `snap_bytes` of each frame, through a ring of
-    /// `ring_bytes`. `None` if somebody watches already.
+    /// `ring_bytes`. `None` if there is a watcher already.
     pub fn watch(self: &Arc<Self>, ring_bytes: usize, snap_bytes: usize) -> Option<Watch> {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.generation.load(Relaxed);
@@ -117,7 +117,7 @@ impl TapEnd {
         &self.tap
     }
 
-    /// Looks whether somebody watches; to be called once per batch, before it is recorded.
+    /// Looks whether there is a watcher; to be called once per batch, before it is recorded.
     #[inline]
     pub fn begin_batch(&mut self) -> bool {
         let generation = self.tap.generation.load(Relaxed);
@@ -133,7 +133,7 @@ impl TapEnd {
         }
     }
 
-    /// Whether somebody watched when the last batch began.
+    /// Whether there was a watcher when the last batch began.
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.writer.is_some()
@@ -161,7 +161,7 @@ impl TapEnd {
 
     #[cold]
     fn change(&mut self) {
-        // Held only while somebody begins or ends to watch: the next batch will do.
+        // Held only while a watcher begins or ends: the next batch will do.
         let Ok(mut slot) = self.tap.slot.try_lock() else {
             return;
         };

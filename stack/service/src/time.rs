@@ -1,6 +1,6 @@
 //! Points in time and spans of it, in whole microseconds.
 //!
-//! Nothing below a stack's threads reads a clock: whoever drives a protocol says what time it is, so
+//! Nothing below a stack's threads reads a clock: the caller of a protocol passes the time, so
 //! that a simulation runs as fast as it can and a test says exactly when. The standard library's
 //! `Instant` cannot be made from a number, and its `Duration` is twice as large as it has to be here.
 

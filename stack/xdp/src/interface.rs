@@ -246,7 +246,7 @@ impl Interface {
         VIRTUAL.contains(&self.driver.as_str())
     }
 
-    /// The addresses that somebody beyond this machine and link can use, in the kernel's order.
+    /// The addresses that can be used from beyond this machine and link, in the kernel's order.
     pub fn routable_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().copied().filter(is_routable)
     }
@@ -281,7 +281,7 @@ fn vlans_on(interface: &str, config: &str) -> Vec<String> {
     config.lines().filter_map(name).collect()
 }
 
-/// Whether somebody beyond this machine and link can use it.
+/// Whether it can be used from beyond this machine and link.
 pub(crate) fn is_routable(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),

@@ -10,7 +10,7 @@ pub struct Plan {
     pub cores: Vec<CorePlan>,
     /// Cores that were asked for, but for which there is no queue.
     pub idle_cores: Vec<usize>,
-    /// Queues that nobody serves.
+    /// Queues that no core serves.
     pub unserved: Vec<u32>,
 }
 

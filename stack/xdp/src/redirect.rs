@@ -74,7 +74,7 @@ pub struct Targets {
     pub sources: Sources,
 }
 
-/// Who may connect. Segments of others are dropped by the program, and counted; nobody answers them.
+/// Who may connect. Segments of others are dropped by the program, counted, and not answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     /// Prefixes that may connect, at most [`Sources::PREFIXES_MAX`]; if there are none, all may.
@@ -406,7 +406,7 @@ impl Redirect {
         Ok(redirect)
     }
 
-    /// The program keeps the map, which nobody changes any more.
+    /// The program keeps the map, which is not changed any more.
     fn fill_trie(&mut self, map: &'static str, prefixes: &[IpNet]) -> Result<(), RedirectError> {
         for prefix in prefixes {
             let bits = u32::from(prefix.prefix_len());
@@ -469,7 +469,7 @@ impl Redirect {
     }
 
     /// Makes each of `ports` of each of `addresses` in use for the kernel, which from here on answers nothing there.
-    /// Returns those that somebody else has, whom `steals` takes them from.
+    /// Returns those that other processes had, if `steals`.
     ///
     /// # Errors
     ///
@@ -552,7 +552,7 @@ impl Redirect {
             .map_err(map_error(SOCKETS_MAP))
     }
 
-    /// How many frames met which fate; shared with whoever reports it.
+    /// How many frames met which fate; shared with what reports it.
     pub fn verdicts(&self) -> &Arc<Verdicts> {
         &self.verdicts
     }

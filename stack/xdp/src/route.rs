@@ -58,7 +58,7 @@ pub enum RouteError {
         /// Where it should have led through.
         interface: String,
     },
-    /// Nobody has that address on the link.
+    /// No host on the link has that address.
     #[error(
         "{next_hop} does not answer on {interface} (ARP or neighbour discovery): is it up, and on this link? \
          `ip neigh show dev {interface}`; or give its hardware address yourself"
@@ -134,7 +134,7 @@ impl Route {
 ///
 /// # Errors
 ///
-/// If nobody has that address.
+/// If no host has that address.
 pub fn hardware_address(next_hop: IpAddr, interface: &Interface) -> Result<[u8; 6], RouteError> {
     let started = Instant::now();
     let mut was_provoked = false;

@@ -57,7 +57,7 @@ impl XdpConfig {
     pub fn prepare<S: Service>(&self) -> Result<Prepared, XdpError> {
         let interface = Interface::named(&self.interface)?;
         let addresses = match &self.calls {
-            // That no way leads through it is what whoever calls wants to know first.
+            // For a client, a missing route is the error to report first.
             Some(calls) if self.addresses.is_empty() => vec![calls.source(&interface)?],
             _ => {
                 refuse_framing(&interface)?;
@@ -115,7 +115,7 @@ impl XdpConfig {
     }
 
     /// Takes the interface, but no frame yet: attaches the program and reserves the ports. Dropping what is returned
-    /// gives all of it back. Whoever wants to know whether a server would start does just that.
+    /// gives all of it back. `barewire check` does just that, to see whether a server would start.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@
 //!   fewer                                   an alarm: sockets stay with the queues they have
 //!   down, or without carrier, or up again   a line: connections wait meanwhile, as their timers allow
 //!   a new address                           served, if all addresses are to be served
-//!   an address is lost                      a line: nobody finds the server there until it is back
+//!   an address is lost                      a line: clients do not reach the server there until it is back
 //!   checksums refused that are left to a    a line with the cure, once
 //!   device
 //! ```
@@ -301,7 +301,7 @@ impl Watcher {
 
     fn keep_attached(&mut self, received: Option<u64>) -> Result<(), XdpError> {
         let verdicts = self.verdicts.samples();
-        // Before Linux 5.19 nobody may read them without capabilities.
+        // Before Linux 5.19 reading them takes capabilities.
         let (Some(received), false) = (received, verdicts.is_empty()) else {
             return Ok(());
         };
@@ -453,7 +453,7 @@ mod tests {
         assert_eq!(addresses.note(added, new), Known::New);
         assert_eq!(addresses.note(removed, address("10.0.0.3")), Known::Same);
         assert_eq!(addresses.note(added, address("fe80::1")), Known::Same);
-        // Where addresses were named, others are nobody's matter.
+        // Where addresses were named, others are ignored.
         addresses.tell = None;
         assert_eq!(addresses.note(added, new), Known::Same);
     }

@@ -233,7 +233,7 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
     #[cold]
     fn take_added(&mut self) {
         for link in self.added.take() {
-            // A core that does not sleep has no list, and a link that wakes nobody cannot be slept for.
+            // A core that does not sleep has no list, and a link that cannot wake its core rules out sleeping.
             match link.wake_fd() {
                 _ if self.fds.is_empty() => {}
                 // SAFETY: the link goes to the shard at once, and stays there as long as the list lives.

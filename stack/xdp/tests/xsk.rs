@@ -333,7 +333,7 @@ fn more_frames_than_fit_are_counted_and_the_link_recovers() {
                 .sum::<u64>()
         };
 
-        // Nobody reads: SYNs beyond the ring are lost, and the kernel says so.
+        // The ring is not read: SYNs beyond its size are lost, and the kernel says so.
         lab.client(|| {
             let clients: Vec<_> = (0..200).map(|_| nonblocking_connect(SERVER[0])).collect();
             drop(clients);

@@ -283,7 +283,7 @@ impl Caller {
             busy_share: 0.0,
             gave_up: self.gave_up,
         };
-        // Whoever waits for it is gone only if another core has failed.
+        // The receiver is gone only if another core has failed.
         let _ = self.part_out.send((self.core, part));
         Want::Nothing { until: None }
     }

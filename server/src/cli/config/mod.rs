@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A key of the file is the name of a flag, a variable is `BAREWIRE_` and the name in capitals. Each
-//! setting of file and environment that nobody overrules becomes a flag, so that it is parsed and checked as one;
+//! setting of file and environment that is not overruled becomes a flag, so that it is parsed and checked as one;
 //! a flag added to the arguments can be set in all three places at once.
 
 mod environment;
@@ -46,7 +46,7 @@ pub struct ConfigArgs {
     pub print_config: bool,
 }
 
-/// Who set what.
+/// Where each setting comes from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     known: BTreeMap<String, Source>,
@@ -92,7 +92,7 @@ impl Sources {
         self.known.get(key)
     }
 
-    /// Whether a flag or a variable set `key`: somebody who meant this very server.
+    /// Whether a flag or a variable set `key`, for this server alone.
     pub fn is_given(&self, key: &str) -> bool {
         matches!(
             self.of(key),
@@ -133,7 +133,7 @@ pub fn with_lists(command: Command) -> Command {
 }
 
 /// Adds to `argv`, in which the subcommand `command` was found and parsed as `given`, what the environment
-/// and its configuration file say and nothing overrules. Returns who set what.
+/// and its configuration file say and nothing overrules. Returns where each setting comes from.
 ///
 /// # Errors
 ///

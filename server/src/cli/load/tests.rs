@@ -531,7 +531,7 @@ fn a_target_that_does_not_take_part_says_so() {
     ] {
         let error = thread::scope(|scope| {
             scope.spawn(|| {
-                // The first connection only finds out whether there is somebody.
+                // The first connection only checks that the server answers.
                 let _ = listener.accept().unwrap();
                 let (mut stream, _) = listener.accept().unwrap();
                 read_request(&mut stream, &mut Vec::new()).unwrap();

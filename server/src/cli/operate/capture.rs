@@ -51,7 +51,7 @@ pub struct CaptureArgs {
 /// If there is no server, it has no queues of its own, or the file cannot be written.
 pub fn run(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
     match capture(args) {
-        // Whoever reads has seen enough.
+        // The reader has closed the pipe.
         Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         outcome => outcome,
     }
@@ -72,7 +72,7 @@ fn capture(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
     let out =
         open(&args.write).with_context(|| format!("cannot write {}", args.write.display()))?;
     let mut file = File::begin(BufWriter::new(out), &queues, args.snap_bytes)?;
-    // Whoever started us may wait for this before it does what is to be captured.
+    // A script may wait for this line before it sends what is to be captured.
     file.flush()?;
     complain(&format!("capturing {} queues", queues.len()));
 

@@ -29,7 +29,7 @@ pub struct TopArgs {
     count: Option<u64>,
 }
 
-/// Shows how a server is until somebody presses q, or the server has ended. Where there is no
+/// Shows how a server is until q is pressed, or the server has ended. Where there is no
 /// terminal, one page follows the other.
 ///
 /// # Errors
@@ -48,7 +48,7 @@ pub fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
         let after = Connection::open(&path)?.status()?;
         let status = rated(&before, after);
         match screen.show(&Overview(&status).to_string()) {
-            // Whoever reads has seen enough.
+            // The reader has closed the pipe.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             shown => shown?,
         }
@@ -58,7 +58,7 @@ pub fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What whoever sits in front of it wants.
+/// What the user asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     Stay,
@@ -105,7 +105,7 @@ impl Screen {
         out.flush()
     }
 
-    /// Waits for so long, or until somebody wants to leave.
+    /// Waits for so long, or until the user ends it.
     fn wait(&mut self, interval: Duration) -> io::Result<Wish> {
         if let Screen::Plain = self {
             thread::sleep(interval);
@@ -124,7 +124,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         if let Screen::Terminal = self {
-            // There is nobody left to tell.
+            // The error cannot be shown any more.
             let _ = execute!(io::stdout(), cursor::Show, LeaveAlternateScreen);
             let _ = terminal::disable_raw_mode();
         }

@@ -26,7 +26,7 @@ use barewire_http::{Http2Limits, Limits};
 
 /// The smallest receive buffer: less holds no head that browsers send.
 const RECEIVE_BUFFER_BYTES_MIN: usize = 1024;
-/// The smallest limit on heads: less refuses everybody.
+/// The smallest limit on heads: less refuses every request.
 const HEAD_BYTES_MIN: usize = 256;
 /// Room for a head in a receive buffer that is made for a body.
 const HEAD_BESIDE_BODY_BYTES: usize = 8 * 1024;
@@ -386,7 +386,7 @@ pub struct ConnectionArgs {
     pub send_buffer_bytes: Option<usize>,
 }
 
-/// How long to wait for whom.
+/// Deadlines.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Deadlines")]
 pub struct DeadlineArgs {
@@ -682,7 +682,7 @@ impl ServeArgs {
         Ok(())
     }
 
-    /// What one request takes of a receive buffer, as far as somebody asked for it.
+    /// What one request takes of a receive buffer, as far as it was configured.
     fn request_bytes(&self) -> usize {
         let request = &self.request;
         match (request.head_bytes_max, request.body_bytes_max) {

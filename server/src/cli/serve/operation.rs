@@ -28,7 +28,7 @@ pub struct Answering {
 
 impl Endpoints {
     /// Opens what `args` ask for. A server that cannot have a control socket serves all the same, unless
-    /// somebody said where it shall be.
+    /// its place was configured.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Answering {
     }
 }
 
-/// A server as whoever holds its control socket sees it.
+/// What the control socket can ask of a server.
 struct Controls {
     instruments: Instruments,
     captures: Captures,

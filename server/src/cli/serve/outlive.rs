@@ -148,7 +148,7 @@ fn serve(to: &Sender<Event>, events: &Receiver<Event>) -> anyhow::Result<(ExitSt
     // Dropped when the child has ended, or this process: then the child reads the end of its input.
     let _lifeline = child.stdin.take();
     let pid = Pid::from_child(&child);
-    // Opened before anybody waits for the child, so it names this one and no later process.
+    // Opened before the child is waited for, so it names this one and no later process.
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot watch the server")?;
     let ended = to.clone();
     thread::Builder::new()

@@ -49,12 +49,12 @@ pub enum Ending {
     Forced(Cause),
 }
 
-/// Who wants the server to end.
+/// What ends the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// A signal with this number.
     Signal(i32),
-    /// Somebody at the control socket.
+    /// A request to the control socket.
     Control,
 }
 
@@ -290,7 +290,7 @@ fn event_of(signal: i32) -> Event {
     }
 }
 
-/// Whether whoever started the process made it ignore `signal`. Without /proc nobody knows, and it did not.
+/// Whether the process was started with `signal` ignored; false without /proc.
 fn is_ignored(signal: i32) -> bool {
     let status = Process::myself().and_then(|process| process.status());
     status.is_ok_and(|status| status.sigign >> (signal - 1) & 1 == 1)

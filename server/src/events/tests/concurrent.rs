@@ -99,7 +99,7 @@ fn no_event_is_seen_in_parts() {
     );
 }
 
-/// Whoever has its reply finds it, on whichever core: here, every core asks after each event.
+/// A client that has the reply finds the event, on any core: here, every core asks after each event.
 #[test]
 fn an_event_is_in_the_next_stats() {
     let events = Events::new(EventsConfig::new(CORES)).unwrap();

@@ -8,7 +8,7 @@
 //! A core never waits for any of it: what does not fit into its ring is counted as lost. Whoever reads
 //! slowly loses frames, not the server.
 //!
-//! On the socket, behind the answer, each frame is a header and its bytes. Whoever has enough shuts its
+//! On the socket, behind the answer, each frame is a header and its bytes. A reader that has enough shuts its
 //! side down, and gets one more header with the number of frames that were lost.
 
 mod file;

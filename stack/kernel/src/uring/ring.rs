@@ -134,7 +134,7 @@ enum Purpose {
     Send,
     Phase,
     ShutDown,
-    /// Nobody waits for its completion, which is only seen when it fails.
+    /// No completion is expected, unless it fails.
     Ignored,
 }
 
@@ -468,7 +468,7 @@ impl Ring {
 
     /// Resets a connection: what the kernel was sending is forgotten, and its buffer comes back.
     pub fn reset(&mut self, index: u32) {
-        /// Connecting to nobody disconnects (connect(2)), which an unfinished stream takes as abort.
+        /// Connecting to AF_UNSPEC disconnects (connect(2)), which an unfinished stream takes as abort.
         static NOBODY: libc::sockaddr = libc::sockaddr {
             sa_family: libc::AF_UNSPEC as libc::sa_family_t,
             sa_data: [0; 14],

@@ -84,7 +84,7 @@ impl Presence {
             device: Device::open(name)?,
             index,
         };
-        // What changed since somebody looked the interface up.
+        // What changed since the interface was looked up.
         presence.ask_for_addresses()?;
         Ok(presence)
     }

@@ -24,7 +24,7 @@ struct LinkCreate {
 
 /// Attaches `program` to the interface with this index in the thread's network namespace.
 ///
-/// Since Linux 5.19 this takes no capability: whoever has a program that is loaded may attach it.
+/// Since Linux 5.19 this takes no capability: a process that has a loaded program may attach it.
 pub(super) fn attach(
     program: BorrowedFd<'_>,
     interface_index: u32,

@@ -507,7 +507,7 @@ fn fates(sources: Sources, from_whom: &[&str]) -> Option<Vec<Verdict>> {
             redirect.verdict_on(&frame.clone().tag(VLAN_7).bytes()),
             verdict
         );
-        // Nobody is kept from what is the kernel's.
+        // The lists do not apply to what is for the kernel.
         let elsewhere = frame.port(22).bytes();
         assert_eq!(redirect.verdict_on(&elsewhere), Verdict::OtherPort);
         verdict

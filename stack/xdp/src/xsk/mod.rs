@@ -117,7 +117,7 @@ pub enum XskError {
         /// How many there are.
         queues: u32,
     },
-    /// Somebody else has the queue.
+    /// Another process has the queue.
     #[error(
         "queue {queue} of {interface} is taken by another AF_XDP socket; end that process (`ss --xdp -p` names it)"
     )]
@@ -210,7 +210,7 @@ pub struct XskLink {
     reception: queue::Reception,
     received: Received,
     transmit: Transmit,
-    /// A second descriptor of the socket, for whoever reads its statistics meanwhile.
+    /// A second descriptor of the socket, for reading its statistics meanwhile.
     socket: Arc<OwnedFd>,
     kernel_statistics: KernelStatistics,
     counters: Arc<LinkCounters>,
@@ -428,7 +428,7 @@ impl Link for XskLink {
             }
             unsent = still_unsent;
         }
-        // With no slot left, whoever wants to send waits for completions.
+        // With no slot left, sending waits for completions.
         unsent > 0 || self.transmit.free_slots() == 0
     }
 
@@ -495,7 +495,7 @@ impl SpareLink {
     }
 }
 
-/// What the kernel forgets with the socket is kept for whoever reads it later.
+/// What the kernel forgets with the socket is kept for later readers.
 impl Drop for XskLink {
     fn drop(&mut self) {
         if let Ok(statistics) = xdp_statistics(&self.socket) {

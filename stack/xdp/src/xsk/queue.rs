@@ -60,7 +60,7 @@ pub struct Transmit {
     umem: Umem,
     tx: TxQueue,
     completion: CompQueue,
-    /// Frames that nobody uses.
+    /// Frames that are not in use.
     free: Vec<FrameDesc>,
     /// The frame that is being written.
     slot: Option<FrameDesc>,

@@ -100,13 +100,13 @@ pub(super) fn open(
 /// Who moves the bytes of a frame between the driver's memory and ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Copying {
-    /// Nobody: the NIC reads and writes our memory.
+    /// The NIC, which reads and writes our memory.
     No,
     /// The kernel.
     Kernel,
 }
 
-/// The longest IP packet that can be had, whoever turns out to move its bytes.
+/// The longest IP packet that can be had, whether or not the kernel copies it.
 pub(super) fn packet_bytes_max(interface: &Interface, zero_copy: ZeroCopy) -> usize {
     let copying = copying(interface, zero_copy);
     match packet_frames(interface, copying) {
