@@ -302,12 +302,6 @@ impl<'a> Reply<'a> {
         &self.space[..self.len]
     }
 
-    /// What was written, to fill in what was not known when it was (a length, say).
-    #[inline]
-    pub fn written_mut(&mut self) -> &mut [u8] {
-        &mut self.space[..self.len]
-    }
-
     /// Takes back everything behind the first `len` bytes. Does nothing if there are fewer.
     #[inline]
     pub fn truncate(&mut self, len: usize) {

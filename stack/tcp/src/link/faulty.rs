@@ -94,12 +94,6 @@ impl<L: Link> FaultyLink<L> {
         &mut self.inner
     }
 
-    /// Changes how bad the wire is from the next frame on.
-    pub fn set_faults(&mut self, faults: Faults) {
-        self.rx.faults = faults;
-        self.tx.faults = faults;
-    }
-
     /// What was done to frames so far; shared with whoever reports it.
     pub fn fault_counters(&self) -> &Arc<FaultCounters> {
         &self.counters
