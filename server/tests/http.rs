@@ -1,38 +1,22 @@
 //! The responder, driven in memory by the contract of a `Service`.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+mod site;
 
-use barewire::events::{Events, EventsConfig};
-use barewire::site::{self, Site, SiteResponder, byte_at};
+use barewire::site::{SiteResponder, byte_at};
 use barewire_conformance::driver::{Connection, Driver, Memory};
 use barewire_conformance::{cases, property};
-use barewire_http::{HttpCounters, Limits, Refusal, Status};
+use barewire_http::{Limits, Refusal, Status};
 use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-/// The example of RFC 9110, section 5.6.7.
-const UNIX_TIME_S: u64 = 784_111_777;
+use self::site::{UNIX_TIME_S, responder};
 
 const GET: &str = "GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn responder_within(limits: Limits) -> (SiteResponder, Arc<HttpCounters>) {
-    let routes = site::routes(true).unwrap();
-    let config = EventsConfig {
-        users_max: 100,
-        ..EventsConfig::new(1)
-    };
-    let events = Events::new(config).unwrap();
-    let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site::new(events.shard(0));
-    let mut responder = site::responder(&routes, site, limits, Arc::clone(&counters));
-    responder.on_clock(UNIX_TIME_S);
-    (responder, counters)
-}
-
 fn memory() -> Memory<SiteResponder> {
-    Memory::new(responder_within(Limits::default()).0)
+    Memory::new(responder(Limits::default()).0)
 }
 
 /// What comes back for `requests`, sent whole.
@@ -132,7 +116,7 @@ fn an_idle_connection_ends_without_a_word() {
 
 #[test]
 fn an_answered_request_whose_body_is_late_gets_no_second_answer() {
-    let (responder, counters) = responder_within(Limits::default());
+    let (responder, counters) = responder(Limits::default());
     let mut memory = Memory::new(responder);
     let mut connection = memory.connect();
     memory.send(
@@ -184,7 +168,7 @@ fn limits_are_configurable() {
         body_bytes_max: 10,
         ..Limits::default()
     };
-    let (responder, counters) = responder_within(limits);
+    let (responder, counters) = responder(limits);
     let mut memory = Memory::new(responder);
     let post = |body: &str| {
         format!(
@@ -259,7 +243,7 @@ fn show(
 
 #[test]
 fn a_request_lasts_from_the_batch_of_its_first_byte_to_the_end_of_that_of_its_reply() {
-    let (mut responder, counters) = responder_within(Limits::default());
+    let (mut responder, counters) = responder(Limits::default());
     let durations = |path| {
         let route = counters.routes().iter().find(|route| route.path() == path);
         let reading = route.unwrap().durations().read();
@@ -294,7 +278,7 @@ fn a_request_lasts_from_the_batch_of_its_first_byte_to_the_end_of_that_of_its_re
 
 #[test]
 fn requests_responses_and_refusals_are_counted() {
-    let (responder, counters) = responder_within(Limits::default());
+    let (responder, counters) = responder(Limits::default());
     let mut memory = Memory::new(responder);
     answer(&mut memory, GET.repeat(3).as_bytes());
     answer(
@@ -416,7 +400,7 @@ fn unchunk(mut chunks: &[u8]) -> Vec<u8> {
 
 #[test]
 fn without_room_nothing_is_consumed() {
-    let (mut responder, _) = responder_within(Limits::default());
+    let (mut responder, _) = responder(Limits::default());
     let mut space = vec![0; SiteResponder::REPLY_BYTES_MIN + 100];
     let mut reply = Reply::new(&mut space);
     let mut connection = Default::default();
@@ -454,7 +438,7 @@ fn what_does_not_fit_is_copied_up_to_a_limit() {
         copied_bytes_max: 2000,
         ..Limits::default()
     };
-    let (responder, counters) = responder_within(limits);
+    let (responder, counters) = responder(limits);
     let mut memory = Memory::new(responder);
     memory.reply_bytes = SiteResponder::REPLY_BYTES_MIN;
     let post = |len: usize| {

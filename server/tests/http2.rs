@@ -2,6 +2,8 @@
 //! and the attacks that are known.
 #![allow(clippy::unwrap_used)]
 
+mod site;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -10,8 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use barewire::events::{Events, EventsConfig};
-use barewire::site::{self, Site, SiteResponder, byte_at};
+use barewire::site::{SiteResponder, byte_at};
 use barewire_conformance::driver::{Connection, Memory};
 use barewire_conformance::http2::{
     PREFACE, cancel, cases, data, flag, frame, get, headers, request, settings, texts,
@@ -24,19 +25,11 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::site::responder;
+
 fn memory_within(limits: Http2Limits) -> (Memory<SiteResponder>, Arc<HttpCounters>) {
-    let routes = site::routes(true).unwrap();
-    let config = EventsConfig {
-        users_max: 100,
-        ..EventsConfig::new(1)
-    };
-    let events = Events::new(config).unwrap();
-    let counters = Arc::new(HttpCounters::new(&routes));
-    let site = Site::new(events.shard(0));
-    let mut responder = site::responder(&routes, site, Limits::default(), Arc::clone(&counters))
-        .with_http2(Some(limits));
-    responder.on_clock(784_111_777);
-    (Memory::new(responder), counters)
+    let (responder, counters) = responder(Limits::default());
+    (Memory::new(responder.with_http2(Some(limits))), counters)
 }
 
 /// A connection that has been greeted.

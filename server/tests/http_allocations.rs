@@ -1,13 +1,11 @@
 //! The responder allocates nothing once it exists: every case of the conformance table, whole, in pieces
 //! and timed out, costs not one allocation.
 
-use std::sync::Arc;
+mod site;
 
 use allocation_counter::measure;
-use barewire::events::{Events, EventsConfig};
-use barewire::site::{self, Site};
 use barewire_conformance::cases;
-use barewire_http::{Connection, HttpCounters, Limits};
+use barewire_http::{Connection, Limits};
 use barewire_service::service::{Input, Next, Reply, Service};
 
 #[test]
@@ -18,14 +16,7 @@ fn the_counter_counts() {
 
 #[test]
 fn no_request_allocates_whatever_it_is() {
-    let routes = site::routes(true).expect("the table is consistent");
-    let events = Events::new(EventsConfig {
-        users_max: 100,
-        ..EventsConfig::new(1)
-    });
-    let site = Site::new(events.expect("one core can count").shard(0));
-    let counters = Arc::new(HttpCounters::new(&routes));
-    let mut responder = site::responder(&routes, site, Limits::default(), counters);
+    let (mut responder, _) = site::responder(Limits::default());
     let mut space = vec![0; 32 * 1024];
     let mut requests: Vec<_> = cases().into_iter().map(|case| case.requests).collect();
     for (body, length) in [
@@ -148,11 +139,7 @@ fn no_request_of_http2_allocates() {
         PREFACE, data, flag, get, headers, request, settings, window_update,
     };
 
-    let routes = site::routes(true).expect("the table is consistent");
-    let events = Events::new(EventsConfig::new(1));
-    let site = Site::new(events.expect("one core can count").shard(0));
-    let counters = Arc::new(HttpCounters::new(&routes));
-    let mut responder = site::responder(&routes, site, Limits::default(), counters);
+    let (mut responder, _) = site::responder(Limits::default());
     let mut space = vec![0; 32 * 1024];
     let round = |round: u32| {
         let stream = |number: u32| 2 * (8 * round + number) + 1;
