@@ -108,7 +108,7 @@ fn the_tcp_stack_opens_nothing() {
     }
 }
 
-/// A new module gets a line in ARCHITECTURE.md: without it, nobody finds what is there already.
+/// A new module gets a line in ARCHITECTURE.md: without it, readers do not find what is there already.
 #[test]
 fn every_module_is_described() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

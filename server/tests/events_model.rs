@@ -168,7 +168,7 @@ fn a_reader_sees_no_event_in_parts() {
     });
 }
 
-/// Whoever has counted an event finds it and its user, even if the other core brought that user and
+/// A core that has counted an event finds it and its user, even if the other core brought that user and
 /// is not done.
 #[test]
 fn a_reader_finds_its_event_and_its_user() {

@@ -216,7 +216,7 @@ fn limits_are_configurable() {
         assert_eq!(counters.refusals(reason), 1, "{reason:?}");
     }
     assert_eq!(counters.refusals(Refusal::BodyTooLarge), 2);
-    // What nobody wants is skipped within the same limit.
+    // What no route wants is skipped within the same limit.
     let unwanted = chunked("12345678901").replace("POST /test/body", "GET /plaintext") + GET;
     assert_eq!(
         answer(&mut memory, unwanted.as_bytes())

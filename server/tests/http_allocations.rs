@@ -86,7 +86,7 @@ fn no_request_for_a_file_in_memory_allocates() {
     let routes = Routes::new(ROUTES).expect("the table is consistent");
     let mut responder = Responder::new(&routes, files.expect("it is a directory"));
     let mut space = vec![0; 4096];
-    // Once a second, somebody looks whether the file has changed: whichever round that is, is not counted.
+    // Once a second a request looks whether the file has changed: the round of that request may allocate.
     let rounds = (0..10).map(|_| {
         let allocated = measure(|| {
             for fields in [

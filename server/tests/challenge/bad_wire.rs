@@ -146,7 +146,7 @@ impl Wire {
         }
     }
 
-    /// Lets the server do what it does when nobody answers.
+    /// Lets the server do what it does without an answer.
     fn pass(&mut self, span: Duration) {
         let end = self.now + span;
         while self.now < end {
@@ -154,7 +154,7 @@ impl Wire {
         }
     }
 
-    /// Everybody does what is to be done now; then it is later.
+    /// Client and server do what is due now; then the clock advances.
     fn step(&mut self) {
         let now = self.now;
         let link = self.shard.links_mut()[0].inner_mut();

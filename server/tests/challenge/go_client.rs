@@ -71,7 +71,7 @@ impl Pool<'_> {
         connection.get_mut().write_all(request).unwrap();
         let head = read_head(&mut connection);
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-        // A connection whose content nobody read ends here.
+        // A connection whose content was not read ends here.
         if is_empty(&head) {
             self.put_back(connection);
         }

@@ -153,7 +153,7 @@ pub fn an_event_that_was_cut_off_does_not_count(server: &Server) {
     assert_eq!(server.stats().total, acknowledged + 1000);
 }
 
-/// The server cannot know that nobody reads its answer: what it received counts, and once.
+/// The server cannot know that its answer is not read: what it received counts, and once.
 pub fn an_event_whose_answer_is_lost_counts_once(server: &Server) {
     for total in 1..=50 {
         let mut connection = server.connect();

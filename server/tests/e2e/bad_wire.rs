@@ -147,7 +147,7 @@ fn every_event_is_counted_once_over_a_bad_wire() {
     server.terminate().served();
 }
 
-/// What the README promises of events whose client dies: one that was acknowledged is counted, one
+/// What the README says of events whose client ends: one that was acknowledged is counted, one
 /// that did not arrive as a whole is not, and one in between may be, once.
 #[test]
 fn clients_that_die_leave_no_doubt_but_about_what_they_had_sent_in_full() {

@@ -164,7 +164,7 @@ fn curl_downloads_and_uploads_byte_for_byte(base: &str, run: Run<'_>, directory:
         assert!(fs::read(download).unwrap() == expected, "{framing:?}");
     }
 
-    // One that nobody wants is refused while it is still being sent, and curl can read why.
+    // One that no route takes is refused while it is still being sent, and curl can read why.
     let refused = curl(
         run,
         &[

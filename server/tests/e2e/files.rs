@@ -19,7 +19,7 @@ const LARGE_BYTES: u64 = 1 << 30;
 const MARK: &[u8] = b"barewire";
 const MARKS_APART_BYTES: u64 = 1 << 20;
 
-/// A directory that everybody may read, and something beside it that nobody shall.
+/// A directory to serve, and a file beside it that must not be served.
 fn directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let everybody = fs::Permissions::from_mode(0o755);

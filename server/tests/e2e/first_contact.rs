@@ -1,4 +1,4 @@
-//! What somebody meets who tries the bypass for the first time: in a container, beside other servers, at an interface of
+//! What a new user of the bypass meets: in a container, beside other servers, at an interface of
 //! any name and with any addresses.
 
 use std::net::{SocketAddr, TcpListener};
@@ -312,7 +312,7 @@ fn who_is_denied_or_not_allowed_gets_no_answer() {
             };
             assert_eq!(*result, wanted, "{arguments:?} {results:?}");
         }
-        // Everything else is the kernel's, which denies nobody.
+        // Everything else is the kernel's, which has no such lists.
         lab.client_runs(&["ping", "-c1", "-W5", "-I", "10.77.0.9", SERVER_V4]);
         let ended = server.terminate();
         let denied = ended.counters("redirect", "dropped_denied");

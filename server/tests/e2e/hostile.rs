@@ -1,4 +1,4 @@
-//! Frames that no honest peer sends are counted, dropped, and harm nobody.
+//! Frames that no correct peer sends are counted and dropped, and disturb no connection.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

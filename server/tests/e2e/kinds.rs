@@ -15,7 +15,7 @@ struct Kind {
     server: &'static str,
     client: &'static str,
     interface: &'static str,
-    /// Whether somebody is at the other end.
+    /// Whether there is a client at the other end.
     answers: bool,
 }
 

@@ -355,7 +355,7 @@ fn what_cannot_be_reached_is_said_before_anything_is_taken() {
         &format!("{ask} --source-ports 20000-20009 --concurrency 64"),
         &["64 connections", "only 10", "--source-ports"],
     );
-    // Nobody has that hardware address: the SYNs are lost.
+    // No interface has that hardware address: the SYNs are lost.
     let deaf = find_fault(
         &lab,
         &format!("{ask} --next-hop-mac 02:00:00:00:00:99 --timeout-ms 300 --duration 1s"),

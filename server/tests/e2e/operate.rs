@@ -130,7 +130,7 @@ fn status_agrees_with_load(operated: &Operated, run: &dyn Fn(&[&str]) -> Output)
     assert_eq!(after["sum"], status.stats.sum);
     let opened =
         status.sum("tcp", "passive_opens", None) + status.sum("connections", "accepted", None);
-    // One to see whether anybody is there, and one for each look at the totals.
+    // One to see whether the server answers, and one for each look at the totals.
     assert_eq!(opened, 50 + 3);
 
     let in_use = |pool: &&barewire::operate::status::Pool| {

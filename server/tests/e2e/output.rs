@@ -22,7 +22,7 @@ fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
-/// A pipe that nobody reads from any more, as that of `barewire ... | head` after ten lines.
+/// A pipe whose reading end is closed, as that of `barewire ... | head` after ten lines.
 fn closed() -> io::PipeWriter {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -84,7 +84,7 @@ fn objects(text: &[u8]) -> Vec<Value> {
     text.lines().map(object).collect()
 }
 
-/// Whoever collects logs reads both streams of a container.
+/// Log collectors read both streams of a container.
 #[test]
 fn with_a_json_log_every_line_of_both_streams_is_an_object() {
     let mut command = Command::new(BAREWIRE);

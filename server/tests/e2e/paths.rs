@@ -7,7 +7,7 @@
 //!     far0 ──────── narrow ──────── near0     bw-c0 ──────── 1500 ──────── bw-s0
 //! ```
 //!
-//! The far end tells the server that it takes whole segments, so nobody but the router knows.
+//! The far end tells the server that it takes whole segments, so only the router knows.
 
 use std::process::Command;
 
@@ -143,7 +143,7 @@ fn replies_get_through_a_path_whose_router_says_that_it_is_narrow() {
     let server = serve(&lab, &["--test-routes"]);
     for host in hosts() {
         assert_eq!(far.fetch(&host, BODY), BODY, "{host}");
-        // The kernel goes on answering pings, and so does whoever asks it.
+        // The kernel goes on answering pings.
         far.inside(&["ping", "-c1", "-W10", host.trim_matches(['[', ']'])]);
     }
     let ended = server.terminate();

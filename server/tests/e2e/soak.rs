@@ -19,7 +19,7 @@ use crate::bypass::report_without_errors;
 use crate::operate::Operated;
 use crate::server::{BAREWIRE, PATIENCE, Server};
 
-/// A round ends with nobody there, and a look at what is left.
+/// A round ends without clients, and a look at what is left.
 const ROUND: Duration = Duration::from_secs(20);
 const QUICK_ROUND: Duration = Duration::from_secs(3);
 

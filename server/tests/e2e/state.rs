@@ -33,7 +33,7 @@ struct Load {
 }
 
 impl Load {
-    /// One client: each of its events has the value one, and is sent until somebody acknowledges it.
+    /// One client: each of its events has the value one, and is sent until a server acknowledges it.
     fn client(&self, client: u64) {
         let mut connection = None;
         let mut sent = 0;

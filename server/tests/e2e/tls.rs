@@ -347,7 +347,7 @@ fn wrong_use_is_told_what_is_right() {
             refused.stderr
         );
     }
-    // A certificate that is there already is somebody's.
+    // A certificate that is there already is not overwritten.
     let mut command = Command::new(BAREWIRE);
     command.args(["certificate", "--self-signed", "--directory"]);
     let refused = Server::fail(command.arg(certificate.directory.path()));

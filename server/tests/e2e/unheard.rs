@@ -1,4 +1,4 @@
-//! Servers whose log nobody takes: a full disk, a closed pipe, a reader that has stopped to read.
+//! Servers whose log is not taken: a full disk, a closed pipe, a reader that has stopped reading.
 //!
 //! They serve as others do, end when they are told to, and keep what they counted.
 
@@ -26,7 +26,7 @@ const EVENTS: u64 = 10_000;
 enum Listener {
     /// A disk without room.
     Full,
-    /// A pipe that nobody reads from any more.
+    /// A pipe whose reading end is closed.
     Closed,
     /// A pipe whose reader sleeps.
     Stalled,
@@ -129,7 +129,7 @@ fn status(control: &Path) -> Status {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A port of the loopback interface that nobody uses.
+/// A free port of the loopback interface.
 fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
@@ -217,7 +217,7 @@ fn the_log_goes_on_when_there_is_room_again() {
     assert_eq!(server.terminate(), Some(0));
 }
 
-/// The last words, too, wait for nobody.
+/// The last lines do not wait for a reader either.
 #[test]
 fn a_start_that_fails_ends_whoever_reads() {
     for listener in LISTENERS {

@@ -123,11 +123,11 @@ impl Server {
         }
     }
 
-    /// Waits until all that `client` sent, and everybody else, `total` bytes, has arrived.
+    /// Waits until all that `client` and the other clients sent, `total` bytes, has arrived.
     pub fn wait_for_bytes(&self, client: &TcpStream, total: u64) {
         match &self.lab {
             None => self.wait_for("received_bytes", total),
-            // Nobody but the stack itself acknowledges what it has got.
+            // Only the stack itself acknowledges what it has got.
             Some(_) => {
                 while unacknowledged_bytes(client) > 0 {
                     std::thread::yield_now();

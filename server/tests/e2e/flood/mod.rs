@@ -260,7 +260,7 @@ impl Row {
         }
     }
 
-    /// Nobody but the attacker notices.
+    /// Only the attacker notices.
     fn is_as_it_should(&self) {
         let Row {
             attack,
