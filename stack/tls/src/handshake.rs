@@ -5,14 +5,17 @@
 //! are used nowhere else; other versions of rustls may lack them.
 
 use std::cell::Cell;
+use std::ops::DerefMut;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use barewire_service::service::Reply;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{AlertDescription, Error, ExtractedSecrets, HandshakeKind, ServerConfig};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, UnbufferedConnectionCommon, UnbufferedStatus,
+};
+use rustls::{AlertDescription, Error, ExtractedSecrets, HandshakeKind};
 
 use crate::record::{CONTENT_BYTES_MAX, HEADER_BYTES};
 
@@ -23,9 +26,64 @@ const WAITING_BYTES_MAX: usize = 128 * 1024;
 /// its header.
 const BODY_BYTES_MAX: usize = CONTENT_BYTES_MAX + 2048;
 
+/// A side of a connection, as the data that rustls has for it: what it does differently from the other one.
+pub trait Side: Sized {
+    /// The connection while it shakes hands.
+    type Rustls: DerefMut<Target = UnbufferedConnectionCommon<Self>>;
+    /// It speaks first.
+    const CALLS: bool;
+
+    /// Works on what has arrived.
+    fn process<'c, 'i>(
+        rustls: &'c mut Self::Rustls,
+        records: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self>;
+
+    /// Hands over the keys.
+    fn into_kernel(
+        rustls: Self::Rustls,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self>), Error>;
+}
+
+impl Side for ServerConnectionData {
+    type Rustls = UnbufferedServerConnection;
+    const CALLS: bool = false;
+
+    fn process<'c, 'i>(
+        rustls: &'c mut Self::Rustls,
+        records: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self> {
+        rustls.process_tls_records(records)
+    }
+
+    fn into_kernel(
+        rustls: Self::Rustls,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self>), Error> {
+        rustls.dangerous_into_kernel_connection()
+    }
+}
+
+impl Side for ClientConnectionData {
+    type Rustls = UnbufferedClientConnection;
+    const CALLS: bool = true;
+
+    fn process<'c, 'i>(
+        rustls: &'c mut Self::Rustls,
+        records: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self> {
+        rustls.process_tls_records(records)
+    }
+
+    fn into_kernel(
+        rustls: Self::Rustls,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self>), Error> {
+        rustls.dangerous_into_kernel_connection()
+    }
+}
+
 /// One connection that shakes hands.
-pub struct Handshake {
-    rustls: UnbufferedServerConnection,
+pub struct Handshake<D: Side> {
+    rustls: D::Rustls,
     /// Whole records that rustls still needs, and behind `whole` the beginning of the next one.
     waiting: Vec<u8>,
     whole: usize,
@@ -34,7 +92,7 @@ pub struct Handshake {
     sent: usize,
     /// Why it cannot be completed.
     failure: Option<Error>,
-    _place: Place,
+    _place: Option<Place>,
 }
 
 /// What has to happen next.
@@ -51,33 +109,35 @@ pub enum Step {
 }
 
 /// What a complete handshake leaves.
-pub struct Keys {
+pub struct Keys<D> {
     /// The secrets of both directions.
     pub secrets: ExtractedSecrets,
     /// Where the next secrets come from.
-    pub connection: KernelConnection<ServerConnectionData>,
+    pub connection: KernelConnection<D>,
     /// What was agreed on for the protocol above.
     pub alpn: Option<Vec<u8>>,
     /// Whether a ticket was used.
     pub is_resumed: bool,
 }
 
-impl Handshake {
-    /// A connection of which nothing has arrived, at its place among those that shake hands.
-    ///
-    /// # Errors
-    ///
-    /// If rustls refuses its configuration.
-    pub fn new(config: Arc<ServerConfig>, place: Place) -> Result<Self, Error> {
-        Ok(Handshake {
-            rustls: UnbufferedServerConnection::new(config)?,
+impl<D: Side> Handshake<D> {
+    /// A connection of which nothing has arrived, at its place among those that shake hands if these are counted.
+    pub fn new(rustls: D::Rustls, place: Option<Place>) -> Self {
+        let mut handshake = Handshake {
+            rustls,
             waiting: Vec::new(),
             whole: 0,
             written: Vec::new(),
             sent: 0,
             failure: None,
             _place: place,
-        })
+        };
+        if D::CALLS
+            && let Err(error) = handshake.process()
+        {
+            handshake.fail(error);
+        }
+        handshake
     }
 
     /// Goes on with `input`, writing to `reply`. Returns how much of the input was consumed.
@@ -109,10 +169,10 @@ impl Handshake {
     /// # Errors
     ///
     /// If rustls has none to give.
-    pub fn into_keys(self) -> Result<Keys, Error> {
+    pub fn into_keys(self) -> Result<Keys<D>, Error> {
         let alpn = self.rustls.alpn_protocol().map(<[u8]>::to_vec);
         let is_resumed = self.rustls.handshake_kind() == Some(HandshakeKind::Resumed);
-        let (secrets, connection) = self.rustls.dangerous_into_kernel_connection()?;
+        let (secrets, connection) = D::into_kernel(self.rustls)?;
         Ok(Keys {
             secrets,
             connection,
@@ -166,7 +226,7 @@ impl Handshake {
     /// Lets rustls work until it has written something, or is blocked: then it is true.
     fn process_once(&mut self) -> Result<bool, Error> {
         let UnbufferedStatus { discard, state, .. } =
-            self.rustls.process_tls_records(&mut self.waiting);
+            D::process(&mut self.rustls, &mut self.waiting);
         let is_blocked = match state {
             Ok(ConnectionState::EncodeTlsData(mut encode)) => {
                 let at = self.written.len();

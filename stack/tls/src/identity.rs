@@ -19,7 +19,7 @@ use rustls::server::{
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{Error, KeyLog, KeyLogFile, RootCertStore, ServerConfig};
+use rustls::{CipherSuite, Error, KeyLog, KeyLogFile, RootCertStore, ServerConfig};
 use webpki::{EndEntityCert, KeyUsage};
 use zeroize::Zeroizing;
 
@@ -243,7 +243,12 @@ fn configure(
     tickets: Arc<dyn ProducesTickets>,
     key_log: Arc<dyn KeyLog>,
 ) -> Result<ServerConfig, IdentityError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut provider = aws_lc_rs::default_provider();
+    // A stable sort: what is preferred among suites with the same cipher stays.
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| preference(suite.suite()));
+    let provider = Arc::new(provider);
     let pairs = source.pairs.iter();
     let offers = pairs
         .map(|(certificate, key)| Offer::load(certificate, key, &provider))
@@ -271,12 +276,27 @@ fn configure(
     let mut config = builder.with_cert_resolver(Arc::new(Offers(offers)));
     config.alpn_protocols.clone_from(&source.protocols);
     config.enable_secret_extraction = true;
+    // All suites are as good; of those that a client offers, the one that costs the least.
+    config.ignore_client_order = true;
     // One is enough, and each takes microseconds to make.
     config.send_tls13_tickets = 1;
     config.ticketer = tickets;
     config.key_log = key_log;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
+}
+
+/// Which suite comes before which.
+fn preference(suite: CipherSuite) -> u8 {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 0,
+        CipherSuite::TLS13_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => 1,
+        _ => 2,
+    }
 }
 
 /// A certificate with its key, and the names it is for.
@@ -336,6 +356,8 @@ impl ResolvesServerCert for Offers {
         let named = |offer: &&Offer| host.as_deref().is_some_and(|host| offer.names_host(host));
         let usable = || self.0.iter().filter(can_verify);
         let chosen = usable().find(named).or_else(|| usable().next());
+        // Of one that cannot be verified rustls says so to the client; of none it would say that access is denied.
+        let chosen = chosen.or_else(|| self.0.first());
         chosen.map(|offer| Arc::clone(&offer.key))
     }
 }
@@ -379,7 +401,7 @@ fn names(
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let text = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {

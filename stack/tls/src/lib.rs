@@ -13,7 +13,9 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `service` | [`Tls`]: states of a connection, what the record layer asks of it, KeyUpdate, alerts, the end |
+//! | `service` | [`Tls`]: states of a connection, who may shake hands |
+//! | `client` | [`TlsClient`]: the same for the side that calls |
+//! | `session` | a connection with keys: records and plain text, KeyUpdate, alerts, the end |
 //! | `record` | one record opened or sealed; the limits of its key |
 //! | `handshake` | rustls, record by record |
 //! | `identity` | [`Identity`]: files, their faults, names, tickets |
@@ -24,12 +26,15 @@
 #![deny(unsafe_code)]
 
 mod buffers;
+mod client;
 mod counters;
 mod handshake;
 mod identity;
 mod record;
 mod service;
+mod session;
 
+pub use client::{ClientConnection, ClientError, ClientIdentity, Shaken, TlsClient, Trust};
 pub use counters::TlsCounters;
 pub use identity::{Identity, IdentityConfig, IdentityError, Stamp};
 pub use service::{Connection, Tls, TlsLimits};

@@ -334,3 +334,36 @@ fn handshakes_that_were_spoilt_are_refused() {
         }
     }
 }
+
+#[test]
+fn the_cheapest_suite_is_chosen_whatever_a_client_prefers() {
+    let files = Files::new("preferred");
+    let pair = files.pair("a", &["localhost"]);
+    for versions in [TLS13, TLS12] {
+        // rustls prefers AES-256.
+        let setup = ClientSetup {
+            versions,
+            ..ClientSetup::trusting(&pair.0)
+        };
+        let mut served = Served::new(&identity(std::slice::from_ref(&pair)));
+        let mut client = client(&setup.config(), "localhost");
+        assert_eq!(ask(&mut client, &mut served, "hello\n"), "HELLO\n");
+        assert_eq!(served.counters.handshakes_aes128_gcm.get(), 1);
+    }
+}
+
+#[test]
+fn who_cannot_use_our_key_is_told_that_it_is_no_use() {
+    const HANDSHAKE_FAILURE: u8 = 40;
+    let files = Files::new("no_use");
+    let pair = files.pair("ecdsa", &["localhost"]);
+    let setup = ClientSetup {
+        suites: Some(CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+        versions: TLS12,
+        ..ClientSetup::trusting(&pair.0)
+    };
+    let mut served = Served::new(&identity(&[pair]));
+    served.receive(&said(&mut client(&setup.config(), "localhost")));
+    assert_eq!(served.out[5..7], [2, HANDSHAKE_FAILURE]);
+    assert_eq!(served.counters.failed_incompatible.get(), 1);
+}
