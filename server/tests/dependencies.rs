@@ -26,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "barewire-http",
             "barewire-service",
             "barewire-tcp",
+            "barewire-tls",
             "barewire-xdp",
         ],
     ),

@@ -115,7 +115,7 @@ mod fields;
 #[cfg(feature = "files")]
 pub mod files;
 mod head;
-mod http2;
+pub mod http2;
 mod json;
 mod limits;
 mod method;

@@ -20,6 +20,7 @@
 
 mod clock;
 mod exchange;
+mod http2;
 
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ use super::request::{REQUEST_BYTES_MAX, Request};
 use super::response::{Heads, ParseError};
 use super::tally::{Failure, Tally};
 use super::window::{Span, Window};
-use exchange::{Asked, First};
+use exchange::{Asked, BodyPlace, First};
+use http2::{Event, Http2, LITERAL_BYTES};
 
 pub use clock::{Clock, Monotonic};
 pub use exchange::Exchange;
@@ -53,6 +55,10 @@ pub struct Client<C> {
     body: Option<Arc<[u8]>>,
     drawer: Drawer,
     heads: Heads,
+    /// Where fields of HTTP/2 are decoded.
+    literal: Box<[u8]>,
+    /// Before that nothing is asked, whatever a server says.
+    is_started: bool,
     tally: Tally,
     /// Answers since the start, and when the last one came.
     answered: u64,
@@ -80,6 +86,11 @@ impl<C: Clock> Client<C> {
             body: None,
             drawer,
             heads: Heads::default(),
+            literal: match request.is_http2() {
+                true => vec![0; LITERAL_BYTES].into(),
+                false => Box::default(),
+            },
+            is_started: false,
             tally: Tally::new(request.events().map(Receipts::new)),
             answered: 0,
             answered_last_ns: 0,
@@ -117,6 +128,7 @@ impl<C: Clock> Client<C> {
 
     /// Lets the schedule begin, and returns when that was.
     pub fn start(&mut self) -> u64 {
+        self.is_started = true;
         self.answered_last_ns = self.clock.now_ns();
         self.span = self.window.starting_at(self.answered_last_ns);
         self.pace.start(self.answered_last_ns);
@@ -248,9 +260,11 @@ impl<C: Clock> Client<C> {
             let Some(complete) = complete else {
                 break;
             };
-            if !self.book_answer(exchange, complete.status, now_ns) {
+            let Some(asked) = exchange.asked.pop_front() else {
                 return self.refuse(exchange, consumed, "an answer that nobody asked for".into());
-            }
+            };
+            let place = std::mem::take(&mut exchange.body);
+            self.book_answer(exchange, asked, place, complete.status, now_ns);
             messages += 1;
             close = complete.close;
         }
@@ -304,33 +318,126 @@ impl<C: Clock> Client<C> {
         }
     }
 
+    /// The same by HTTP/2, where answers come in any order and each makes room for another request.
+    fn converse_http2(
+        &mut self,
+        exchange: &mut Exchange,
+        input: Input<'_>,
+        reply: &mut Reply<'_>,
+        now_ns: u64,
+    ) -> Progress {
+        let mut http2: Box<Http2> = exchange.http2.take().unwrap_or_default();
+        let (mut consumed, mut messages) = (0, 0);
+        http2.begin(reply);
+        let is_full = loop {
+            let bytes = &input.bytes[consumed..];
+            let expected = self.body.as_deref();
+            match http2.read(bytes, &self.request, expected, &mut self.literal, reply) {
+                Ok((taken, event)) => {
+                    consumed += taken;
+                    match event {
+                        Event::More => break false,
+                        Event::Full => break true,
+                        Event::Nothing => {}
+                        Event::Answer {
+                            asked,
+                            status,
+                            body,
+                        } => {
+                            messages += 1;
+                            self.book_answer(exchange, asked, body, status, now_ns);
+                        }
+                        Event::Lost(asked, code) => {
+                            let why = || format!("the server reset a stream: error {code}");
+                            self.fail(Failure::Reset, why);
+                            self.give_up(exchange, asked);
+                        }
+                    }
+                }
+                Err(fault) => {
+                    exchange.http2 = Some(http2);
+                    return self.refuse(exchange, consumed, fault.to_string());
+                }
+            }
+        };
+        if messages > 0 {
+            self.answered_last_ns = now_ns;
+        }
+        let is_answered = http2.is_answered();
+        let is_over = input.ended || http2.is_over() && is_answered;
+        if is_over || input.full && consumed == 0 {
+            exchange.http2 = Some(http2);
+            if !is_answered {
+                let why = || "the server closed the connection instead of answering".to_owned();
+                self.on_lost(exchange, Failure::Closed, why);
+            }
+            return Progress {
+                consumed,
+                messages,
+                next: Next::Close,
+            };
+        }
+        if messages == 0 && is_answered {
+            self.book_lateness(now_ns);
+        }
+        let had_room = !is_full && self.ask_http2(&mut http2, exchange, reply, now_ns);
+        let next = if !had_room {
+            Next::Send
+        } else if !http2.is_answered() {
+            Next::Receive(Expect::Head)
+        } else if self.is_finished() || self.churn.is_some() && self.is_started {
+            Next::Close
+        } else {
+            Next::Receive(Expect::Message)
+        };
+        exchange.http2 = Some(http2);
+        Progress {
+            consumed,
+            messages,
+            next,
+        }
+    }
+
     /// Books what was asked as unanswered.
     fn abandon(&mut self, exchange: &mut Exchange) {
-        if exchange.first == First::Asked {
-            exchange.first = First::ToAsk;
-            self.ramp.give_up();
+        while let Some(asked) = exchange.asked.pop_front() {
+            self.give_up(exchange, asked);
         }
-        for asked in exchange.asked.drain(..) {
-            self.tally.unanswered += 1;
-            if let Some(receipts) = &mut self.tally.receipts {
-                receipts.lose(asked.ticket);
+        if let Some(mut http2) = exchange.http2.take() {
+            for asked in http2.abandon() {
+                self.give_up(exchange, asked);
             }
         }
     }
 
-    /// Books one answer. Returns false if nothing was asked.
+    /// Books one request as unanswered.
+    fn give_up(&mut self, exchange: &mut Exchange, asked: Asked) {
+        if exchange.first == First::Asked {
+            exchange.first = First::ToAsk;
+            self.ramp.give_up();
+        }
+        self.tally.unanswered += 1;
+        if let Some(receipts) = &mut self.tally.receipts {
+            receipts.lose(asked.ticket);
+        }
+    }
+
+    /// Books one answer.
     #[inline]
-    fn book_answer(&mut self, exchange: &mut Exchange, status: u16, now_ns: u64) -> bool {
-        let Some(asked) = exchange.asked.pop_front() else {
-            return false;
-        };
+    fn book_answer(
+        &mut self,
+        exchange: &mut Exchange,
+        asked: Asked,
+        place: BodyPlace,
+        status: u16,
+        now_ns: u64,
+    ) {
         self.answered += 1;
         if exchange.first == First::Asked {
             exchange.first = First::Answered;
             self.ramp.answer();
         }
         if let Some(body) = &self.body {
-            let place = std::mem::take(&mut exchange.body);
             self.tally.wrong_bodies += u64::from(place.differs || place.at != body.len());
         }
         let latency_ns = now_ns.saturating_sub(asked.due_ns).max(1);
@@ -349,7 +456,6 @@ impl<C: Clock> Client<C> {
         {
             receipts.acknowledge(asked.ticket);
         }
-        true
     }
 
     /// Books how late a connection that was free is used.
@@ -366,48 +472,77 @@ impl<C: Clock> Client<C> {
     /// Writes what may be asked now. Returns false if there was not enough room for it.
     #[inline]
     fn ask(&mut self, exchange: &mut Exchange, reply: &mut Reply<'_>, now_ns: u64) -> bool {
-        if let Some(churn) = &self.churn {
-            if let Some(ticket) = exchange.ticket.take() {
-                let due_ns = churn.due_ns(ticket);
-                let fits = self.request.write(ticket, reply);
-                debug_assert!(fits, "a request is never longer than REQUEST_BYTES_MAX");
-                exchange.asked.push_back(Asked { due_ns, ticket });
-            }
-            return true;
-        }
+        let is_closed_loop = matches!(self.pace, Pace::ClosedLoop) && self.churn.is_none();
         let is_answered = exchange.asked.is_empty() || exchange.is_asking;
-        if matches!(self.pace, Pace::ClosedLoop) && !is_answered {
-            return true;
-        }
-        if matches!(self.pace, Pace::ClosedLoop)
-            && exchange.first == First::ToAsk
-            && !self.ramp.may_begin()
-        {
+        if is_closed_loop && !is_answered || !self.may_begin(exchange) {
             return true;
         }
         exchange.is_asking = false;
         while exchange.asked.len() < self.pipeline {
-            let due_ns = self.pace.due_ns().unwrap_or(now_ns);
-            if due_ns > now_ns {
-                break;
-            }
             if reply.remaining() < REQUEST_BYTES_MAX {
                 exchange.is_asking = true;
                 return false;
             }
-            let Some(ticket) = self.drawer.draw() else {
+            let Some(asked) = self.draw(exchange, now_ns) else {
                 break;
             };
-            self.pace.advance();
-            if exchange.first == First::ToAsk {
-                exchange.first = First::Asked;
-                self.ramp.begin();
-            }
-            let fits = self.request.write(ticket, reply);
+            let fits = self.request.write(asked.ticket, reply);
             debug_assert!(fits, "a request is never longer than REQUEST_BYTES_MAX");
-            exchange.asked.push_back(Asked { due_ns, ticket });
+            exchange.asked.push_back(asked);
         }
         true
+    }
+
+    /// The same by HTTP/2.
+    #[inline]
+    fn ask_http2(
+        &mut self,
+        http2: &mut Http2,
+        exchange: &mut Exchange,
+        reply: &mut Reply<'_>,
+        now_ns: u64,
+    ) -> bool {
+        if !self.may_begin(exchange) {
+            return true;
+        }
+        while http2.may_ask(&self.request, self.pipeline) {
+            if reply.remaining() < REQUEST_BYTES_MAX {
+                return false;
+            }
+            let Some(asked) = self.draw(exchange, now_ns) else {
+                break;
+            };
+            http2.ask(&self.request, asked, reply);
+        }
+        true
+    }
+
+    /// Whether a connection may ask at all yet.
+    #[inline]
+    fn may_begin(&self, exchange: &Exchange) -> bool {
+        let is_ramped = matches!(self.pace, Pace::ClosedLoop) && self.churn.is_none();
+        self.is_started && !(is_ramped && exchange.first == First::ToAsk && !self.ramp.may_begin())
+    }
+
+    /// The next request of a connection, if one is due.
+    #[inline]
+    fn draw(&mut self, exchange: &mut Exchange, now_ns: u64) -> Option<Asked> {
+        if let Some(churn) = &self.churn {
+            let ticket = exchange.ticket.take()?;
+            let due_ns = churn.due_ns(ticket);
+            return Some(Asked { due_ns, ticket });
+        }
+        let due_ns = self.pace.due_ns().unwrap_or(now_ns);
+        if due_ns > now_ns {
+            return None;
+        }
+        let ticket = self.drawer.draw()?;
+        self.pace.advance();
+        if exchange.first == First::ToAsk {
+            exchange.first = First::Asked;
+            self.ramp.begin();
+        }
+        Some(Asked { due_ns, ticket })
     }
 
     /// The connection is of no use any more: what came was not an answer.
@@ -437,7 +572,10 @@ impl<C: Clock> Service for Client<C> {
     ) -> Progress {
         let now_ns = self.clock.now_ns();
         let written_before = reply.len();
-        let progress = self.converse(exchange, input, reply, now_ns);
+        let progress = match self.request.is_http2() {
+            false => self.converse(exchange, input, reply, now_ns),
+            true => self.converse_http2(exchange, input, reply, now_ns),
+        };
         if self.span.holds(now_ns) {
             self.tally.in_window.bytes_read += progress.consumed as u64;
             self.tally.in_window.bytes_written += (reply.len() - written_before) as u64;
@@ -446,7 +584,7 @@ impl<C: Clock> Service for Client<C> {
     }
 
     fn on_timeout(&mut self, exchange: &mut Exchange, _reply: &mut Reply<'_>) {
-        if self.churn.is_some() && exchange.asked.is_empty() {
+        if self.churn.is_some() && exchange.is_answered() && exchange.ticket.is_none() {
             // It was answered, only the server's end of the connection is missing.
             return;
         }

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use barewire_service::counters::Gauge;
 use barewire_service::service::{Expect, Input, Next, Reply, Service};
+use barewire_tls::ClientConnection;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -34,6 +35,7 @@ use super::tally::Failure;
 use super::transport::{
     Part, RETRY_NS, SPIN_NS, TransportError, busy_share, system, thread_cpu_ns,
 };
+use super::wire::{Readiness, Wire};
 
 /// What is read from one connection at once, at most; longer than any response head.
 const RECEIVE_BYTES: usize = 128 << 10;
@@ -69,11 +71,12 @@ pub struct Run {
 /// If the machine runs out of something. Failures of the server are results.
 pub fn run(
     client: Client<Monotonic>,
+    wire: Wire,
     connections: usize,
     run: &Run,
     answered: &Gauge,
 ) -> Result<Part, TransportError> {
-    let connected = Transport::new(client, connections, run).and_then(|mut transport| {
+    let connected = Transport::new(client, wire, connections, run).and_then(|mut transport| {
         transport.connect_all()?;
         Ok(transport)
     });
@@ -87,6 +90,7 @@ pub fn run(
 struct Transport<'a> {
     run: &'a Run,
     client: Client<Monotonic>,
+    wire: Wire,
     epoll: OwnedFd,
     slots: Vec<Slot>,
     events: Vec<epoll::Event>,
@@ -116,7 +120,11 @@ struct Transport<'a> {
 struct Slot {
     socket: Option<OwnedFd>,
     exchange: Exchange,
+    /// What TLS keeps of it, if that is spoken.
+    layer: ClientConnection,
+    /// Requests can be sent: TCP's handshake is complete, and TLS's.
     is_connected: bool,
+    is_shaking_hands: bool,
     /// Nothing is awaited from the server.
     is_idle: bool,
     /// It is in the queue of idle connections, rightly or no longer.
@@ -134,6 +142,7 @@ struct Slot {
 impl<'a> Transport<'a> {
     fn new(
         client: Client<Monotonic>,
+        wire: Wire,
         connections: usize,
         run: &'a Run,
     ) -> Result<Self, TransportError> {
@@ -149,6 +158,7 @@ impl<'a> Transport<'a> {
                 false => Vec::new(),
             },
             client,
+            wire,
             epoll: epoll::create(CreateFlags::CLOEXEC).map_err(|e| system("epoll_create", e))?,
             slots: (0..connections).map(|_| Slot::default()).collect(),
             events: Vec::with_capacity(EVENTS),
@@ -196,7 +206,7 @@ impl<'a> Transport<'a> {
 
         for index in 0..self.slots.len() {
             if self.slots[index].is_connected {
-                self.drive(index, 0, false);
+                self.wake(index);
             }
         }
         while self.sockets > 0 || !self.client.is_finished() || self.has_calls_to_open() {
@@ -316,7 +326,7 @@ impl<'a> Transport<'a> {
             };
             self.slots[index].is_queued = false;
             if self.slots[index].is_idle && self.slots[index].is_connected {
-                self.drive(index, 0, false);
+                self.wake(index);
             }
         }
     }
@@ -330,15 +340,84 @@ impl<'a> Transport<'a> {
             self.lose(index, Failure::Connect, || {
                 format!("connect: {}", io::Error::from(error))
             });
-        } else if flags.contains(EventFlags::OUT) {
-            slot.is_connected = true;
-            slot.is_idle = true;
-            self.connecting -= 1;
-            self.client.tally().connections += 1;
-            if self.asking {
-                self.drive(index, 0, false);
+        } else if !flags.contains(EventFlags::OUT) {
+        } else if self.wire.is_secure() {
+            self.shake_hands(index);
+        } else {
+            self.begin(index);
+        }
+    }
+
+    /// Goes on with TLS's handshake, as far as what has arrived leads.
+    fn shake_hands(&mut self, index: usize) {
+        let mut is_to_speak = !std::mem::replace(&mut self.slots[index].is_shaking_hands, true);
+        if !self.slots[index].unsent.is_empty() {
+            self.send_rest(index);
+        }
+        loop {
+            let slot = &mut self.slots[index];
+            let Some(socket) = &slot.socket else {
+                return;
+            };
+            let room = &mut self.received[..];
+            let count = match is_to_speak {
+                // The client speaks first, and goes on if there was no room.
+                true => None,
+                false => {
+                    match retry_on_intr(|| net::recv(socket, &mut *room, RecvFlags::empty())) {
+                        Ok((count, _)) => Some(count),
+                        Err(Errno::AGAIN) => return,
+                        Err(error) => {
+                            let why = || format!("TLS handshake: {}", io::Error::from(error));
+                            return self.lose(index, Failure::Connect, why);
+                        }
+                    }
+                }
+            };
+            let len = count.unwrap_or_default();
+            let input = Input {
+                bytes: &self.received[..len],
+                full: false,
+                ended: count == Some(0),
+            };
+            let mut reply = Reply::new(&mut self.to_send);
+            let (consumed, readiness) = self.wire.shake_hands(&mut slot.layer, input, &mut reply);
+            let written = reply.len();
+            slot.unread.clear();
+            slot.unread.extend_from_slice(&self.received[consumed..len]);
+            if written > 0 && !self.send(index, written) {
+                return;
+            }
+            is_to_speak = readiness == Readiness::Send;
+            match readiness {
+                Readiness::Receive | Readiness::Send => {}
+                Readiness::Ready => return self.begin(index),
+                Readiness::Failed(why) => return self.lose(index, Failure::Connect, || why),
             }
         }
+    }
+
+    /// From here on requests can be sent.
+    fn begin(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.is_connected = true;
+        slot.is_idle = true;
+        self.connecting -= 1;
+        self.client.tally().connections += 1;
+        if self.asking || !self.slots[index].unread.is_empty() {
+            self.wake(index);
+            // What has come with the end of the handshake is read, what came since is no new edge.
+            if self.wire.is_secure() {
+                self.receive(index, false);
+            }
+        }
+    }
+
+    /// Lets the client speak of its own accord.
+    fn wake(&mut self, index: usize) {
+        let held = self.slots[index].unread.len();
+        self.received[..held].copy_from_slice(&self.slots[index].unread);
+        self.drive(index, held, false);
     }
 
     fn on_ready(&mut self, index: usize, flags: EventFlags) {
@@ -390,7 +469,13 @@ impl<'a> Transport<'a> {
                 ended,
             };
             let mut reply = Reply::new(&mut self.to_send);
-            let progress = self.client.on_input(&mut slot.exchange, input, &mut reply);
+            let progress = self.wire.on_input(
+                &mut self.client,
+                &mut slot.layer,
+                &mut slot.exchange,
+                input,
+                &mut reply,
+            );
             let written = reply.len();
             taken += progress.consumed;
             if progress.messages > 0 || written > 0 {
@@ -460,9 +545,7 @@ impl<'a> Transport<'a> {
             }
         }
         if slot.unsent.is_empty() && slot.wants_room {
-            let held = slot.unread.len();
-            self.received[..held].copy_from_slice(&slot.unread);
-            self.drive(index, held, false);
+            self.wake(index);
         }
     }
 
@@ -480,7 +563,11 @@ impl<'a> Transport<'a> {
                     .on_timeout(&mut slot.exchange, &mut Reply::new(&mut []));
                 self.abort(index);
             } else {
-                self.lose(index, Failure::Connect, || "connect: no answer".to_owned());
+                let why = match slot.is_shaking_hands {
+                    true => "TLS handshake: no answer",
+                    false => "connect: no answer",
+                };
+                self.lose(index, Failure::Connect, || why.to_owned());
             }
         }
     }
@@ -551,7 +638,12 @@ impl<'a> Transport<'a> {
             // What is opened for one request still has that to ask.
             let is_unneeded = slot.is_idle || !slot.is_connected && !self.client.is_churning();
             if slot.socket.is_some() && is_unneeded {
-                self.close(index, false);
+                let mut reply = Reply::new(&mut self.to_send);
+                self.slots[index].layer.say_goodbye(&mut reply);
+                let written = reply.len();
+                if written == 0 || self.send(index, written) {
+                    self.close(index, false);
+                }
             }
         }
     }
@@ -583,6 +675,8 @@ impl<'a> Transport<'a> {
             self.connecting -= 1;
         }
         slot.exchange = Exchange::default();
+        slot.layer = ClientConnection::default();
+        slot.is_shaking_hands = false;
         (slot.is_connected, slot.is_idle, slot.wants_room) = (false, false, false);
         slot.unread.clear();
         slot.unsent.clear();

@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use barewire_tls::ClientError;
+
 use super::limits::LimitError;
 use super::target::TargetError;
 use super::transport::TransportError;
@@ -17,6 +19,9 @@ pub enum LoadError {
     /// See [`LimitError`].
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// See [`ClientError`].
+    #[error(transparent)]
+    Tls(#[from] ClientError),
     /// See [`TransportError`].
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -66,6 +71,9 @@ pub enum FetchError {
     /// The socket failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// See [`ClientError`].
+    #[error(transparent)]
+    Tls(#[from] ClientError),
     /// Nothing came for too long.
     #[error("the connection opens, but no answer comes: is the server stuck, or is this not HTTP?")]
     NoAnswer,

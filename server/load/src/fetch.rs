@@ -8,28 +8,47 @@ use super::error::FetchError;
 use super::request::Request;
 use super::response::{Heads, Response};
 use barewire_service::service::Reply;
+use barewire_tls::ClientIdentity;
 
 /// Longest body that is read, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// Status and body of the answer to `request`.
-///
-/// # Errors
-///
-/// If there is no whole answer within `timeout`, or what comes is no HTTP.
-pub fn fetch(
-    address: SocketAddr,
+/// How to ask.
+pub struct Fetching {
+    /// Where.
+    pub address: SocketAddr,
+    /// In TLS, if there is an identity for it.
+    pub secure: Option<ClientIdentity>,
+    /// How long anything may take.
+    pub timeout: Duration,
+}
+
+impl Fetching {
+    /// Status and body of the answer to `request`, by HTTP/1.1.
+    ///
+    /// # Errors
+    ///
+    /// If there is no whole answer in time, or what comes is no HTTP.
+    pub fn fetch(&self, request: &Request) -> Result<(u16, Vec<u8>), FetchError> {
+        let stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        match &self.secure {
+            None => converse(stream, request),
+            Some(identity) => converse(identity.around(stream)?, request),
+        }
+    }
+}
+
+fn converse(
+    mut stream: impl Read + Write,
     request: &Request,
-    timeout: Duration,
 ) -> Result<(u16, Vec<u8>), FetchError> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
     let mut space = vec![0; super::request::REQUEST_BYTES_MAX];
     let mut written = Reply::new(&mut space);
     let fits = request.write(0, &mut written);
     debug_assert!(fits, "a request is never longer than REQUEST_BYTES_MAX");
-    stream.write_all(written.written())?;
+    stream.write_all(written.written()).map_err(explain)?;
 
     let (mut response, mut heads, mut body) = (Response::default(), Heads::default(), Vec::new());
     let mut held = Vec::new();

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 load generator, over the kernel's sockets or past the kernel over AF_XDP (feature `xdp`).
+//! A load generator for HTTP/1.1 and HTTP/2, in plain text or TLS, over the kernel's sockets or past the kernel over AF_XDP (feature `xdp`).
 //!
 //! A [`Plan`] says what to send where, how often and how long; [`measure`] runs it and returns a [`Report`]. It costs
 //! less CPU time per request than the servers that it measures, and checks every response. If the plan is that of the
@@ -38,6 +38,7 @@ pub mod target;
 pub mod transport;
 pub mod verify;
 pub mod window;
+mod wire;
 #[cfg(feature = "xdp")]
 mod xdp;
 
@@ -47,9 +48,11 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use barewire_tls::ClientIdentity;
 use client::{Client, Monotonic};
 use epoll::Run;
 pub use error::LoadError;
+use fetch::Fetching;
 use pace::{Churn, Drawer, Pace, Ramp, Tickets};
 pub use plan::Plan;
 pub use report::Report;
@@ -59,6 +62,7 @@ use tally::Tally;
 use transport::{Part, beginning_max};
 use verify::Stats;
 use window::Window;
+use wire::Wire;
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -100,17 +104,30 @@ pub fn measure(mut plan: Plan, control: &Control<'_>) -> Result<Report, LoadErro
         Some(_) => return Err(LoadError::NoBypass),
     }
     let address = plan.target.reach(plan.timeout)?;
+    // What is asked beside the run is asked by HTTP/1.1.
+    let identity = |protocol: &[u8]| (plan.secure.as_ref()).map(|secure| secure.identity(protocol));
+    let secure = identity(if plan.request.is_http2() {
+        b"h2"
+    } else {
+        b"http/1.1"
+    })
+    .transpose()?;
+    let fetching = Fetching {
+        address,
+        secure: identity(b"http/1.1").transpose()?,
+        timeout: plan.timeout,
+    };
     let body = (plan.probe.as_ref())
-        .map(|probe| fetch_body(address, probe, plan.timeout))
+        .map(|probe| fetch_body(&fetching, probe))
         .transpose()?;
 
     let Some(stats_request) = &plan.stats else {
-        let (tally, measured) = ask(&plan, address, body, control)?;
+        let (tally, measured) = ask(&plan, address, secure, body, control)?;
         return Ok(Report::new(&plan, tally, measured, None));
     };
-    let before = fetch_stats(address, stats_request, plan.timeout)?;
-    let (tally, measured) = ask(&plan, address, body, control)?;
-    let after = fetch_stats(address, stats_request, plan.timeout);
+    let before = fetch_stats(&fetching, stats_request)?;
+    let (tally, measured) = ask(&plan, address, secure, body, control)?;
+    let after = fetch_stats(&fetching, stats_request);
     let events = tally.receipts.as_ref().map(|receipts| match after {
         Ok(after) => Events::verified(before, after, receipts, plan.unique_users),
         Err(error) => Events::unverifiable(before, error.to_string()),
@@ -123,6 +140,7 @@ pub fn measure(mut plan: Plan, control: &Control<'_>) -> Result<Report, LoadErro
 struct Setup {
     clock: Monotonic,
     request: Arc<Request>,
+    secure: Option<ClientIdentity>,
     pipeline: usize,
     rate: Option<f64>,
     connections_per_s: Option<f64>,
@@ -136,7 +154,12 @@ struct Setup {
 }
 
 impl Setup {
-    fn of(plan: &Plan, body: Option<Arc<[u8]>>, stop: &Arc<AtomicBool>) -> Self {
+    fn of(
+        plan: &Plan,
+        secure: Option<ClientIdentity>,
+        body: Option<Arc<[u8]>>,
+        stop: &Arc<AtomicBool>,
+    ) -> Self {
         let requests = plan.requests.unwrap_or(u64::MAX);
         // Past the kernel a connection may end up at any core: none may then sit on tickets.
         let is_shared = plan.bypass.is_some() && plan.threads > 1;
@@ -147,6 +170,7 @@ impl Setup {
         Setup {
             clock: Monotonic(Instant::now()),
             request: Arc::clone(&plan.request),
+            secure,
             pipeline: plan.pipeline,
             rate: plan.rate,
             connections_per_s: plan.connections_per_s,
@@ -177,6 +201,11 @@ impl Setup {
             .expecting(self.body.clone())
     }
 
+    /// What lies between the client and a thread's `connections`.
+    fn wire(&self, connections: usize) -> Wire {
+        Wire::new(self.secure.as_ref(), connections, self.request.is_http2())
+    }
+
     fn answered(&self) -> u64 {
         self.counters
             .iter()
@@ -196,10 +225,11 @@ struct Asked {
 fn ask(
     plan: &Plan,
     address: SocketAddr,
+    secure: Option<ClientIdentity>,
     body: Option<Arc<[u8]>>,
     control: &Control<'_>,
 ) -> Result<(Tally, Measured), LoadError> {
-    let setup = Setup::of(plan, body, &control.stop);
+    let setup = Setup::of(plan, secure, body, &control.stop);
     let show = || (control.progress)(setup.answered());
     let asked = match &plan.bypass {
         None => ask_kernel(plan, address, &setup, show)?,
@@ -234,7 +264,8 @@ fn ask_kernel(
                 let (run, waiting) = (&run, &waiting);
                 scope.spawn(move || {
                     let share = share(plan.connections, index, plan.threads);
-                    let part = epoll::run(setup.client(index), share, run, &counters.answered);
+                    let (client, wire) = (setup.client(index), setup.wire(share));
+                    let part = epoll::run(client, wire, share, run, &counters.answered);
                     waiting.unpark();
                     part
                 })
@@ -303,12 +334,8 @@ fn share(total: usize, index: usize, threads: usize) -> usize {
 }
 
 /// Asks once, for the body that all answers must have.
-fn fetch_body(
-    address: SocketAddr,
-    probe: &Request,
-    timeout: Duration,
-) -> Result<Arc<[u8]>, LoadError> {
-    let (status, body) = fetch::fetch(address, probe, timeout).map_err(LoadError::Probe)?;
+fn fetch_body(fetching: &Fetching, probe: &Request) -> Result<Arc<[u8]>, LoadError> {
+    let (status, body) = fetching.fetch(probe).map_err(LoadError::Probe)?;
     match status {
         200..300 => Ok(body.into()),
         status => Err(LoadError::ProbeStatus(status)),
@@ -316,12 +343,8 @@ fn fetch_body(
 }
 
 /// Asks for `/stats`.
-fn fetch_stats(
-    address: SocketAddr,
-    request: &Request,
-    timeout: Duration,
-) -> Result<Stats, LoadError> {
-    let (status, body) = fetch::fetch(address, request, timeout).map_err(LoadError::Stats)?;
+fn fetch_stats(fetching: &Fetching, request: &Request) -> Result<Stats, LoadError> {
+    let (status, body) = fetching.fetch(request).map_err(LoadError::Stats)?;
     match status {
         200..300 => {}
         404 => return Err(LoadError::NoStats),

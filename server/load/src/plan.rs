@@ -5,6 +5,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use barewire_tls::Trust;
+use barewire_tls::{ClientError, ClientIdentity};
+
 use super::request::Request;
 use super::target::Target;
 use super::window::Window;
@@ -16,6 +19,8 @@ pub struct Plan {
     pub target: Target,
     /// The path asked for.
     pub path: String,
+    /// In TLS, if that is wanted.
+    pub secure: Option<Secure>,
     /// What to ask.
     pub request: Arc<Request>,
     /// How to ask for the body that every answer must have, if bodies are compared.
@@ -30,7 +35,7 @@ pub struct Plan {
     pub connections: usize,
     /// By how many threads.
     pub threads: usize,
-    /// How many at once on a connection.
+    /// How many at once on a connection: in a pipeline, or by HTTP/2 in streams.
     pub pipeline: usize,
     /// How many per second, in an open loop.
     pub rate: Option<f64>,
@@ -42,6 +47,26 @@ pub struct Plan {
     pub unique_users: Option<u64>,
     /// How to ask past the kernel, if that is wanted.
     pub bypass: Option<BypassPlan>,
+}
+
+/// How to ask in TLS.
+#[derive(Debug, Clone)]
+pub struct Secure {
+    /// The name that the server's certificate has to be for.
+    pub name: String,
+    /// Whose certificates are believed.
+    pub trust: Trust,
+}
+
+impl Secure {
+    /// What is needed to shake hands, for a protocol by its name of ALPN.
+    ///
+    /// # Errors
+    ///
+    /// If the name is none, or authorities cannot be read.
+    pub fn identity(&self, protocol: &[u8]) -> Result<ClientIdentity, ClientError> {
+        ClientIdentity::new(&self.name, &self.trust, &[protocol])
+    }
 }
 
 /// How to ask past the kernel.

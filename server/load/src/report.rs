@@ -30,7 +30,11 @@ pub struct Report {
     pub threads: usize,
     /// Connections over all threads.
     pub connections: usize,
-    /// Requests at once on a connection.
+    /// Whether the connections were encrypted.
+    pub tls: bool,
+    /// `http/1.1` or `h2`.
+    pub protocol: &'static str,
+    /// Requests at once on a connection: in a pipeline, or by HTTP/2 in streams.
     pub pipeline: usize,
     /// Requests per second that were asked for, in an open loop.
     pub rate: Option<f64>,
@@ -242,6 +246,11 @@ impl Report {
             },
             threads: plan.threads,
             connections: plan.connections,
+            tls: plan.secure.is_some(),
+            protocol: match plan.request.is_http2() {
+                true => "h2",
+                false => "http/1.1",
+            },
             pipeline: plan.pipeline,
             rate: plan.rate,
             connections_per_s: plan.connections_per_s,

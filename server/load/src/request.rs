@@ -2,15 +2,20 @@
 //!
 //! All that does not change from request to request is rendered once; an event costs two numbers.
 
+mod frames;
+
 use barewire_service::service::Reply;
 use http::{HeaderName, HeaderValue, Method};
 use thiserror::Error;
+
+use frames::Frames;
+pub use frames::{Knowledge, Opening};
 
 /// Longest request, in bytes, that can be asked with.
 pub const REQUEST_BYTES_MAX: usize = 8 << 10;
 
 /// Most bytes of an event behind its `Content-Length`.
-const EVENT_BYTES_MAX: usize = 128;
+pub(crate) const EVENT_BYTES_MAX: usize = 128;
 
 /// Users of the challenge: event `i` comes from `user_{i % USERS}`.
 pub const USERS: u64 = 75_000;
@@ -51,6 +56,19 @@ pub struct Request {
     head: Box<[u8]>,
     events: Option<Values>,
     is_head: bool,
+    parts: Parts,
+    /// The same as frames of HTTP/2, if it is to be asked so.
+    frames: Option<Frames>,
+}
+
+/// What a request is made of.
+#[derive(Debug, Clone)]
+struct Parts {
+    method: Method,
+    path: String,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    /// What does not change of it.
+    body: Option<Box<[u8]>>,
 }
 
 impl Request {
@@ -77,11 +95,17 @@ impl Request {
         head.extend_from_slice(b"\r\n");
         head.extend_from_slice(body);
         check_length(head.len())?;
-        let is_head = *method == Method::HEAD;
         Ok(Request {
             head: head.into(),
             events: None,
-            is_head,
+            is_head: *method == Method::HEAD,
+            parts: Parts {
+                method: method.clone(),
+                path: path.to_owned(),
+                fields: fields.to_vec(),
+                body: has_body.then(|| body.into()),
+            },
+            frames: None,
         })
     }
 
@@ -92,11 +116,14 @@ impl Request {
     /// If it would be longer than [`REQUEST_BYTES_MAX`].
     pub fn event(values: Values, fields: &[(HeaderName, HeaderValue)]) -> Result<Self, TooLong> {
         let mut head = render_head(&Method::POST, "/event", fields);
+        let mut fields = fields.to_vec();
         if !fields
             .iter()
             .any(|(name, _)| name == http::header::CONTENT_TYPE)
         {
             head.extend_from_slice(b"Content-Type: application/json\r\n");
+            let json = HeaderValue::from_static("application/json");
+            fields.push((http::header::CONTENT_TYPE, json));
         }
         head.extend_from_slice(b"Content-Length: ");
         check_length(head.len() + EVENT_BYTES_MAX)?;
@@ -104,7 +131,34 @@ impl Request {
             head: head.into(),
             events: Some(values),
             is_head: false,
+            parts: Parts {
+                method: Method::POST,
+                path: "/event".to_owned(),
+                fields,
+                body: None,
+            },
+            frames: None,
         })
+    }
+
+    /// The same request, to be asked by HTTP/2.
+    ///
+    /// # Errors
+    ///
+    /// If it would be longer than [`REQUEST_BYTES_MAX`].
+    pub fn over_http2(self, is_secure: bool) -> Result<Self, TooLong> {
+        let frames = Frames::of(&self.parts, is_secure);
+        let event_bytes = self.events.map_or(0, |_| EVENT_BYTES_MAX);
+        check_length(frames.bytes_max() + event_bytes)?;
+        Ok(Request {
+            frames: Some(frames),
+            ..self
+        })
+    }
+
+    /// Whether it is asked by HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.frames.is_some()
     }
 
     /// Whether answers have no body because it is asked with `HEAD`.
@@ -115,10 +169,8 @@ impl Request {
     /// Length of the longest request, in bytes.
     #[cfg(feature = "xdp")]
     pub fn bytes_max(&self) -> usize {
-        match self.events {
-            Some(_) => self.head.len() + EVENT_BYTES_MAX,
-            None => self.head.len(),
-        }
+        let of_frames = self.frames.as_ref().map_or(0, Frames::bytes_max);
+        self.head.len().max(of_frames) + self.events.map_or(0, |_| EVENT_BYTES_MAX)
     }
 
     /// What its events carry, if it is an event.
@@ -146,30 +198,33 @@ impl Request {
 /// Appends the length and the body of an event, from the digits of its `Content-Length` on.
 #[inline]
 fn write_event(values: Values, index: u64, reply: &mut Reply<'_>) -> bool {
-    const BEFORE_USER: &[u8] = b"{\"userId\":\"user_";
-    const BEFORE_VALUE: &[u8] = b"\",\"value\":";
-    let (mut user, mut value, mut len) = (
-        itoa::Buffer::new(),
-        itoa::Buffer::new(),
-        itoa::Buffer::new(),
-    );
-    let user = user.format(index % USERS).as_bytes();
-    let value = value.format(index % VALUES).as_bytes();
-    let end: &[u8] = match values {
-        Values::Official => b".5}",
-        Values::Integer => b"}",
-    };
-    let body_len = BEFORE_USER.len() + user.len() + BEFORE_VALUE.len() + value.len() + end.len();
-    let parts = [
-        len.format(body_len).as_bytes(),
-        b"\r\n\r\n",
-        BEFORE_USER,
-        user,
-        BEFORE_VALUE,
-        value,
-        end,
-    ];
-    parts.iter().all(|part| reply.put(part))
+    let (mut buffers, mut len) = (EventBuffers::default(), itoa::Buffer::new());
+    let parts = event_parts(values, index, &mut buffers);
+    let body_len = parts.iter().map(|part| part.len()).sum::<usize>();
+    reply.put(len.format(body_len).as_bytes())
+        && reply.put(b"\r\n\r\n")
+        && parts.iter().all(|part| reply.put(part))
+}
+
+#[derive(Default)]
+struct EventBuffers {
+    user: itoa::Buffer,
+    value: itoa::Buffer,
+}
+
+/// The body of an event.
+#[inline]
+fn event_parts(values: Values, index: u64, buffers: &mut EventBuffers) -> [&[u8]; 5] {
+    [
+        b"{\"userId\":\"user_",
+        buffers.user.format(index % USERS).as_bytes(),
+        b"\",\"value\":",
+        buffers.value.format(index % VALUES).as_bytes(),
+        match values {
+            Values::Official => b".5}",
+            Values::Integer => b"}",
+        },
+    ]
 }
 
 /// The request line and the fields, without the empty line.

@@ -15,6 +15,8 @@ pub struct Target {
     pub authority: String,
     /// What the URL has behind them, if anything.
     pub path: Option<String>,
+    /// The URL begins with https.
+    pub is_secure: bool,
     host: String,
     port: u16,
 }
@@ -23,13 +25,15 @@ pub struct Target {
 #[derive(Debug, Error)]
 pub enum TargetError {
     /// Not a URL.
-    #[error("\"{url}\" is not a URL: write http://HOST:PORT, with an IPv6 address in brackets")]
+    #[error(
+        "\"{url}\" is not a URL: write http://HOST:PORT or https://HOST:PORT, with an IPv6 address in brackets"
+    )]
     NotUrl {
         /// What was given.
         url: String,
     },
-    /// Anything but http.
-    #[error("\"{url}\": only http:// can be asked; TLS would measure the cipher, not the server")]
+    /// Neither http nor https.
+    #[error("\"{url}\": only http:// and https:// can be asked")]
     NotHttp {
         /// What was given.
         url: String,
@@ -53,7 +57,7 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// Parses `http://HOST[:PORT][/PATH]`.
+    /// Parses `http://HOST[:PORT][/PATH]`, or https.
     ///
     /// # Errors
     ///
@@ -64,8 +68,9 @@ impl Target {
         };
         let uri: Uri = url.parse().map_err(|_| not_url())?;
         let authority = uri.authority().ok_or_else(not_url)?;
+        let is_secure = uri.scheme() == Some(&Scheme::HTTPS);
         match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => {}
+            Some(scheme) if is_secure || *scheme == Scheme::HTTP => {}
             Some(_) => {
                 return Err(TargetError::NotHttp {
                     url: url.to_owned(),
@@ -77,6 +82,7 @@ impl Target {
         let behind_host = authority.as_str().strip_prefix(host).ok_or_else(not_url)?;
         let port = match (behind_host, authority.port_u16()) {
             _ if host.is_empty() => return Err(not_url()),
+            ("", _) if is_secure => 443,
             ("", _) => 80,
             (_, Some(port)) => port,
             (_, None) => return Err(not_url()),
@@ -88,9 +94,15 @@ impl Target {
         Ok(Target {
             authority: authority.to_string(),
             path: (!behind.is_empty()).then(|| path.to_owned()),
+            is_secure,
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
         })
+    }
+
+    /// The name or the address of the server.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// The first of the target's addresses that accepts a connection.
@@ -147,6 +159,7 @@ mod tests {
             ),
             ("http://localhost", "localhost", "localhost", 80, None),
             ("http://localhost/", "localhost", "localhost", 80, Some("/")),
+            ("https://localhost", "localhost", "localhost", 443, None),
             (
                 "http://[fd77::2]:81/a?b=c",
                 "[fd77::2]:81",
@@ -159,6 +172,7 @@ mod tests {
             let expected = Target {
                 authority: authority.into(),
                 path: path.map(str::to_owned),
+                is_secure: url.starts_with("https"),
                 host: host.into(),
                 port,
             };
@@ -186,7 +200,7 @@ mod tests {
             );
         }
         assert!(matches!(
-            Target::parse("https://h"),
+            Target::parse("ftp://h"),
             Err(TargetError::NotHttp { .. })
         ));
     }

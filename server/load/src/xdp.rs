@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use barewire_service::cores::allowed_cpus;
 use barewire_service::deadline::Deadlines;
 use barewire_service::lifecycle::{Lifecycle, Phase as LifecyclePhase};
+use barewire_service::service::Service as _;
 use barewire_service::stack::Notice;
 use barewire_tcp::config::StackConfig;
 use barewire_xdp::interface::Interface;
@@ -33,7 +34,6 @@ use super::error::LoadError;
 use super::limits::LimitError;
 use super::plan::{BypassPlan, Mode, Plan};
 use super::report::Network;
-use super::request::REQUEST_BYTES_MAX;
 use super::transport::{Part, TransportError, busy_share};
 use super::{Asked, PROGRESS_INTERVAL, Setup};
 use barewire_service::stack::{CounterGroup, Running, Stack};
@@ -248,7 +248,7 @@ fn config(plan: &Plan, bypass: &BypassPlan, address: SocketAddr) -> Result<XdpCo
             receive_buffer_bytes: BUFFER_BYTES,
             // With room for one more request when all of a pipeline waits: answers must be read also then, or
             // both sides might wait for each other.
-            send_buffer_bytes: (plan.pipeline * plan.request.bytes_max() + REQUEST_BYTES_MAX)
+            send_buffer_bytes: (plan.pipeline * plan.request.bytes_max() + Caller::REPLY_BYTES_MIN)
                 .max(BUFFER_BYTES),
             deadlines: Deadlines {
                 half_open_ms: timeout_ms,

@@ -6,55 +6,63 @@
 //! ```
 
 /// What a client sends first (RFC 9113, section 3.4).
-pub(in super::super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub(super) const HEADER_BYTES: usize = 9;
+/// Length of the header in front of every payload.
+pub const HEADER_BYTES: usize = 9;
 
 /// The longest payload that this server takes: what every one has to take (SETTINGS_MAX_FRAME_SIZE).
-pub(super) const PAYLOAD_BYTES_MAX: usize = 16_384;
+pub const PAYLOAD_BYTES_MAX: usize = 16_384;
 
 /// The window of a connection, and of streams unless somebody says otherwise.
-pub(super) const WINDOW_BYTES: i64 = 65_535;
+pub const WINDOW_BYTES: i64 = 65_535;
 /// The largest window.
-pub(super) const WINDOW_BYTES_MAX: i64 = (1 << 31) - 1;
+pub const WINDOW_BYTES_MAX: i64 = (1 << 31) - 1;
 
-pub(super) mod kind {
-    pub(in super::super) const DATA: u8 = 0;
-    pub(in super::super) const HEADERS: u8 = 1;
-    pub(in super::super) const PRIORITY: u8 = 2;
-    pub(in super::super) const RST_STREAM: u8 = 3;
-    pub(in super::super) const SETTINGS: u8 = 4;
-    pub(in super::super) const PUSH_PROMISE: u8 = 5;
-    pub(in super::super) const PING: u8 = 6;
-    pub(in super::super) const GOAWAY: u8 = 7;
-    pub(in super::super) const WINDOW_UPDATE: u8 = 8;
-    pub(in super::super) const CONTINUATION: u8 = 9;
+/// Types of frames (RFC 9113, section 6).
+#[allow(missing_docs, reason = "they are the names of the RFC")]
+pub mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PUSH_PROMISE: u8 = 5;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
     /// RFC 9218, section 7.1.
-    pub(in super::super) const PRIORITY_UPDATE: u8 = 16;
+    pub const PRIORITY_UPDATE: u8 = 16;
 }
 
-pub(super) mod flag {
-    pub(in super::super) const END_STREAM: u8 = 1;
-    pub(in super::super) const ACK: u8 = 1;
-    pub(in super::super) const END_HEADERS: u8 = 4;
-    pub(in super::super) const PADDED: u8 = 8;
-    pub(in super::super) const PRIORITY: u8 = 32;
+/// Flags of frames.
+#[allow(missing_docs, reason = "they are the names of the RFC")]
+pub mod flag {
+    pub const END_STREAM: u8 = 1;
+    pub const ACK: u8 = 1;
+    pub const END_HEADERS: u8 = 4;
+    pub const PADDED: u8 = 8;
+    pub const PRIORITY: u8 = 32;
 }
 
-pub(super) mod setting {
-    pub(in super::super) const HEADER_TABLE_SIZE: u16 = 1;
-    pub(in super::super) const ENABLE_PUSH: u16 = 2;
-    pub(in super::super) const MAX_CONCURRENT_STREAMS: u16 = 3;
-    pub(in super::super) const INITIAL_WINDOW_SIZE: u16 = 4;
-    pub(in super::super) const MAX_FRAME_SIZE: u16 = 5;
-    pub(in super::super) const MAX_HEADER_LIST_SIZE: u16 = 6;
+/// What SETTINGS may say (RFC 9113, section 6.5.2).
+#[allow(missing_docs, reason = "they are the names of the RFC")]
+pub mod setting {
+    pub const HEADER_TABLE_SIZE: u16 = 1;
+    pub const ENABLE_PUSH: u16 = 2;
+    pub const MAX_CONCURRENT_STREAMS: u16 = 3;
+    pub const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub const MAX_FRAME_SIZE: u16 = 5;
+    pub const MAX_HEADER_LIST_SIZE: u16 = 6;
     /// RFC 9218, section 2.1.
-    pub(in super::super) const NO_RFC7540_PRIORITIES: u16 = 9;
+    pub const NO_RFC7540_PRIORITIES: u16 = 9;
 }
 
 /// Why a stream or a connection ends (RFC 9113, section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ErrorCode {
+#[allow(missing_docs, reason = "they are the names of the RFC")]
+pub enum ErrorCode {
     No = 0,
     Protocol = 1,
     Internal = 2,
@@ -69,17 +77,21 @@ pub(super) enum ErrorCode {
 
 /// The first nine bytes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) len: usize,
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
+pub struct Header {
+    /// Of the payload, in bytes.
+    pub len: usize,
+    /// One of [`kind`], or something unknown.
+    pub kind: u8,
+    /// Of [`flag`].
+    pub flags: u8,
+    /// 0 for the connection.
+    pub stream: u32,
 }
 
 impl Header {
     /// The one at the front of `bytes`, if it is there.
     #[inline]
-    pub(super) fn parse(bytes: &[u8]) -> Option<Header> {
+    pub fn parse(bytes: &[u8]) -> Option<Header> {
         let [a, b, c, kind, flags, stream @ ..] = bytes.first_chunk::<HEADER_BYTES>()?;
         Some(Header {
             len: u32::from_be_bytes([0, *a, *b, *c]) as usize,
@@ -89,28 +101,30 @@ impl Header {
         })
     }
 
+    /// As it is sent.
     #[inline]
-    pub(super) fn bytes(self) -> [u8; HEADER_BYTES] {
+    pub fn bytes(self) -> [u8; HEADER_BYTES] {
         let [_, a, b, c] = (self.len as u32).to_be_bytes();
         let [s, t, u, v] = self.stream.to_be_bytes();
         [a, b, c, self.kind, self.flags, s, t, u, v]
     }
 
+    /// Whether `flag` is set.
     #[inline]
-    pub(super) fn has(self, flag: u8) -> bool {
+    pub fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 }
 
 /// The number in the first four bytes of a payload, without its first bit.
-pub(super) fn number(payload: &[u8]) -> u32 {
+pub fn number(payload: &[u8]) -> u32 {
     payload
         .first_chunk()
         .map_or(0, |bytes| u32::from_be_bytes(*bytes) & 0x7fff_ffff)
 }
 
 /// A frame whose payload is one number.
-pub(super) fn of_number(kind: u8, stream: u32, number: u32) -> [u8; HEADER_BYTES + 4] {
+pub fn of_number(kind: u8, stream: u32, number: u32) -> [u8; HEADER_BYTES + 4] {
     let header = Header {
         len: 4,
         kind,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::http2::Http2;
 use crate::response::Response;
 
 /// A connection's state: what was asked on it and not yet answered, and the answer that is coming.
@@ -16,6 +17,8 @@ pub struct Exchange {
     pub(super) is_asking: bool,
     pub(super) first: First,
     pub(super) response: Response,
+    /// What HTTP/2 keeps of it, if it is spoken.
+    pub(super) http2: Option<Box<Http2>>,
 }
 
 /// Where a connection of a closed loop is with its first request.
@@ -28,7 +31,7 @@ pub(super) enum First {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct BodyPlace {
+pub struct BodyPlace {
     pub(super) at: usize,
     pub(super) differs: bool,
 }
@@ -50,10 +53,15 @@ impl Exchange {
             ..Exchange::default()
         }
     }
+
+    /// Nothing that was asked waits for an answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.asked.is_empty() && self.http2.as_ref().is_none_or(|http2| http2.is_answered())
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub struct Asked {
     pub(super) due_ns: u64,
     pub(super) ticket: u64,
 }

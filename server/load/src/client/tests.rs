@@ -7,6 +7,8 @@ use crate::tally::Failures;
 use http::Method;
 use std::cell::Cell;
 
+mod http2;
+
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const ASKED: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 

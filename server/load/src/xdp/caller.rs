@@ -14,7 +14,9 @@ use rustix::thread::set_current_timer_slack;
 use crate::client::{Client, Clock, Exchange, Monotonic};
 use crate::tally::{Failure, Tally};
 use crate::transport::{Part, RETRY_NS, SPIN_NS, beginning_max, thread_cpu_ns};
+use crate::wire::{Readiness, Wire};
 use crate::{Setup, ThreadCounters, share};
+use barewire_tls::{ClientConnection, TlsClient};
 
 /// How often deadlines are looked at.
 const TICK_NS: u64 = 20_000_000;
@@ -52,6 +54,7 @@ pub struct Caller {
     core: usize,
     cpu: Option<usize>,
     client: Client<Monotonic>,
+    wire: Wire,
     answered: Arc<[ThreadCounters]>,
     shared: Arc<Shared>,
     part_out: Sender<(usize, Part)>,
@@ -91,6 +94,7 @@ enum Phase {
 #[derive(Debug, Default)]
 pub struct Line {
     exchange: Exchange,
+    layer: ClientConnection,
     stage: Stage,
 }
 
@@ -132,6 +136,8 @@ impl Caller {
             to_open: if client.is_churning() { 0 } else { connections },
             to_retry: VecDeque::with_capacity(limits.connections),
             client,
+            // One core may get all of them.
+            wire: setup.wire(limits.connections),
             opening: 0,
             idle: 0,
             in_use: 0,
@@ -336,11 +342,36 @@ fn until(now: Instant, now_ns: u64, at_ns: u64) -> Want {
 impl Service for Caller {
     type Connection = Line;
 
-    const REPLY_BYTES_MIN: usize = Client::<Monotonic>::REPLY_BYTES_MIN;
+    const REPLY_BYTES_MIN: usize = TlsClient::reply_bytes_min::<Client<Monotonic>>();
 
     #[inline]
-    fn on_input(&mut self, line: &mut Line, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
+    fn on_input(
+        &mut self,
+        line: &mut Line,
+        mut input: Input<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Progress {
+        let mut shaken = 0;
         if line.stage == Stage::Opening {
+            let readiness;
+            (shaken, readiness) = self.wire.shake_hands(&mut line.layer, input, reply);
+            let next = match readiness {
+                Readiness::Receive => Some(Next::Receive(Expect::Handshake)),
+                Readiness::Send => Some(Next::Send),
+                Readiness::Ready => None,
+                Readiness::Failed(why) => {
+                    self.lose(line, Failure::Connect, &why);
+                    Some(Next::Close)
+                }
+            };
+            if let Some(next) = next {
+                return Progress {
+                    consumed: shaken,
+                    messages: 0,
+                    next,
+                };
+            }
+            input.bytes = &input.bytes[shaken..];
             self.client.tally().connections += 1;
         }
         self.leave(line);
@@ -349,12 +380,16 @@ impl Service for Caller {
             line.stage = Stage::Idle;
             self.idle += 1;
             return Progress {
-                consumed: 0,
+                consumed: shaken,
                 messages: 0,
                 next: Next::Receive(Expect::Message),
             };
         }
-        let progress = self.client.on_input(&mut line.exchange, input, reply);
+        let (layer, exchange) = (&mut line.layer, &mut line.exchange);
+        let mut progress = self
+            .wire
+            .on_input(&mut self.client, layer, exchange, input, reply);
+        progress.consumed += shaken;
         match progress.next {
             Next::Receive(Expect::Message) => {
                 line.stage = Stage::Idle;
@@ -368,7 +403,17 @@ impl Service for Caller {
     }
 
     fn on_timeout(&mut self, line: &mut Line, reply: &mut Reply<'_>) {
-        self.client.on_timeout(&mut line.exchange, reply);
+        match line.stage {
+            Stage::Opening => {
+                let why = || "TLS handshake: no answer".to_owned();
+                (self.client).on_lost(&mut line.exchange, Failure::Connect, why);
+            }
+            _ => self.client.on_timeout(&mut line.exchange, reply),
+        }
+    }
+
+    fn on_dismiss(&mut self, line: &mut Line, reply: &mut Reply<'_>) {
+        line.layer.say_goodbye(reply);
     }
 
     fn on_drain(&mut self) {
@@ -395,6 +440,7 @@ impl Service for Caller {
                 true => Exchange::for_ticket(token),
                 false => Exchange::default(),
             },
+            layer: ClientConnection::default(),
             stage: Stage::Opening,
         }
     }

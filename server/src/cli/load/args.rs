@@ -1,5 +1,6 @@
 //! The options of `barewire load`, and what they amount to.
 
+use std::env;
 use std::fs;
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -16,7 +17,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::cli::list::List;
 use crate::cli::mode::ModeName;
-use barewire_load::plan::{BypassPlan, Mode, Plan};
+use barewire_load::plan::{BypassPlan, Mode, Plan, Secure, Trust};
 use barewire_load::request::{self, Request};
 use barewire_load::target::Target;
 use barewire_load::window::Window;
@@ -34,7 +35,7 @@ not, or it could not run; 2, wrong use.";
 #[derive(Debug, Clone, Parser)]
 #[command(after_long_help = ABOUT)]
 pub struct Args {
-    /// The server: http://HOST:PORT, with a path behind it instead of --path if you like
+    /// The server: http://HOST:PORT or https://HOST:PORT, with a path behind it instead of --path if you like
     #[arg(
         value_name = "URL",
         required_unless_present = "target",
@@ -113,6 +114,39 @@ pub struct Args {
     /// answer that is asked for first
     #[arg(long, value_enum, conflicts_with_all = ["values", "unique_users"], help_heading = "Requests")]
     pub verify: Option<Verify>,
+
+    /// Ask in TLS, as https:// in the URL says, too
+    #[arg(long, help_heading = "TLS and HTTP/2")]
+    pub tls: bool,
+
+    /// Authorities whose certificates are believed, PEM [default: $SSL_CERT_FILE, or the system's]
+    #[arg(long, value_name = "FILE", help_heading = "TLS and HTTP/2")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// Believe any certificate
+    #[arg(long, conflicts_with = "tls_ca", help_heading = "TLS and HTTP/2")]
+    pub tls_insecure: bool,
+
+    /// The name that the server's certificate has to be for [default: that of the URL]
+    #[arg(long, value_name = "NAME", help_heading = "TLS and HTTP/2")]
+    pub tls_server_name: Option<String>,
+
+    /// Ask by HTTP/2: as agreed by ALPN in TLS, else by prior knowledge. What is asked beside the run (/stats, the
+    /// body to compare with) is asked by HTTP/1.1
+    #[arg(long, help_heading = "TLS and HTTP/2")]
+    pub http2: bool,
+
+    /// Requests that wait for their answers at once on a connection of HTTP/2, each in a stream; fewer
+    /// where the server allows fewer [default: 1]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "http2",
+        conflicts_with_all = ["pipeline", "connections_per_second"],
+        value_parser = clap::value_parser!(u16).range(1..=1024),
+        help_heading = "TLS and HTTP/2"
+    )]
+    pub streams: Option<u16>,
 
     /// Network stack [default: xdp with --interface, else epoll]
     #[arg(long, value_enum, help_heading = "Stack")]
@@ -210,6 +244,9 @@ pub enum Verify {
     Body,
 }
 
+/// Where Debian and those that follow it have the authorities that they believe.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 const EVENTS: u64 = 1_000_000;
 const EVENT_CONNECTIONS: usize = 1000;
 const CONNECTIONS: usize = 64;
@@ -225,6 +262,23 @@ impl Args {
         let args = self;
         let url = args.url.or(args.target).context("no URL was given")?;
         let target = Target::parse(&url)?;
+        let is_secure = args.tls || target.is_secure;
+        ensure!(
+            is_secure
+                || args.tls_ca.is_none() && !args.tls_insecure && args.tls_server_name.is_none(),
+            "--tls-ca, --tls-insecure and --tls-server-name need --tls, or https:// in the URL"
+        );
+        let secure = is_secure.then(|| Secure {
+            name: (args.tls_server_name).unwrap_or_else(|| target.host().to_owned()),
+            trust: match args.tls_insecure {
+                true => Trust::Anybody,
+                false => Trust::Authorities(args.tls_ca.unwrap_or_else(authorities)),
+            },
+        });
+        ensure!(
+            !args.http2 || args.pipeline == 1,
+            "--pipeline is HTTP/1.1's; give --streams with --http2"
+        );
         let path = match (args.path, target.path.clone()) {
             (Some(_), Some(_)) => {
                 bail!("give the path either with --path or in the URL, not twice")
@@ -312,6 +366,10 @@ impl Args {
                 ("/event".to_owned(), request, Some(stats))
             }
         };
+        let request = match args.http2 {
+            true => request.over_http2(is_secure)?,
+            false => request,
+        };
         let default_connections = if is_general {
             CONNECTIONS
         } else {
@@ -345,6 +403,7 @@ impl Args {
         let requests = requests.into_iter().chain(due).min();
         Ok(Plan {
             target,
+            secure,
             path,
             request: Arc::new(request),
             probe,
@@ -353,7 +412,7 @@ impl Args {
             window,
             connections,
             threads,
-            pipeline: usize::from(args.pipeline),
+            pipeline: usize::from(args.streams.unwrap_or(args.pipeline)),
             rate: args.rate,
             connections_per_s: args.connections_per_second,
             timeout: Duration::from_millis(args.timeout_ms.get()),
@@ -370,6 +429,11 @@ impl Values {
             Values::Integer => request::Values::Integer,
         }
     }
+}
+
+/// Whom this system believes.
+fn authorities() -> PathBuf {
+    env::var_os("SSL_CERT_FILE").map_or_else(|| AUTHORITIES.into(), PathBuf::from)
 }
 
 /// The body that an argument means.
@@ -523,6 +587,22 @@ mod tests {
     }
 
     #[test]
+    fn tls_and_http2_are_chosen_by_url_or_option() {
+        let https = plan("https://h/a --tls-insecure --http2 --streams 32").unwrap();
+        assert!(https.request.is_http2());
+        assert_eq!(https.pipeline, 32);
+        let secure = https.secure.unwrap();
+        assert_eq!((secure.name.as_str(), secure.trust), ("h", Trust::Anybody));
+        let tls = plan("http://h:8443/a --tls --tls-ca /ca.pem --tls-server-name n").unwrap();
+        let secure = tls.secure.unwrap();
+        assert_eq!(secure.name, "n");
+        assert_eq!(secure.trust, Trust::Authorities("/ca.pem".into()));
+        assert!(!tls.request.is_http2());
+        let prior = plan("http://h/a --http2").unwrap();
+        assert!(prior.request.is_http2() && prior.secure.is_none() && prior.pipeline == 1);
+    }
+
+    #[test]
     fn an_open_loop_asks_what_falls_due_in_its_time() {
         let options = "--target http://h/a --rate 500 --duration 200ms";
         assert_eq!(plan(options).unwrap().requests, Some(100));
@@ -548,6 +628,12 @@ mod tests {
             "--target http://h --verify body",
             "--target http://h/a --connections-per-second 5 --rate 5",
             "--target http://h/a --connections-per-second 5 --pipeline 2",
+            "http://h/a --tls-insecure",
+            "http://h/a --tls-ca /a.pem",
+            "https://h/a --tls-insecure --tls-ca /a.pem",
+            "http://h/a --streams 2",
+            "http://h/a --http2 --pipeline 2",
+            "http://h/a --http2 --streams 0",
             "--target http://h --path /\u{e4}",
             "--target http://h/a --values integer",
             "--target http://h --method POST",

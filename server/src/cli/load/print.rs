@@ -25,6 +25,12 @@ impl Display for Printed<'_> {
         if report.network.is_some() {
             writeln!(f, "  Past the kernel: {}", report.client)?;
         }
+        let http2 = report.protocol == "h2";
+        if report.tls || http2 {
+            let protocol = if http2 { "HTTP/2" } else { "HTTP/1.1" };
+            let wire = if report.tls { "TLS" } else { "plain text" };
+            writeln!(f, "  {protocol} over {wire}")?;
+        }
         if let Some(rate) = report.connections_per_s {
             writeln!(
                 f,

@@ -12,7 +12,7 @@ const LINE_BYTES: usize = 4;
 /// Entries are kept as lines of a field section, as requests have them, one behind the other in a ring that is
 /// twice as long as all of them together, so that each is in one piece.
 #[derive(Debug)]
-pub(in super::super) struct Table {
+pub struct Table {
     ring: Box<[u8]>,
     /// Where the next line begins.
     end: usize,
@@ -43,7 +43,7 @@ const EMPTY: Entry = Entry {
 
 impl Table {
     /// An empty table of at most `bytes_max` bytes, by the reckoning of RFC 7541.
-    pub(in super::super) fn new(bytes_max: usize) -> Self {
+    pub fn new(bytes_max: usize) -> Self {
         let entries_max = (bytes_max / ENTRY_BYTES).next_power_of_two();
         Table {
             ring: vec![0; 2 * bytes_max].into(),
@@ -58,7 +58,7 @@ impl Table {
     }
 
     /// As it was when it was made.
-    pub(in super::super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.resize(0);
         self.size_max = self.bytes_max;
     }

@@ -14,13 +14,14 @@ mod dynamic;
 mod fixed;
 mod huffman;
 
-pub(super) use dynamic::Table;
+pub use dynamic::Table;
 
 use crate::scan::{is_token_byte, text_end};
 
 /// What a field means to the responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+#[allow(missing_docs, reason = "they are the names of fields")]
+pub enum Class {
     /// Something for handlers.
     Ordinary,
     Method,
@@ -41,26 +42,31 @@ pub(super) enum Class {
 
 /// A field: its name, `: `, its value and a line end.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Field<'a> {
-    pub(super) class: Class,
-    pub(super) line: &'a [u8],
-    pub(super) name_len: usize,
+pub struct Field<'a> {
+    /// What it means.
+    pub class: Class,
+    /// All of it.
+    pub line: &'a [u8],
+    /// Length of the name.
+    pub name_len: usize,
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn name(&self) -> &'a [u8] {
+    /// Its name, a pseudo-header field's with the colon in front.
+    pub fn name(&self) -> &'a [u8] {
         &self.line[..self.name_len]
     }
 
+    /// Its value.
     #[inline]
-    pub(super) fn value(&self) -> &'a [u8] {
+    pub fn value(&self) -> &'a [u8] {
         &self.line[self.name_len + 2..self.line.len() - 2]
     }
 }
 
 /// Why the fields of a block are not known, nor those of any later one of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DecodeError {
+pub enum DecodeError {
     /// It does not follow RFC 7541.
     Malformed,
     /// A field is longer than there is memory for.
@@ -76,7 +82,7 @@ const SIZE_CHANGES_MAX: usize = 2;
 ///
 /// If the table of the peer and ours are no longer the same from here on.
 #[inline]
-pub(super) fn decode(
+pub fn decode(
     mut block: &[u8],
     table: &mut Table,
     literal: &mut [u8],
@@ -244,24 +250,44 @@ fn string(block: &mut &[u8], space: &mut [u8]) -> Result<usize, DecodeError> {
 }
 
 /// The index of the name `date`.
-pub(in super::super) const DATE: u8 = 33;
+pub const DATE: u8 = 33;
 /// The index of the name `server`.
-pub(in super::super) const SERVER: u8 = 54;
+pub const SERVER: u8 = 54;
 
 /// Appends a field that nobody shall remember, with the name at `index` of the static table.
-pub(in super::super) fn put_with_name(index: u8, value: &[u8], block: &mut Vec<u8>) {
+pub fn put_with_name(index: u8, value: &[u8], block: &mut Vec<u8>) {
     put_integer(index.into(), 4, 0, block);
     put_string(value, block);
 }
 
 /// Appends a field that nobody shall remember. `name` is written in lower case.
-pub(super) fn put(name: &[u8], value: &[u8], block: &mut Vec<u8>) {
+pub fn put(name: &[u8], value: &[u8], block: &mut Vec<u8>) {
     block.push(0);
     put_integer(name.len(), 7, 0, block);
     block.extend(name.iter().map(u8::to_ascii_lowercase));
     put_integer(value.len(), 7, 0, block);
     block.extend_from_slice(value);
 }
+
+/// Appends a field that the peer is to remember: it becomes the newest entry of its dynamic table.
+pub fn put_remembered(name: &[u8], value: &[u8], block: &mut Vec<u8>) {
+    block.push(0x40);
+    put_string(name, block);
+    put_string(value, block);
+}
+
+/// Appends a field that the peer knows, by its index in both tables.
+pub fn put_indexed(index: usize, block: &mut Vec<u8>) {
+    put_integer(index, 7, 0x80, block);
+}
+
+/// Appends that our table will take `bytes` from here on; goes first in a block (RFC 7541, section 4.2).
+pub fn put_table_size(bytes: usize, block: &mut Vec<u8>) {
+    put_integer(bytes, 5, 0x20, block);
+}
+
+/// Entries of the static table, which the dynamic one follows.
+pub const STATIC_ENTRIES: usize = fixed::ENTRIES.len();
 
 /// Appends a string in the shorter way.
 fn put_string(text: &[u8], block: &mut Vec<u8>) {
