@@ -159,6 +159,24 @@ pub fn a_client_that_does_not_read_is_not_read_from(start: Start) {
     expect_end(&client);
 }
 
+pub fn a_peer_is_heard_while_it_is_sent_to(start: Start) {
+    let server = start(lenient());
+    let mut client = server.connect();
+    send(&client, "flow\n");
+    let mut received = vec![0; 1 << 20];
+    client.read_exact(&mut received).unwrap();
+    // It has more to send at any time, and is never waited for.
+    send(&client, "stop\n");
+    while !received.ends_with(b"stopped\n") {
+        received.clear();
+        received.resize(1 << 16, 0);
+        let count = client.read(&mut received).unwrap();
+        received.truncate(count);
+    }
+    send(&client, "echo after\n");
+    expect(&client, "after\n");
+}
+
 pub fn others_are_served_while_one_does_not_read(start: Start) {
     let server = start(lenient());
     let stuck: Vec<TcpStream> = (0..8).map(|_| server.connect()).collect();

@@ -5,6 +5,7 @@
 //! | `echo TEXT` | `TEXT` and a line feed |
 //! | `fill N` | N bytes of [`pattern`], whatever the room |
 //! | `body N`, then N bytes | `got N` |
+//! | `flow` | bytes without end, until the line `stop` comes: then `stopped` |
 //! | `time` | whether the clock was told, `yes` or `no` |
 //! | `close` | `bye`, then the connection ends |
 //! | `abort` | none: the connection is reset |
@@ -20,6 +21,7 @@ pub struct LineService {
 #[derive(Debug, Default)]
 pub struct Connection {
     fill: usize,
+    is_flowing: bool,
     body: Option<Body>,
 }
 
@@ -45,6 +47,9 @@ impl Service for LineService {
         input: Input<'_>,
         reply: &mut Reply<'_>,
     ) -> Progress {
+        if connection.is_flowing {
+            return flow(connection, input, reply);
+        }
         let mut bytes = input.bytes;
         let mut messages = 0;
         let next = loop {
@@ -83,6 +88,10 @@ impl Service for LineService {
                         connection.body = Some(Body { len, missing: len });
                         continue;
                     }
+                    ("flow", _) => {
+                        connection.is_flowing = true;
+                        break Next::Send;
+                    }
                     ("time", _) => {
                         let told: &[u8] = match self.unix_time_s {
                             0 => b"no\n",
@@ -120,6 +129,28 @@ impl Service for LineService {
 
     fn on_drain(&mut self) {
         self.draining = true;
+    }
+}
+
+/// Goes on with a `flow`, or ends it.
+fn flow(connection: &mut Connection, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
+    const STOP: &[u8] = b"stop\n";
+    connection.is_flowing = !input.bytes.starts_with(STOP);
+    if connection.is_flowing {
+        let count = reply.remaining();
+        reply.spare()[..count].fill(b'.');
+        reply.advance(count);
+        return Progress {
+            consumed: 0,
+            messages: 0,
+            next: Next::Send,
+        };
+    }
+    assert!(reply.put(b"stopped\n"));
+    Progress {
+        consumed: STOP.len(),
+        messages: 1,
+        next: Next::Receive(Expect::Message),
     }
 }
 

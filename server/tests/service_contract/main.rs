@@ -32,6 +32,7 @@ macro_rules! keeps_the_contract {
             a_message_that_fills_the_receive_buffer_is_refused
             a_reply_longer_than_every_buffer_arrives_whole
             a_client_that_does_not_read_is_not_read_from
+            a_peer_is_heard_while_it_is_sent_to
             others_are_served_while_one_does_not_read
             what_was_asked_before_a_half_close_is_answered
             half_a_message_and_a_half_close_end_the_connection

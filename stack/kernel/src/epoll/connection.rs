@@ -153,6 +153,8 @@ impl<C: Default> Connection<C> {
                         return Outcome::Wait;
                     }
                 }
+                // The peer may have something to say about what it is sent: windows and resets of HTTP/2.
+                Next::Send if self.readable && self.has_input_room(bench) => self.receive(bench),
                 Next::Send => self.serve(bench),
                 Next::Close => self.finish(bench),
                 Next::Abort => self.state = State::Ended(End::Aborted),
@@ -206,6 +208,10 @@ impl<C: Default> Connection<C> {
         if let Some(unsent) = self.unsent {
             bench.send.release(unsent.buffer);
         }
+    }
+
+    fn has_input_room<S: Service<Connection = C>>(&self, bench: &Workbench<S>) -> bool {
+        self.input.bytes(&bench.receive).len() < bench.config.receive_buffer_bytes
     }
 
     fn receive<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
