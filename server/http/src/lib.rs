@@ -103,6 +103,7 @@
 #![deny(unsafe_code)]
 
 mod body;
+mod bulkhead;
 pub mod chunked;
 mod connection;
 mod content;
@@ -135,6 +136,7 @@ mod scan;
 mod status;
 mod target;
 
+pub use bulkhead::{Bulkhead, BulkheadCounters, Seated, Surplus};
 pub use connection::Connection;
 pub use content::{Content, Produce};
 pub use content_type::{ContentType, InvalidContentType};

@@ -70,14 +70,14 @@ fn expect_no_program(lab: &Lab) {
     assert!(!link.contains("xdp"), "{link}");
 }
 
-fn number(report: &Value, name: &str) -> u64 {
+pub fn number(report: &Value, name: &str) -> u64 {
     report[name]
         .as_u64()
         .unwrap_or_else(|| panic!("{name} in {report}"))
 }
 
 /// Every check of the challenge's totals is right, and only one value would have been.
-fn expect_exact_totals(report: &Value) {
+pub fn expect_exact_totals(report: &Value) {
     let checks = report["events"]["verification"]["checks"]
         .as_array()
         .unwrap();
@@ -180,26 +180,37 @@ fn nginx_counts_what_the_bypass_asks() {
 }
 
 /// An nginx in the server's namespace.
-struct Nginx {
+pub struct Nginx {
     child: Child,
     directory: PathBuf,
 }
 
 impl Nginx {
     fn start(lab: &Lab) -> Nginx {
-        let directory = std::env::temp_dir().join(format!("barewire-nginx-{}", std::process::id()));
+        Nginx::with(lab, "listen 10.77.0.2:8080 reuseport;")
+    }
+
+    /// Where `listen` says.
+    pub fn with(lab: &Lab, listen: &str) -> Nginx {
+        let directory = std::env::temp_dir().join(format!(
+            "barewire-nginx-{}-{:?}",
+            std::process::id(),
+            thread::current().id()
+        ));
         fs::create_dir_all(&directory).unwrap();
-        let config = "worker_processes 2; pid nginx.pid; error_log stderr;
-            events { worker_connections 4096; }
-            http {
+        let config = format!(
+            "worker_processes 2; pid nginx.pid; error_log stderr;
+            events {{ worker_connections 4096; }}
+            http {{
                 access_log off; keepalive_requests 1000000000;
                 client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
-                server {
-                    listen 10.77.0.2:8080 reuseport;
-                    location = /plaintext { default_type text/plain; return 200 \"Hello, World!\"; }
-                    location = /status { stub_status; }
-                }
-            }";
+                server {{
+                    {listen}
+                    location = /plaintext {{ default_type text/plain; return 200 \"Hello, World!\"; }}
+                    location = /status {{ stub_status; }}
+                }}
+            }}"
+        );
         fs::write(directory.join("nginx.conf"), config).unwrap();
         let mut command = lab.server_command();
         command.args([
@@ -224,7 +235,7 @@ impl Nginx {
     }
 
     /// How many requests it has counted, this one included.
-    fn requests(&self, lab: &Lab) -> u64 {
+    pub fn requests(&self, lab: &Lab) -> u64 {
         let status = lab.client_runs(&[
             "curl",
             "--silent",

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "xdp")]
 mod bad_wire;
+mod bulkhead;
 #[cfg(feature = "xdp")]
 mod bypass;
 #[cfg(feature = "xdp")]
@@ -28,6 +29,8 @@ mod kernel_stacks;
 mod kinds;
 #[cfg(feature = "xdp")]
 mod load;
+#[cfg(feature = "xdp")]
+mod load_tls;
 mod operate;
 #[cfg(feature = "xdp")]
 mod outlive;
@@ -50,5 +53,6 @@ mod state;
 #[cfg(feature = "xdp")]
 mod surroundings;
 mod tls;
+mod tls_clients;
 mod unheard;
 mod wrong_use;

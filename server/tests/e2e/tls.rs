@@ -10,28 +10,33 @@ use tempfile::TempDir;
 use crate::server::{BAREWIRE, Server, wait_until};
 
 /// A directory with a certificate of `barewire certificate` in it.
-struct Certificate {
+pub struct Certificate {
     directory: TempDir,
 }
 
 impl Certificate {
-    fn new(names: &[&str]) -> Self {
+    pub fn new(names: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         make_certificate(directory.path(), names);
         Certificate { directory }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         let path = self.directory.path().join(name);
         path.into_os_string().into_string().unwrap()
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.path("certificate.pem")
     }
 
+    /// Makes another one in its place, which is empty.
+    pub fn renew(&self, names: &[&str]) {
+        make_certificate(self.directory.path(), names);
+    }
+
     /// The options that serve it.
-    fn options(&self) -> [String; 4] {
+    pub fn options(&self) -> [String; 4] {
         [
             "--tls-certificate".to_owned(),
             self.pem(),

@@ -39,6 +39,7 @@ pub mod cores;
 pub mod counters;
 pub mod deadline;
 pub mod lifecycle;
+pub mod seats;
 pub mod service;
 pub mod stack;
 pub mod tap;

@@ -1,6 +1,7 @@
 //! Every limit of a shard, with its default and what it costs.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -11,6 +12,7 @@ use crate::packet::ChecksumPolicy;
 use crate::sender::chunks::Chunks;
 use barewire_memory::OutOfMemory;
 use barewire_service::deadline::Deadlines;
+use barewire_service::seats::Seats;
 use barewire_service::timer::TimerWheel;
 
 /// How large a shard is, and how patient.
@@ -35,6 +37,9 @@ pub struct StackConfig {
     /// Established connections that one source can have, at all shards that [share](crate::shared::Shared) what
     /// they have; zero means any number. SYNs past it are dropped and counted (`source_overflows`).
     pub source_connections: u32,
+    /// Seats without one of which a connection would not be served: SYNs are dropped and counted (`seat_overflows`)
+    /// while all of them are taken. The service takes them.
+    pub seats: Option<Arc<Seats>>,
     /// How many bits of an IPv4 address say which source it is.
     pub source_prefix_ipv4_bits: u32,
     /// How many bits of an IPv6 address say which source it is: a subscriber's network has 64.
@@ -181,6 +186,7 @@ impl Default for StackConfig {
             sockets: 4_096,
             when_full: WhenFull::Evict,
             source_connections: 0,
+            seats: None,
             source_prefix_ipv4_bits: 32,
             source_prefix_ipv6_bits: 64,
             mss_min: 216,

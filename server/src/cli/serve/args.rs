@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use barewire_service::deadline::Deadlines;
+use barewire_service::seats::Seats;
 use barewire_tcp::config::{DirectPath, StackConfig, WhenFull};
 use barewire_tls::TlsLimits;
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
@@ -22,7 +24,7 @@ use crate::confine::Seccomp;
 use crate::events::EventsConfig;
 use crate::operate::admin::AdminAddress;
 use barewire_http::files::{Directory, DirectoryConfig, DirectoryError};
-use barewire_http::{Http2Limits, Limits};
+use barewire_http::{Http2Limits, Limits, Surplus};
 
 /// The smallest receive buffer: less holds no head that browsers send.
 const RECEIVE_BUFFER_BYTES_MIN: usize = 1024;
@@ -376,6 +378,15 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub connections: Option<u32>,
 
+    /// Connections that all cores hold together at most, exactly, as in 25000. Connections that shake hands for TLS
+    /// have limits of their own [default: any number]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub connections_total: Option<u32>,
+
+    /// What becomes of connections beyond --connections-total
+    #[arg(long, value_enum, default_value_t = SurplusName::Answer)]
+    pub connections_surplus: SurplusName,
+
     /// Receive buffer of a connection; a head, and with it the body that a route reads as a whole, has to fit
     /// [default: 8192 on xdp, 16384 on epoll and uring, and more where --head-bytes-max or --body-bytes-max asks for it]
     #[arg(long, value_name = "N", value_parser = at_least(RECEIVE_BUFFER_BYTES_MIN))]
@@ -384,6 +395,15 @@ pub struct ConnectionArgs {
     /// Send buffer of a connection [default: 16384 on xdp, 32768 on epoll and uring]
     #[arg(long, value_name = "N", value_parser = bytes())]
     pub send_buffer_bytes: Option<usize>,
+}
+
+/// What becomes of connections that are too many for all cores together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SurplusName {
+    /// They are answered: 503 with Retry-After, or GOAWAY of HTTP/2
+    Answer,
+    /// They are left without a word: on AF_XDP their SYNs are dropped, elsewhere they are reset once they ask something
+    Drop,
 }
 
 /// Deadlines.
@@ -483,6 +503,11 @@ pub struct Http2Args {
     /// Bodies and heads that come in pieces and are put together at once, per core; further streams are refused
     #[arg(long, value_name = "N", value_parser = up_to(1 << 20), default_value_t = Http2Limits::default().buffers_max)]
     pub http2_buffers_max: usize,
+
+    /// Bytes of responses that are copied for a connection because its client has no window for them; further streams
+    /// are refused
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(0..=1 << 30), default_value_t = Http2Limits::default().waiting_bytes_max)]
+    pub http2_waiting_bytes_max: usize,
 
     /// CONTINUATION frames of one head; the connection ends beyond
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = Http2Limits::default().continuations_max)]
@@ -804,6 +829,19 @@ impl ServeArgs {
         }
     }
 
+    /// The seats of all cores together; `None`: there may be any number of connections.
+    pub fn seats(&self) -> Option<Arc<Seats>> {
+        self.connection.connections_total.map(Seats::new)
+    }
+
+    /// What becomes of connections that have no seat.
+    pub fn surplus(&self) -> Surplus {
+        match self.connection.connections_surplus {
+            SurplusName::Answer => Surplus::Answer,
+            SurplusName::Drop => Surplus::Drop,
+        }
+    }
+
     /// What HTTP/2 connections may cost; `None`: there are none.
     pub fn http2(&self) -> Option<Http2Limits> {
         let args = &self.http2;
@@ -811,6 +849,7 @@ impl ServeArgs {
             connections_max: args.http2_connections_max,
             streams_max: args.http2_streams_max,
             stream_window_bytes: args.http2_stream_window_bytes,
+            waiting_bytes_max: args.http2_waiting_bytes_max,
             connection_window_bytes: args.http2_connection_window_bytes,
             header_table_bytes: args.http2_header_table_bytes,
             continuations_max: args.http2_continuations_max,
@@ -819,7 +858,6 @@ impl ServeArgs {
             control_frames_max: args.http2_control_frames_max,
             stream_ms: args.http2_stream_timeout_ms,
             idle_ms: args.http2_idle_timeout_ms,
-            ..Http2Limits::default()
         })
     }
 

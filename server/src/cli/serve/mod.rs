@@ -22,6 +22,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use barewire_service::cores::allowed_cpus;
 use barewire_service::lifecycle::Lifecycle;
+use barewire_service::seats::Seats;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 
@@ -40,7 +41,7 @@ use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
 use crate::operate::{Instruments, watch};
 use crate::site::{self, Site};
-use barewire_http::{HttpCounters, Status};
+use barewire_http::{Bulkhead, BulkheadCounters, HttpCounters, Status, Surplus};
 use barewire_service::stack::{CounterGroup, Running, Stack};
 #[cfg(feature = "xdp")]
 use barewire_xdp::XdpConfig;
@@ -76,12 +77,18 @@ pub fn run(
     match (args.stack(), &args.place.interface) {
         #[cfg(feature = "xdp")]
         (StackName::Xdp, Some(interface)) => {
-            let stack = bypass(args, interface, command)?;
+            let mut stack = bypass(args, interface, command)?;
+            let seats = args.seats();
+            stack.stack.seats = match args.surplus() {
+                // Who is to be answered has to be let in.
+                Surplus::Answer => None,
+                Surplus::Drop => seats.clone(),
+            };
             let capacity = Capacity {
                 connections: stack.stack.connections,
                 receive_buffer_bytes: stack.stack.receive_buffer_bytes,
             };
-            let serve = || serve(args, "xdp", stack, capacity);
+            let serve = || serve(args, "xdp", stack, capacity, seats);
             match (args.link.wait_for_interface, outlive::is_child()) {
                 (false, _) => serve(),
                 (true, false) => outlive::run(
@@ -134,7 +141,7 @@ fn usage<T, E: fmt::Display>(
 fn serve_epoll(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCode> {
     let stack = usage(kernel::epoll(args), command)?;
     let capacity = kernel::capacity(&stack.config);
-    serve(args, "epoll", stack, capacity)
+    serve(args, "epoll", stack, capacity, args.seats())
 }
 
 /// Serves with io_uring, or with epoll where the kernel does not let us.
@@ -144,7 +151,7 @@ fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCo
     match barewire_kernel::uring::supported(&stack) {
         Ok(()) => {
             let capacity = kernel::capacity(&stack.config);
-            serve(args, "uring", stack, capacity)
+            serve(args, "uring", stack, capacity, args.seats())
         }
         Err(missing) => {
             tracing::warn!("{missing}; falling back to epoll");
@@ -159,6 +166,7 @@ fn serve<S: Stack>(
     name: &'static str,
     stack: S,
     capacity: Capacity,
+    seats: Option<Arc<Seats>>,
 ) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let confinement = Confinement::begin(args.privilege.user.as_deref(), args.privilege.seccomp)?;
@@ -189,7 +197,10 @@ fn serve<S: Stack>(
     let http: Arc<[_]> = (0..cores_max)
         .map(|_| Arc::new(HttpCounters::new(&routes)))
         .collect();
+    let bulkheads: Arc<[Arc<BulkheadCounters>]> = (0..cores_max).map(|_| Arc::default()).collect();
     let make_service = {
+        let bulkheads = Arc::clone(&bulkheads);
+        let surplus = args.surplus();
         let (limits, http2) = (args.limits(), args.http2());
         let (http, events) = (Arc::clone(&http), Arc::clone(&events));
         let enter = enter.clone();
@@ -199,7 +210,10 @@ fn serve<S: Stack>(
                 events: events.shard(core),
                 files: files.clone(),
             };
-            site::responder(&routes, site, limits, Arc::clone(&http[core])).with_http2(http2)
+            let counters = Arc::clone(&http[core]);
+            let responder = site::responder(&routes, site, limits, counters).with_http2(http2);
+            let counters = Arc::clone(&bulkheads[core]);
+            Bulkhead::new(responder, seats.clone(), surplus, counters)
         }
     };
 
@@ -213,6 +227,15 @@ fn serve<S: Stack>(
         }
     };
     running.counters.extend(console_counters());
+    let bulkheads = bulkheads.iter().take(running.cpus.len()).enumerate();
+    running
+        .counters
+        .extend(bulkheads.map(|(core, counters)| CounterGroup {
+            core: Some(core),
+            queue: None,
+            part: "bulkhead",
+            counters: counters.clone(),
+        }));
     if let Some(secure) = &secure {
         running.counters.extend(secure.counters(running.cpus.len()));
     }

@@ -59,6 +59,9 @@ impl<S: Service> Core<'_, S> {
             self.counters.source_overflows.increment();
             return;
         }
+        if self.are_seats_taken() {
+            return;
+        }
         // Nobody gives way for a SYN, which may come from anywhere, but for a cookie that comes back.
         let has_cookies = self.config.half_open < self.config.connections;
         let may_evict = self.config.when_full == WhenFull::Evict && has_cookies;
@@ -253,6 +256,9 @@ impl<S: Service> Core<'_, S> {
             self.counters.source_overflows.increment();
             return true;
         }
+        if self.are_seats_taken() {
+            return true;
+        }
         let l2 = L2Header::reflect(segment.l2(frame));
         let index = match self.make_room() {
             true => self.open(arrival, isn, &options, l2, port.link),
@@ -266,6 +272,19 @@ impl<S: Service> Core<'_, S> {
         self.replay_handshake(index, irs, options);
         self.connection_receives(index, segment, frame, port);
         true
+    }
+
+    /// Whether a connection would have no seat. If so that is counted.
+    fn are_seats_taken(&self) -> bool {
+        let are_taken = self
+            .config
+            .seats
+            .as_ref()
+            .is_some_and(|seats| seats.are_taken());
+        if are_taken {
+            self.counters.seat_overflows.increment();
+        }
+        are_taken
     }
 
     /// Whether there may be peers that hold a cookie of ours.

@@ -60,6 +60,8 @@ barewire_service::counters! {
         /// SYNs dropped, and connections reset at the end of their handshake, because their source had as many as it
         /// may have.
         source_overflows: Loss,
+        /// SYNs, and ACKs that bring a cookie back, dropped because all seats of the server were taken.
+        seat_overflows: Loss,
         /// SYNs of peers that announced a segment size below the least, which was taken instead.
         mss_raised: Counter,
         /// SYNs dropped because all connections were in use.

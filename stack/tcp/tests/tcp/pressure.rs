@@ -1,7 +1,9 @@
 //! What a shard does when there is too much of everything: connections, timers, time that has passed at once.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use barewire_service::seats::Seats;
 use barewire_service::time::Duration;
 use barewire_tcp::config::{DirectPath, StackConfig, WhenFull};
 use barewire_tcp::packet::Flags;
@@ -129,6 +131,38 @@ fn handshakes_that_end_at_the_same_time_do_not_get_a_source_more() {
          2> [.] seq 1 ack 1
          2< [R.] seq 1 ack 1
          ? source_overflows 1
+         ? connections 1",
+    );
+}
+
+#[test]
+fn there_is_no_answer_while_all_seats_are_taken() {
+    let seats = Seats::new(1);
+    let mut trace = Trace::lines_with(|config| {
+        config.seats = Some(Arc::clone(&seats));
+        config.half_open = 0;
+    });
+    let taken = seats.take();
+    trace.run(
+        "1> [S] seq 0
+         ? seat_overflows 1",
+    );
+    drop(taken);
+    trace.run(
+        "1> [S] seq 0
+         1< [S.] seq 0 ack 1",
+    );
+    // A cookie that comes back is no connection yet.
+    let taken = seats.take();
+    trace.run(
+        "1> [.] seq 1 ack 1
+         ? seat_overflows 2
+         ? connections 0",
+    );
+    drop(taken);
+    trace.run(
+        "1> [.] seq 1 ack 1
+         ? seat_overflows 2
          ? connections 1",
     );
 }
