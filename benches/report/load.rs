@@ -296,7 +296,7 @@ fn words(
         "5s".to_owned(),
         "-s".to_owned(),
         SCRIPT_PATH.to_owned(),
-        format!("{}{}", site.url(), route.path),
+        format!("{}{}", site.url(route), route.path),
         "--".to_owned(),
         route.method.clone(),
         route.pipeline.to_string(),
@@ -317,7 +317,7 @@ fn barewire_words(
 ) -> Vec<String> {
     let cores = site.record.client_cores.iter().rev();
     let cores: Vec<String> = cores.map(usize::to_string).collect();
-    let url = format!("{}{}", site.url(), route.path);
+    let url = format!("{}{}", site.url(route), route.path);
     let mut words: Vec<String> = [
         &barewire().display().to_string(),
         "load",
@@ -331,7 +331,11 @@ fn barewire_words(
         &route.method,
         "--concurrency",
         &connections.to_string(),
-        "--pipeline",
+        if route.http2 {
+            "--streams"
+        } else {
+            "--pipeline"
+        },
         &route.pipeline.to_string(),
         "--duration",
         &format!("{seconds}s"),
@@ -339,6 +343,8 @@ fn barewire_words(
     ]
     .map(str::to_owned)
     .into();
+    words.extend(route.tls.then(|| "--tls-insecure".to_owned()));
+    words.extend(route.http2.then(|| "--http2".to_owned()));
     if let Some(rate) = rate_per_s {
         words.extend(["--rate".to_owned(), rate.to_string()]);
     }

@@ -69,8 +69,8 @@ impl LoadName {
 pub struct Server {
     /// How the report calls it.
     pub name: String,
-    /// Program and arguments. `{barewire}`, `{interface}`, `{address}`, `{port}`, `{cores}` (a list),
-    /// `{core_count}` and `{work}` (a directory of its own) are filled in.
+    /// Program and arguments. `{barewire}`, `{interface}`, `{address}`, `{port}`, `{tls_port}`, `{cores}` (a list),
+    /// `{core_count}`, `{work}` (a directory of its own), `{certificate}` and `{key}` (PEM files) are filled in.
     pub command: Vec<String>,
     /// Routes it has, by name; all of them if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +100,13 @@ pub struct Route {
     /// The request's body. `{i}` is replaced by a running number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// Requests in flight on one connection.
+    /// Whether it is asked in TLS, at `{tls_port}`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tls: bool,
+    /// Whether it is asked by HTTP/2, which only our own load does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub http2: bool,
+    /// Requests in flight on one connection: by HTTP/2 in streams.
     #[serde(default = "one")]
     pub pipeline: u32,
     /// The body that a right answer has; any body if left out.
@@ -110,6 +116,10 @@ pub struct Route {
 
 fn get() -> String {
     "GET".to_owned()
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn one() -> u32 {
@@ -188,20 +198,23 @@ impl Matrix {
 
     /// What makes the load on `route`.
     pub fn loads(&self, route: &Route) -> impl Iterator<Item = LoadName> {
-        let can = route.is_always_the_same();
+        let (ours, wrk) = (route.is_always_the_same(), !route.http2);
         let loads: &[LoadName] = match self.loads.as_slice() {
             [] => &[LoadName::Wrk],
             loads => loads,
         };
         let loads = loads.iter().copied();
-        loads.filter(move |&load| load == LoadName::Wrk || can)
+        loads.filter(move |&load| match load {
+            LoadName::Wrk => wrk,
+            LoadName::Barewire => ours,
+        })
     }
 
     fn check(&self) -> Result<()> {
         for route in &self.routes {
             ensure!(
                 self.loads(route).next().is_some(),
-                "no load of `loads` can ask for route `{}`: add \"wrk\"",
+                "no load of `loads` can ask for route `{}`: add \"wrk\", or \"barewire\" for HTTP/2",
                 route.name
             );
         }

@@ -301,7 +301,7 @@ impl Turn<'_> {
         server.ensure_alive()?;
         let load = load?;
         for machine in &site.load_machines {
-            probe::check(machine, self.route, &site.url()).context("after the load")?;
+            probe::check(machine, self.route, &site.url(self.route)).context("after the load")?;
         }
         let usage = after.since(&before, server.pid());
         Ok(Round {

@@ -16,6 +16,9 @@ pub fn check(machine: &LoadMachine, route: &Route, url: &str) -> Result<()> {
         words.extend(["-H", "Content-Type: application/json", "--data-binary"].map(str::to_owned));
         words.push(body.replace("{i}", "0"));
     }
+    // Who answers is certain: we have started it.
+    let version = if route.http2 { "--http2" } else { "--http1.1" };
+    words.extend(["--insecure", version].map(str::to_owned));
     words.extend(["-w".to_owned(), format!("{MARK}%{{http_code}}")]);
     words.push(format!("{url}{}", route.path));
     let answer = output(machine.command(&words)?)?;

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{barewire, join};
+use crate::command::{barewire, join, output};
 use crate::interrupt;
 use crate::matrix::{Route, Server};
 use crate::probe;
@@ -37,6 +37,9 @@ impl Running {
         let work = logs.join(format!("{}.work", server.name));
         let fill = |text: &str| fill(text, site, &work);
         fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
+        if route.tls {
+            make_certificate(&work, &site.record.address)?;
+        }
         for (name, text) in &server.files {
             let path = work.join(name);
             fs::write(&path, fill(text))
@@ -108,7 +111,7 @@ impl Running {
             let answers = site
                 .load_machines
                 .iter()
-                .try_for_each(|machine| probe::check(machine, route, &site.url()));
+                .try_for_each(|machine| probe::check(machine, route, &site.url(route)));
             let Err(error) = answers else {
                 return Ok(());
             };
@@ -240,9 +243,35 @@ fn fill(text: &str, site: &Site, work: &Path) -> String {
         .replace("{interface}", &record.interface)
         .replace("{address}", &record.address)
         .replace("{port}", &record.port.to_string())
+        .replace("{tls_port}", &site.tls_port().to_string())
+        .replace("{certificate}", &pem(work, "certificate"))
+        .replace("{key}", &pem(work, "key"))
         .replace("{cores}", &join(&record.server_cores))
         .replace("{core_count}", &record.server_cores.len().to_string())
         .replace("{work}", &work.display().to_string())
+}
+
+/// Where a server finds its certificate or key.
+fn pem(work: &Path, name: &str) -> String {
+    work.join(format!("{name}.pem")).display().to_string()
+}
+
+/// A certificate for TLS in `work`, if there is none.
+fn make_certificate(work: &Path, address: &str) -> Result<()> {
+    if work.join("certificate.pem").exists() {
+        return Ok(());
+    }
+    let mut command = Command::new(barewire());
+    command.args([
+        "certificate",
+        "--self-signed",
+        "--name",
+        address,
+        "--directory",
+    ]);
+    command.arg(work);
+    output(command).context("no certificate for TLS")?;
+    Ok(())
 }
 
 #[cfg(test)]

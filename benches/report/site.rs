@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::command::{command, join, output, repository, run};
+use crate::matrix::Route;
 
 /// Where servers and load run, and how they reach each other.
 pub struct Site {
@@ -198,13 +199,21 @@ impl Site {
         Ok(())
     }
 
-    /// `http://address:port`, with an IPv6 address in brackets.
-    pub fn url(&self) -> String {
+    /// The port for TLS, beside the one for plain text.
+    pub fn tls_port(&self) -> u16 {
+        self.record.port.wrapping_add(1)
+    }
+
+    /// `http://address:port`, or with https, with an IPv6 address in brackets.
+    pub fn url(&self, route: &Route) -> String {
         let SiteRecord { address, port, .. } = &self.record;
-        if address.contains(':') {
-            format!("http://[{address}]:{port}")
-        } else {
-            format!("http://{address}:{port}")
+        let (scheme, port) = match route.tls {
+            true => ("https", self.tls_port()),
+            false => ("http", *port),
+        };
+        match address.contains(':') {
+            true => format!("{scheme}://[{address}]:{port}"),
+            false => format!("{scheme}://{address}:{port}"),
         }
     }
 
