@@ -3,6 +3,7 @@
 //! ```text
 //!   main ─▶ cli ─┬─▶ serve ─▶ site (routes) ─▶ events           ┌─▶ barewire-xdp
 //!                │     ├────▶ barewire_http::Responder ─ a Stack ┼─▶ barewire-kernel: epoll
+//!                │     ├────▶ fleet: counts of several servers, through a Redis
 //!                │     ├────▶ operate: status, metrics, capture  └─▶ barewire-kernel: io_uring
 //!                │     └────▶ confine: user, capabilities, system calls
 //!                ├─▶ check: whether the bypass would start
@@ -18,5 +19,6 @@ pub mod cli;
 pub mod confine;
 mod console;
 pub mod events;
+pub mod fleet;
 pub mod operate;
 pub mod site;

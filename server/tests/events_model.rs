@@ -222,7 +222,7 @@ fn a_reset_meets_an_event() {
         let expected = if after.events == 1 {
             Err(UsersFull)
         } else {
-            Ok(())
+            Ok(Some(2))
         };
         assert_eq!(next, expected);
         assert_eq!(counts.totals().users, 1);

@@ -30,20 +30,26 @@ pub enum Seccomp {
 }
 
 /// Puts all threads under the filter.
-pub(super) fn restrict(seccomp: Seccomp) -> Result<(), ConfineError> {
+pub(super) fn restrict(seccomp: Seccomp, connects_out: bool) -> Result<(), ConfineError> {
     let action = match seccomp {
         Seccomp::On => SeccompAction::KillProcess,
         Seccomp::Log => SeccompAction::Log,
         Seccomp::Off => return Ok(()),
     };
-    let program = filter(action).map_err(|error| ConfineError::Seccomp(error.to_string()))?;
+    let program =
+        filter(action, connects_out).map_err(|error| ConfineError::Seccomp(error.to_string()))?;
     apply_filter_all_threads(&program).map_err(|error| ConfineError::Seccomp(error.to_string()))
 }
 
-fn filter(action: SeccompAction) -> Result<BpfProgram, seccompiler::BackendError> {
+fn filter(
+    action: SeccompAction,
+    connects_out: bool,
+) -> Result<BpfProgram, seccompiler::BackendError> {
     let any = ALLOWED.iter().map(|&call| (call, Vec::new()));
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = any.collect();
-    for (call, condition) in restricted() {
+    let out = OUT.iter().filter(|_| connects_out);
+    let out = out.map(|&family| (libc::SYS_socket, (0, Width::Dword, Op::Eq, family as u64)));
+    for (call, condition) in restricted().into_iter().chain(out) {
         let (argument, width, operator, value) = condition;
         let condition = SeccompCondition::new(argument, width, operator, value)?;
         let rule = SeccompRule::new(vec![condition])?;
@@ -164,6 +170,9 @@ const ALLOWED: &[c_long] = &[
 /// An argument's number and width, how it is compared, and with what.
 type Condition = (u8, Width, Op, u64);
 
+/// The families of sockets to an engine elsewhere (`--counts-through`). Whoever listens still cannot.
+const OUT: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
+
 /// Allowed if the condition holds, or one of several for the same call.
 fn restricted() -> [(c_long, Condition); 16] {
     const BPF_MAP_LOOKUP_ELEM: u64 = 1;
@@ -177,7 +186,7 @@ fn restricted() -> [(c_long, Condition); 16] {
     [
         (libc::SYS_mmap, not_executable()),
         (libc::SYS_mprotect, not_executable()),
-        // Nothing that leads off this machine.
+        // Nothing that leads off this machine, unless `OUT` is allowed, too.
         (libc::SYS_socket, is(0, libc::AF_UNIX as u64)),
         // The XDP program's counters are read.
         (libc::SYS_bpf, is(0, BPF_MAP_LOOKUP_ELEM)),
@@ -213,7 +222,10 @@ mod tests {
 
     #[test]
     fn the_filter_compiles_for_this_machine() {
-        assert!(!filter(SeccompAction::KillProcess).unwrap().is_empty());
+        for connects_out in [false, true] {
+            let filter = filter(SeccompAction::KillProcess, connects_out);
+            assert!(!filter.unwrap().is_empty());
+        }
     }
 
     #[test]

@@ -132,13 +132,14 @@ impl Confinement {
         set_capabilities(None, nothing).map_err(refused("capset"))
     }
 
-    /// Allows all threads, present and future, only the system calls of a server that has started.
+    /// Allows all threads, present and future, only the system calls of a server that has started. With
+    /// `connects_out`, they may open connections to other machines.
     ///
     /// # Errors
     ///
     /// If the kernel has no seccomp filters.
-    pub fn restrict_calls(&self) -> Result<(), ConfineError> {
-        calls::restrict(self.seccomp)
+    pub fn restrict_calls(&self, connects_out: bool) -> Result<(), ConfineError> {
+        calls::restrict(self.seccomp, connects_out)
     }
 
     /// Asks every thread whether it is confined.

@@ -105,7 +105,8 @@ impl Counts {
         })
     }
 
-    /// Counts one event. Only `core` itself may call this, always with the same `seen`.
+    /// Counts one event. Only `core` itself may call this, always with the same `seen`. If the event's user is new,
+    /// the generation in which it is.
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ impl Counts {
         seen: &mut SeenUsers,
         user: UserHash,
         value: f64,
-    ) -> Result<(), UsersFull> {
+    ) -> Result<Option<u64>, UsersFull> {
         let ledger = &self.ledgers[core];
         loop {
             let generation = self.generation.load(Ordering::Acquire);
@@ -127,14 +128,14 @@ impl Counts {
             }
             if seen.contains(user) {
                 ledger.change().count(value, false);
-                return Ok(());
+                return Ok(None);
             }
             if let Some(offer) = self.introduce(ledger, generation, user, value) {
                 if offer == Offer::Full {
                     return Err(UsersFull);
                 }
                 seen.insert(user);
-                return Ok(());
+                return Ok((offer == Offer::New).then_some(generation));
             }
         }
     }
@@ -172,6 +173,11 @@ impl Counts {
     /// [`Counts::record`] had returned before the call, and of every other event either everything
     /// or nothing, except that an event can be in it whose user another core is only just counting.
     pub fn totals(&self) -> Totals {
+        self.totals_of_generation().1
+    }
+
+    /// The same, and the generation that they are of.
+    pub fn totals_of_generation(&self) -> (u64, Totals) {
         'again: loop {
             let generation = self.generation.load(Ordering::Acquire);
             let mut totals = match generation {
@@ -183,8 +189,19 @@ impl Counts {
                     continue 'again;
                 }
             }
-            return totals;
+            return (generation, totals);
         }
+    }
+
+    /// Up to `count` users of `generation` from the slot `from` on, and the slot to go on with unless that was the last.
+    /// Meaningless once two resets have followed.
+    pub fn users_from(
+        &self,
+        generation: u64,
+        from: usize,
+        count: usize,
+    ) -> (Vec<UserHash>, Option<usize>) {
+        self.table(generation).users_from(from, count)
     }
 
     /// Begins anew.

@@ -30,6 +30,8 @@
 
 pub mod counts;
 pub mod ledger;
+pub mod membership;
+pub mod newcomers;
 pub mod parse;
 pub mod refusal;
 pub mod seen;
@@ -49,10 +51,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use barewire_memory::OutOfMemory;
 
 use self::counts::Counts;
-use self::ledger::Ledger;
+use self::ledger::{Ledger, Totals};
+use self::membership::Membership;
+use self::newcomers::{NewcomerSender, Newcomers};
 use self::seen::SeenUsers;
 use self::state::{State, StateError};
-use self::users::{UserKey, UserTable};
+use self::users::{UserHash, UserKey, UserTable};
 
 pub use self::refusal::{EventCounters, Refusal};
 pub use self::shard::EventShard;
@@ -63,14 +67,16 @@ pub use self::stats::Stats;
 pub struct EventsConfig {
     /// Cores that count, at most [`sum::MERGE_MAX`].
     pub cores: usize,
-    /// Different users that can be counted. Each takes 24 bytes, twice that with `reset_allowed`.
+    /// Different users that can be counted. Each takes 24 bytes, twice that with `reset_allowed` or `newcomers_max`.
     pub users_max: usize,
     /// Users that each core keeps in its own cache, at most. Each takes 32 to 64 bytes per core.
     pub users_seen_max: usize,
     /// Longest user ID, in bytes of UTF-8.
     pub user_id_bytes_max: usize,
-    /// Whether [`Events::reset`] is to work.
+    /// Whether clients may reset.
     pub reset_allowed: bool,
+    /// New users of each core that may wait to be published; 0: nobody publishes them. Each takes 24 bytes.
+    pub newcomers_max: usize,
 }
 
 impl EventsConfig {
@@ -82,6 +88,7 @@ impl EventsConfig {
             users_seen_max: 100_000,
             user_id_bytes_max: 256,
             reset_allowed: false,
+            newcomers_max: 0,
         }
     }
 
@@ -90,7 +97,12 @@ impl EventsConfig {
     }
 
     fn tables(&self) -> usize {
-        if self.reset_allowed { 2 } else { 1 }
+        if self.is_resettable() { 2 } else { 1 }
+    }
+
+    /// Whoever publishes may have to follow a reset of the fleet.
+    fn is_resettable(&self) -> bool {
+        self.reset_allowed || self.newcomers_max > 0
     }
 }
 
@@ -103,6 +115,12 @@ pub struct Events {
     counters: Box<[Arc<EventCounters>]>,
     /// What the [`EventShard`]s of the cores that have none yet will take.
     seen: Box<[Mutex<Option<SeenUsers>>]>,
+    /// Likewise, if somebody publishes users.
+    senders: Mutex<Vec<Option<NewcomerSender>>>,
+    /// What [`Events::newcomers`] will take.
+    newcomers: Mutex<Option<Newcomers>>,
+    /// The place in a fleet that a state was read with.
+    membership: Option<Membership>,
 }
 
 /// Why the events cannot be counted as asked.
@@ -137,7 +155,7 @@ pub enum EventsError {
 /// Why a reset was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResetError {
-    /// [`EventsConfig::reset_allowed`] is false.
+    /// [`EventsConfig::reset_allowed`] is false, and nobody publishes.
     #[error("resetting is not allowed: start with --allow-reset")]
     NotAllowed,
 }
@@ -150,10 +168,7 @@ impl Events {
     ///
     /// If the configuration cannot be had.
     pub fn new(config: EventsConfig) -> Result<Arc<Self>, EventsError> {
-        let mut key = [0; 16];
-        getrandom::fill(&mut key).map_err(EventsError::Random)?;
-        let key = u128::from_ne_bytes(key);
-        let key = UserKey::new([key as u64, (key >> 64) as u64]);
+        let key = UserKey::random().map_err(EventsError::Random)?;
         Events::with_key(config, key).map(Arc::new)
     }
 
@@ -172,15 +187,22 @@ impl Events {
             .counts
             .restore(state.totals, &state.users)
             .map_err(|_| StateError::Contradiction)?;
+        events.membership = state.membership;
         Ok(Arc::new(events))
     }
 
-    fn with_key(config: EventsConfig, key: UserKey) -> Result<Self, EventsError> {
+    /// The same as [`Events::new`], where the key is not for this process to choose.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration cannot be had.
+    pub fn with_key(config: EventsConfig, key: UserKey) -> Result<Self, EventsError> {
         if !(1..=sum::MERGE_MAX).contains(&config.cores) {
             return Err(EventsError::Cores(config.cores));
         }
         let out_of_memory = |_: OutOfMemory| EventsError::Users(config.users_max);
-        let counts = Counts::new(config.cores, config.users_max, config.reset_allowed);
+        let counts = Counts::new(config.cores, config.users_max, config.is_resettable());
+        let (senders, newcomers) = Newcomers::new(config.cores, config.newcomers_max);
         let seen = (0..config.cores)
             .map(|_| Ok(Mutex::new(Some(SeenUsers::new(config.users_seen())?))))
             .collect::<Result<_, _>>();
@@ -190,6 +212,9 @@ impl Events {
             counts: counts.map_err(out_of_memory)?,
             counters: (0..config.cores).map(|_| Arc::default()).collect(),
             seen: seen.map_err(out_of_memory)?,
+            senders: Mutex::new(senders.into_iter().map(Some).collect()),
+            newcomers: Mutex::new(Some(newcomers)),
+            membership: None,
         })
     }
 
@@ -204,7 +229,35 @@ impl Events {
             .unwrap_or_else(PoisonError::into_inner);
         let seen = seen.take();
         let seen = seen.unwrap_or_else(|| panic!("core {core} has its event shard already"));
-        EventShard::new(Arc::clone(self), core, seen)
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let newcomers = senders[core]
+            .take()
+            .filter(|_| self.config.newcomers_max > 0);
+        EventShard::new(Arc::clone(self), core, seen, newcomers)
+    }
+
+    /// The reading end of the queues of new users; `None` from the second call on.
+    pub fn newcomers(&self) -> Option<Newcomers> {
+        let mut newcomers = self
+            .newcomers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        newcomers.take()
+    }
+
+    /// What [`Events::stats`] is made of, and the number of resets before.
+    pub fn totals(&self) -> (u64, Totals) {
+        self.counts.totals_of_generation()
+    }
+
+    /// See [`Counts::users_from`].
+    pub fn users_from(
+        &self,
+        generation: u64,
+        from: usize,
+        count: usize,
+    ) -> (Vec<UserHash>, Option<usize>) {
+        self.counts.users_from(generation, from, count)
     }
 
     /// What all cores counted since the last reset: O(cores), and stops none of them.
@@ -225,6 +278,23 @@ impl Events {
         self.counts.reset().map_err(|_| ResetError::NotAllowed)
     }
 
+    /// Begins anew because a client asks for it.
+    ///
+    /// # Errors
+    ///
+    /// If that is not allowed.
+    pub fn reset_by_request(&self) -> Result<(), ResetError> {
+        if !self.config.reset_allowed {
+            return Err(ResetError::NotAllowed);
+        }
+        self.reset()
+    }
+
+    /// Whether clients may reset.
+    pub fn reset_allowed(&self) -> bool {
+        self.config.reset_allowed
+    }
+
     /// Everything that was counted, to go on with it in another process.
     ///
     /// Meant for when the cores have ended. While they count, it may be `None`, and has everything
@@ -235,6 +305,7 @@ impl Events {
             key: self.key,
             totals,
             users,
+            membership: self.membership.clone(),
         })
     }
 
@@ -250,7 +321,8 @@ impl Events {
         let per_core = size_of::<Ledger>()
             + size_of::<EventCounters>()
             + SeenUsers::bytes(config.users_seen())
-            + config.user_id_bytes_max;
+            + config.user_id_bytes_max
+            + config.newcomers_max * size_of::<(u64, UserHash)>();
         (table.saturating_mul(config.tables())).saturating_add(config.cores * per_core)
     }
 }

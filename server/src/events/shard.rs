@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::newcomers::NewcomerSender;
 use super::parse::parse;
 use super::refusal::{EventCounters, Refusal};
 use super::seen::SeenUsers;
@@ -14,17 +15,25 @@ pub struct EventShard {
     events: Arc<Events>,
     core: usize,
     seen: SeenUsers,
+    /// Where users go that nobody has counted before, if somebody publishes them.
+    newcomers: Option<NewcomerSender>,
     /// Room for a user ID whose escapes are resolved.
     scratch: Box<[u8]>,
 }
 
 impl EventShard {
-    pub(super) fn new(events: Arc<Events>, core: usize, seen: SeenUsers) -> Self {
+    pub(super) fn new(
+        events: Arc<Events>,
+        core: usize,
+        seen: SeenUsers,
+        newcomers: Option<NewcomerSender>,
+    ) -> Self {
         let scratch = vec![0; events.config.user_id_bytes_max].into();
         EventShard {
             events,
             core,
             seen,
+            newcomers,
             scratch,
         }
     }
@@ -43,10 +52,15 @@ impl EventShard {
         let counters = &self.events.counters[self.core];
         let recorded = parse(body, &mut self.scratch).and_then(|event| {
             let user = self.events.key.hash(event.user_id);
-            self.events
+            let new_in = self
+                .events
                 .counts
                 .record(self.core, &mut self.seen, user, event.value)
-                .map_err(|_| Refusal::UsersFull)
+                .map_err(|_| Refusal::UsersFull)?;
+            if let (Some(generation), Some(newcomers)) = (new_in, &mut self.newcomers) {
+                newcomers.send(generation, user);
+            }
+            Ok(())
         });
         match recorded {
             Ok(()) => counters.counted.increment(),
@@ -66,7 +80,12 @@ impl EventShard {
     ///
     /// If it is not allowed.
     pub fn reset(&self) -> Result<(), ResetError> {
-        self.events.reset()
+        self.events.reset_by_request()
+    }
+
+    /// Whether clients may reset.
+    pub fn reset_allowed(&self) -> bool {
+        self.events.reset_allowed()
     }
 
     /// What this core did with the events it got.

@@ -11,6 +11,9 @@
 //!   last   4  CRC-32 of everything before, in every version
 //! ```
 //!
+//! Version 2, of servers that count together with others, has 4 bytes more before the users: how long what then follows
+//! is, the server's [`Membership`].
+//!
 //! Integers are little-endian. The sum is exact, so it goes on as if nothing had happened between.
 //! Users are known by their hashes alone, so these and their key are kept as they are. Who knows the
 //! key can find users whose hashes collide: keep the bytes as secret as the memory they come from.
@@ -20,11 +23,13 @@ use std::io::{self, Write};
 use crc32fast::Hasher;
 
 use super::ledger::Totals;
+use super::membership::Membership;
 use super::sum::{ExactSum, LIMBS};
 use super::users::{UserHash, UserKey};
 
 const MAGIC: &[u8; 8] = b"BWEVENTS";
 const VERSION: u32 = 1;
+const VERSION_OF_MEMBERS: u32 = 2;
 
 /// What was counted, and who was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub struct State {
     pub(super) key: UserKey,
     pub(super) totals: Totals,
     pub(super) users: Vec<UserHash>,
+    /// The place in a fleet, if the server has one.
+    pub membership: Option<Membership>,
 }
 
 /// Why bytes are no [`State`].
@@ -44,7 +51,7 @@ pub enum StateError {
     #[error("it is damaged or cut off: its checksum does not match")]
     Damaged,
     /// They are of another version of this format.
-    #[error("it is of version {0}, but only version {VERSION} can be read")]
+    #[error("it is of version {0}, but only versions up to {VERSION_OF_MEMBERS} can be read")]
     Version(u32),
     /// They say what cannot be, although the checksum is right.
     #[error("it contradicts itself")]
@@ -55,6 +62,38 @@ impl State {
     /// Users that were seen.
     pub fn users(&self) -> usize {
         self.users.len()
+    }
+
+    /// The key of the users' hashes.
+    pub fn key(&self) -> UserKey {
+        self.key
+    }
+
+    /// What was counted.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// The same key and place in a fleet, and nothing counted.
+    pub fn without_counts(self) -> Self {
+        State {
+            totals: Totals::ZERO,
+            users: Vec::new(),
+            ..self
+        }
+    }
+
+    /// Lets a server count that publishes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system gives no random numbers.
+    pub fn go_on_alone(&mut self) -> Result<(), getrandom::Error> {
+        if let Some(membership) = self.membership.take() {
+            let incarnation = u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?);
+            self.membership = Some(membership.go_on(&self.totals, incarnation));
+        }
+        Ok(())
     }
 
     /// Writes the bytes, in small pieces.
@@ -68,7 +107,11 @@ impl State {
             sum: Hasher::new(),
         };
         out.write_all(MAGIC)?;
-        out.write_all(&VERSION.to_le_bytes())?;
+        let version = self
+            .membership
+            .as_ref()
+            .map_or(VERSION, |_| VERSION_OF_MEMBERS);
+        out.write_all(&version.to_le_bytes())?;
         out.word(self.users.len() as u64)?;
         let [first, second] = self.key.words();
         out.word(first)?;
@@ -77,9 +120,13 @@ impl State {
         for limb in self.totals.sum.limbs() {
             out.write_all(&limb.to_le_bytes())?;
         }
+        if let Some(membership) = &self.membership {
+            let bytes = membership.to_bytes();
+            out.write_all(&(bytes.len() as u32).to_le_bytes())?;
+            out.write_all(&bytes)?;
+        }
         for user in &self.users {
-            out.word(user.high)?;
-            out.word(user.low)?;
+            out.write_all(&user.to_bytes())?;
         }
         let sum = out.sum.clone().finalize();
         out.write_all(&sum.to_le_bytes())?;
@@ -101,7 +148,7 @@ impl State {
         }
         let mut rest = Bytes(&content[MAGIC.len()..]);
         let version = u32::from_le_bytes(rest.take()?);
-        if version != VERSION {
+        if !(VERSION..=VERSION_OF_MEMBERS).contains(&version) {
             return Err(StateError::Version(version));
         }
         let count = rest.word()?;
@@ -111,10 +158,25 @@ impl State {
         for limb in &mut limbs {
             *limb = i64::from_le_bytes(rest.take()?);
         }
+        let membership = match version {
+            VERSION => None,
+            _ => {
+                let length = u32::from_le_bytes(rest.take()?) as usize;
+                let (bytes, users) = rest
+                    .0
+                    .split_at_checked(length)
+                    .ok_or(StateError::Contradiction)?;
+                rest.0 = users;
+                Some(Membership::from_bytes(bytes).ok_or(StateError::Contradiction)?)
+            }
+        };
         let (pairs, &[]) = rest.0.as_chunks::<16>() else {
             return Err(StateError::Contradiction);
         };
-        let users: Vec<UserHash> = pairs.iter().map(user).collect();
+        let users: Vec<UserHash> = pairs
+            .iter()
+            .map(|&pair| UserHash::from_bytes(pair))
+            .collect();
 
         let is_carried = |limb: &i64| i32::try_from(*limb).is_ok();
         let is_hash = |user: &UserHash| user.high != 0 && user.low != 0;
@@ -130,15 +192,12 @@ impl State {
             users: count,
             sum: ExactSum::from_limbs(limbs),
         };
-        Ok(State { key, totals, users })
-    }
-}
-
-fn user(bytes: &[u8; 16]) -> UserHash {
-    let both = u128::from_le_bytes(*bytes);
-    UserHash {
-        high: both as u64,
-        low: (both >> 64) as u64,
+        Ok(State {
+            key,
+            totals,
+            users,
+            membership,
+        })
     }
 }
 

@@ -36,6 +36,16 @@ impl UserKey {
         UserKey { words }
     }
 
+    /// A key that nobody knows.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system gives no random numbers.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let words = [getrandom::u64()?, getrandom::u64()?];
+        Ok(UserKey { words })
+    }
+
     /// The secret words, to make the same key again.
     pub fn words(&self) -> [u64; 2] {
         self.words
@@ -61,6 +71,22 @@ pub struct UserHash {
     pub high: u64,
     /// The second word.
     pub low: u64,
+}
+
+impl UserHash {
+    /// Both words, little-endian, the first one first.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.low) << 64 | u128::from(self.high)).to_le_bytes()
+    }
+
+    /// What [`UserHash::to_bytes`] gave.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let both = u128::from_le_bytes(bytes);
+        UserHash {
+            high: both as u64,
+            low: (both >> 64) as u64,
+        }
+    }
 }
 
 /// What [`UserTable::offer`] did.
@@ -163,13 +189,19 @@ impl UserTable {
 
     /// All users that are known. A user that is being made known may be among them or not.
     pub fn users(&self) -> impl Iterator<Item = UserHash> {
-        self.slots.iter().filter_map(|[high, low]| {
-            let user = UserHash {
-                low: low.load(Ordering::Acquire),
-                high: high.load(Ordering::Acquire),
-            };
-            (user.low != 0).then_some(user)
-        })
+        self.slots.iter().filter_map(user_in)
+    }
+
+    /// Up to `count` of them, from the slot `from` on, and the slot to go on with unless that was the last.
+    pub fn users_from(&self, from: usize, count: usize) -> (Vec<UserHash>, Option<usize>) {
+        let mut users = Vec::with_capacity(count);
+        for (index, slot) in self.slots.iter().enumerate().skip(from) {
+            if users.len() == count {
+                return (users, Some(index));
+            }
+            users.extend(user_in(slot));
+        }
+        (users, None)
     }
 
     /// Forgets all users. The caller makes sure that no core is in [`UserTable::offer`].
@@ -201,6 +233,14 @@ impl UserTable {
     fn give_place_back(&self) {
         self.taken.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn user_in([high, low]: &[AtomicU64; 2]) -> Option<UserHash> {
+    let user = UserHash {
+        low: low.load(Ordering::Acquire),
+        high: high.load(Ordering::Acquire),
+    };
+    (user.low != 0).then_some(user)
 }
 
 /// Writes a word that is still zero, or says what is there.

@@ -61,6 +61,7 @@ fn head(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
         ];
         counted(f, "events", stats.total_requests, details.into_iter())?;
     }
+    fleet(f, status)?;
     let memory = [
         ("resident", status.memory.resident_bytes),
         ("huge pages", status.memory.huge_page_bytes),
@@ -91,6 +92,33 @@ fn interface(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
         value("zero_copy_queues"),
     );
     line(f, "interface", &text)
+}
+
+/// What is known of the other servers; one that counts alone knows of none.
+fn fleet(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
+    let Some(group) = status.counters.iter().find(|group| group.part == "fleet") else {
+        return Ok(());
+    };
+    let value = |name| group.values.get(name).copied().unwrap_or(0);
+    let engine =
+        ["engine does not answer", "engine answers"][value("engine_answers").min(1) as usize];
+    let details = [
+        format!("users: {}", Grouped(value("fleet_users"))),
+        format!(
+            "nodes: {} ({} silent)",
+            value("nodes"),
+            value("nodes_silent")
+        ),
+        format!("read: {} ms ago", value("age_ms")),
+        format!("unpublished: {}", Grouped(value("events_unpublished"))),
+        engine.to_owned(),
+    ];
+    counted(
+        f,
+        "fleet events",
+        value("fleet_events"),
+        details.into_iter(),
+    )
 }
 
 /// What each core does. Without rates there is nothing to say.

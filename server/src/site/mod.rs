@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::events::{self, EventShard};
+use crate::fleet::FleetHandle;
 use barewire_http::files::Directory;
 use barewire_http::middleware::RequestLog;
 use barewire_http::{
@@ -38,14 +39,20 @@ pub struct Site {
     pub events: EventShard,
     /// The directory that is served, if one is.
     pub files: Option<Directory>,
+    /// The fleet that the server belongs to, if it does.
+    pub fleet: Option<FleetHandle>,
+    /// Whether `GET /stats` is about the fleet where the request does not say.
+    pub fleet_by_default: bool,
 }
 
 impl Site {
-    /// What counts events, and serves no files.
+    /// What counts events, serves no files, and is alone.
     pub fn new(events: EventShard) -> Self {
         Site {
             events,
             files: None,
+            fleet: None,
+            fleet_by_default: false,
         }
     }
 }
@@ -138,9 +145,30 @@ fn event(site: &mut Site, _: &Request<'_>, body: &[u8], response: Response<'_, '
     }
 }
 
-/// What all cores counted.
-fn stats(site: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
-    response.json(&site.events.stats())
+/// What all cores counted, or all servers of the fleet.
+fn stats(site: &mut Site, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    let of_fleet = match request.query_value("scope") {
+        Some(b"server") => false,
+        Some(b"fleet") => true,
+        None => site.fleet_by_default,
+        Some(_) => {
+            let response = response.status(Status::BadRequest);
+            return response.text("scope has to be server or fleet\n");
+        }
+    };
+    if !of_fleet {
+        return response.json(&site.events.stats());
+    }
+    let Some(fleet) = &site.fleet else {
+        let response = response.status(Status::NotFound);
+        return response.text("this server counts alone: start it with --counts-through\n");
+    };
+    match fleet.view() {
+        Some(view) => response.json(&view.stats()),
+        None => response
+            .status(Status::ServiceUnavailable)
+            .text("the counts of the fleet have not been read yet: the engine does not answer\n"),
+    }
 }
 
 /// A file of the directory.
@@ -159,8 +187,14 @@ fn to_directory(_: &mut Site, request: &Request<'_>, response: Response<'_, '_>)
         .redirect(&location)
 }
 
-/// Begins anew, if the operator allows it.
+/// Begins anew, if the operator allows it; in a fleet all servers do, soon.
 fn reset(site: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
+    if let (Some(fleet), true) = (&site.fleet, site.events.reset_allowed()) {
+        fleet.reset();
+        return response
+            .status(Status::Accepted)
+            .text("done once resetPending is 0 in /stats?scope=fleet\n");
+    }
     match site.events.reset() {
         Ok(()) => response.text("ok\n"),
         Err(events::ResetError::NotAllowed) => response

@@ -22,6 +22,8 @@ use crate::cli::logging::LogArgs;
 use crate::cli::mode::ModeName;
 use crate::confine::Seccomp;
 use crate::events::EventsConfig;
+use crate::events::membership::{NODE_BYTES_MAX, is_node_name};
+use crate::fleet::{FleetConfig, NEWCOMERS_MAX};
 use crate::operate::admin::AdminAddress;
 use barewire_http::files::{Directory, DirectoryConfig, DirectoryError};
 use barewire_http::{Http2Limits, Limits, Surplus};
@@ -62,6 +64,8 @@ pub struct ServeArgs {
     pub files: FileArgs,
     #[command(flatten)]
     pub event: EventArgs,
+    #[command(flatten)]
+    pub fleet: FleetArgs,
     #[command(flatten)]
     pub operation: OperationArgs,
     #[command(flatten)]
@@ -598,13 +602,101 @@ pub struct EventArgs {
     #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = EventsConfig::new(1).user_id_bytes_max)]
     pub user_id_bytes_max: usize,
 
-    /// Let POST /reset forget all events; doubles the memory for users
+    /// Let POST /reset forget all events, those of the whole fleet with --counts-through; doubles the memory for users
     #[arg(long)]
     pub allow_reset: bool,
 
     /// Go on with the counts in this file, and write them there at the end
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
+}
+
+/// Counting together with other servers.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Fleet (events of several servers together; docs/fleet.md)")]
+pub struct FleetArgs {
+    /// Publish event counts to this Redis or Valkey, and answer GET /stats?scope=fleet with those of all servers that do:
+    /// redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, unix:///PATH[?pass=PASSWORD]. Doubles the memory for
+    /// users
+    #[arg(long, value_name = "URL")]
+    pub counts_through: Option<String>,
+
+    /// What the names of the fleet's keys begin with
+    #[arg(long, value_name = "NAME", default_value = "barewire", value_parser = name)]
+    pub counts_prefix: String,
+
+    /// Name of this server in the fleet [default: the one that --state has, or the host's with random digits]
+    #[arg(long, value_name = "NAME", requires = "counts_through", value_parser = name)]
+    pub node: Option<String>,
+
+    /// What GET /stats answers with where the request does not say ?scope=server or ?scope=fleet
+    #[arg(long, value_enum, default_value_t = Scope::Server)]
+    pub stats_scope: Scope,
+
+    /// Whether to start although the engine does not answer; to serve all the same takes the --state of a server that
+    /// has reached it once
+    #[arg(long, value_enum, default_value_t = AtStart::Refuse)]
+    pub counts_at_start: AtStart,
+
+    /// Time between two publications; what a crash loses at most of the fleet's counts
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = 100)]
+    pub counts_interval_ms: u32,
+
+    /// Time between two readings of what all servers published
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = 100)]
+    pub counts_read_interval_ms: u32,
+
+    /// How long the engine may take for an answer
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = 1_000)]
+    pub counts_timeout_ms: u32,
+
+    /// Servers that have not published for so long are called silent
+    #[arg(long, value_name = "MS", value_parser = ms(), default_value_t = 5_000)]
+    pub counts_silent_ms: u32,
+
+    /// Certificates (PEM) to which the engine's has to lead, with rediss://
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/ssl/certs/ca-certificates.crt"
+    )]
+    pub counts_ca: PathBuf,
+}
+
+/// Whose events are counted in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// This server's
+    Server,
+    /// Those of all servers
+    Fleet,
+}
+
+/// What a server does whose engine does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AtStart {
+    /// It does not start
+    Refuse,
+    /// It serves, and publishes later
+    Serve,
+}
+
+impl FleetArgs {
+    /// How to take part in a fleet, if that is wanted.
+    pub fn config(&self) -> Option<FleetConfig> {
+        let ms = |ms: u32| Duration::from_millis(ms.into());
+        Some(FleetConfig {
+            url: self.counts_through.clone()?,
+            ca: self.counts_ca.clone(),
+            prefix: self.counts_prefix.clone(),
+            node: self.node.clone(),
+            interval: ms(self.counts_interval_ms),
+            read_interval: ms(self.counts_read_interval_ms),
+            timeout: ms(self.counts_timeout_ms),
+            silent: ms(self.counts_silent_ms),
+            serve_without: self.counts_at_start == AtStart::Serve,
+        })
+    }
 }
 
 /// What the process keeps once it serves.
@@ -661,6 +753,9 @@ impl ServeArgs {
             }
             _ if place.interface.is_none() && sources.is_given("address") => {
                 Some("--address is one of an interface: add --interface IFACE")
+            }
+            _ if self.fleet.stats_scope == Scope::Fleet && self.fleet.counts_through.is_none() => {
+                Some("--stats-scope fleet needs --counts-through")
             }
             _ if self.kernel.prefer_busy_poll && place.busy_poll_us.is_none() => {
                 Some("--prefer-busy-poll needs --busy-poll-us")
@@ -870,6 +965,11 @@ impl ServeArgs {
             users_seen_max: args.users_seen_max,
             user_id_bytes_max: args.user_id_bytes_max,
             reset_allowed: args.allow_reset,
+            newcomers_max: self
+                .fleet
+                .counts_through
+                .as_ref()
+                .map_or(0, |_| NEWCOMERS_MAX),
         }
     }
 }
@@ -880,6 +980,15 @@ fn prefix(text: &str) -> Result<IpNet, String> {
     text.parse().or_else(|_| address()).map_err(|_| {
         "has to be an address or a prefix, as in 192.0.2.0/24 or 2001:db8::/32".to_owned()
     })
+}
+
+fn name(text: &str) -> Result<String, String> {
+    match is_node_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "has to be at most {NODE_BYTES_MAX} letters, digits, '.', '_' and '-'"
+        )),
+    }
 }
 
 fn power_of_two(text: &str) -> Result<u16, String> {

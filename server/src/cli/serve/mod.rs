@@ -26,6 +26,7 @@ use barewire_service::seats::Seats;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 
+use self::args::Scope;
 pub use self::args::{ServeArgs, StackName};
 use self::manager::Notice;
 use self::operation::{Answering, Endpoints};
@@ -35,8 +36,10 @@ use self::tls::{Capacity, Secure};
 use crate::cli::config::{self, Source, Sources};
 use crate::confine::Confinement;
 use crate::console::{self, Console, complain, say};
+use crate::events::membership::Membership;
 use crate::events::state::State;
 use crate::events::{Events, EventsConfig};
+use crate::fleet::{self, Fleet, FleetConfig, Joined};
 use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
 use crate::operate::{Instruments, watch};
@@ -188,7 +191,25 @@ fn serve<S: Stack>(
     }
     let cores_max = cores_max(args);
     let mut state = args.event.state.as_deref().map(StateFile::new);
-    let (events, begun_with) = events(args.events(cores_max), state.as_mut())?;
+    let fleet_config = args.fleet.config();
+    let Begun {
+        events,
+        begun_with,
+        joined,
+    } = begin(
+        args.events(cores_max),
+        state.as_mut(),
+        fleet_config.as_ref(),
+    )?;
+    let connects_out = joined.as_ref().is_some_and(Joined::is_remote);
+    let fleet = match (joined, &fleet_config) {
+        (Some(joined), Some(config)) => {
+            say(&format!("fleet: {}", joined.place()));
+            let fleet = Fleet::start(joined, config, Arc::clone(&events), enter.clone());
+            Some(fleet.context("no thread to publish counts")?)
+        }
+        _ => None,
+    };
     let files = args.files.open()?;
     let secure = Secure::open(&args.tls, args.http2().is_some(), capacity, cores_max)?;
     let prefix = files.is_some().then_some(&*args.files.directory_prefix);
@@ -203,12 +224,16 @@ fn serve<S: Stack>(
         let surplus = args.surplus();
         let (limits, http2) = (args.limits(), args.http2());
         let (http, events) = (Arc::clone(&http), Arc::clone(&events));
+        let fleet = fleet.as_ref().map(Fleet::handle);
+        let fleet_by_default = args.fleet.stats_scope == Scope::Fleet;
         let enter = enter.clone();
         move |core: usize| {
             enter();
             let site = Site {
                 events: events.shard(core),
                 files: files.clone(),
+                fleet: fleet.clone(),
+                fleet_by_default,
             };
             let counters = Arc::clone(&http[core]);
             let responder = site::responder(&routes, site, limits, counters).with_http2(http2);
@@ -235,6 +260,14 @@ fn serve<S: Stack>(
             queue: None,
             part: "bulkhead",
             counters: counters.clone(),
+        }));
+    running
+        .counters
+        .extend(fleet.as_ref().map(|fleet| CounterGroup {
+            core: None,
+            queue: None,
+            part: "fleet",
+            counters: fleet.handle().counters(),
         }));
     if let Some(secure) = &secure {
         running.counters.extend(secure.counters(running.cpus.len()));
@@ -277,7 +310,7 @@ fn serve<S: Stack>(
             supervisor.remote(),
         )
         .context("cannot answer the operator")?;
-    confinement.restrict_calls()?;
+    confinement.restrict_calls(connects_out)?;
     confinement.verify()?;
     if let (Some(file), Some(state)) = (&mut state, begun_with) {
         file.save(&state)?;
@@ -288,7 +321,8 @@ fn serve<S: Stack>(
     log_counters(&running.counters);
     log_counters(&event_counters(&events));
     say(&summary(&http, started));
-    let saved = save_counts(&events, state.as_mut());
+    let membership = fleet.and_then(Fleet::end);
+    let saved = save_counts(&events, membership, state.as_mut());
     let ending = outcome?;
     saved?;
     Ok(match ending {
@@ -323,34 +357,68 @@ fn report(running: &Running, is_secure: bool, events: &Events, answering: &Answe
     manager::tell(Notice::Ready);
 }
 
-/// The events, going on with those in the file if there is one, and what they begin with if that is to be kept.
-fn events(
+/// What a server counts with from its start on.
+struct Begun {
+    events: Arc<Events>,
+    /// What they begin with, if that is to be kept.
+    begun_with: Option<State>,
+    /// The place in the fleet, if the server has one.
+    joined: Option<Joined>,
+}
+
+/// The events, going on with those in the file if there is one, as a node of the fleet if there is one.
+fn begin(
     config: EventsConfig,
     file: Option<&mut StateFile>,
-) -> anyhow::Result<(Arc<Events>, Option<State>)> {
-    let Some(file) = file else {
-        return Ok((Events::new(config)?, None));
+    fleet: Option<&FleetConfig>,
+) -> anyhow::Result<Begun> {
+    let is_kept = file.is_some();
+    let state = file.map(StateFile::load).transpose()?.flatten();
+    let (joined, mut state) = match fleet {
+        Some(fleet) => {
+            let (joined, state) = fleet::join(fleet, state)?;
+            (Some(joined), state)
+        }
+        None => (None, state),
     };
-    let Some(state) = file.load()? else {
-        let events = Events::new(config)?;
-        let state = events.save();
-        return Ok((events, state));
+    if let (None, Some(state)) = (&joined, &mut state) {
+        // It counts alone for once, for a fleet to hear of it later.
+        state.go_on_alone()?;
+    }
+    let events = match (state, &joined) {
+        (Some(state), _) => Events::restore(config, state)?,
+        (None, Some(joined)) => Arc::new(Events::with_key(config, joined.key())?),
+        (None, None) => Events::new(config)?,
     };
-    let events = Events::restore(config, state.clone())?;
-    tracing::info!("going on with {}", stats(&events));
-    Ok((events, Some(state)))
+    if events.stats().total_requests > 0 {
+        tracing::info!("going on with {}", stats(&events));
+    }
+    let mut begun_with = is_kept.then(|| events.save()).flatten();
+    if let (Some(joined), Some(state)) = (&joined, &mut begun_with) {
+        state.membership = Some(joined.membership().clone());
+    }
+    Ok(Begun {
+        events,
+        begun_with,
+        joined,
+    })
 }
 
 /// Logs the counts, and writes them to `file` if there is one, however the server ended: what was acknowledged
-/// was counted.
-fn save_counts(events: &Events, file: Option<&mut StateFile>) -> anyhow::Result<()> {
+/// was counted. A fleet gave the server its place.
+fn save_counts(
+    events: &Events,
+    membership: Option<Membership>,
+    file: Option<&mut StateFile>,
+) -> anyhow::Result<()> {
     tracing::info!("ending with {}", stats(events));
     let Some(file) = file else {
         return Ok(());
     };
-    let state = events
+    let mut state = events
         .save()
         .context("the counts cannot be saved: a core goes on counting")?;
+    state.membership = membership.or(state.membership).map(Membership::closed);
     Ok(file.save(&state)?)
 }
 

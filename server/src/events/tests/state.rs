@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::events::membership::Membership;
 use crate::events::state::{State, StateError};
 use crate::events::{EventShard, Events, EventsConfig, EventsError, Refusal};
 
@@ -117,8 +118,30 @@ fn resealed(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 #[test]
 fn another_version_is_named() {
-    let newer = resealed(|bytes| bytes[8] = 2);
-    assert_eq!(State::read(&newer), Err(StateError::Version(2)));
+    let newer = resealed(|bytes| bytes[8] = 3);
+    assert_eq!(State::read(&newer), Err(StateError::Version(3)));
+}
+
+#[test]
+fn the_place_in_a_fleet_goes_on() {
+    let mut state = State::read(&small()).unwrap();
+    let membership = Membership {
+        node: "a".into(),
+        epoch: 1,
+        incarnation: 2,
+        version: 3,
+        is_open: true,
+        base_events: 4,
+        base_sum: state.totals().sum.clone(),
+        pending: Vec::new(),
+    };
+    state.membership = Some(membership);
+    let mut bytes = Vec::new();
+    state.write_to(&mut bytes).unwrap();
+    assert_eq!(State::read(&bytes).unwrap(), state);
+    // Also through a server that counts alone.
+    let events = Events::restore(EventsConfig::new(1), state.clone()).unwrap();
+    assert_eq!(events.save().unwrap().membership, state.membership);
 }
 
 #[test]

@@ -1,0 +1,14 @@
+//! Several servers that count together, through a real redis-server of the test's own.
+//!
+//! `BAREWIRE_TEST_FLEET_EVENTS=1000000` sends as many events (default 100,000).
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod engine;
+mod exact;
+mod failures;
+mod proxy;
+#[path = "../e2e/server.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod server;
+mod wrong_use;
