@@ -318,6 +318,11 @@ fn barewire_words(
     let cores = site.record.client_cores.iter().rev();
     let cores: Vec<String> = cores.map(usize::to_string).collect();
     let url = format!("{}{}", site.url(route), route.path);
+    let depth = if route.http2 {
+        "--streams"
+    } else {
+        "--pipeline"
+    };
     let mut words: Vec<String> = [
         &barewire().display().to_string(),
         "load",
@@ -331,11 +336,7 @@ fn barewire_words(
         &route.method,
         "--concurrency",
         &connections.to_string(),
-        if route.http2 {
-            "--streams"
-        } else {
-            "--pipeline"
-        },
+        depth,
         &route.pipeline.to_string(),
         "--duration",
         &format!("{seconds}s"),
