@@ -57,7 +57,7 @@ fn the_child() {
         }
     });
     confinement.give_up_privileges().unwrap();
-    confinement.restrict_calls().unwrap();
+    confinement.restrict_calls(false).unwrap();
     drop(go);
     core.join().unwrap().unwrap();
 }

@@ -11,7 +11,7 @@ use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use self::site::{UNIX_TIME_S, responder};
+use self::site::responder;
 
 const GET: &str = "GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n";
 
