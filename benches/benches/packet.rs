@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use barewire_tcp::packet::{ChecksumPolicy, Flags, Local, parse};
-use barewire_tcp::testing::frame::TcpFrame;
+use barewire_tcp_testing::frame::TcpFrame;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn parse_frames(c: &mut Criterion) {

@@ -25,8 +25,8 @@ use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
 use barewire_tcp::link::{Link, Received, Transmit};
 use barewire_tcp::packet::{self, ChecksumPolicy, Flags, FlowKey, Local, Segment};
 use barewire_tcp::shard::Shard;
-use barewire_tcp::testing::direct_path;
-use barewire_tcp::testing::frame::{TcpFrame, TcpView};
+use barewire_tcp_testing::direct_path;
+use barewire_tcp_testing::frame::{TcpFrame, TcpView};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const REQUEST: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: server\r\n\r\n";

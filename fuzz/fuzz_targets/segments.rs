@@ -1,4 +1,4 @@
 //! Well-formed segments with arbitrary numbers into a live connection.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| barewire_tcp::testing::fuzzing::segments(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| barewire_tcp_testing::fuzzing::segments(data));

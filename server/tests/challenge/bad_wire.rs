@@ -19,8 +19,8 @@ use barewire_tcp::link::faulty::{Faults, FaultyLink};
 use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
 use barewire_tcp::packet::{Flags, Local};
 use barewire_tcp::shard::Shard;
-use barewire_tcp::testing::client::{Client, ClientConfig};
-use barewire_tcp::testing::frame::TcpView;
+use barewire_tcp_testing::client::{Client, ClientConfig};
+use barewire_tcp_testing::frame::TcpView;
 
 use crate::event::{Framing, event};
 use crate::server::responder;

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use barewire_lab::{Lab, SERVER_DEVICE};
 use barewire_tcp::packet::Flags;
-use barewire_tcp::testing::frame::TcpFrame;
+use barewire_tcp_testing::frame::TcpFrame;
 
 use crate::http::Client;
 use crate::raw::{Wire, mac};

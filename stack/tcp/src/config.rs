@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::connection::{CONNECTION_BYTES, SOCKET_BYTES};
+use crate::connection::{self, CONNECTION_BYTES, SOCKET_BYTES};
 use crate::flow::FlowTable;
 use crate::guard::time_wait::TimeWaits;
 use crate::packet::ChecksumPolicy;
@@ -209,9 +209,8 @@ impl Default for StackConfig {
 }
 
 impl StackConfig {
-    /// The largest receive buffer. From one byte more on, window fields are scaled, and smoltcp 0.14
-    /// panics when a peer fills a window whose size is not a multiple of the scale.
-    pub const RECEIVE_BUFFER_BYTES_MAX: usize = 65_535;
+    /// The largest receive buffer: what a smoltcp socket can have.
+    pub const RECEIVE_BUFFER_BYTES_MAX: usize = connection::RECEIVE_BUFFER_BYTES_MAX;
     /// The smallest receive buffer: one segment of the smallest MTU.
     pub const RECEIVE_BUFFER_BYTES_MIN: usize = 512;
     /// The largest send buffer.

@@ -23,7 +23,6 @@ use std::ptr::NonNull;
 use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
 
-use crate::config::StackConfig;
 use crate::control::{L2Header, SynOptions};
 use crate::guard::segment::Tcb;
 use crate::packet::FlowKey;
@@ -301,6 +300,10 @@ impl<'a> SocketSlot<'a> {
     }
 }
 
+/// The largest receive buffer. From one byte more on, window fields are scaled, and smoltcp 0.14 panics when a peer
+/// fills a window whose size is not a multiple of the scale.
+pub(crate) const RECEIVE_BUFFER_BYTES_MAX: usize = 65_535;
+
 /// # Safety
 ///
 /// Both pointers must be valid for reads and writes for all of `'a`, and nothing else may access what
@@ -308,7 +311,7 @@ impl<'a> SocketSlot<'a> {
 unsafe fn new_socket<'a>(receive: NonNull<[u8]>, send: NonNull<[u8]>) -> Socket<'a> {
     // SAFETY: see the function's own contract.
     let (receive, send) = unsafe { (&mut *receive.as_ptr(), &mut *send.as_ptr()) };
-    assert!(receive.len() <= StackConfig::RECEIVE_BUFFER_BYTES_MAX);
+    assert!(receive.len() <= RECEIVE_BUFFER_BYTES_MAX);
     let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
     // It begins with a window of 2 KiB, where RFC 6928 allows ten segments; smoltcp lets nobody set it.
     socket.set_congestion_control(CongestionControl::Reno);

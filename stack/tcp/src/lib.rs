@@ -41,8 +41,6 @@ pub mod shared;
 mod smoltcp_time;
 pub mod source_ports;
 mod sources;
-#[cfg(feature = "testing")]
-pub mod testing;
 
 pub use config::StackConfig;
 pub use link::Link;

@@ -26,8 +26,8 @@ use barewire_tcp::packet::Local;
 use barewire_tcp::random::Random;
 use barewire_tcp::shard::Shard;
 use barewire_tcp::source_ports::SourcePorts;
-use barewire_tcp::testing::frame::TcpView;
-use barewire_tcp::testing::service::{Command, CommandService, pattern};
+use barewire_tcp_testing::frame::TcpView;
+use barewire_tcp_testing::service::{Command, CommandService, pattern};
 
 const OURS: [u8; 4] = [10, 77, 0, 1];
 const THEIRS: [u8; 4] = [10, 77, 0, 2];

@@ -11,8 +11,8 @@ use barewire_tcp::guard::Secrets;
 use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
 use barewire_tcp::packet::{Flags, Local};
 use barewire_tcp::shard::Shard;
-use barewire_tcp::testing::frame::{TcpFrame, TcpView};
-use barewire_tcp::testing::service::{Command, CommandService};
+use barewire_tcp_testing::frame::{TcpFrame, TcpView};
+use barewire_tcp_testing::service::{Command, CommandService};
 
 const CONNECTIONS: u16 = 2_000;
 const ROUNDS: u16 = 4;

@@ -15,7 +15,7 @@ use barewire_service::counters::Samples;
 use barewire_service::time;
 use barewire_tcp::link::{Link, Received, Transmit};
 use barewire_tcp::packet::{ChecksumPolicy, Flags, Local, parse};
-use barewire_tcp::testing::frame::TcpFrame;
+use barewire_tcp_testing::frame::TcpFrame;
 use barewire_xdp::interface::Interface;
 use barewire_xdp::redirect::{Mode, ModeChoice, Redirect, RedirectError, Sources, Targets};
 use barewire_xdp::xsk::{BusyPoll, XskConfig, XskError, XskLink, ZeroCopy};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use barewire_tcp::packet::Flags;
 use barewire_tcp::random::Random;
-use barewire_tcp::testing::frame::TcpFrame;
+use barewire_tcp_testing::frame::TcpFrame;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::Target;

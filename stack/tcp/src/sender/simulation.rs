@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::chunks::Chunks;
 use super::sack::{BLOCKS_MAX, Block};
 use super::*;
+use crate::guard::is_before;
 
 /// What one run is made of.
 #[derive(Debug, Clone)]

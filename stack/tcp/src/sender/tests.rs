@@ -1,6 +1,7 @@
 //! Packet stories, one for each rule.
 
 use super::chunks::Chunks;
+use super::rtt::since;
 use super::sack::Block;
 use super::*;
 
@@ -497,21 +498,6 @@ fn exhausted_chunks_are_an_ordinary_result() {
     );
     assert_eq!(sender.queue(chunks, config, &[1; 100], story.now), 0);
     assert!(sender.is_consistent(chunks));
-}
-
-#[test]
-fn one_byte_each_half_minute_does_not_keep_a_connection() {
-    let patience = Duration::from_secs(30);
-    let mut story = Story::with_sack();
-    story.queue(3000);
-    story.after_ms(29_000);
-    assert!(!story.sender.is_starved(patience, story.now));
-    story.ack(1);
-    assert!(!story.sender.is_starved(patience, story.now));
-    story.after_ms(1_100);
-    assert!(story.sender.is_starved(patience, story.now));
-    story.ack(2999);
-    assert!(!story.sender.is_starved(patience, story.now));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What lies below TCP: addresses, headers, tags, sizes.
 
 use barewire_tcp::packet::Flags;
-use barewire_tcp::testing::frame::TcpFrame;
+use barewire_tcp_testing::frame::TcpFrame;
 
 use crate::trace::Trace;
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use barewire_tcp::testing::icmp::too_big;
+use barewire_tcp_testing::icmp::too_big;
 
 use crate::trace::{Trace, on_sockets};
 

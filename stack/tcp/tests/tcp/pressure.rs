@@ -7,7 +7,7 @@ use barewire_service::seats::Seats;
 use barewire_service::time::Duration;
 use barewire_tcp::config::{DirectPath, StackConfig, WhenFull};
 use barewire_tcp::packet::Flags;
-use barewire_tcp::testing::frame::TcpFrame;
+use barewire_tcp_testing::frame::TcpFrame;
 
 use crate::trace::Trace;
 

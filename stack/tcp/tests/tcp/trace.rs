@@ -32,8 +32,8 @@ use barewire_tcp::packet::{self, ChecksumPolicy, Flags, Local, TcpOption};
 use barewire_tcp::shard::Shard;
 use barewire_tcp::shared::Shared;
 use barewire_tcp::source_ports::SourcePorts;
-use barewire_tcp::testing::direct_path;
-use barewire_tcp::testing::frame::TcpFrame;
+use barewire_tcp_testing::direct_path;
+use barewire_tcp_testing::frame::TcpFrame;
 
 /// A shard, and the peer at the other end of its link, or links.
 pub struct Trace {

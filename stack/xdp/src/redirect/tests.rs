@@ -11,7 +11,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use barewire_tcp::packet::{self, ChecksumPolicy, Discard, Local};
-use barewire_tcp::testing::icmp;
+use barewire_tcp_testing::icmp;
 
 const OUR_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const OUR_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);

@@ -1,6 +1,6 @@
 //! The far end of the wire, for tests, simulations, fuzz targets and benchmarks.
 //!
-//! Only built with the `testing` feature: nothing here is fit to face a network.
+//! Nothing here is fit to face a network: the crate is not published.
 
 pub mod client;
 pub mod frame;
@@ -10,7 +10,7 @@ pub mod peer;
 pub mod service;
 pub mod simulation;
 
-use crate::config::DirectPath;
+use barewire_tcp::config::DirectPath;
 
 /// What the environment variable `BAREWIRE_DIRECT_PATH` says of the direct path, for tests that hold with it and
 /// without it; `None` if it is not set.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use barewire_tcp::testing::fuzzing::packet_corpus;
+use barewire_tcp_testing::fuzzing::packet_corpus;
 
 fn main() -> std::io::Result<()> {
     let folder = PathBuf::from(std::env::args_os().nth(1).unwrap_or_else(|| ".".into()));

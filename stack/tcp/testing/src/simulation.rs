@@ -20,18 +20,18 @@ use super::client::{Client, ClientConfig, Offence};
 use super::frame::{TcpFrame, TcpView};
 use super::peer::{Peer, PeerConfig};
 use super::service::{Command, CommandService, pattern};
-use crate::config::{DirectPath, StackConfig};
-use crate::guard::Secrets;
-use crate::link::Link;
-use crate::link::Transmit;
-use crate::link::faulty::{Faults, FaultyLink};
-use crate::link::memory::{MemoryLink, MemoryLinkConfig};
-use crate::packet::{Flags, Local};
-use crate::random::Random;
-use crate::shard::Shard;
 use barewire_service::counters::{Sample, Samples};
 use barewire_service::deadline::Deadlines;
 use barewire_service::time::{Duration, Instant};
+use barewire_tcp::config::{DirectPath, StackConfig};
+use barewire_tcp::guard::Secrets;
+use barewire_tcp::link::Link;
+use barewire_tcp::link::Transmit;
+use barewire_tcp::link::faulty::{Faults, FaultyLink};
+use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
+use barewire_tcp::packet::{Flags, Local};
+use barewire_tcp::random::Random;
+use barewire_tcp::shard::Shard;
 
 /// What a simulation went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use barewire_tcp::testing::simulation;
+use barewire_tcp_testing::simulation;
 
 /// One connection in so many may be given up by a smoltcp peer; it is about one in 20,000.
 const GIVEN_UP_SHARE_MAX: u64 = 2_000;

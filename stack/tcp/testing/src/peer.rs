@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use crate::smoltcp_time;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
@@ -60,7 +59,7 @@ impl Peer {
         let mut wire = PeerWire::default();
         let mut interface_config = Config::new(HardwareAddress::Ip);
         interface_config.random_seed = config.seed;
-        let mut interface = Interface::new(interface_config, &mut wire, smoltcp_time::at(now));
+        let mut interface = Interface::new(interface_config, &mut wire, at(now));
         let (source, destination) = (config.source, config.destination);
         interface.update_ip_addrs(|addresses| {
             let added = addresses.push(IpCidr::new(source.ip().into(), 16));
@@ -120,10 +119,10 @@ impl Peer {
     /// If what the server sent is not what was expected.
     pub fn poll(&mut self, now: Instant, mut transmit: impl FnMut(&[u8])) -> Result<(), Offence> {
         self.interface
-            .poll(smoltcp_time::at(now), &mut self.wire, &mut self.sockets);
+            .poll(at(now), &mut self.wire, &mut self.sockets);
         self.use_socket(now)?;
         self.interface
-            .poll(smoltcp_time::at(now), &mut self.wire, &mut self.sockets);
+            .poll(at(now), &mut self.wire, &mut self.sockets);
         while let Some(packet) = self.wire.sent.pop_front() {
             transmit(&packet);
         }
@@ -134,7 +133,8 @@ impl Peer {
     pub fn next_at(&mut self, now: Instant) -> Option<Instant> {
         let socket = self.sockets.get::<Socket<'_>>(self.handle);
         let reads_at = (socket.can_recv() && self.reads_at > now).then_some(self.reads_at);
-        let polls_at = smoltcp_time::poll_at(&mut self.interface, now, &self.sockets);
+        let polls_at = (self.interface.poll_at(at(now), &self.sockets))
+            .map(|at| Instant::from_micros(at.total_micros()));
         reads_at.into_iter().chain(polls_at).min()
     }
 
@@ -226,4 +226,9 @@ impl TxToken for Departure<'_> {
         self.0.push_back(packet);
         result
     }
+}
+
+/// `at`, as smoltcp counts it.
+fn at(at: Instant) -> smoltcp::time::Instant {
+    smoltcp::time::Instant::from_micros_const(at.total_micros())
 }

@@ -10,12 +10,12 @@ use arbitrary::{Arbitrary, Unstructured};
 use super::frame::{TcpFrame, TcpView};
 use super::icmp::too_big;
 use super::service::{Command, CommandService};
-use crate::config::{DirectPath, StackConfig, UnknownFlow};
-use crate::guard::Secrets;
-use crate::link::memory::{MemoryLink, MemoryLinkConfig};
-use crate::packet::{ChecksumPolicy, Flags, Local};
-use crate::shard::Shard;
 use barewire_service::time::{Duration, Instant};
+use barewire_tcp::config::{DirectPath, StackConfig, UnknownFlow};
+use barewire_tcp::guard::Secrets;
+use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
+use barewire_tcp::packet::{ChecksumPolicy, Flags, Local};
+use barewire_tcp::shard::Shard;
 
 /// Arbitrary frames into a shard: one byte of settings, then frames, each behind a byte for the time
 /// that passes before it and two for its length.

@@ -8,8 +8,8 @@
 use std::net::SocketAddr;
 
 use super::frame::{TcpFrame, TcpView};
-use crate::packet::Flags;
 use barewire_service::time::{Duration, Instant};
+use barewire_tcp::packet::Flags;
 
 /// One connection of a client.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, checksum};
 
-use crate::packet::Flags;
+use barewire_tcp::packet::Flags;
 
 /// A segment to be written as an Ethernet frame; change what shall be different.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,7 +186,7 @@ pub struct TcpView<'f> {
 
 impl<'f> TcpView<'f> {
     /// Reads an Ethernet frame with smoltcp's parsers, so that nothing here can share a mistake with
-    /// [`crate::packet`]. `None` if it is not a TCP segment or damaged.
+    /// [`barewire_tcp::packet`]. `None` if it is not a TCP segment or damaged.
     pub fn read(frame: &'f [u8]) -> Option<TcpView<'f>> {
         let (source, destination, segment) = read_ip(strip_l2(frame)?)?;
         let tcp = TcpPacket::new_checked(segment).ok()?;
