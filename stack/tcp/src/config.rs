@@ -10,6 +10,7 @@ use crate::flow::FlowTable;
 use crate::guard::time_wait::TimeWaits;
 use crate::packet::ChecksumPolicy;
 use crate::sender::chunks::Chunks;
+use crate::sender::lent::Senders;
 use barewire_memory::OutOfMemory;
 use barewire_service::deadline::Deadlines;
 use barewire_service::seats::Seats;
@@ -317,7 +318,8 @@ impl StackConfig {
 
     /// Bytes that one connection takes as long as it is idle and has no socket, if the service keeps
     /// `service_connection_bytes` for it (`size_of::<S::Connection>()`): its line, what is behind it, its timer, its
-    /// places in the flow table, which is at most half full, and in the lists.
+    /// places in the flow table, which is at most half full, and in the lists, and its share of the senders that are
+    /// kept. With few connections that share is all of a sender.
     pub fn connection_bytes(&self, service_connection_bytes: usize) -> usize {
         const TIMER_AND_LISTS_BYTES: usize = 16 + 4 + 4;
         let flows = (self.connections + self.time_wait) as usize;
@@ -325,6 +327,7 @@ impl StackConfig {
             + service_connection_bytes
             + TIMER_AND_LISTS_BYTES
             + FlowTable::memory_bytes(flows) / flows.max(1)
+            + Senders::quiet_bytes(self.connections as usize) / (self.connections as usize).max(1)
     }
 
     /// All bytes that a shard takes at most, with connections of `service_connection_bytes` each: what it has at
@@ -337,6 +340,7 @@ impl StackConfig {
             + TimeWaits::memory_bytes(time_wait)
             + FlowTable::memory_bytes(connections + time_wait)
             + TimerWheel::memory_bytes(connections)
+            + Senders::memory_bytes(connections)
             + Chunks::memory_bytes(self.chunks().0, self.chunks().1)
     }
 }

@@ -27,9 +27,8 @@ use crate::control::{L2Header, SynOptions};
 use crate::guard::segment::Tcb;
 use crate::packet::FlowKey;
 use crate::path::Path;
-use crate::receiver::window::GrowingWindow;
-use crate::sender::chunks::Chunks;
-use crate::sender::{Remembered, Sender};
+use crate::sender::Remembered;
+use crate::sender::lent::{NO_SENDER, Senders};
 use barewire_memory::prefetch;
 use barewire_service::deadline::{Deadlines, Watch};
 use barewire_service::time::Instant;
@@ -71,10 +70,12 @@ impl HotFlags {
 }
 
 /// The rest of a connection. What every segment needs comes first, in as few cache lines as it takes.
-#[repr(C, align(64))]
+#[repr(C, align(32))]
 pub(crate) struct Cold<C> {
-    /// It is there while the connection is served directly: then nothing that the socket says is true.
-    pub direct: Option<Sender>,
+    /// Which sender of [`Senders`] the connection has; [`NO_SENDER`] while it is quiet or has a socket.
+    pub sender: u32,
+    /// The connection is served directly and has no socket.
+    pub is_direct: bool,
     /// Written in front of every packet to the peer.
     pub l2: L2Header,
     /// The service knows that the peer has ended its stream.
@@ -89,18 +90,12 @@ pub(crate) struct Cold<C> {
     pub highest: u32,
     /// RCV.NXT as the peer has heard it last.
     pub told: u32,
-    /// How much the peer may send while the connection is served directly.
-    pub window: GrowingWindow,
     pub watch: Watch,
     /// No later than this the timer wheel calls.
     pub timer_at: Instant,
     pub service: C,
     /// Which socket of [`Sockets`] the connection has; [`NO_SOCKET`] while it is served directly.
     pub socket: u32,
-    /// When smoltcp wants to send again, if we want it sooner.
-    pub late_at: Instant,
-    /// Received bytes that the service has seen and not consumed.
-    pub seen: usize,
     /// What the peer's SYN has offered.
     pub options: SynOptions,
     /// What the last [`Sender`] has learnt.
@@ -119,16 +114,14 @@ impl<C: Default> Cold<C> {
             watch: Watch::half_open(Instant::ZERO, &Deadlines::default()),
             path: Path::new(0, Instant::ZERO),
             timer_at: NEVER,
-            late_at: NEVER,
-            seen: 0,
             end_seen: false,
             wants_room: false,
             close_pending: false,
             options: SynOptions::default(),
             highest: 0,
             told: 0,
-            window: GrowingWindow::new(0, Instant::ZERO),
-            direct: None,
+            sender: NO_SENDER,
+            is_direct: false,
             remembered: Remembered::default(),
             service: C::default(),
         }
@@ -140,8 +133,6 @@ impl<C: Default> Cold<C> {
         self.watch = watch;
         self.path = path;
         self.timer_at = NEVER;
-        self.late_at = NEVER;
-        self.seen = 0;
         self.end_seen = false;
         self.wants_room = false;
         self.close_pending = false;
@@ -149,7 +140,7 @@ impl<C: Default> Cold<C> {
         self.highest = 0;
         self.told = 0;
         debug_assert!(
-            self.direct.is_none(),
+            self.sender == NO_SENDER,
             "chunks of the last connection are left"
         );
         self.remembered = Remembered::default();
@@ -158,18 +149,15 @@ impl<C: Default> Cold<C> {
     /// What a segment will touch, but for what is in the memory of others.
     #[inline]
     pub fn prefetch(&self) {
-        prefetch(&self.direct);
-        prefetch(&self.l2);
-        prefetch(&self.watch);
-        prefetch(&self.service);
+        prefetch(self);
     }
 
     /// The rest of what it will touch, once that is there.
     #[inline]
-    pub fn prefetch_rest(&self, chunks: &Chunks, sockets: &Sockets<'_>) {
-        match &self.direct {
-            Some(sender) => sender.prefetch(chunks),
-            None => sockets.prefetch(self.socket),
+    pub fn prefetch_rest(&self, senders: &Senders, sockets: &Sockets<'_>) {
+        match self.is_direct {
+            true => senders.prefetch(self.sender),
+            false => sockets.prefetch(self.socket),
         }
     }
 }
@@ -259,6 +247,10 @@ pub(crate) struct SocketSlot<'a> {
     /// Holds nothing but the socket.
     pub set: SocketSet<'a>,
     handle: SocketHandle,
+    /// When smoltcp wants to send again, if we want it sooner.
+    pub late_at: Instant,
+    /// Received bytes that the service has seen and not consumed.
+    pub seen: usize,
     /// Who has it; `u32::MAX` if nobody does.
     connection: u32,
     receive: NonNull<[u8]>,
@@ -277,6 +269,8 @@ impl<'a> SocketSlot<'a> {
         SocketSlot {
             set,
             handle,
+            late_at: NEVER,
+            seen: 0,
             connection: u32::MAX,
             receive,
             send,
@@ -289,8 +283,16 @@ impl<'a> SocketSlot<'a> {
         self.set.get_mut(self.handle)
     }
 
+    /// The socket, and how many of the bytes in it the service has seen.
+    #[inline]
+    pub fn socket_and_seen(&mut self) -> (&mut Socket<'a>, &mut usize) {
+        (self.set.get_mut(self.handle), &mut self.seen)
+    }
+
     /// Replaces the socket by a new one on the same buffers.
     pub fn renew(&mut self) {
+        self.late_at = NEVER;
+        self.seen = 0;
         drop(self.set.remove(self.handle));
         // SAFETY: the pointers come from `&'a mut` references that `new` has consumed; the only
         // references made from them since went into the socket that was dropped above, which lends

@@ -24,6 +24,7 @@
 //! | loss without SACK, how much to send in recovery | `recovery` | RFC 6582, RFC 3042, RFC 6937 |
 //! | congestion window | [`cubic`] | RFC 9438, RFC 5681, RFC 6928 |
 //! | a path that takes less | `path_mtu` | RFC 1191, RFC 4821 |
+//! | which connections have a sender | `lent` | |
 //!
 //! Nothing is allocated. What one ACK costs is bounded by the chunks of its connection, at most
 //! [`Config::queue_bytes_max`]; an ACK without SACK blocks that finds nothing lost walks only over what it
@@ -35,6 +36,7 @@ pub mod chunks;
 pub mod counters;
 pub mod cubic;
 mod kept;
+pub(crate) mod lent;
 mod path_mtu;
 pub mod rack;
 mod recovery;

@@ -18,7 +18,7 @@
 //!
 //! What makes this safe:
 //!
-//! * A connection is in one of two hands: [`Cold::direct`](crate::connection::Cold::direct) is there, or the socket
+//! * A connection is in one of two hands: [`Cold::is_direct`](crate::connection::Cold::is_direct), or the socket
 //!   is the truth. [`Tcb`] holds what was told to the peer and heard from it in both cases, and the guards read
 //!   nothing else.
 //! * [`Sender`] keeps at most as much as the socket's send buffer takes, and no window is told that is larger than
@@ -37,6 +37,7 @@ use crate::packet::{Flags, Local, Segment};
 use crate::random::Random;
 use crate::receiver::window::GrowingWindow;
 use crate::sender::chunks::{Chunks, LARGE_BYTES};
+use crate::sender::lent::{Busy, NO_SENDER, Senders};
 use crate::sender::sack::Options;
 use crate::sender::{self, Ack, Sender, Start, Timeout};
 use barewire_service::service::{End, Input, Next, Reply, Service};
@@ -53,6 +54,7 @@ pub(super) struct Direct {
     mode: DirectPath,
     random: Random,
     pub chunks: Chunks,
+    pub senders: Senders,
     config: sender::Config,
 }
 
@@ -86,7 +88,12 @@ const RTT_UNKNOWN: Duration = Duration::from_millis(1);
 const MSS_MIN: usize = 512;
 
 impl Direct {
-    pub fn new(mode: DirectPath, chunks: Chunks, config: sender::Config) -> Direct {
+    pub fn new(
+        mode: DirectPath,
+        chunks: Chunks,
+        senders: Senders,
+        config: sender::Config,
+    ) -> Direct {
         let seed = match mode {
             DirectPath::Random(seed) => seed,
             DirectPath::Never | DirectPath::Always => 0,
@@ -95,6 +102,7 @@ impl Direct {
             mode,
             random: Random::new(seed),
             chunks,
+            senders,
             config,
         }
     }
@@ -183,7 +191,7 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
         port: &mut Port<'_, T>,
     ) -> bool {
-        if self.cold[index].direct.is_none() && !self.take_back(index, segment) {
+        if !self.cold[index].is_direct && !self.take_back(index, segment) {
             return false;
         }
         if matches!(self.direct.mode, DirectPath::Random(_)) && !self.direct.is_wanted() {
@@ -195,6 +203,7 @@ impl<S: Service> Core<'_, S> {
             return false;
         };
         let is_repetition = place == Place::Before && tcb.is_repetition(segment);
+        self.lend_sender(index);
         let acknowledged = self.take_ack_directly(index, segment, frame);
         let mut turn = Turn {
             input: &[],
@@ -228,11 +237,77 @@ impl<S: Service> Core<'_, S> {
         true
     }
 
+    /// The sender of a connection that has one.
+    #[inline]
+    fn sender(&self, index: usize) -> Option<&Sender> {
+        let busy = self.direct.senders.get(self.cold[index].sender)?;
+        Some(&busy.sender)
+    }
+
+    /// Gives a connection that is served directly a sender, unless it has one.
+    #[inline]
+    fn lend_sender(&mut self, index: usize) {
+        if self.cold[index].sender == NO_SENDER {
+            self.make_sender(index);
+        }
+    }
+
+    /// A sender for a connection of which the hot line says all there is to say.
+    fn make_sender(&mut self, index: usize) {
+        let is_random = matches!(self.direct.mode, DirectPath::Random(_));
+        if is_random || !self.direct.senders.has_spare() {
+            self.reclaim_sender();
+        }
+        let mss = self.mss(index);
+        let quiet_ms = self.now_ms().wrapping_sub(self.hot[index].progress_at_ms);
+        let (tcb, cold) = (&self.hot[index].tcb, &mut self.cold[index]);
+        let start = Start {
+            nxt: tcb.snd_nxt,
+            window: tcb.snd_wnd_bytes(),
+            window_seq: tcb.snd_wl1,
+            mss,
+            has_sack: cold.options.sack_permitted,
+            remembered: cold.remembered,
+        };
+        let quiet_since = self.now - Duration::from_millis(u64::from(quiet_ms));
+        let sender = Sender::new(&start, quiet_since);
+        let buffer_bytes = u16::try_from(self.config.receive_buffer_bytes).unwrap_or(u16::MAX);
+        let window = GrowingWindow::new(tcb.rcv_wnd.max(buffer_bytes), self.now);
+        cold.sender = self.direct.senders.take(index, sender, window);
+    }
+
+    /// Takes the sender of a connection that is quiet, if one is among the next.
+    fn reclaim_sender(&mut self) {
+        const LOOKED_AT: usize = 4;
+        for _ in 0..LOOKED_AT {
+            let Some(index) = self.direct.senders.next_user() else {
+                continue;
+            };
+            let is_quiet = self.sender(index).is_some_and(Sender::is_quiet);
+            let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
+            let is_idle =
+                cold.told == hot.tcb.rcv_nxt && !cold.wants_room && !hot.flags.is_waiting_to_send;
+            if is_quiet
+                && is_idle
+                && let Some(busy) = self.direct.senders.give_back(&mut cold.sender)
+            {
+                cold.remembered = busy.sender.remember();
+                return;
+            }
+        }
+    }
+
     /// Takes what a segment acknowledges, and returns how many bytes that is.
     #[inline]
     fn take_ack_directly(&mut self, index: usize, segment: &Segment, frame: &[u8]) -> u32 {
-        let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
-        let Some(sender) = &mut cold.direct else {
+        let (hot, cold) = (&mut self.hot[index], &self.cold[index]);
+        let Direct {
+            chunks,
+            config,
+            senders,
+            ..
+        } = &mut self.direct;
+        let Some(Busy { sender, .. }) = senders.get_mut(cold.sender) else {
             return 0;
         };
         let option_bytes = &frame[segment.tcp_offset() + 20..segment.payload_offset()];
@@ -248,7 +323,6 @@ impl<S: Service> Core<'_, S> {
             sack: options.blocks(),
             rtt: None,
         };
-        let Direct { chunks, config, .. } = &mut self.direct;
         let acked = sender.on_ack(chunks, config, &ack, self.now);
         let tcb = &mut hot.tcb;
         tcb.snd_una = sender.una();
@@ -274,6 +348,9 @@ impl<S: Service> Core<'_, S> {
 
     /// Goes on with a connection that had to wait, or whose timer has expired.
     pub(super) fn resume_directly<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        if self.cold[index].wants_room {
+            self.lend_sender(index);
+        }
         let turn = Turn {
             input: &[],
             is_seen: false,
@@ -314,7 +391,8 @@ impl<S: Service> Core<'_, S> {
         self.note_direct_progress(index, acknowledged);
         if !turn.input.is_empty() || self.is_stuck_for_room(index) {
             self.hand_over(index, turn.input);
-            self.cold[index].seen = if turn.is_seen { turn.input.len() } else { 0 };
+            let slot = self.sockets.slot(self.cold[index].socket);
+            slot.seen = if turn.is_seen { turn.input.len() } else { 0 };
             self.serve_turn(index, &[], port);
             return self.finish_turn(index, 0, port);
         }
@@ -348,7 +426,7 @@ impl<S: Service> Core<'_, S> {
         let cold = &self.cold[index];
         cold.wants_room
             && !self.hot[index].flags.is_waiting_to_send
-            && cold.direct.as_ref().is_some_and(Sender::is_quiet)
+            && self.sender(index).is_some_and(Sender::is_quiet)
     }
 
     /// Calls the service for as long as there is something new for it and room for its replies.
@@ -364,10 +442,15 @@ impl<S: Service> Core<'_, S> {
         }
         loop {
             let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
-            let Some(sender) = &mut cold.direct else {
+            let Direct {
+                chunks,
+                config,
+                senders,
+                ..
+            } = &mut self.direct;
+            let Some(Busy { sender, window, .. }) = senders.get_mut(cold.sender) else {
                 return Outcome::Continue;
             };
-            let Direct { chunks, config, .. } = &mut self.direct;
             let to_keep = sender.room_to_queue(chunks, config);
             let at_once = sender.room_now().min(to_keep);
             // What is long is cut into whole segments, which only the queue can do.
@@ -415,7 +498,7 @@ impl<S: Service> Core<'_, S> {
                             return Outcome::Abort;
                         };
                         let held = turn.input.len() - progress.consumed;
-                        hot.tcb.rcv_wnd = window_of(cold.window.bytes(), held);
+                        hot.tcb.rcv_wnd = window_of(window.bytes(), held);
                         hot.tcb.snd_nxt = sender.nxt();
                         let is_last = progress.next != Next::Send;
                         let packet = &mut packet[..at + written];
@@ -454,8 +537,7 @@ impl<S: Service> Core<'_, S> {
             let may_grow = self.config.receive_buffer_bytes >= self.config.mtu;
             if may_grow && turn.input.is_empty() && progress.consumed > 0 {
                 let rtt = sender.rtt().smoothed().unwrap_or(RTT_UNKNOWN);
-                cold.window
-                    .on_taken(progress.consumed as u32, rtt, self.now);
+                window.on_taken(progress.consumed as u32, rtt, self.now);
             }
             cold.wants_room = progress.next == Next::Send;
             let deadlines = &self.config.deadlines;
@@ -479,7 +561,7 @@ impl<S: Service> Core<'_, S> {
         turn: &mut Turn<'_>,
         port: &mut Port<'_, T>,
     ) {
-        let sender = self.cold[index].direct.as_ref();
+        let sender = self.sender(index);
         if sender.is_some_and(|sender| sender.queued() > 0 || sender.is_due()) {
             self.send_what_is_kept(index, turn, port);
         }
@@ -493,7 +575,13 @@ impl<S: Service> Core<'_, S> {
     ) {
         loop {
             let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
-            let Some(sender) = &mut cold.direct else {
+            let Direct {
+                chunks,
+                config,
+                senders,
+                ..
+            } = &mut self.direct;
+            let Some(Busy { sender, window, .. }) = senders.get_mut(cold.sender) else {
                 return;
             };
             if turn.budget == 0 || port.transmit.free_slots() <= port.reserve {
@@ -506,7 +594,6 @@ impl<S: Service> Core<'_, S> {
                 return;
             };
             let at = header::bytes(&hot.flow);
-            let Direct { chunks, config, .. } = &mut self.direct;
             let Some(segment) = sender.next_segment(chunks, config, self.now) else {
                 return;
             };
@@ -522,7 +609,7 @@ impl<S: Service> Core<'_, S> {
             };
             let tcb = &mut hot.tcb;
             tcb.snd_nxt = sender.nxt();
-            tcb.rcv_wnd = window_of(cold.window.bytes(), turn.input.len());
+            tcb.rcv_wnd = window_of(window.bytes(), turn.input.len());
             let (seq, is_last) = (segment.seq, segment.is_last);
             write_headers(packet, &self.local, hot, seq, is_last, sum);
             cold.path.note_sent(packet.len());
@@ -543,10 +630,12 @@ impl<S: Service> Core<'_, S> {
     #[inline]
     fn is_ack_worth_it(&self, index: usize) -> bool {
         let (hot, cold) = (&self.hot[index], &self.cold[index]);
-        let mss = cold.direct.as_ref().map_or(0, Sender::mss);
+        let Some(Busy { sender, window, .. }) = self.direct.senders.get(cold.sender) else {
+            return true;
+        };
         let untold = hot.tcb.rcv_nxt.wrapping_sub(cold.told);
-        untold >= 2 * u32::from(mss)
-            || hot.tcb.rcv_wnd < cold.window.bytes() / 2
+        untold >= 2 * u32::from(sender.mss())
+            || hot.tcb.rcv_wnd < window.bytes() / 2
             || self.owing.len() == self.owing.capacity()
     }
 
@@ -559,7 +648,7 @@ impl<S: Service> Core<'_, S> {
             if hot.tcb.state == State::Free || cold.told == hot.tcb.rcv_nxt {
                 continue;
             }
-            match cold.direct.is_some() {
+            match cold.is_direct {
                 true => self.acknowledge(index, 0, port),
                 false => self.send_ack(index, port),
             }
@@ -575,7 +664,9 @@ impl<S: Service> Core<'_, S> {
         let Some(packet) = slot.and_then(|slot| cold.l2.write(slot)?.get_mut(..at)) else {
             return;
         };
-        tcb.rcv_wnd = window_of(cold.window.bytes(), held);
+        if let Some(Busy { window, .. }) = self.direct.senders.get(cold.sender) {
+            tcb.rcv_wnd = window_of(window.bytes(), held);
+        }
         let seq = tcb.acceptable_seq();
         write_headers(packet, &self.local, hot, seq, false, 0);
         port.transmit.commit(cold.l2.len() + at);
@@ -587,14 +678,17 @@ impl<S: Service> Core<'_, S> {
     fn note_direct_progress(&mut self, index: usize, acknowledged: u32) {
         self.note_acknowledged(index, acknowledged);
         let cold = &mut self.cold[index];
-        let Some(sender) = &cold.direct else {
-            return;
+        let never = crate::connection::NEVER;
+        let (kept, sending_at) = match self.direct.senders.get(cold.sender) {
+            Some(Busy { sender, .. }) => {
+                let kept = sender.nxt().wrapping_sub(sender.una()) + sender.queued();
+                (kept, sender.deadline().unwrap_or(never))
+            }
+            None if cold.is_direct => (0, never),
+            None => return,
         };
-        let kept = sender.nxt().wrapping_sub(sender.una()) + sender.queued();
         let deadlines = &self.config.deadlines;
         (cold.watch).on_sent(self.now, acknowledged as usize, kept as usize, deadlines);
-        let never = crate::connection::NEVER;
-        let sending_at = sender.deadline().unwrap_or(never);
         let mut at = sending_at.min(cold.watch.next_at().unwrap_or(never));
         if kept > 0 {
             at = at.min(self.user_timeout_at(index).unwrap_or(never));
@@ -609,11 +703,16 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) {
         let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
-        let Some(sender) = &mut cold.direct else {
-            return;
+        let Direct {
+            chunks,
+            config,
+            senders,
+            ..
+        } = &mut self.direct;
+        let timeout = match senders.get_mut(cold.sender) {
+            Some(Busy { sender, .. }) => sender.on_deadline(chunks, config, self.now),
+            None => Timeout::None,
         };
-        let Direct { chunks, config, .. } = &mut self.direct;
-        let timeout = sender.on_deadline(chunks, config, self.now);
         let is_silent = matches!(timeout, Timeout::Retransmission { .. });
         let is_black_hole = is_silent && cold.path.on_timeout(hot.flow.is_ipv6(), self.now);
         if is_black_hole {
@@ -628,7 +727,8 @@ impl<S: Service> Core<'_, S> {
     #[inline]
     pub(super) fn follow_path(&mut self, index: usize) {
         let mss = self.mss(index);
-        if let Some(sender) = &mut self.cold[index].direct
+        let handle = self.cold[index].sender;
+        if let Some(Busy { sender, .. }) = self.direct.senders.get_mut(handle)
             && sender.mss() != mss
         {
             sender.set_mss(&mut self.direct.chunks, mss);
@@ -657,7 +757,7 @@ impl<S: Service> Core<'_, S> {
             return false;
         }
         self.take_acknowledged_directly(index, segment.ack);
-        self.cold[index].direct.is_some()
+        self.cold[index].is_direct
     }
 
     /// Takes a connection from smoltcp that is established and quiet.
@@ -681,18 +781,8 @@ impl<S: Service> Core<'_, S> {
             return;
         }
         let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
-        let start = Start {
-            nxt: hot.tcb.snd_nxt,
-            window: hot.tcb.snd_wnd_bytes(),
-            window_seq: hot.tcb.snd_wl1,
-            mss,
-            has_sack: cold.options.sack_permitted,
-            remembered: cold.remembered,
-        };
-        cold.direct = Some(Sender::new(&start, self.now));
+        cold.is_direct = true;
         let acknowledged = ack.wrapping_sub(hot.tcb.snd_una);
-        let buffer_bytes = u16::try_from(self.config.receive_buffer_bytes).unwrap_or(u16::MAX);
-        cold.window = GrowingWindow::new(buffer_bytes, self.now);
         cold.told = hot.tcb.rcv_nxt;
         self.sockets.give_back(&mut cold.socket);
         self.counters.direct_takes.increment();
@@ -710,7 +800,7 @@ impl<S: Service> Core<'_, S> {
             && ack == tcb.snd_nxt
             && !tcb.fin_received
             && !hot.flags.is_waiting_to_send
-            && cold.direct.is_none()
+            && !cold.is_direct
             // The peer does not wait for more room.
             && usize::from(tcb.rcv_wnd) * 2 >= self.config.receive_buffer_bytes
             // Nothing has arrived that lies behind a gap.
@@ -733,9 +823,12 @@ impl<S: Service> Core<'_, S> {
     ///
     /// Does nothing to a connection that smoltcp has.
     pub(super) fn hand_over(&mut self, index: usize, held: &[u8]) {
-        let Some(mut sender) = self.cold[index].direct.take() else {
+        let cold = &mut self.cold[index];
+        if !std::mem::take(&mut cold.is_direct) {
             return;
-        };
+        }
+        let busy = self.direct.senders.give_back(&mut cold.sender);
+        let mut sender = busy.map(|busy| busy.sender);
         self.counters.direct_hand_overs.increment();
         let Hot {
             flow,
@@ -781,7 +874,7 @@ impl<S: Service> Core<'_, S> {
         let socket = self.sockets.slot(self.cold[index].socket).socket();
         let sent = queue_all(
             socket,
-            sender.kept_segments(chunks).map(|kept| match kept {
+            kept_segments(sender.as_ref(), chunks).map(|kept| match kept {
                 sender::KeptSegment::Sent(bytes) => bytes,
                 sender::KeptSegment::Queued(_) => &[],
             }),
@@ -795,7 +888,7 @@ impl<S: Service> Core<'_, S> {
         let socket = self.sockets.slot(self.cold[index].socket).socket();
         let queued = queue_all(
             socket,
-            sender.kept_segments(chunks).map(|kept| match kept {
+            kept_segments(sender.as_ref(), chunks).map(|kept| match kept {
                 sender::KeptSegment::Queued(bytes) => bytes,
                 sender::KeptSegment::Sent(_) => &[],
             }),
@@ -812,15 +905,26 @@ impl<S: Service> Core<'_, S> {
 
         let cold = &mut self.cold[index];
         (cold.path, cold.told) = (path, told);
-        cold.remembered = sender.remember();
-        cold.late_at = crate::connection::NEVER;
-        cold.seen = 0;
-        sender.discard(&mut self.direct.chunks);
+        let slot = self.sockets.slot(cold.socket);
+        slot.late_at = crate::connection::NEVER;
+        slot.seen = 0;
+        if let Some(sender) = &mut sender {
+            cold.remembered = sender.remember();
+            sender.discard(&mut self.direct.chunks);
+        }
         let hot = &mut self.hot[index];
         hot.tcb = tcb;
         hot.progress_at_ms = progress_at_ms;
         debug_assert!(!is_before(tcb.snd_nxt, tcb.snd_una));
     }
+}
+
+fn kept_segments<'c>(
+    sender: Option<&Sender>,
+    chunks: &'c Chunks,
+) -> impl Iterator<Item = sender::KeptSegment<'c>> + use<'c> {
+    let kept = sender.map(|sender| sender.kept_segments(chunks));
+    kept.into_iter().flatten()
 }
 
 /// Queues all of `segments` in a socket; false if there was no room for it.

@@ -26,7 +26,7 @@ impl<S: Service> Core<'_, S> {
         if self.hot[index].tcb.state == State::Free {
             return;
         }
-        if self.cold[index].direct.is_some() {
+        if self.cold[index].is_direct {
             return self.resume_directly(index, port);
         }
         if self.is_draining && self.is_idle(index) {
@@ -68,7 +68,7 @@ impl<S: Service> Core<'_, S> {
     ) -> Option<Sent> {
         let mtu = self.packet_bytes_max(index);
         let cold = &mut self.cold[index];
-        debug_assert!(cold.direct.is_none(), "the socket is not in use");
+        debug_assert!(!cold.is_direct, "the socket is not in use");
         let mut wire = Wire {
             received: None,
             transmit,

@@ -41,6 +41,9 @@ impl<S: Service> Core<'_, S> {
                 if let Some(near) = batch.get(at + NEAR_AHEAD) {
                     self.prefetch_rest(near);
                 }
+                if let Some(next) = batch.get(at + 1) {
+                    self.prefetch_kept(next);
+                }
                 let left = batch.len() - at - 1;
                 let mut port = Port {
                     link,
@@ -77,7 +80,16 @@ impl<S: Service> Core<'_, S> {
     #[inline]
     fn prefetch_rest(&self, arrival: &Arrival) {
         if let Some(cold) = self.cold.get(arrival.connection as usize) {
-            cold.prefetch_rest(&self.direct.chunks, &self.sockets);
+            cold.prefetch_rest(&self.direct.senders, &self.sockets);
+        }
+    }
+
+    #[inline]
+    fn prefetch_kept(&self, arrival: &Arrival) {
+        if let Some(cold) = self.cold.get(arrival.connection as usize)
+            && let Some(busy) = self.direct.senders.get(cold.sender)
+        {
+            busy.sender.prefetch(&self.direct.chunks);
         }
     }
 
@@ -321,7 +333,7 @@ impl<S: Service> Core<'_, S> {
         transmit: &mut T,
     ) -> tcp::State {
         let cold = &mut self.cold[index];
-        debug_assert!(cold.direct.is_none(), "the socket is not in use");
+        debug_assert!(!cold.is_direct, "the socket is not in use");
         let mut wire = Wire {
             received: Some(packet),
             transmit,

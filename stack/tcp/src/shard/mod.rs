@@ -62,6 +62,7 @@ use crate::outbound::Outbound;
 use crate::packet::{DiscardCounters, FlowKey, Local, Segment};
 use crate::sender::chunks::Chunks;
 use crate::sender::counters::SenderCounters;
+use crate::sender::lent::Senders;
 use crate::shared::Shared;
 use crate::sources::Sources;
 use barewire_memory::table;
@@ -525,6 +526,7 @@ impl<'a, S: Service> Core<'a, S> {
             direct: Direct::new(
                 config.direct_path,
                 Chunks::new(config.chunks().0, config.chunks().1)?,
+                Senders::new(connections)?,
                 direct::sender_config(&config),
             ),
             interface: new_interface(0, config.mtu, now),
@@ -743,8 +745,10 @@ impl<'a, S: Service> Core<'a, S> {
 
     /// Forgets a connection that is not in the flow table.
     fn release_unlisted(&mut self, index: usize) {
-        if let Some(mut sender) = self.cold[index].direct.take() {
-            sender.discard(&mut self.direct.chunks);
+        let cold = &mut self.cold[index];
+        cold.is_direct = false;
+        if let Some(mut busy) = self.direct.senders.give_back(&mut cold.sender) {
+            busy.sender.discard(&mut self.direct.chunks);
         }
         // What the protocol keeps of its peer, keys say, goes with the connection.
         self.cold[index].service = S::Connection::default();
@@ -823,7 +827,7 @@ impl<'a, S: Service> Core<'a, S> {
         let cold = &self.cold[index];
         self.hot[index].tcb.state == State::Open
             && cold.watch.wait() == Wait::Message
-            && (cold.direct.is_some() || self.socket(index).recv_queue() == 0)
+            && (cold.is_direct || self.socket(index).recv_queue() == 0)
     }
 }
 

@@ -193,15 +193,14 @@ impl<S: Service> Core<'_, S> {
     }
 
     fn is_retransmission_due(&mut self, index: usize) -> bool {
-        let cold = &self.cold[index];
-        let set = &self.sockets.slot(cold.socket).set;
-        let at = smoltcp_time::poll_at(&mut self.interface, self.now, set);
-        cold.late_at != NEVER || at.is_some_and(|at| at <= self.now)
+        let slot = self.sockets.slot(self.cold[index].socket);
+        let at = smoltcp_time::poll_at(&mut self.interface, self.now, &slot.set);
+        slot.late_at != NEVER || at.is_some_and(|at| at <= self.now)
     }
 
     /// Sends all that is in flight again, in segments as long as they may be now.
     fn send_again<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
-        if self.cold[index].direct.is_some() {
+        if self.cold[index].is_direct {
             self.follow_path(index);
             return self.resume_directly(index, port);
         }

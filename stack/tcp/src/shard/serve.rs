@@ -46,13 +46,12 @@ impl<S: Service> Core<'_, S> {
         let Cold {
             socket,
             watch,
-            seen,
             end_seen,
             wants_room,
             service: connection,
             ..
         } = &mut self.cold[index];
-        let socket = self.sockets.slot(*socket).socket();
+        let (socket, seen) = self.sockets.slot(*socket).socket_and_seen();
         let has_ended = socket.state() == tcp::State::CloseWait;
         loop {
             let queued = socket.recv_queue();

@@ -46,13 +46,13 @@ impl<S: Service> Core<'_, S> {
             self.counters.abort_on_timeout.increment();
             return self.abort(index, End::Silent, port);
         }
-        if self.cold[index].direct.is_some() {
+        if self.cold[index].is_direct {
             return self.direct_timer_expires(index, port);
         }
         self.suspect_path(index);
         self.send_what_is_late(index, port);
         self.finish_turn(index, 0, port);
-        if self.hot[index].tcb.state == State::Free || self.cold[index].direct.is_some() {
+        if self.hot[index].tcb.state == State::Free || self.cold[index].is_direct {
             return;
         }
         self.restart_probes(index, port);
@@ -84,11 +84,11 @@ impl<S: Service> Core<'_, S> {
 
     /// When a connection will send without having been asked, at the latest.
     fn next_send_at(&mut self, index: usize) -> Option<Instant> {
-        let cold = &mut self.cold[index];
-        let set = &self.sockets.slot(cold.socket).set;
-        let at = smoltcp_time::poll_at(&mut self.interface, self.now, set)?;
+        let cold = &self.cold[index];
+        let slot = self.sockets.slot(cold.socket);
+        let at = smoltcp_time::poll_at(&mut self.interface, self.now, &slot.set)?;
         let at_most = self.now + Duration::from_millis(u64::from(self.config.rto_max_ms));
-        cold.late_at = if at > at_most { at } else { NEVER };
+        slot.late_at = if at > at_most { at } else { NEVER };
         Some(at.min(at_most))
     }
 
@@ -97,13 +97,12 @@ impl<S: Service> Core<'_, S> {
     /// It has backed its timeout off and is still waiting for the same time, so nothing was acknowledged
     /// since; all that it can have in mind is to send again, or to probe.
     fn send_what_is_late<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
-        let cold = &mut self.cold[index];
-        let late_at = std::mem::replace(&mut cold.late_at, NEVER);
+        let slot = self.sockets.slot(self.cold[index].socket);
+        let late_at = std::mem::replace(&mut slot.late_at, NEVER);
         if late_at == NEVER {
             return;
         }
-        let set = &self.sockets.slot(cold.socket).set;
-        if smoltcp_time::poll_at(&mut self.interface, self.now, set) == Some(late_at) {
+        if smoltcp_time::poll_at(&mut self.interface, self.now, &slot.set) == Some(late_at) {
             self.send_next(index, late_at, port.transmit);
         }
     }
