@@ -13,7 +13,7 @@ use std::sync::Arc;
 use barewire_service::counters;
 use barewire_service::seats::{Seat, Seats};
 use barewire_service::service::{
-    Arrival, End, Expect, Input, Next, Progress, Reply, Service, Want,
+    Arrival, End, Expect, Id, Input, Next, Progress, Reply, Service, Want,
 };
 use barewire_service::time::Instant;
 
@@ -142,8 +142,8 @@ impl<S: Service> Service for Bulkhead<S> {
         self.inner.wants(now)
     }
 
-    fn on_open(&mut self, token: u64) -> Self::Connection {
-        Seated(Ok((self.inner.on_open(token), None)))
+    fn on_open(&mut self, token: u64, id: Id) -> Self::Connection {
+        Seated(Ok((self.inner.on_open(token, id), None)))
     }
 
     fn on_end(&mut self, connection: &mut Self::Connection, end: End) {

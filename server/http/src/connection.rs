@@ -12,6 +12,7 @@ use super::head::Search;
 use super::http2::Lease;
 use super::limits::Limits;
 use super::refusal::Refusal;
+use super::relay::Relaying;
 use super::response::Answer;
 
 /// What is kept of a connection between two calls.
@@ -56,6 +57,8 @@ pub(super) enum Phase {
     Discard { body: Body, allowance: u64 },
     /// The body is sent back.
     Echo(Body),
+    /// Somebody else answers.
+    Relay(Relaying),
     /// Nothing matters any more.
     Closed,
 }

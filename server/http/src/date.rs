@@ -96,6 +96,11 @@ impl ServerAndDate {
         &self.rendered
     }
 
+    /// The value of `Date`.
+    pub(super) fn date<'s>(&self, space: &'s mut [u8; 29]) -> &'s str {
+        imf_fixdate(self.unix_time_s, space)
+    }
+
     /// The fields of HTTP/2.
     #[inline]
     pub(super) fn block(&self) -> &Piece<BLOCK_BYTES_MAX> {

@@ -68,6 +68,7 @@
 //! | send what is long, or made as it is sent | [`Content`], [`Produce`] |
 //! | do something around every handler | [`middleware`] |
 //! | serve files | [`files`] |
+//! | let somebody else answer, later | [`Relay`], [`Handler::Relay`] |
 //! | limit what a request may cost | [`Limits`]; for HTTP/2 connections [`Http2Limits`] |
 //! | see what happens | [`HttpCounters`], [`Http2Counters`], [`middleware::RequestLog`] |
 //!
@@ -127,6 +128,7 @@ mod pattern;
 mod piece;
 mod protocol;
 mod refusal;
+mod relay;
 mod request;
 mod responder;
 mod response;
@@ -151,6 +153,7 @@ pub use middleware::{Middleware, REQUEST_LOG, Served};
 pub use pattern::PatternError;
 pub use protocol::Protocol;
 pub use refusal::Refusal;
+pub use relay::{Consumed, Relay, Relayed, RelayedHead, Upload};
 pub use request::Request;
 pub use responder::Responder;
 pub use response::{Answer, Rejection, Response};

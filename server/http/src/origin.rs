@@ -9,10 +9,12 @@ use super::durations::Stopwatch;
 use super::encode::{Encoder, Way};
 use super::limits::Limits;
 use super::middleware::{Middleware, Served};
+use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response::{Answer, Response};
 use super::response_fields::ResponseFields;
+use super::status::Status;
 
 /// The state of the handlers, what is around them, and what every response takes.
 #[derive(Debug)]
@@ -99,6 +101,17 @@ impl<S, M: Middleware<S>> Origin<S, M> {
             fields: &mut self.fields,
         };
         Response::new(self.limits.copied_bytes_max, encoder)
+    }
+
+    /// The head of somebody else's response was written.
+    pub(super) fn count_relayed(&mut self, status: Status, route: usize, began_ns: u64) {
+        let answer = Answer {
+            status,
+            refusal: None,
+            closes: false,
+            protocol: Protocol::Http11,
+        };
+        self.count(None, route, answer, began_ns);
     }
 
     /// A response was written, or begun.

@@ -96,6 +96,16 @@ refusals! {
     Method = "method" NotImplemented "This method is not implemented.",
     /// A transfer coding other than chunked (RFC 9112, 6.1).
     TransferCoding = "transfer_coding" NotImplemented "Only the transfer coding chunked is implemented.",
+    /// No origin of the pool can be used: all are ejected, or their checks fail (RFC 9110, 15.6.4).
+    NoOrigin = "no_origin" ServiceUnavailable "No server can take this request now.",
+    /// The limit of calls, or of connections to the origins, is reached (RFC 9110, 15.6.4).
+    OriginsBusy = "origins_busy" ServiceUnavailable "Too many requests are in progress.",
+    /// The origin could not be reached, or broke off before its response began (RFC 9110, 15.6.3).
+    OriginFailed = "origin_failed" BadGateway "The server behind this one broke off.",
+    /// The origin's response is malformed, or its head too long (RFC 9110, 15.6.3).
+    OriginMalformed = "origin_malformed" BadGateway "The server behind this one sent no valid response.",
+    /// The origin did not respond in time (RFC 9110, 15.6.5).
+    OriginLate = "origin_late" GatewayTimeout "The server behind this one did not respond in time.",
     /// The major version of HTTP is not 1 (RFC 9110, 15.6.6).
     Version = "version" VersionNotSupported "Only HTTP/1.0 and HTTP/1.1 are supported.",
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
+use barewire_service::service::{End, Expect, Input, Next, Progress, Reply, Service};
 
 use super::body::Body;
 use super::chunked::Found;
@@ -156,6 +156,11 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     pub fn into_state(self) -> S {
         self.origin.state
     }
+
+    /// What its handlers share, to be changed between two calls of theirs.
+    pub fn state_mut(&mut self) -> &mut S {
+        &mut self.origin.state
+    }
 }
 
 /// Room for the longest body, or path, that has to be decoded.
@@ -193,6 +198,12 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
     fn on_dismiss(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
         if let Speaks::Http2(http2) = &mut connection.0 {
             http2::dismiss(http2, &self.origin.counters, reply);
+        }
+    }
+
+    fn on_end(&mut self, connection: &mut Connection, _: End) {
+        if let Speaks::Http1(http1) = &mut connection.0 {
+            self.end_call(http1);
         }
     }
 
@@ -258,6 +269,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     self.discard(connection, body, allowance, bytes)
                 }
                 Phase::Echo(body) => self.echo(connection, body, bytes, reply),
+                Phase::Relay(relaying) => self.relay(connection, relaying, bytes, reply),
                 Phase::Closed => Turn::wait_after(bytes.len(), Next::Close),
             };
             progress.consumed += turn.consumed;
@@ -285,6 +297,10 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                 self.refuse(connection, refusal, false, reply);
             }
             Phase::Discard { .. } => self.origin.counters.bodies_abandoned.increment(),
+            Phase::Relay(_) => {
+                self.origin.counters.bodies_abandoned.increment();
+                self.end_call(connection);
+            }
             _ => {}
         }
         connection.phase = Phase::Closed;
@@ -448,6 +464,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     }
                 }
             }
+            Handler::Relay(relay) => self.begin_relay(connection, relay, &head.request, exchange, reply),
             Handler::Echo => {
                 if exchange.expects_continue {
                     self.invite_body(reply);
@@ -684,7 +701,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
 
     /// `100 Continue`: go on and send the body (RFC 9110, section 10.1.1).
     #[cold]
-    fn invite_body(&self, reply: &mut Reply<'_>) {
+    pub(super) fn invite_body(&self, reply: &mut Reply<'_>) {
         put(reply, b"HTTP/1.1 100 Continue\r\n\r\n");
         self.origin.counters.continues.increment();
     }
@@ -705,7 +722,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
 
     /// Refuses a request of a route, after which the connection cannot go on.
     #[cold]
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         connection: &mut Http1,
         refusal: (Refusal, usize),
@@ -752,7 +769,7 @@ fn refuses_body(exchange: &Exchange, meaning: &Meaning, limits: &Limits) -> Opti
 
 /// Decides what a response that does not wait for the body says about the connection.
 #[inline]
-fn settle(connection: &mut Http1, exchange: &Exchange, limits: &Limits) {
+pub(super) fn settle(connection: &mut Http1, exchange: &Exchange, limits: &Limits) {
     if exchange.leaves_body(limits) {
         connection.persistence = Persistence::Close;
     }
@@ -760,7 +777,7 @@ fn settle(connection: &mut Http1, exchange: &Exchange, limits: &Limits) {
 
 /// Goes on after a response that did not wait for the body.
 #[inline]
-fn skip_body(connection: &mut Http1, exchange: Exchange, limits: &Limits) -> Turn {
+pub(super) fn skip_body(connection: &mut Http1, exchange: Exchange, limits: &Limits) -> Turn {
     if !exchange.framing.has_body() {
         return connection.end_message(exchange.head_len);
     }

@@ -9,6 +9,7 @@ use super::paths::Paths;
 use super::pattern::{self, PatternError};
 use super::piece::Piece;
 use super::refusal::Refusal;
+use super::relay::Relay;
 use super::request::Request;
 use super::response::{Answer, Response};
 use super::target::Target;
@@ -109,6 +110,13 @@ impl<S> Route<S> {
         self.on(Method::Delete, Handler::Head(handler))
     }
 
+    /// Lets `relay` answer whatever comes, later.
+    #[must_use]
+    pub const fn relay(mut self, relay: &'static dyn Relay<S>) -> Self {
+        self.handlers = [Some(Handler::Relay(relay)); Method::ALL.len()];
+        self
+    }
+
     /// The decoded path.
     pub fn path(&self) -> &str {
         &self.path
@@ -124,6 +132,9 @@ pub enum Handler<S: 'static> {
     Body(BodyHandler<S>),
     /// With the request's own body, of any length, as it arrives.
     Echo,
+    /// By whom the request is handed on to, later. Both bodies may have any length, and are moved as they arrive.
+    /// Over HTTP/2 such requests are refused with HTTP_1_1_REQUIRED. Middleware sees only the response.
+    Relay(&'static dyn Relay<S>),
 }
 
 impl<S> Clone for Handler<S> {
@@ -140,6 +151,7 @@ impl<S> fmt::Debug for Handler<S> {
             Handler::Head(_) => "Head",
             Handler::Body(_) => "Body",
             Handler::Echo => "Echo",
+            Handler::Relay(_) => "Relay",
         })
     }
 }
@@ -311,6 +323,17 @@ impl<S> Entry<S> {
     #[inline]
     pub(super) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Who answers later, whatever the method.
+    pub(super) fn relay(&self) -> Option<&'static dyn Relay<S>> {
+        self.handlers
+            .iter()
+            .flatten()
+            .find_map(|handler| match handler {
+                Handler::Relay(relay) => Some(*relay),
+                _ => None,
+            })
     }
 
     /// The handler of `method`. HEAD is answered by GET's.

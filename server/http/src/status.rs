@@ -21,6 +21,11 @@ macro_rules! statuses {
                 match self { $( Status::$name => $code, )+ }
             }
 
+            /// The registered reason phrase.
+            const fn phrase(self) -> &'static str {
+                match self { $( Status::$name => $reason, )+ }
+            }
+
             /// The name under which responses with this status are counted.
             pub(super) const fn counter_name(self) -> &'static str {
                 match self { $( Status::$name => concat!("responses_", $code), )+ }
@@ -121,6 +126,24 @@ const fn block(code: u16) -> Piece<8> {
 }
 
 impl Status {
+    /// The status that a response of somebody else with this code counts as: the code's own, or that which stands
+    /// for its class (RFC 9110, section 15).
+    pub(super) fn counted_as(code: u16) -> Status {
+        let own = Status::ALL.iter().find(|status| status.code() == code);
+        own.copied().unwrap_or(match code / 100 {
+            2 => Status::Ok,
+            3 => Status::MultipleChoices,
+            4 => Status::BadRequest,
+            _ => Status::InternalServerError,
+        })
+    }
+
+    /// The reason phrase that is registered for a code; empty if it is none of these.
+    pub(super) fn reason(code: u16) -> &'static str {
+        let own = Status::ALL.iter().find(|status| status.code() == code);
+        own.map_or("", |status| status.phrase())
+    }
+
     /// Whether a response with this status never has content (RFC 9110, sections 15.3.5 and 15.4.5).
     pub const fn forbids_content(self) -> bool {
         matches!(self, Status::NoContent | Status::NotModified)

@@ -495,7 +495,7 @@ impl<'a> Transport<'a> {
                         self.idle.push_back(index);
                     }
                 }
-                Next::Receive(_) => {}
+                Next::Receive(_) | Next::Wait => {}
                 Next::Send if slot.unsent.is_empty() => continue,
                 Next::Send => slot.wants_room = true,
                 Next::Close => {

@@ -237,6 +237,131 @@ fn reset(client: TcpStream) {
     rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
 }
 
+pub fn a_connection_that_waits_is_woken_by_another(start: Start) {
+    let server = start(lenient());
+    let parked: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    for client in &parked {
+        // What follows is not read before its time, and then in order.
+        send(client, "echo before\npark\necho after\n");
+        expect(client, "before\n");
+    }
+    let other = server.connect();
+    send(&other, "wake\n");
+    expect(&other, "3\n");
+    for client in &parked {
+        expect(client, "woken\nafter\n");
+    }
+    server.wait_for("wakes", 3);
+}
+
+pub fn a_connection_that_waits_holds_its_peer_back(start: Start) {
+    let server = start(lenient());
+    let parked = server.connect();
+    send(&parked, "park\n");
+    let request = "echo 0123456789\n".repeat(1000);
+    parked
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let mut sent = 0;
+    loop {
+        match (&parked).write(&request.as_bytes()[sent % request.len()..]) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    parked.shutdown(Shutdown::Write).unwrap();
+    let other = server.connect();
+    send(&other, "wake\n");
+    expect(&other, "1\n");
+    expect(&parked, "woken\n");
+    for _ in 0..sent / "echo 0123456789\n".len() {
+        expect(&parked, "0123456789\n");
+    }
+    expect_end(&parked);
+}
+
+pub fn a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers(start: Start) {
+    let server = start(lenient());
+    let (parked, other) = (server.connect(), server.connect());
+    send(&parked, "echo here\npark\n");
+    expect(&parked, "here\n");
+    send(&other, "drop\n");
+    expect(&other, "1\n");
+    expect_reset(&parked);
+    // One that is over is forgotten, and who takes its place is not meant.
+    let parked = server.connect();
+    send(&parked, "echo here\npark\n");
+    expect(&parked, "here\n");
+    reset(parked);
+    server.wait_for("broken", 1);
+    let next = server.connect();
+    send(&other, "wake\nover\n");
+    expect(&other, "0\n2\n");
+    send(&next, "echo undisturbed\n");
+    expect(&next, "undisturbed\n");
+}
+
+pub fn a_client_that_has_half_closed_is_answered_later_all_the_same(start: Start) {
+    let server = start(lenient());
+    let (parked, other) = (server.connect(), server.connect());
+    send(&parked, "echo here\npark\n");
+    expect(&parked, "here\n");
+    parked.shutdown(Shutdown::Write).unwrap();
+    send(&other, "wake\n");
+    expect(&other, "1\n");
+    expect(&parked, "woken\n");
+    expect_end(&parked);
+}
+
+pub fn a_service_calls_and_passes_on_what_it_is_told(start: Start) {
+    let server = start(lenient());
+    let answering = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = answering.local_addr().unwrap().port();
+    let client = server.connect();
+    // One more than can be open at once.
+    for call in 0..=lenient().outbound {
+        send(&client, &format!("dial {port} question {call}\n"));
+        let (called, _) = answering.accept().unwrap();
+        expect(&called, &format!("question {call}\n"));
+        send(&called, &format!("answer {call}\n"));
+        expect(&client, &format!("answer {call}\n"));
+        expect_end(&called);
+    }
+    server.wait_for("connected", lenient().outbound as u64 + 1);
+}
+
+pub fn a_service_is_told_why_it_cannot_call(start: Start) {
+    let server = start(lenient());
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    let client = server.connect();
+    // All that may be open.
+    let clients: Vec<TcpStream> = (0..lenient().outbound).map(|_| server.connect()).collect();
+    let calls: Vec<TcpStream> = (clients.iter())
+        .map(|client| {
+            send(client, &format!("dial {port} question\n"));
+            nobody.accept().unwrap().0
+        })
+        .collect();
+    send(&client, &format!("dial {port} question\n"));
+    expect(&client, "NoConnection\n");
+    calls.into_iter().for_each(reset);
+    for client in &clients {
+        expect(client, "Reset\n");
+    }
+    drop(nobody);
+    send(&client, &format!("dial {port} question\n"));
+    expect(&client, "Refused\n");
+}
+
+pub fn a_service_is_told_who_called(start: Start) {
+    let server = start(lenient());
+    let client = server.connect();
+    send(&client, "peer\n");
+    expect(&client, &format!("{}\n", client.local_addr().unwrap()));
+}
+
 pub fn the_service_can_close_and_its_last_words_arrive(start: Start) {
     let server = start(lenient());
     let client = server.connect();

@@ -9,13 +9,37 @@
 //! | `time` | whether the clock was told, `yes` or `no` |
 //! | `close` | `bye`, then the connection ends |
 //! | `abort` | none: the connection is reset |
+//! | `park` | `woken`, once another connection says `wake`; until then nothing more is read |
+//! | `wake` | how many were parked: they are woken |
+//! | `drop` | how many were parked: they are reset |
+//! | `over` | how many connections are over, as far as the service was told |
+//! | `peer` | the address of the client, if that was told |
+//! | `dial PORT TEXT` | the line with which a server on this machine answers the line `TEXT`, or why not |
 
-use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use barewire_service::service::{
+    Arrival, End, Expect, Id, Input, Next, Progress, Reply, Service, Want,
+};
+use barewire_service::time::Instant;
 
 #[derive(Debug, Default)]
 pub struct LineService {
     unix_time_s: u64,
     draining: bool,
+    parked: Vec<Id>,
+    wants: VecDeque<Want>,
+    over: u64,
+    /// What is dialled: who asked, and the answer once it is there.
+    dialled: Vec<Dialled>,
+}
+
+#[derive(Debug)]
+struct Dialled {
+    by: Id,
+    text: String,
+    answer: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -23,6 +47,18 @@ pub struct Connection {
     fill: usize,
     is_flowing: bool,
     body: Option<Body>,
+    id: Id,
+    peer: Option<SocketAddr>,
+    waits_for: Option<WaitsFor>,
+    /// Its place in the list, if the service opened it.
+    dialled: Option<usize>,
+    spoken: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum WaitsFor {
+    Wake,
+    Answer(usize),
 }
 
 #[derive(Debug)]
@@ -47,12 +83,30 @@ impl Service for LineService {
         input: Input<'_>,
         reply: &mut Reply<'_>,
     ) -> Progress {
+        if let Some(dialled) = connection.dialled {
+            return self.converse(connection, dialled, input, reply);
+        }
         if connection.is_flowing {
             return flow(connection, input, reply);
         }
         let mut bytes = input.bytes;
         let mut messages = 0;
         let next = loop {
+            match connection.waits_for.take() {
+                None => {}
+                Some(WaitsFor::Wake) if self.parked.contains(&connection.id) => {
+                    connection.waits_for = Some(WaitsFor::Wake);
+                    break Next::Wait;
+                }
+                Some(WaitsFor::Wake) => assert!(reply.put(b"woken\n")),
+                Some(WaitsFor::Answer(at)) => match &self.dialled[at].answer {
+                    Some(answer) => assert!(reply.put(answer.as_bytes())),
+                    None => {
+                        connection.waits_for = Some(WaitsFor::Answer(at));
+                        break Next::Wait;
+                    }
+                },
+            }
             if !fill(connection, reply) || reply.remaining() < Self::REPLY_BYTES_MIN {
                 break Next::Send;
             }
@@ -104,6 +158,39 @@ impl Service for LineService {
                         break Next::Close;
                     }
                     ("abort", _) => break Next::Abort,
+                    ("park", _) => {
+                        self.parked.push(connection.id);
+                        connection.waits_for = Some(WaitsFor::Wake);
+                    }
+                    (word @ ("wake" | "drop"), _) => {
+                        let count = format!("{}\n", self.parked.len());
+                        assert!(reply.put(count.as_bytes()));
+                        let want = if word == "wake" {
+                            Want::Wake
+                        } else {
+                            Want::Abort
+                        };
+                        self.wants.extend(self.parked.drain(..).map(want));
+                    }
+                    ("over", _) => assert!(reply.put(format!("{}\n", self.over).as_bytes())),
+                    ("peer", _) => {
+                        let peer = connection.peer.map(|peer| peer.to_string());
+                        let told = format!("{}\n", peer.unwrap_or_default());
+                        assert!(reply.put(told.as_bytes()));
+                    }
+                    ("dial", call) => {
+                        let (port, text) = call.split_once(' ').unwrap();
+                        connection.waits_for = Some(WaitsFor::Answer(self.dialled.len()));
+                        self.wants.push_back(Want::Connect {
+                            to: SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap())),
+                            token: self.dialled.len() as u64,
+                        });
+                        self.dialled.push(Dialled {
+                            by: connection.id,
+                            text: text.to_owned(),
+                            answer: None,
+                        });
+                    }
                     other => panic!("no such command: {other:?}"),
                 }
             }
@@ -116,6 +203,37 @@ impl Service for LineService {
             consumed: input.bytes.len() - bytes.len(),
             messages,
             next,
+        }
+    }
+
+    fn on_accept(&mut self, arrival: Arrival<'_>) -> (Connection, Expect) {
+        let connection = Connection {
+            id: arrival.id,
+            peer: arrival.peer,
+            ..Connection::default()
+        };
+        (connection, Expect::Message)
+    }
+
+    fn wants(&mut self, _: Instant) -> Want {
+        self.wants
+            .pop_front()
+            .unwrap_or(Want::Nothing { until: None })
+    }
+
+    fn on_open(&mut self, token: u64, id: Id) -> Connection {
+        Connection {
+            id,
+            dialled: Some(token as usize),
+            ..Connection::default()
+        }
+    }
+
+    fn on_end(&mut self, connection: &mut Connection, end: End) {
+        self.over += 1;
+        self.parked.retain(|parked| *parked != connection.id);
+        if let Some(at) = connection.dialled {
+            self.answer(at, format!("{end:?}\n"));
         }
     }
 
@@ -151,6 +269,44 @@ fn flow(connection: &mut Connection, input: Input<'_>, reply: &mut Reply<'_>) ->
         consumed: STOP.len(),
         messages: 1,
         next: Next::Receive(Expect::Message),
+    }
+}
+
+impl LineService {
+    /// The part of who calls.
+    fn converse(
+        &mut self,
+        connection: &mut Connection,
+        at: usize,
+        input: Input<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Progress {
+        if !std::mem::replace(&mut connection.spoken, true) {
+            assert!(input.bytes.is_empty(), "the service speaks first");
+            assert!(reply.put(format!("{}\n", self.dialled[at].text).as_bytes()));
+        }
+        let line = input.bytes.split_inclusive(|&byte| byte == b'\n').next();
+        let line = line.filter(|line| line.ends_with(b"\n"));
+        let next = match line {
+            Some(line) => {
+                self.answer(at, String::from_utf8(line.to_vec()).unwrap());
+                Next::Close
+            }
+            None => Next::Receive(Expect::Anything),
+        };
+        Progress {
+            consumed: input.bytes.len(),
+            messages: u32::from(next == Next::Close),
+            next,
+        }
+    }
+
+    fn answer(&mut self, at: usize, answer: String) {
+        let dialled = &mut self.dialled[at];
+        if dialled.answer.is_none() {
+            dialled.answer = Some(answer);
+            self.wants.push_back(Want::Wake(dialled.by));
+        }
     }
 }
 

@@ -69,6 +69,8 @@ fn on_loopback(limits: server::Limits) -> barewire_kernel::KernelConfig {
     barewire_kernel::KernelConfig {
         cores: vec![rustix::thread::sched_getcpu()],
         connections: limits.connections,
+        outbound: limits.outbound,
+        tell_peers: true,
         receive_buffer_bytes: limits.receive_buffer_bytes,
         send_buffer_bytes: limits.send_buffer_bytes,
         deadlines: limits.deadlines,
@@ -83,7 +85,14 @@ keeps_the_contract!(
         let config = super::on_loopback(limits);
         super::server::Server::start(barewire_kernel::epoll::Epoll { config })
     },
-    connections_beyond_the_limit_wait_for_their_turn
+    connections_beyond_the_limit_wait_for_their_turn,
+    a_connection_that_waits_is_woken_by_another,
+    a_connection_that_waits_holds_its_peer_back,
+    a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers,
+    a_client_that_has_half_closed_is_answered_later_all_the_same,
+    a_service_calls_and_passes_on_what_it_is_told,
+    a_service_is_told_why_it_cannot_call,
+    a_service_is_told_who_called
 );
 
 #[cfg(feature = "uring")]
@@ -93,7 +102,14 @@ keeps_the_contract!(
         let config = super::on_loopback(limits);
         super::server::Server::start(barewire_kernel::uring::Uring::new(config))
     },
-    connections_beyond_the_limit_wait_for_their_turn
+    connections_beyond_the_limit_wait_for_their_turn,
+    a_connection_that_waits_is_woken_by_another,
+    a_connection_that_waits_holds_its_peer_back,
+    a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers,
+    a_client_that_has_half_closed_is_answered_later_all_the_same,
+    a_service_calls_and_passes_on_what_it_is_told,
+    a_service_is_told_why_it_cannot_call,
+    a_service_is_told_who_called
 );
 
 #[cfg(feature = "uring")]
@@ -106,7 +122,14 @@ keeps_the_contract!(
             ..barewire_kernel::uring::Uring::new(config)
         })
     },
-    connections_beyond_the_limit_wait_for_their_turn
+    connections_beyond_the_limit_wait_for_their_turn,
+    a_connection_that_waits_is_woken_by_another,
+    a_connection_that_waits_holds_its_peer_back,
+    a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers,
+    a_client_that_has_half_closed_is_answered_later_all_the_same,
+    a_service_calls_and_passes_on_what_it_is_told,
+    a_service_is_told_why_it_cannot_call,
+    a_service_is_told_who_called
 );
 
 #[cfg(feature = "uring")]
@@ -119,7 +142,14 @@ keeps_the_contract!(
             ..barewire_kernel::uring::Uring::new(config)
         })
     },
-    connections_beyond_the_limit_wait_for_their_turn
+    connections_beyond_the_limit_wait_for_their_turn,
+    a_connection_that_waits_is_woken_by_another,
+    a_connection_that_waits_holds_its_peer_back,
+    a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers,
+    a_client_that_has_half_closed_is_answered_later_all_the_same,
+    a_service_calls_and_passes_on_what_it_is_told,
+    a_service_is_told_why_it_cannot_call,
+    a_service_is_told_who_called
 );
 
 // What does not fit does not wait here: its SYN is dropped, and the peer tries again.

@@ -15,6 +15,7 @@ use crate::line_service::LineService;
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub connections: usize,
+    pub outbound: usize,
     pub receive_buffer_bytes: usize,
     pub send_buffer_bytes: usize,
     pub deadlines: Deadlines,
@@ -24,6 +25,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 64,
+            outbound: 4,
             receive_buffer_bytes: 4096,
             send_buffer_bytes: 4096,
             deadlines: Deadlines::default(),

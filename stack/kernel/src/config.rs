@@ -17,8 +17,12 @@ pub struct KernelConfig {
     pub cores: Vec<usize>,
     /// Whether each thread stays on its CPU.
     pub pin: bool,
-    /// Connections that each core holds at most; more wait in the kernel's accept queue.
+    /// Connections that each core accepts at most; more wait in the kernel's accept queue.
     pub connections: usize,
+    /// Connections that the service of each core may have opened at once, beside those.
+    pub outbound: usize,
+    /// Whether a service is told who opened a connection. An io_uring accepts one by one then.
+    pub tell_peers: bool,
     /// Longest unconsumed input of a connection, in bytes.
     pub receive_buffer_bytes: usize,
     /// Longest unsent output of a connection that the kernel has not taken yet, in bytes.
@@ -50,6 +54,8 @@ impl KernelConfig {
             cores: Vec::new(),
             pin: true,
             connections: 4096,
+            outbound: 0,
+            tell_peers: false,
             receive_buffer_bytes: 16 * 1024,
             send_buffer_bytes: 32 * 1024,
             deadlines: Deadlines::default(),
@@ -58,6 +64,11 @@ impl KernelConfig {
             busy_poll_us: None,
             prefer_busy_poll: false,
         }
+    }
+
+    /// Connections of each core, whoever opens them.
+    pub fn connections_max(&self) -> usize {
+        self.connections.saturating_add(self.outbound)
     }
 
     /// Refuses limits that no connection could live with, under a service whose replies take

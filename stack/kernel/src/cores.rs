@@ -50,7 +50,7 @@ where
     F: Fn(Core) -> Result<W, E> + Clone + Send + 'static,
 {
     let cpus = choose_cpus(&config.cores).map_err(StartError::from)?;
-    allow_open_files(cpus.len(), config.connections)?;
+    allow_open_files(cpus.len(), config.connections_max())?;
     let mut addresses = Vec::with_capacity(1 + config.listen_also.len());
     let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
     for &address in [config.listen].iter().chain(&config.listen_also) {

@@ -2,8 +2,6 @@
 
 use barewire_service::deadline::Wait;
 
-use crate::End;
-
 barewire_service::counters! {
     /// What one core of a kernel stack served, and which of its limits were hit.
     pub struct KernelCounters {
@@ -11,6 +9,10 @@ barewire_service::counters! {
         open: State,
         /// Connections that can be open at once.
         open_max: Limit,
+        /// Of those, connections that the service had opened.
+        outbound: Gauge,
+        /// Connections that the service can have opened at once.
+        outbound_max: Limit,
         /// Buffers that hold input which was not consumed yet.
         receive_buffers: Gauge,
         /// Buffers for input there are.
@@ -25,6 +27,12 @@ barewire_service::counters! {
         accept_paused: Loss,
         /// Times a connection could not be accepted for lack of file descriptors or memory.
         accept_failed: Loss,
+        /// Connections that the service had opened, and that were established.
+        connected: Counter,
+        /// Connections that the service wanted opened and that could not be: no port, no room, no answer, or refused.
+        connect_failed: Loss,
+        /// Connections on which the service was called because it wanted to be.
+        wakes: Counter,
         /// Messages served.
         messages: Counter,
         /// Bytes received.
@@ -57,16 +65,6 @@ barewire_service::counters! {
 }
 
 impl KernelCounters {
-    /// Counts a connection that has ended like this; one whose time was over is counted already.
-    pub fn ended(&self, how: End) {
-        match how {
-            End::Orderly => self.closed.increment(),
-            End::Broken => self.broken.increment(),
-            End::Aborted => self.aborted.increment(),
-            End::TimedOut => {}
-        }
-    }
-
     /// Counts a connection that waited too long for `wait`.
     pub fn timed_out(&self, wait: Wait) {
         match wait {
@@ -76,8 +74,8 @@ impl KernelCounters {
             Wait::Body => self.body_timeouts.increment(),
             Wait::Send => self.send_timeouts.increment(),
             Wait::Close => self.close_timeouts.increment(),
-            // The kernel's own: a socket is accepted after its handshake.
-            Wait::Handshake => {}
+            // Counted where the connection ends; and what has no deadline here.
+            Wait::Handshake | Wait::Service => {}
         }
     }
 }

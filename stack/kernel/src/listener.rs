@@ -85,15 +85,19 @@ impl Listener {
         Ok(rustix::io::ioctl_fionbio(&self.0, false)?)
     }
 
-    /// Takes a connection from the queue, non-blocking; `None` when there is none.
+    /// Takes a connection from the queue, non-blocking, and who opened it; `None` when there is none.
     ///
     /// # Errors
     ///
     /// If the process or the kernel is out of file descriptors or memory.
-    pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
+    pub fn accept(&self) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
+        const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
         loop {
-            match rustix::net::accept_with(&self.0, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok(connection) => return Ok(Some(connection)),
+            match rustix::net::acceptfrom_with(&self.0, FLAGS) {
+                Ok((connection, peer)) => {
+                    let peer = peer.and_then(|peer| peer.try_into().ok());
+                    return Ok(Some((connection, peer)));
+                }
                 Err(Errno::AGAIN) => return Ok(None),
                 // The errors of the connection that was to be taken (accept(2)): take the next one.
                 Err(

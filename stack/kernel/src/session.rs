@@ -4,15 +4,20 @@
 //! how bytes are moved: the protocol's state, what is waited for, and until when.
 
 use barewire_service::deadline::{Deadlines, Wait, Watch};
-use barewire_service::service::{Arrival, Input, Next, Progress, Reply, Service};
+use barewire_service::service::{
+    self, Arrival, Expect, Id, Input, Next, Progress, Reply, Service,
+};
 use barewire_service::time::Instant;
 
 /// The protocol's side of one connection.
 #[derive(Debug)]
 pub struct Session<C> {
     protocol: C,
+    id: Id,
     next: Next,
     ended: bool,
+    /// The service wants to be called, whether or not anything arrives.
+    woken: bool,
     watch: Watch,
 }
 
@@ -38,26 +43,78 @@ pub enum End {
     Aborted,
     /// With a reset: the peer had its time.
     TimedOut,
+    /// It could not be opened.
+    Failed(service::End),
 }
 
 impl<C: Default> Session<C> {
-    /// A connection that was just accepted by the listener with this index.
-    pub fn new<S: Service<Connection = C>>(
+    /// A connection that was just accepted.
+    pub fn accepted<S: Service<Connection = C>>(
         service: &mut S,
-        listener: usize,
+        arrival: Arrival<'_>,
         now: Instant,
         deadlines: &Deadlines,
     ) -> Self {
-        let (protocol, expect) = service.on_accept(Arrival {
-            listener,
-            tls: None,
-        });
+        let (protocol, expect) = service.on_accept(arrival);
         Session {
             protocol,
+            id: arrival.id,
             next: Next::Receive(expect),
             ended: false,
+            woken: false,
             watch: Watch::established(now, expect, deadlines),
         }
+    }
+
+    /// A connection that is being opened.
+    pub fn opened<S: Service<Connection = C>>(
+        service: &mut S,
+        token: u64,
+        id: Id,
+        now: Instant,
+        deadlines: &Deadlines,
+    ) -> Self {
+        Session {
+            protocol: service.on_open(token, id),
+            id,
+            next: Next::Receive(Expect::Message),
+            ended: false,
+            woken: false,
+            watch: Watch::half_open(now, deadlines),
+        }
+    }
+
+    /// The peer has agreed to the connection: the service speaks first.
+    pub fn on_established(&mut self, now: Instant, deadlines: &Deadlines) {
+        self.woken = true;
+        self.watch = Watch::established(now, Expect::Message, deadlines);
+    }
+
+    /// Whether the peer has not yet agreed to it.
+    pub fn is_opening(&self) -> bool {
+        self.watch.wait() == Wait::Handshake
+    }
+
+    /// By what the service names the connection.
+    #[inline]
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// The service is to be called once all that it wrote is sent.
+    pub fn wake(&mut self) {
+        self.woken = true;
+    }
+
+    /// Whether it is to be called although nothing has arrived.
+    #[inline]
+    pub fn is_woken(&self) -> bool {
+        self.woken
+    }
+
+    /// The connection is over.
+    pub fn over<S: Service<Connection = C>>(&mut self, service: &mut S, end: service::End) {
+        service.on_end(&mut self.protocol, end);
     }
 
     /// Shows the service all unconsumed `bytes`; none are added once there are `capacity` of them.
@@ -77,6 +134,7 @@ impl<C: Default> Session<C> {
             full: bytes.len() >= capacity,
             ended: self.ended,
         };
+        self.woken = false;
         let mut reply = Reply::new(space);
         let progress = service.on_input(&mut self.protocol, input, &mut reply);
         assert!(
@@ -87,7 +145,7 @@ impl<C: Default> Session<C> {
             // No byte can be added, no room can be gained: the service would wait for ever.
             Next::Receive(_) => input.full && progress.consumed == 0,
             Next::Send => reply.is_empty() && progress.consumed == 0,
-            Next::Close | Next::Abort => false,
+            Next::Wait | Next::Close | Next::Abort => false,
         };
         self.next = match progress.next {
             _ if stuck => Next::Abort,

@@ -4,13 +4,22 @@ use std::sync::Arc;
 
 use barewire_service::clock::Clock;
 use barewire_service::lifecycle::Phase;
-use barewire_service::service::{Reply, Service};
+use barewire_service::service::{self, Id, Reply, Service};
 
 use super::config::KernelConfig;
 use super::counters::KernelCounters;
 use super::error::StartError;
 use super::pool::{Buffer, Pool};
-use crate::{Input, Session, Turn};
+use crate::{End, Input, Session, Turn};
+
+/// Things that a service may want in one turn, so that one which always wants more does not keep the others waiting.
+pub const WANTS_MAX: usize = 8192;
+
+/// The name of a connection that never was.
+const NOBODY: Id = Id {
+    index: u32::MAX,
+    generation: u32::MAX,
+};
 
 /// Everything of a core that is not a connection and not the way to wait for events.
 #[derive(Debug)]
@@ -47,8 +56,8 @@ impl<S: Service> Workbench<S> {
         overshoot_bytes: usize,
     ) -> Result<Self, StartError> {
         let pool = |buffer_bytes| {
-            Pool::new(config.connections, buffer_bytes).map_err(|source| StartError::Memory {
-                connections: config.connections,
+            Pool::new(config.connections_max(), buffer_bytes).map_err(|source| StartError::Memory {
+                connections: config.connections_max(),
                 buffer_bytes,
                 source,
             })
@@ -58,8 +67,9 @@ impl<S: Service> Workbench<S> {
             &counters.receive_buffers_max,
             &counters.send_buffers_max,
         ] {
-            max.set(config.connections as u64);
+            max.set(config.connections_max() as u64);
         }
+        counters.outbound_max.set(config.outbound as u64);
         Ok(Workbench {
             service,
             clock: Clock::new(),
@@ -78,6 +88,43 @@ impl<S: Service> Workbench<S> {
             self.service.on_clock(unix_time_s);
         }
         self.service.on_time(self.clock.now_ns());
+    }
+
+    /// A connection that the service wanted could not even begin to be opened: it is over at once.
+    pub fn not_opened(&mut self, token: u64, end: service::End) {
+        self.counters.connect_failed.increment();
+        let mut connection = self.service.on_open(token, NOBODY);
+        self.service.on_end(&mut connection, end);
+    }
+
+    /// Counts how a connection ended, and tells the service.
+    pub fn end(&mut self, session: &mut Session<S::Connection>, how: End) {
+        let counters = &self.counters;
+        let end = match how {
+            End::Orderly => {
+                counters.closed.increment();
+                service::End::Closed
+            }
+            End::Broken => {
+                counters.broken.increment();
+                service::End::Reset
+            }
+            End::Aborted => {
+                counters.aborted.increment();
+                service::End::Closed
+            }
+            End::TimedOut if session.is_opening() => {
+                counters.connect_failed.increment();
+                service::End::Unanswered
+            }
+            // Counted when its time was over.
+            End::TimedOut => service::End::Silent,
+            End::Failed(why) => {
+                counters.connect_failed.increment();
+                why
+            }
+        };
+        session.over(&mut self.service, end);
     }
 
     /// Tells the service once that the server drains. Called before each batch of events is worked on: what
@@ -134,7 +181,7 @@ impl<S: Service> Workbench<S> {
         const MIB: usize = 1 << 20;
         format!(
             "{} connections; buffers {} MiB to receive and {} MiB to send, taken page by page when needed",
-            self.config.connections,
+            self.config.connections_max(),
             self.receive.memory().len().div_ceil(MIB),
             self.send.memory().len().div_ceil(MIB),
         )

@@ -82,6 +82,8 @@ pub enum Wait {
     Send,
     /// The peer, to end the connection as well.
     Close,
+    /// Nothing that the peer could be late with: the service keeps a deadline of its own.
+    Service,
 }
 
 impl Wait {
@@ -123,6 +125,9 @@ impl Watch {
 
     /// A connection whose handshake is complete, and of which `expect` is expected.
     pub fn established(now: Instant, expect: Expect, deadlines: &Deadlines) -> Watch {
+        if expect == Expect::Anything {
+            return Watch::new(Wait::Service, NEVER);
+        }
         let (wait, ms) = wait_for(expect, deadlines);
         Watch::new(wait, after(now, ms))
     }
@@ -168,6 +173,11 @@ impl Watch {
     #[inline]
     pub fn on_progress(&mut self, now: Instant, progress: &Progress, deadlines: &Deadlines) {
         let (wait, ms) = match progress.next {
+            Next::Receive(Expect::Anything) | Next::Wait => {
+                self.wait = Wait::Service;
+                self.at = NEVER;
+                return;
+            }
             Next::Receive(expect) => wait_for(expect, deadlines),
             Next::Send | Next::Close | Next::Abort => {
                 self.wait = Wait::Send;
@@ -225,6 +235,7 @@ impl Watch {
             Wait::Head => deadlines.head_ms,
             Wait::Body => deadlines.body_ms,
             Wait::Close => deadlines.close_ms,
+            Wait::Service => return None,
             Wait::Send if self.send_at == NEVER => return None,
             Wait::Send => {
                 let forgiven_ms = u32::from(self.forgiven) << FORGIVEN_SHIFT;
@@ -259,6 +270,8 @@ fn wait_for(expect: Expect, deadlines: &Deadlines) -> (Wait, u32) {
         Expect::Head => (Wait::Head, deadlines.head_ms),
         Expect::Body | Expect::MoreBody => (Wait::Body, deadlines.body_ms),
         Expect::Handshake => (Wait::UpperHandshake, deadlines.handshake_ms),
+        // Asked for by nobody: such a wait has no deadline.
+        Expect::Anything => (Wait::Service, u32::MAX),
     }
 }
 
@@ -353,6 +366,19 @@ mod tests {
             watch.on_progress(ms(at), &progress(0, Next::Receive(expect)), &DEADLINES);
         }
         assert_eq!(watch.next_at(), Some(ms(21_000)));
+    }
+
+    #[test]
+    fn a_service_that_keeps_the_deadline_itself_is_not_hurried() {
+        let mut watch = Watch::established(ms(0), Expect::Message, &DEADLINES);
+        for next in [Next::Wait, Next::Receive(Expect::Anything)] {
+            watch.on_progress(ms(1), &progress(0, next), &DEADLINES);
+            assert_eq!(watch.next_at(), None);
+            assert_eq!(watch.began_at(&DEADLINES), None);
+        }
+        // A peer that does not read is found out all the same.
+        watch.on_sent(ms(1), 0, 50_000, &DEADLINES);
+        assert_eq!(watch.due(ms(8_001)), Some(Wait::Send));
     }
 
     #[test]

@@ -47,5 +47,5 @@ pub mod time;
 pub mod timer;
 
 pub use lifecycle::{Lifecycle, Phase};
-pub use service::{Expect, Input, Next, Progress, Reply, Service};
+pub use service::{Expect, Id, Input, Next, Progress, Reply, Service};
 pub use stack::{Running, Stack};

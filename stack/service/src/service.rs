@@ -23,17 +23,33 @@
 //! * The stack, not the service, keeps the deadlines ([`Expect`]), and closes a connection whose
 //!   peer ended its stream as soon as the service wants nothing but more input.
 //!
-//! A service can also be the side that calls. A shard that was given an
-//! `Outbound` (of `barewire-tcp`) accepts nothing and opens what its service wants opened:
+//! A service can also call, and answer later than it was asked. In every turn it is asked what it
+//! [`wants`](Service::wants), after everything that has arrived was shown to it:
 //!
 //! ```text
-//!   in every turn ──▶ Service::wants ──▶ Open(token) ──▶ Service::on_open ──▶ SYN …
+//!   in every turn ──▶ Service::wants ──▶ Connect     ──▶ Service::on_open ──▶ SYN …
+//!                                        Wake(id)    ──▶ on_input, with what was not consumed, in the same turn
+//!                                        Abort(id)   ──▶ RST, on_end
 //!                                        Call        ──▶ on_input without input, on an idle connection
 //!   established   ──▶ Service::on_input, without input: the service speaks first
-//!   over          ──▶ Service::on_end, once for each on_open
+//!   over          ──▶ Service::on_end, once for each on_accept and on_open
 //! ```
+//!
+//! Every connection has an [`Id`], which its service may keep: one that is over is never meant by it
+//! again. So one connection can go on with what another one brought, and hold the other back:
+//!
+//! ```text
+//!   client ─▶ on_input: a request; Next::Wait ──────── kept, Wake(origin) ────────▶ on_input: to the origin
+//!   client ◀─ on_input: the response ◀─ Wake(client) ── kept ◀─ on_input: the response, Next::Wait when full
+//! ```
+//!
+//! The kernel stacks do all of it, as far as their configuration says. `barewire-tcp` does less so far: a shard
+//! that was given an `Outbound` accepts nothing, and all that it opens leads to one place ([`Want::Open`]); no
+//! connection is woken there, so that one which waits for it ([`Next::Wait`]) is reset; all have the same
+//! [`Id`]; and [`Service::on_end`] tells of those only that were opened.
 
 use std::io;
+use std::net::SocketAddr;
 
 use crate::time::Instant;
 
@@ -97,32 +113,49 @@ pub trait Service {
     /// From now on, every connection shall end after the message it is in.
     fn on_drain(&mut self) {}
 
-    /// What shall happen of the service's own accord. Asked in every turn of a shard that opens
-    /// connections, again and again until it is [`Want::Nothing`] or cannot be had.
+    /// What shall happen of the service's own accord. Asked in every turn, when all that has arrived was
+    /// shown, again and again until it is [`Want::Nothing`] or cannot be had.
     fn wants(&mut self, now: Instant) -> Want {
         let _ = now;
         Want::Nothing { until: None }
     }
 
-    /// The state of a connection that is being opened because [`Want::Open`] said so, with its token.
+    /// The state of a connection that is being opened because [`Want::Open`] or [`Want::Connect`] said so,
+    /// with its token.
     ///
     /// The answer of the peer may arrive at another core, which then goes on with the connection: its
     /// service is asked for the state anew, with the same token, and this one's is told
     /// [`End::HandedOver`].
-    fn on_open(&mut self, token: u64) -> Self::Connection {
-        let _ = token;
+    fn on_open(&mut self, token: u64, id: Id) -> Self::Connection {
+        let _ = (token, id);
         Self::Connection::default()
     }
 
-    /// A connection that was opened is over. What its peer still has to say is not waited for.
+    /// A connection is over, whoever opened it. What its peer still has to say is not waited for.
+    ///
+    /// A stack that is told to stop at once does not say so.
     fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
         let _ = (connection, end);
     }
 }
 
+/// Which connection of a core. Another one never has the same, so that a service may keep it longer than
+/// the connection lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Id {
+    /// Its place in the stack's table, which others have after it.
+    pub index: u32,
+    /// Which of those it is.
+    pub generation: u32,
+}
+
 /// How a connection that a peer opened came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Arrival<'a> {
+    /// By what the service names it.
+    pub id: Id,
+    /// Who opened it; `None` where the stack was not asked to find out.
+    pub peer: Option<SocketAddr>,
     /// Where it came in: a place in the stack's list of ports or addresses that it serves.
     pub listener: usize,
     /// What was agreed on before; `None` where nothing encrypts the connection.
@@ -144,16 +177,30 @@ pub enum Want {
         /// When to ask again at the latest.
         until: Option<Instant>,
     },
-    /// A connection, and with which token.
+    /// A connection to where all connections of this shard lead, and with which token.
     Open(u64),
+    /// A connection.
+    Connect {
+        /// To where.
+        to: SocketAddr,
+        /// What [`Service::on_open`] is told.
+        token: u64,
+    },
+    /// To be called on this connection, with what it has not consumed, as soon as everything that was
+    /// written there has been sent. Nothing happens if it is over or still being opened.
+    Wake(Id),
+    /// To have this connection reset, whatever it waits for. Nothing happens if it is over.
+    Abort(Id),
     /// To be called, without input, on the connection that has waited longest for
     /// [`Expect::Message`]; if none waits, it is asked again later.
     Call,
 }
 
-/// How a connection that was opened from here came to its end.
+/// How a connection came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
+    /// It was never begun, because this stack does not lead there.
+    NoRoute,
     /// It was never begun, because all local ports are in use.
     NoPort,
     /// It was never begun, because all of the shard's connections are in use, those included that
@@ -204,6 +251,9 @@ pub enum Next {
     Receive(Expect),
     /// Room in the reply: there is more to write than fitted.
     Send,
+    /// Nothing of the peer: the service has it woken ([`Want::Wake`]), and keeps the deadline for that itself.
+    /// What arrives meanwhile is not shown, and when the receive buffer is full the peer is held back.
+    Wait,
     /// Nothing: send what was written, then close in order.
     Close,
     /// Nothing: reset the connection at once and forget what was not sent.
@@ -221,6 +271,8 @@ pub enum Expect {
     Body,
     /// The same, where much of a body has just been moved in either direction: the deadline runs from now.
     MoreBody,
+    /// Whatever comes, or a wake; the service keeps the deadline itself.
+    Anything,
     /// The rest of a handshake above TCP's, as TLS has one. The deadline runs from the connection's first moment.
     Handshake,
 }

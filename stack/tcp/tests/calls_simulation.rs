@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use barewire_service::deadline::Deadlines;
-use barewire_service::service::{End, Expect, Input, Next, Progress, Reply, Service, Want};
+use barewire_service::service::{End, Expect, Id, Input, Next, Progress, Reply, Service, Want};
 use barewire_service::time::{Duration, Instant};
 use barewire_tcp::config::{StackConfig, UnknownFlow};
 use barewire_tcp::guard::Secrets;
@@ -118,7 +118,7 @@ impl Service for Caller {
             .map_or(Want::Nothing { until: None }, Want::Open)
     }
 
-    fn on_open(&mut self, token: u64) -> Call {
+    fn on_open(&mut self, token: u64, _: Id) -> Call {
         self.open += 1;
         Call {
             token,

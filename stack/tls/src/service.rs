@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use barewire_service::service::{
-    Agreed, Arrival, End, Expect, Input, Next, Progress, Reply, Service, Want,
+    Agreed, Arrival, End, Expect, Id, Input, Next, Progress, Reply, Service, Want,
 };
 use barewire_service::time::Instant;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -77,7 +77,7 @@ enum State<C> {
     /// To be ended before anything was said.
     Refused,
     Handshaking {
-        listener: usize,
+        arrival: Arrival<'static>,
         handshake: Box<Handshake<ServerConnectionData>>,
     },
     Open(Box<Open<C>>),
@@ -147,7 +147,11 @@ impl<S: Service> Service for Tls<S> {
             let (connection, expect) = self.inner.on_accept(arrival);
             return (Connection(State::Plain(connection)), expect);
         }
-        let state = self.core.begin(arrival.listener);
+        let arrival = Arrival {
+            tls: None,
+            ..arrival
+        };
+        let state = self.core.begin(arrival);
         (Connection(state), Expect::Handshake)
     }
 
@@ -219,8 +223,8 @@ impl<S: Service> Service for Tls<S> {
         self.inner.wants(now)
     }
 
-    fn on_open(&mut self, token: u64) -> Self::Connection {
-        Connection(State::Plain(self.inner.on_open(token)))
+    fn on_open(&mut self, token: u64, id: Id) -> Self::Connection {
+        Connection(State::Plain(self.inner.on_open(token, id)))
     }
 
     fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
@@ -241,14 +245,10 @@ impl<S: Service> Tls<S> {
         reply: &mut Reply<'_>,
     ) -> Progress {
         let core = &mut self.core;
-        let State::Handshaking {
-            listener,
-            handshake,
-        } = &mut connection.0
-        else {
+        let State::Handshaking { arrival, handshake } = &mut connection.0 else {
             return ending(input, Next::Abort);
         };
-        let listener = *listener;
+        let arrival = *arrival;
         let (consumed, step) = handshake.advance(input.bytes, reply);
         let next = match step {
             Step::Receive if !input.ended => Next::Receive(Expect::Handshake),
@@ -258,7 +258,7 @@ impl<S: Service> Tls<S> {
             }
             Step::Send => Next::Send,
             Step::Complete => {
-                return self.open(connection, listener, input, consumed, reply);
+                return self.open(connection, arrival, input, consumed, reply);
             }
             Step::Failed(error) => {
                 core.records.counters.failed(&error);
@@ -282,7 +282,7 @@ impl<S: Service> Tls<S> {
     fn open(
         &mut self,
         connection: &mut Connection<S::Connection>,
-        listener: usize,
+        arrival: Arrival<'static>,
         input: Input<'_>,
         consumed: usize,
         reply: &mut Reply<'_>,
@@ -301,8 +301,8 @@ impl<S: Service> Tls<S> {
                 .counters
                 .completed(version, suite, keys.is_resumed, alpn);
             let (state, expect) = inner.on_accept(Arrival {
-                listener,
                 tls: Some(Agreed { alpn }),
+                ..arrival
             });
             let session = Session::new(keys.secrets, keys.connection, Next::Receive(expect))?;
             Ok(Box::new(Open {
@@ -333,7 +333,7 @@ impl<S: Service> Tls<S> {
 
 impl Core {
     /// A connection that shakes hands, if it may.
-    fn begin<C>(&mut self, listener: usize) -> State<C> {
+    fn begin<C>(&mut self, arrival: Arrival<'static>) -> State<C> {
         let Some(left) = self.handshakes_left.checked_sub(1) else {
             self.records.counters.refused_rate.increment();
             return State::Refused;
@@ -347,7 +347,7 @@ impl Core {
         let rustls = UnbufferedServerConnection::new(self.identity.current());
         match rustls {
             Ok(rustls) => State::Handshaking {
-                listener,
+                arrival,
                 handshake: Box::new(Handshake::new(rustls, Some(place))),
             },
             Err(error) => {

@@ -150,6 +150,11 @@ impl<D: Side> Session<D> {
         reply: &mut Reply<'_>,
     ) -> Progress {
         let mut messages = 0;
+        // Called without news, it was woken; that cannot be told from a record which is not whole.
+        self.is_news |= matches!(
+            self.next,
+            Next::Wait | Next::Receive(Expect::Anything | Expect::Body | Expect::MoreBody)
+        );
         let Some(buffer) = self.plain.buffer.take().or_else(|| core.plain.take()) else {
             return self.give_up(Alert::InternalError, input, reply);
         };
@@ -266,7 +271,8 @@ impl<D: Side> Session<D> {
                         };
                     }
                     Next::Send => continue,
-                    Next::Close | Next::Abort => return Pause::Next(progress.next),
+                    // What follows is not opened before it wants more.
+                    Next::Wait | Next::Close | Next::Abort => return Pause::Next(progress.next),
                     Next::Receive(_) if self.ended => return Pause::Next(Next::Close),
                     // No byte can be added: it would wait for ever.
                     Next::Receive(_) if is_stuck => return Pause::Next(Next::Abort),

@@ -73,6 +73,7 @@ pub enum ErrorCode {
     Cancel = 8,
     Compression = 9,
     EnhanceYourCalm = 11,
+    Http11Required = 13,
 }
 
 /// The first nine bytes of a frame.

@@ -229,6 +229,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 self.after_response(stream, head, route, answer, sending, true);
                 consumed
             }
+            Handler::Relay(_) => {
+                self.reset(stream, ErrorCode::Http11Required);
+                0
+            }
             Handler::Echo => {
                 let length = match ends_stream {
                     true => Some(0),

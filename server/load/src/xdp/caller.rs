@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 
-use barewire_service::service::{End, Expect, Input, Next, Progress, Reply, Service, Want};
+use barewire_service::service::{End, Expect, Id, Input, Next, Progress, Reply, Service, Want};
 use barewire_service::time::{Duration, Instant};
 use rustix::thread::set_current_timer_slack;
 
@@ -395,7 +395,7 @@ impl Service for Caller {
                 line.stage = Stage::Idle;
                 self.idle += 1;
             }
-            Next::Receive(_) | Next::Send => {}
+            Next::Receive(_) | Next::Wait | Next::Send => {}
             Next::Close => self.give_up(line, progress.messages > 0 || !reply.is_empty()),
             Next::Abort => self.give_up(line, false),
         }
@@ -431,7 +431,7 @@ impl Service for Caller {
         }
     }
 
-    fn on_open(&mut self, token: u64) -> Line {
+    fn on_open(&mut self, token: u64, _: Id) -> Line {
         self.opening += 1;
         self.in_use += 1;
         self.shared.in_use.fetch_add(1, Ordering::AcqRel);
@@ -462,6 +462,7 @@ impl Service for Caller {
                 self.give_up(line, false);
             }
             End::Unanswered => self.lose(line, Failure::Connect, "connect: no answer"),
+            End::NoRoute => self.lose(line, Failure::Connect, "connect: no route"),
             End::Refused => self.lose(line, Failure::Connect, "connect: refused"),
             End::Reset => self.lose(line, Failure::Reset, "the server reset the connection"),
             End::Silent => {

@@ -9,13 +9,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use barewire_service::service::{Expect, Next, Reply, Service};
+use barewire_service::service::{Arrival, Expect, Id, Next, Reply, Service};
 use barewire_service::time::Instant;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
-use crate::{Buffer, End, Input, Session, Workbench};
+use crate::{Buffer, End, Input, Session, Workbench, why_not};
 
 /// What a connection is registered for, once and for all.
 pub const EVENTS: EventFlags = EventFlags::IN
@@ -38,12 +38,18 @@ pub struct Connection<C> {
     writable: bool,
     /// The peer has ended its stream, or it broke: no further edge will come.
     hangup: bool,
+    /// It broke, or both sides have ended it: nothing that is sent would arrive.
+    dead: bool,
+    /// The service had it opened.
+    is_outbound: bool,
     state: State,
 }
 
 /// What has happened to the connection as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// The kernel connects it.
+    Opening,
     Open,
     /// We ended our side, and discard what arrives until the peer ends its own: closing with
     /// unread bytes would send a reset, which can destroy the reply on its way (RFC 9112, 9.6).
@@ -74,23 +80,74 @@ pub enum Outcome {
 }
 
 impl<C: Default> Connection<C> {
-    /// A connection that was just accepted by the listener with this index.
-    pub fn new<S: Service<Connection = C>>(
+    /// A connection that was just accepted.
+    pub fn accepted<S: Service<Connection = C>>(
         socket: OwnedFd,
-        listener: usize,
+        arrival: Arrival<'_>,
         bench: &mut Workbench<S>,
     ) -> Self {
         let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        let session = Session::accepted(&mut bench.service, arrival, now, deadlines);
+        Connection {
+            writable: true,
+            ..Connection::new(socket, session, State::Open)
+        }
+    }
+
+    /// A connection that the kernel is opening.
+    pub fn opening<S: Service<Connection = C>>(
+        socket: OwnedFd,
+        token: u64,
+        id: Id,
+        bench: &mut Workbench<S>,
+    ) -> Self {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        let session = Session::opened(&mut bench.service, token, id, now, deadlines);
+        Connection {
+            is_outbound: true,
+            ..Connection::new(socket, session, State::Opening)
+        }
+    }
+
+    fn new(socket: OwnedFd, session: Session<C>, state: State) -> Self {
         Connection {
             socket,
-            session: Session::new(&mut bench.service, listener, now, deadlines),
+            session,
             input: Input::default(),
             unsent: None,
             readable: false,
-            writable: true,
+            writable: false,
             hangup: false,
-            state: State::Open,
+            dead: false,
+            is_outbound: false,
+            state,
         }
+    }
+
+    /// By what the service names it.
+    pub fn id(&self) -> Id {
+        self.session.id()
+    }
+
+    /// Whether the service had it opened.
+    pub fn is_outbound(&self) -> bool {
+        self.is_outbound
+    }
+
+    /// Calls the service, and goes on until the connection has to wait.
+    pub fn wake<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) -> Outcome {
+        if self.state != State::Open {
+            return Outcome::Wait;
+        }
+        bench.counters.wakes.increment();
+        self.session.wake();
+        self.advance(bench)
+    }
+
+    /// Resets it, whatever it waits for.
+    pub fn abort<S: Service<Connection = C>>(&mut self, _: &mut Workbench<S>) -> Outcome {
+        self.state = State::Ended(End::Aborted);
+        Outcome::End
     }
 
     /// Takes note of what epoll has seen.
@@ -98,6 +155,7 @@ impl<C: Default> Connection<C> {
     pub fn on_event(&mut self, flags: EventFlags) {
         let hangup = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
         self.hangup |= flags.intersects(hangup);
+        self.dead |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
         self.readable |= flags.intersects(EventFlags::IN) || self.hangup;
         self.writable |= flags.intersects(EventFlags::OUT) || self.hangup;
     }
@@ -126,6 +184,11 @@ impl<C: Default> Connection<C> {
         for _ in 0..STEPS_MAX {
             match self.state {
                 State::Open => {}
+                State::Opening if self.writable => {
+                    self.establish(bench);
+                    continue;
+                }
+                State::Opening => return Outcome::Wait,
                 State::Lingering if self.readable => {
                     self.discard(bench);
                     continue;
@@ -144,6 +207,10 @@ impl<C: Default> Connection<C> {
                 continue;
             }
             match self.session.next() {
+                Next::Receive(_) | Next::Wait if self.session.is_woken() => self.serve(bench),
+                // Nobody reads what would find that out.
+                Next::Wait if self.dead => self.state = State::Ended(End::Broken),
+                Next::Wait => return Outcome::Wait,
                 Next::Receive(expect) => {
                     if self.readable {
                         self.receive(bench);
@@ -193,13 +260,26 @@ impl<C: Default> Connection<C> {
         self.socket.as_fd()
     }
 
+    /// The kernel has connected it, or failed to.
+    fn establish<S: Service<Connection = C>>(&mut self, bench: &mut Workbench<S>) {
+        match sockopt::socket_error(&self.socket) {
+            Ok(Ok(())) => {
+                bench.counters.connected.increment();
+                self.state = State::Open;
+                let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+                self.session.on_established(now, deadlines);
+            }
+            Ok(Err(error)) | Err(error) => self.state = State::Ended(End::Failed(why_not(error))),
+        }
+    }
+
     /// Gives everything back.
     pub fn close<S: Service<Connection = C>>(mut self, bench: &mut Workbench<S>) {
         let how = match self.state {
             State::Ended(how) => how,
-            State::Open | State::Lingering => End::Orderly,
+            State::Opening | State::Open | State::Lingering => End::Orderly,
         };
-        bench.counters.ended(how);
+        bench.end(&mut self.session, how);
         if matches!(how, End::Aborted | End::TimedOut) {
             // Closing then sends a reset; if this fails, an orderly end is as good.
             let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
@@ -299,7 +379,7 @@ impl<C: Default> Connection<C> {
         // More bytes, or the FIN, follow at once and shall share the last segment.
         let flags = match self.session.next() {
             Next::Send | Next::Close => SendFlags::NOSIGNAL | SendFlags::MORE,
-            Next::Receive(_) | Next::Abort => SendFlags::NOSIGNAL,
+            Next::Receive(_) | Next::Wait | Next::Abort => SendFlags::NOSIGNAL,
         };
         let sent = send(&self.socket, &bench.send.bytes(&buffer)[start..end], flags);
         let count = match sent {

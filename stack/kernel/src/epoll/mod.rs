@@ -14,12 +14,13 @@
 mod connection;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use barewire_service::cores::CoreError;
 use barewire_service::lifecycle::{Lifecycle, Member, Phase};
-use barewire_service::service::Service;
-use barewire_service::time::Duration;
+use barewire_service::service::{Arrival, End, Id, Service, Want};
+use barewire_service::time::{Duration, Instant};
 use barewire_service::timer::TimerWheel;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -28,7 +29,10 @@ use slab::Slab;
 
 use self::connection::{Connection, Outcome};
 use crate::cores::{self, Core, Worker, ended, failure};
-use crate::{Acceptor, KernelConfig, Listener, StartError, Workbench, set_epoll_busy_poll};
+use crate::{
+    Acceptor, KernelConfig, Listener, StartError, WANTS_MAX, Workbench, begin_to_connect,
+    set_epoll_busy_poll,
+};
 use barewire_service::stack::{Running, Stack};
 
 /// The epoll stack.
@@ -78,6 +82,12 @@ struct EpollCore<S: Service> {
     /// Whether the listeners' events are heard. Otherwise connections wait in the kernel's queue.
     is_accepting: bool,
     connections: Slab<Connection<S::Connection>>,
+    /// How many of them the service had opened.
+    outbound: usize,
+    /// The generation of the next one.
+    generation: u32,
+    /// When to ask the service again what it wants.
+    wants_at: Option<Instant>,
     /// Connections of the batch that have something to send; each has one event at most.
     replying: Vec<usize>,
     timers: TimerWheel,
@@ -105,16 +115,21 @@ impl<S: Service> EpollCore<S> {
             member: core.member,
             acceptor: Acceptor::new(core.listeners),
             is_accepting: true,
-            connections: Slab::with_capacity(bench.config.connections),
+            connections: Slab::with_capacity(bench.config.connections_max()),
+            outbound: 0,
+            generation: 0,
+            // It may want something before anything arrives.
+            wants_at: Some(bench.clock.now()),
             replying: Vec::with_capacity(EVENTS_MAX),
-            timers: TimerWheel::new(bench.config.connections, bench.clock.now()),
+            timers: TimerWheel::new(bench.config.connections_max(), bench.clock.now()),
             bench,
         })
     }
 
     fn wait(&mut self, events: &mut [Event]) -> io::Result<usize> {
         let next_at = self.timers.next_at();
-        let until = next_at.into_iter().chain(self.acceptor.retry_at).min();
+        let until = next_at.into_iter().chain(self.acceptor.retry_at);
+        let until = until.chain(self.wants_at).min();
         let now = self.bench.clock.now();
         let timeout = until.map(|at| timespec(if at > now { at - now } else { Duration::ZERO }));
         self.bench.counters.waits.increment();
@@ -179,9 +194,10 @@ impl<S: Service> EpollCore<S> {
 
     fn remove(&mut self, index: usize) {
         let connection = self.connections.remove(index);
+        self.outbound -= usize::from(connection.is_outbound());
         connection.close(&mut self.bench);
         self.timers.cancel(index as u32);
-        self.bench.counters.open.set(self.connections.len() as u64);
+        self.publish_open();
         if !self.is_accepting {
             self.start_accepting();
         }
@@ -199,13 +215,13 @@ impl<S: Service> EpollCore<S> {
             let Some(listener) = self.acceptor.listeners.get(index) else {
                 return;
             };
-            if self.connections.len() == self.bench.config.connections {
+            if self.connections.len() - self.outbound == self.bench.config.connections {
                 self.bench.counters.accept_paused.increment();
                 self.stop_accepting();
                 return;
             }
             match listener.accept() {
-                Ok(Some(socket)) => self.admit(socket, index),
+                Ok(Some((socket, peer))) => self.admit(socket, index, peer),
                 Ok(None) => return,
                 Err(error) => {
                     let (now, counters) = (self.bench.clock.now(), &self.bench.counters);
@@ -217,7 +233,7 @@ impl<S: Service> EpollCore<S> {
         }
     }
 
-    fn admit(&mut self, socket: OwnedFd, listener: usize) {
+    fn admit(&mut self, socket: OwnedFd, listener: usize, peer: Option<SocketAddr>) {
         let entry = self.connections.vacant_entry();
         let index = entry.key();
         let data = EventData::new_u64(index as u64);
@@ -225,12 +241,93 @@ impl<S: Service> EpollCore<S> {
             self.bench.counters.accept_failed.increment();
             return;
         }
-        let connection = entry.insert(Connection::new(socket, listener, &mut self.bench));
+        let arrival = Arrival {
+            id: Id {
+                index: index as u32,
+                generation: self.generation,
+            },
+            peer,
+            listener,
+            tls: None,
+        };
+        self.generation = self.generation.wrapping_add(1);
+        let connection = entry.insert(Connection::accepted(socket, arrival, &mut self.bench));
         if let Some(at) = connection.next_at() {
             self.timers.schedule(index as u32, at);
         }
         self.bench.counters.accepted.increment();
-        self.bench.counters.open.set(self.connections.len() as u64);
+        self.publish_open();
+    }
+
+    fn publish_open(&self) {
+        let counters = &self.bench.counters;
+        counters.open.set(self.connections.len() as u64);
+        counters.outbound.set(self.outbound as u64);
+    }
+
+    /// Does what the service wants of its own accord.
+    #[inline]
+    fn follow_service(&mut self) {
+        let now = self.bench.clock.now();
+        for _ in 0..WANTS_MAX {
+            match self.bench.service.wants(now) {
+                Want::Nothing { until } => {
+                    self.wants_at = until;
+                    return;
+                }
+                Want::Connect { to, token } => self.connect(to, token),
+                Want::Wake(id) => self.work_on_id(id, Connection::wake),
+                Want::Abort(id) => self.work_on_id(id, Connection::abort),
+                Want::Open(token) => self.bench.not_opened(token, End::NoRoute),
+                Want::Call => {
+                    // Only a shard that is given a place to call keeps them in that order.
+                    self.wants_at = None;
+                    return;
+                }
+            }
+        }
+        // The others shall not wait for that.
+        self.wants_at = Some(now);
+    }
+
+    fn work_on_id(
+        &mut self,
+        id: Id,
+        work: impl FnOnce(&mut Connection<S::Connection>, &mut Workbench<S>) -> Outcome,
+    ) {
+        let index = id.index as usize;
+        let connection = self.connections.get(index);
+        if connection.is_some_and(|connection| connection.id() == id) {
+            self.work_on(index, work);
+        }
+    }
+
+    /// Begins to open a connection.
+    fn connect(&mut self, to: SocketAddr, token: u64) {
+        if self.outbound == self.bench.config.outbound {
+            return self.bench.not_opened(token, End::NoConnection);
+        }
+        let socket = match begin_to_connect(to, &self.bench.config) {
+            Ok(socket) => socket,
+            Err(end) => return self.bench.not_opened(token, end),
+        };
+        let entry = self.connections.vacant_entry();
+        let index = entry.key();
+        let data = EventData::new_u64(index as u64);
+        if epoll::add(&self.epoll, &socket, data, connection::EVENTS).is_err() {
+            return self.bench.not_opened(token, End::NoConnection);
+        }
+        let id = Id {
+            index: index as u32,
+            generation: self.generation,
+        };
+        self.generation = self.generation.wrapping_add(1);
+        let opening = Connection::opening(socket, token, id, &mut self.bench);
+        if let Some(at) = entry.insert(opening).next_at() {
+            self.timers.schedule(index as u32, at);
+        }
+        self.outbound += 1;
+        self.publish_open();
     }
 
     fn start_accepting(&mut self) {
@@ -299,6 +396,7 @@ impl<S: Service> Worker for EpollCore<S> {
             }
             self.send_replies();
             self.expire_timers();
+            self.follow_service();
             self.bench.tick();
             self.bench.publish_levels();
             // Accepted last: no event of this batch can mean a connection that takes a freed index.

@@ -4,11 +4,12 @@
 //! has room for: a client that sends and does not read is held back by its own window. While a
 //! reply is on its way, what arrives is kept and served when the reply has been taken.
 
-use barewire_service::service::{Expect, Next, Reply, Service};
+use barewire_service::service::{self, Arrival, Expect, Id, Next, Reply, Service};
 use barewire_service::time::Instant;
+use rustix::io::Errno;
 
 use super::ring::{Provided, Received, Ring};
-use crate::{Buffer, End, Input, Session, Workbench};
+use crate::{Buffer, End, Input, Session, Workbench, why_not};
 
 /// A direct descriptor's connection, and what could not be finished yet.
 pub struct Connection<C> {
@@ -19,8 +20,12 @@ pub struct Connection<C> {
     unseen: bool,
     /// The kernel receives for us.
     receiving: bool,
+    /// The kernel is opening it.
+    connecting: bool,
     /// The kernel is ending our side of the stream.
     shutting_down: bool,
+    /// The service had it opened.
+    is_outbound: bool,
     /// Messages that the reply on its way answers.
     messages: u32,
     state: State,
@@ -29,6 +34,8 @@ pub struct Connection<C> {
 /// What has happened to the connection as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// The kernel connects it.
+    Opening,
     Open,
     /// We ended our side, and discard what arrives until the peer ends its own (RFC 9112, 9.6).
     Lingering,
@@ -50,23 +57,101 @@ pub enum Outcome {
 }
 
 impl<C: Default> Connection<C> {
-    /// The connection that was accepted as `index` by `listener`.
-    pub fn new<S: Service<Connection = C>>(
-        index: u32,
-        listener: u32,
+    /// A connection that was accepted.
+    pub fn accepted<S: Service<Connection = C>>(
+        arrival: Arrival<'_>,
         bench: &mut Workbench<S>,
     ) -> Self {
         let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        let session = Session::accepted(&mut bench.service, arrival, now, deadlines);
+        Connection::new(session, State::Open)
+    }
+
+    /// A connection that the kernel is opening.
+    pub fn opening<S: Service<Connection = C>>(
+        token: u64,
+        id: Id,
+        bench: &mut Workbench<S>,
+    ) -> Self {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        let session = Session::opened(&mut bench.service, token, id, now, deadlines);
         Connection {
-            index,
-            session: Session::new(&mut bench.service, listener as usize, now, deadlines),
+            connecting: true,
+            is_outbound: true,
+            ..Connection::new(session, State::Opening)
+        }
+    }
+
+    fn new(session: Session<C>, state: State) -> Self {
+        Connection {
+            index: session.id().index,
+            session,
             input: Input::default(),
             unseen: false,
             receiving: false,
+            connecting: false,
             shutting_down: false,
+            is_outbound: false,
             messages: 0,
-            state: State::Open,
+            state,
         }
+    }
+
+    /// By what the service names it.
+    pub fn id(&self) -> Id {
+        self.session.id()
+    }
+
+    /// Whether the service had it opened.
+    pub fn is_outbound(&self) -> bool {
+        self.is_outbound
+    }
+
+    /// The kernel has connected it, or failed to.
+    pub fn on_connected<S: Service<Connection = C>>(
+        &mut self,
+        result: std::io::Result<u32>,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        self.connecting = false;
+        match result {
+            _ if self.state != State::Opening => {}
+            Ok(_) => {
+                bench.counters.connected.increment();
+                self.state = State::Open;
+                let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+                self.session.on_established(now, deadlines);
+            }
+            Err(error) => {
+                let why = Errno::from_io_error(&error).map_or(service::End::Unanswered, why_not);
+                self.end(End::Failed(why));
+            }
+        }
+        self.advance(bench, ring)
+    }
+
+    /// Calls the service, and goes on until the connection has to wait.
+    pub fn wake<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        if self.state == State::Open {
+            bench.counters.wakes.increment();
+            self.session.wake();
+        }
+        self.advance(bench, ring)
+    }
+
+    /// Resets it, whatever it waits for.
+    pub fn abort<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        self.end(End::Aborted);
+        self.advance(bench, ring)
     }
 
     /// Bytes or their end have arrived.
@@ -160,11 +245,14 @@ impl<C: Default> Connection<C> {
     ) -> Outcome {
         while self.state == State::Open && !ring.is_sending(self.index) {
             match self.session.next() {
+                Next::Receive(_) | Next::Wait if self.session.is_woken() => {
+                    self.serve_input(bench, ring);
+                }
                 Next::Receive(_) if self.unseen => self.serve_input(bench, ring),
                 Next::Receive(Expect::Message) if bench.draining && self.input.is_empty() => {
                     self.last_word(S::on_dismiss, bench, ring);
                 }
-                Next::Receive(_) => break,
+                Next::Receive(_) | Next::Wait => break,
                 Next::Send => self.serve_input(bench, ring),
                 Next::Close => self.finish(bench, ring),
                 Next::Abort => self.end(End::Aborted),
@@ -172,9 +260,13 @@ impl<C: Default> Connection<C> {
         }
         match &mut self.state {
             State::Ending { how, begun } => {
-                let busy = self.receiving || self.shutting_down || ring.is_sending(self.index);
+                let busy = self.receiving
+                    || self.connecting
+                    || self.shutting_down
+                    || ring.is_sending(self.index);
                 if !std::mem::replace(begun, true) {
-                    if *how != End::Orderly {
+                    // What is not connected yet has nobody to be told.
+                    if *how != End::Orderly && !self.connecting {
                         ring.reset(self.index);
                     }
                     if busy {
@@ -185,6 +277,7 @@ impl<C: Default> Connection<C> {
                     return Outcome::End;
                 }
             }
+            State::Opening => {}
             State::Open | State::Lingering => {
                 let capacity = bench.config.receive_buffer_bytes;
                 let room = capacity.saturating_sub(self.input.len());
@@ -206,9 +299,11 @@ impl<C: Default> Connection<C> {
     /// Gives everything back. The kernel does nothing for the connection any more.
     pub fn close<S: Service<Connection = C>>(mut self, bench: &mut Workbench<S>, ring: &mut Ring) {
         self.input.clear(&mut bench.receive);
-        if let State::Ending { how, .. } = self.state {
-            bench.counters.ended(how);
-        }
+        let how = match self.state {
+            State::Ending { how, .. } => how,
+            State::Opening | State::Open | State::Lingering => End::Orderly,
+        };
+        bench.end(&mut self.session, how);
         ring.close(self.index);
     }
 
@@ -235,7 +330,8 @@ impl<C: Default> Connection<C> {
         if self.state != State::Open {
             return ring.give_back(provided);
         }
-        if !self.input.is_empty() || ring.is_sending(self.index) {
+        let waits = self.session.next() == Next::Wait;
+        if waits || !self.input.is_empty() || ring.is_sending(self.index) {
             // There is room: what was asked for, and a buffer of the ring more.
             let kept = self.input.append(bytes, &mut bench.receive);
             assert!(kept, "received more than there is room for");

@@ -19,17 +19,18 @@ mod ring;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 
 use barewire_service::cores::{CoreError, PinError};
 use barewire_service::lifecycle::{Lifecycle, Member, Phase};
-use barewire_service::service::Service;
-use barewire_service::time::Duration;
+use barewire_service::service::{Arrival, End, Id, Service, Want};
+use barewire_service::time::{Duration, Instant};
 use barewire_service::timer::TimerWheel;
 
 use self::connection::{Connection, Outcome};
 use self::ring::{Completion, Ring};
 use crate::cores::{self, Core, Worker, ended, failure};
-use crate::{Acceptor, KernelConfig, Listener, Pool, StartError, Workbench};
+use crate::{Acceptor, KernelConfig, Listener, Pool, StartError, WANTS_MAX, Workbench, socket_to};
 use barewire_service::stack::{Running, Stack};
 
 /// The io_uring stack.
@@ -151,9 +152,17 @@ struct UringCore<S: Service> {
     /// A connection's index is that of its direct descriptor.
     connections: Vec<Option<Connection<S::Connection>>>,
     open: usize,
+    /// How many of them the service had opened.
+    outbound: usize,
+    /// Descriptors for those that are in use by none.
+    unused_outbound: Vec<u32>,
+    /// The generation of the next connection.
+    generation: u32,
+    /// When to ask the service again what it wants.
+    wants_at: Option<Instant>,
     /// Accepted, in that order, when every connection was in use: their descriptors wait here
-    /// instead of in the kernel's queue, each with its listener.
-    parked: VecDeque<(u32, u32)>,
+    /// instead of in the kernel's queue, each with its listener and its peer.
+    parked: VecDeque<(u32, u32, Option<SocketAddr>)>,
     timers: TimerWheel,
     bench: Workbench<S>,
 }
@@ -183,6 +192,7 @@ impl<S: Service> UringCore<S> {
         let backlog = usize::try_from(config.config.backlog).unwrap_or(0);
         let descriptors = config.config.connections.saturating_add(backlog);
         let descriptors = descriptors.min(cores::open_files_max());
+        let all_descriptors = descriptors + config.config.outbound;
         let mut ring = Ring::new(config, descriptors, &bench.send).map_err(Unsupported::from)?;
         for listener in &core.listeners {
             listener
@@ -198,17 +208,23 @@ impl<S: Service> UringCore<S> {
             ring,
             member: core.member,
             acceptor: Acceptor::new(listeners.collect()),
-            connections: Vec::with_capacity(descriptors),
+            connections: Vec::with_capacity(all_descriptors),
             open: 0,
+            outbound: 0,
+            unused_outbound: (descriptors as u32..all_descriptors as u32).rev().collect(),
+            generation: 0,
+            // It may want something before anything arrives.
+            wants_at: Some(bench.clock.now()),
             parked: VecDeque::with_capacity(descriptors),
-            timers: TimerWheel::new(descriptors, bench.clock.now()),
+            timers: TimerWheel::new(all_descriptors, bench.clock.now()),
             bench,
         })
     }
 
     fn wait(&mut self) -> io::Result<()> {
         let next_at = self.timers.next_at();
-        let until = next_at.into_iter().chain(self.acceptor.retry_at).min();
+        let until = next_at.into_iter().chain(self.acceptor.retry_at);
+        let until = until.chain(self.wants_at).min();
         let now = self.bench.clock.now();
         let timeout = until.map(|at| if at > now { at - now } else { Duration::ZERO });
         self.bench.counters.waits.increment();
@@ -238,13 +254,18 @@ impl<S: Service> UringCore<S> {
     fn remove(&mut self, index: u32) {
         let removed = self.connections.get_mut(index as usize);
         if let Some(connection) = removed.and_then(Option::take) {
+            let is_outbound = connection.is_outbound();
             connection.close(&mut self.bench, &mut self.ring);
             self.timers.cancel(index);
             self.open -= 1;
-            self.bench.counters.open.set(self.open as u64);
+            self.outbound -= usize::from(is_outbound);
+            self.publish_open();
             self.acceptor.retry_at = None;
-            if let Some((index, listener)) = self.parked.pop_front() {
-                self.admit(index, listener);
+            if is_outbound {
+                return;
+            }
+            if let Some((index, listener, peer)) = self.parked.pop_front() {
+                self.admit(index, listener, peer);
             }
         }
     }
@@ -255,8 +276,13 @@ impl<S: Service> UringCore<S> {
             listening.accepting = Accepting::Nothing;
         }
         match result {
-            Ok(index) if self.open < self.bench.config.connections => self.admit(index, listener),
-            Ok(index) => self.parked.push_back((index, listener)),
+            Ok(index) => {
+                let peer = self.ring.peer(listener);
+                match self.is_full() {
+                    false => self.admit(index, listener, peer),
+                    true => self.parked.push_back((index, listener, peer)),
+                }
+            }
             // The listener was closed.
             Err(_) if self.acceptor.listeners.is_empty() => {}
             Err(error) => match error.raw_os_error() {
@@ -269,20 +295,103 @@ impl<S: Service> UringCore<S> {
         }
     }
 
-    fn admit(&mut self, index: u32, listener: u32) {
+    /// Whether as many connections were accepted as may be.
+    fn is_full(&self) -> bool {
+        self.open - self.outbound >= self.bench.config.connections
+    }
+
+    fn admit(&mut self, index: u32, listener: u32, peer: Option<SocketAddr>) {
+        let arrival = Arrival {
+            id: self.name(index),
+            peer,
+            listener: listener as usize,
+            tls: None,
+        };
+        let connection = Connection::accepted(arrival, &mut self.bench);
+        self.insert(index, connection);
+        self.bench.counters.accepted.increment();
+        self.work_on(index, Connection::advance);
+    }
+
+    /// What the service shall call the next connection, which is at `index`.
+    fn name(&mut self, index: u32) -> Id {
+        let generation = self.generation;
+        self.generation = generation.wrapping_add(1);
+        Id { index, generation }
+    }
+
+    fn insert(&mut self, index: u32, connection: Connection<S::Connection>) {
         while self.connections.len() <= index as usize {
             self.connections.push(None);
         }
-        self.connections[index as usize] = Some(Connection::new(index, listener, &mut self.bench));
         self.open += 1;
-        self.bench.counters.accepted.increment();
-        self.bench.counters.open.set(self.open as u64);
+        self.outbound += usize::from(connection.is_outbound());
+        self.connections[index as usize] = Some(connection);
+        self.publish_open();
+    }
+
+    fn publish_open(&self) {
+        let counters = &self.bench.counters;
+        counters.open.set(self.open as u64);
+        counters.outbound.set(self.outbound as u64);
+    }
+
+    /// Does what the service wants of its own accord.
+    #[inline]
+    fn follow_service(&mut self) {
+        let now = self.bench.clock.now();
+        for _ in 0..WANTS_MAX {
+            match self.bench.service.wants(now) {
+                Want::Nothing { until } => {
+                    self.wants_at = until;
+                    return;
+                }
+                Want::Connect { to, token } => self.connect(to, token),
+                Want::Wake(id) => self.work_on_id(id, Connection::wake),
+                Want::Abort(id) => self.work_on_id(id, Connection::abort),
+                Want::Open(token) => self.bench.not_opened(token, End::NoRoute),
+                Want::Call => {
+                    // Only a shard that is given a place to call keeps them in that order.
+                    self.wants_at = None;
+                    return;
+                }
+            }
+        }
+        // The others shall not wait for that.
+        self.wants_at = Some(now);
+    }
+
+    fn work_on_id(
+        &mut self,
+        id: Id,
+        work: impl FnOnce(&mut Connection<S::Connection>, &mut Workbench<S>, &mut Ring) -> Outcome,
+    ) {
+        let connection = self.connections.get(id.index as usize);
+        if connection.is_some_and(|it| it.as_ref().is_some_and(|it| it.id() == id)) {
+            self.work_on(id.index, work);
+        }
+    }
+
+    /// Begins to open a connection.
+    fn connect(&mut self, to: SocketAddr, token: u64) {
+        let Some(index) = self.unused_outbound.pop() else {
+            return self.bench.not_opened(token, End::NoConnection);
+        };
+        let begun = socket_to(to, &self.bench.config)
+            .and_then(|socket| self.ring.connect(index, socket, to));
+        if let Err(end) = begun {
+            self.unused_outbound.push(index);
+            return self.bench.not_opened(token, end);
+        }
+        let id = self.name(index);
+        let connection = Connection::opening(token, id, &mut self.bench);
+        self.insert(index, connection);
         self.work_on(index, Connection::advance);
     }
 
     /// Asks for connections as long as there is room for one.
     fn accept(&mut self) {
-        let full = self.open >= self.bench.config.connections;
+        let full = self.is_full();
         let may_try = self.acceptor.retry_at.is_none();
         for (index, listening) in (0..).zip(&mut self.acceptor.listeners) {
             match listening.accepting {
@@ -320,6 +429,12 @@ impl<S: Service> UringCore<S> {
                         connection.on_sent(result, bench, ring)
                     });
                 }
+                Completion::Connected { index, result } => {
+                    self.work_on(index, |connection, bench, ring| {
+                        connection.on_connected(result, bench, ring)
+                    });
+                }
+                Completion::Closed { index } => self.unused_outbound.push(index),
                 Completion::ShutDown { index } => {
                     self.work_on(index, Connection::on_shut_down);
                 }
@@ -341,7 +456,7 @@ impl<S: Service> UringCore<S> {
         for (index, _) in (0..).zip(self.acceptor.listeners.drain(..)) {
             self.ring.cancel_accept(index);
         }
-        while let Some((index, _)) = self.parked.pop_front() {
+        while let Some((index, ..)) = self.parked.pop_front() {
             self.ring.close(index);
         }
         for index in 0..self.connections.len() {
@@ -365,6 +480,7 @@ impl<S: Service> Worker for UringCore<S> {
             while let Some(index) = self.timers.pop_expired(now) {
                 self.work_on(index, Connection::on_timer);
             }
+            self.follow_service();
             self.bench.tick();
             self.bench.publish_levels();
             self.acceptor.retry_at = self.acceptor.retry_at.filter(|&at| at > now);

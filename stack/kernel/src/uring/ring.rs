@@ -11,16 +11,19 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use barewire_service::service::End;
 use barewire_service::time::Duration;
 use io_uring::register::Restriction;
 use io_uring::types::{BufRingEntry, CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use libc::{EAGAIN, EBUSY, EINTR, EINVAL, ENOBUFS, ETIME};
+use rustix::net::SocketAddrAny;
 use rustix::thread::sched_getcpu;
 
 use super::Uring;
@@ -45,6 +48,12 @@ pub struct Ring {
     completions: Vec<cqueue::Entry>,
     receive_mode: ReceiveMode,
     zero_copy_bytes_min: usize,
+    /// Descriptors from here on are those of connections that the service has opened.
+    outbound: u32,
+    /// Where those lead; the kernel reads it when it begins to connect.
+    destinations: Box<[SocketAddrAny]>,
+    /// Who opened the connection that was accepted last, by listener, where that is to be told.
+    peers: Option<Box<[Peer]>>,
     /// Why an entry could not be submitted; the next [`Ring::wait`] says so.
     broken: Option<io::Error>,
 }
@@ -85,6 +94,18 @@ pub enum Completion {
         index: u32,
         /// Bytes taken.
         result: io::Result<usize>,
+    },
+    /// A connection was opened, or could not be.
+    Connected {
+        /// The connection.
+        index: u32,
+        /// Why not.
+        result: io::Result<u32>,
+    },
+    /// A connection that the service had opened is closed: another one may take its descriptor.
+    Closed {
+        /// The connection.
+        index: u32,
     },
     /// Our side of a connection was ended.
     ShutDown {
@@ -134,6 +155,8 @@ enum Purpose {
     Send,
     Phase,
     ShutDown,
+    Connect,
+    Close,
     /// No completion is expected, unless it fails.
     Ignored,
 }
@@ -150,6 +173,8 @@ impl Purpose {
             2 => Purpose::Send,
             3 => Purpose::Phase,
             4 => Purpose::ShutDown,
+            5 => Purpose::Connect,
+            6 => Purpose::Close,
             _ => Purpose::Ignored,
         };
         (purpose, user_data as u32)
@@ -176,8 +201,15 @@ impl Ring {
             None => builder.setup_coop_taskrun().setup_defer_taskrun(),
         };
         let ring = builder.build(SUBMISSIONS)?;
-        let count = u32::try_from(descriptors).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let outbound = u32::try_from(descriptors).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let count = descriptors.saturating_add(config.config.outbound);
+        let count = u32::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
         ring.submitter().register_files_sparse(count)?;
+        if config.config.outbound > 0 {
+            accept_below(&ring, outbound)?;
+        }
+        let nowhere = SocketAddrAny::from(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let listeners = 1 + config.config.listen_also.len();
         if let Some(us) = config.config.busy_poll_us {
             let mut napi = types::Napi::new()
                 .set_busy_poll_timeout(us)
@@ -189,7 +221,7 @@ impl Ring {
         ring.submitter().register_iowq_aff(&only(sched_getcpu()))?;
         let provided = ProvidedBuffers::new(config.ring_buffers, config.ring_buffer_bytes)?;
         provided.register(&ring)?;
-        restrict(&ring)?;
+        restrict(&ring, config.config.outbound > 0)?;
         Ok(Ring {
             ring,
             provided,
@@ -198,6 +230,10 @@ impl Ring {
             completions: Vec::with_capacity(COMPLETIONS_MAX),
             receive_mode: ReceiveMode::Capped,
             zero_copy_bytes_min: config.zero_copy_bytes_min.unwrap_or(usize::MAX),
+            outbound,
+            destinations: vec![nowhere; config.config.outbound].into(),
+            peers: (config.config.tell_peers)
+                .then(|| (0..listeners).map(|_| Peer::nobody()).collect()),
             broken: None,
         })
     }
@@ -303,6 +339,11 @@ impl Ring {
             },
             Purpose::Phase => Completion::Phase,
             Purpose::ShutDown => Completion::ShutDown { index },
+            Purpose::Connect => Completion::Connected {
+                index,
+                result: checked(result),
+            },
+            Purpose::Close => Completion::Closed { index },
             Purpose::Ignored => return None,
         })
     }
@@ -325,8 +366,51 @@ impl Ring {
     /// Accepts all connections that come to the listener with this index.
     pub fn accept(&mut self, index: u32, listener: impl AsFd) {
         let listener = types::Fd(listener.as_fd().as_raw_fd());
-        let entry = opcode::AcceptMulti::new(listener).allocate_file_index(true);
-        self.push(entry.build(), Purpose::Accept, index);
+        let entry = match self
+            .peers
+            .as_mut()
+            .and_then(|peers| peers.get_mut(index as usize))
+        {
+            None => opcode::AcceptMulti::new(listener)
+                .allocate_file_index(true)
+                .build(),
+            Some(peer) => {
+                // Only one at a time has a place for the address.
+                peer.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+                let storage = (&raw mut peer.storage).cast::<libc::sockaddr>();
+                opcode::Accept::new(listener, storage, &raw mut peer.len)
+                    .file_index(Some(types::DestinationSlot::auto_target()))
+                    .build()
+            }
+        };
+        self.push(entry, Purpose::Accept, index);
+    }
+
+    /// After [`Completion::Accepted`], before accepting is asked for again: who opened the connection, if that is to be told.
+    pub fn peer(&self, listener: u32) -> Option<SocketAddr> {
+        self.peers.as_ref()?.get(listener as usize)?.read()
+    }
+
+    /// Connects `socket` as the connection at `index`, and reports [`Completion::Connected`].
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no room for it.
+    pub fn connect(&mut self, index: u32, socket: OwnedFd, to: SocketAddr) -> Result<(), End> {
+        let place = index.checked_sub(self.outbound);
+        let place = place.and_then(|place| self.destinations.get_mut(place as usize));
+        let address = place.ok_or(End::NoConnection)?;
+        // From here on the ring has the socket.
+        let registered = self
+            .ring
+            .submitter()
+            .register_files_update(index, &[socket.as_raw_fd()]);
+        registered.map_err(|_| End::NoConnection)?;
+        *address = to.into();
+        let (storage, len) = (address.as_ptr().cast(), address.addr_len());
+        let entry = opcode::Connect::new(Fixed(index), storage, len).build();
+        self.push(entry, Purpose::Connect, index);
+        Ok(())
     }
 
     /// Stops accepting from the listener with this index; a last [`Completion::Accepted`] follows.
@@ -482,9 +566,13 @@ impl Ring {
         );
     }
 
-    /// Closes a connection for which nothing is under way.
+    /// Closes a connection for which nothing is under way, and reports [`Completion::Closed`] if the service had it
+    /// opened: before that, its descriptor would be closed under the next one.
     pub fn close(&mut self, index: u32) {
         let entry = opcode::Close::new(Fixed(index)).build();
+        if index >= self.outbound {
+            return self.push(entry, Purpose::Close, index);
+        }
         self.push(
             entry.flags(squeue::Flags::SKIP_SUCCESS),
             Purpose::Ignored,
@@ -497,7 +585,8 @@ impl Ring {
         loop {
             // SAFETY: whatever an entry points to outlives its operation: provided buffers and
             // replies are kept by this ring, which stops all operations before it lets go of them;
-            // the address of a reset is static.
+            // the address of a reset is static, and all others are in boxes of this ring that it keeps as long,
+            // each of which is written only while no operation has it.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -532,6 +621,8 @@ impl Drop for Ring {
             // The kernel may go on for a moment; its memory stays.
             std::mem::forget(Arc::clone(&self.replies));
             std::mem::forget(Arc::clone(&self.provided.memory));
+            std::mem::forget(std::mem::take(&mut self.destinations));
+            std::mem::forget(self.peers.take());
         }
     }
 }
@@ -612,6 +703,62 @@ impl ProvidedBuffers {
     }
 }
 
+/// Lets the kernel take descriptors below `end` only for connections that it accepts
+/// (IORING_REGISTER_FILE_ALLOC_RANGE, Linux 6.0), which the crate has no name for.
+fn accept_below(ring: &IoUring, end: u32) -> io::Result<()> {
+    const FILE_ALLOC_RANGE: libc::c_uint = 25;
+    #[repr(C)]
+    struct FileIndexRange {
+        offset: u32,
+        len: u32,
+        reserved: u64,
+    }
+    let range = FileIndexRange {
+        offset: 0,
+        len: end,
+        reserved: 0,
+    };
+    // SAFETY: the call reads one `struct io_uring_file_index_range`, which outlives it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring.as_raw_fd(),
+            FILE_ALLOC_RANGE,
+            &raw const range,
+            0,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Where the kernel writes who opened a connection.
+struct Peer {
+    storage: libc::sockaddr_storage,
+    len: libc::socklen_t,
+}
+
+impl Peer {
+    fn nobody() -> Peer {
+        Peer {
+            // SAFETY: the structure is made of integers, of which all zeroes is a value.
+            storage: unsafe { std::mem::zeroed() },
+            len: 0,
+        }
+    }
+
+    fn read(&self) -> Option<SocketAddr> {
+        let len = self
+            .len
+            .min(size_of::<libc::sockaddr_storage>() as libc::socklen_t);
+        // SAFETY: there are `len` initialised bytes, and the kernel wrote an address of its own there.
+        let any = unsafe { SocketAddrAny::read((&raw const self.storage).cast(), len) };
+        any.try_into().ok()
+    }
+}
+
 /// Ends a multishot receive after `bytes_max` (`optlen`, Linux 6.17), which the crate has no name for.
 fn cap_multishot_receive(mut entry: squeue::Entry, bytes_max: u32) -> squeue::Entry {
     /// Where `struct io_uring_sqe` has the union of `file_index` and `optlen`.
@@ -630,11 +777,13 @@ fn cap_multishot_receive(mut entry: squeue::Entry, bytes_max: u32) -> squeue::En
 
 /// Allows the ring only what is asked of it here, and enables it. A seccomp filter does not see what a
 /// ring is asked for: without this it would be a way to open files and sockets around it.
-fn restrict(ring: &IoUring) -> io::Result<()> {
+fn restrict(ring: &IoUring, opens: bool) -> io::Result<()> {
+    /// IORING_REGISTER_FILES_UPDATE, for connections that the service opens.
+    const FILES_UPDATE: u8 = 6;
     /// IORING_REGISTER_SYNC_CANCEL, for the end.
     const SYNC_CANCEL: u8 = 24;
     let operations = [
-        opcode::AcceptMulti::CODE,
+        opcode::Accept::CODE,
         opcode::AsyncCancel2::CODE,
         opcode::Close::CODE,
         opcode::Connect::CODE,
@@ -654,6 +803,9 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
     let mut restrictions: Vec<_> = operations.map(Restriction::sqe_op).into();
     restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
     restrictions.push(Restriction::register_op(SYNC_CANCEL));
+    if opens {
+        restrictions.push(Restriction::register_op(FILES_UPDATE));
+    }
     ring.submitter().register_restrictions(&mut restrictions)?;
     ring.submitter().register_enable_rings()
 }

@@ -162,6 +162,8 @@ impl<S: Service> Core<'_, S> {
         let port = self.hot[index].flow.local_port();
         let mut served = self.local.ports().iter();
         let arrival = service::Arrival {
+            id: service::Id::default(),
+            peer: None,
             listener: served.position(|&of| of == port).unwrap_or(0),
             tls: None,
         };

@@ -25,7 +25,7 @@ use crate::outbound::Outbound;
 use crate::packet::{Flags, FlowKey, Segment};
 use crate::source_ports::{Cursor, Notice};
 use barewire_service::deadline::{Wait, Watch};
-use barewire_service::service::{End, Expect, Service, Want};
+use barewire_service::service::{End, Expect, Id, Service, Want};
 use barewire_service::time::{Duration, Instant};
 
 use super::wire::Nowhere;
@@ -90,6 +90,13 @@ impl<S: Service> Core<'_, S> {
                 Want::Nothing { until } => return until,
                 Want::Open(token) => self.call(token, links),
                 Want::Call => self.call_idle(links),
+                Want::Connect { token, .. } => {
+                    let mut connection = self.service.on_open(token, Id::default());
+                    self.service.on_end(&mut connection, End::NoRoute);
+                    true
+                }
+                // All that could be meant is over: nobody was told of an identity here.
+                Want::Wake(_) | Want::Abort(_) => true,
             };
             if !can_be_had {
                 return Some(self.now + RETRY);
@@ -102,7 +109,7 @@ impl<S: Service> Core<'_, S> {
         let (flow, link) = match self.choose_flow(links.len()) {
             Ok(chosen) => chosen,
             Err(end) => {
-                let mut connection = self.service.on_open(token);
+                let mut connection = self.service.on_open(token, Id::default());
                 self.service.on_end(&mut connection, end);
                 return false;
             }
@@ -148,7 +155,7 @@ impl<S: Service> Core<'_, S> {
         let endpoint = |address: IpAddr, port| IpEndpoint::new(address.into(), port);
         self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
         let cold = &mut self.cold[index];
-        cold.service = self.service.on_open(token);
+        cold.service = self.service.on_open(token, Id::default());
         let calling = self.sockets.slot(cold.socket).socket().connect(
             self.interface.context(),
             endpoint(flow.remote_address(), flow.remote_port()),

@@ -543,7 +543,8 @@ impl<S: Service> Core<'_, S> {
             let deadlines = &self.config.deadlines;
             cold.watch.on_progress(self.now, &progress, deadlines);
             match progress.next {
-                Next::Abort => return Outcome::Abort,
+                // Nobody wakes it here.
+                Next::Abort | Next::Wait => return Outcome::Abort,
                 Next::Close => return Outcome::Close,
                 Next::Receive(_) => return Outcome::Continue,
                 Next::Send if progress.consumed == 0 && written == 0 => return Outcome::Continue,

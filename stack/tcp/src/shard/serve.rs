@@ -94,6 +94,8 @@ impl<S: Service> Core<'_, S> {
             match progress.next {
                 Next::Abort => return Outcome::Abort,
                 Next::Close => return Outcome::Close,
+                // Nobody wakes it here.
+                Next::Wait => return Outcome::Abort,
                 // It waits for what will never come.
                 Next::Receive(_) if has_ended => return Outcome::Close,
                 Next::Receive(_) => return Outcome::Continue,

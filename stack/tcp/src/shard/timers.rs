@@ -116,6 +116,8 @@ impl<S: Service> Core<'_, S> {
             Wait::Body => &self.counters.body_timeouts,
             Wait::Send => &self.counters.send_timeouts,
             Wait::Close => &self.counters.close_timeouts,
+            // It has no deadline here.
+            Wait::Service => return,
         };
         counter.increment();
         match wait {
@@ -135,7 +137,7 @@ impl<S: Service> Core<'_, S> {
             Wait::Handshake if self.hot[index].tcb.state == State::SynSent => {
                 self.unanswered(index);
             }
-            Wait::Handshake | Wait::Close => self.end(index, End::Closed),
+            Wait::Handshake | Wait::Close | Wait::Service => self.end(index, End::Closed),
         }
     }
 

@@ -353,7 +353,7 @@ impl Served {
                 Next::Abort => self.ended = Some(Ended::Aborted),
                 Next::Send => assert!(is_progress, "a stack would reset this"),
                 Next::Receive(_) if ended => self.ended = Some(Ended::Closed),
-                Next::Receive(_) => return,
+                Next::Receive(_) | Next::Wait => return,
             }
         }
     }
@@ -370,7 +370,7 @@ pub fn limits() -> TlsLimits {
 fn accept(tls: &mut Tls<Lines>) -> Connection<LinesConnection> {
     let arrival = Arrival {
         listener: 1,
-        tls: None,
+        ..Arrival::default()
     };
     let (connection, expect) = tls.on_accept(arrival);
     assert_eq!(expect, Expect::Handshake);
