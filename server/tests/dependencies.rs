@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "barewire-xdp",
         &["barewire-memory", "barewire-service", "barewire-tcp"],
     ),
+    ("barewire-proxy", &["barewire-http", "barewire-service"]),
     (
         "barewire-load",
         &[

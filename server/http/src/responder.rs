@@ -464,7 +464,9 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     }
                 }
             }
-            Handler::Relay(relay) => self.begin_relay(connection, relay, &head.request, exchange, reply),
+            Handler::Relay(relay) => {
+                self.begin_relay(connection, relay, &head.request, exchange, reply)
+            }
             Handler::Echo => {
                 if exchange.expects_continue {
                     self.invite_body(reply);

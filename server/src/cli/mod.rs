@@ -20,6 +20,7 @@ pub mod load;
 mod logging;
 mod mode;
 mod operate;
+mod proxy;
 mod serve;
 mod version;
 
@@ -45,6 +46,8 @@ struct Cli {
 enum Subcommands {
     /// Serve HTTP and HTTPS until SIGTERM, SIGINT, SIGQUIT or SIGHUP; a second one stops at once
     Serve(Box<serve::ServeArgs>),
+    /// Forward HTTP and HTTPS to pools of HTTP/1.1 servers, as a reverse proxy and load balancer
+    Proxy(Box<proxy::ProxyArgs>),
     /// Say whether `serve` would start with the same arguments, and what would slow it down; changes nothing
     #[cfg(feature = "xdp")]
     Check(Box<check::CheckArgs>),
@@ -115,7 +118,8 @@ fn run_subcommand(sources: &mut Sources) -> anyhow::Result<ExitCode> {
     };
     let command = command.find_subcommand_mut(name).expect("it was matched");
     match subcommand {
-        Subcommands::Serve(args) => serve::run(&args, matches, sources, command),
+        Subcommands::Serve(args) => serve::run(&args, None, matches, sources, command),
+        Subcommands::Proxy(args) => proxy::run(&args, matches, sources, command),
         #[cfg(feature = "xdp")]
         Subcommands::Check(args) => check::run(&args, matches, sources, command),
         Subcommands::Load(args) => load::run(*args),
@@ -131,6 +135,7 @@ fn run_subcommand(sources: &mut Sources) -> anyhow::Result<ExitCode> {
 /// The subcommands whose options can be given by the environment and by a file as well.
 const CONFIGURED: &[&str] = &[
     "serve",
+    "proxy",
     #[cfg(feature = "xdp")]
     "check",
 ];

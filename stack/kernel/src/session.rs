@@ -4,9 +4,7 @@
 //! how bytes are moved: the protocol's state, what is waited for, and until when.
 
 use barewire_service::deadline::{Deadlines, Wait, Watch};
-use barewire_service::service::{
-    self, Arrival, Expect, Id, Input, Next, Progress, Reply, Service,
-};
+use barewire_service::service::{self, Arrival, Expect, Id, Input, Next, Progress, Reply, Service};
 use barewire_service::time::Instant;
 
 /// The protocol's side of one connection.

@@ -3,6 +3,7 @@
 mod args;
 #[cfg(feature = "faults")]
 mod bad_wire;
+mod bulkheads;
 mod kernel;
 mod manager;
 mod operation;
@@ -28,12 +29,14 @@ use clap::{ArgMatches, Command};
 
 use self::args::Scope;
 pub use self::args::{ServeArgs, StackName};
+use self::bulkheads::Bulkheads;
 use self::manager::Notice;
 use self::operation::{Answering, Endpoints};
 use self::state::StateFile;
 use self::supervise::{Ending, Supervisor};
 use self::tls::{Capacity, Secure};
 use crate::cli::config::{self, Source, Sources};
+use crate::cli::proxy::Proxying;
 use crate::confine::Confinement;
 use crate::console::{self, Console, complain, say};
 use crate::events::membership::Membership;
@@ -44,7 +47,9 @@ use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
 use crate::operate::{Instruments, watch};
 use crate::site::{self, Site};
-use barewire_http::{Bulkhead, BulkheadCounters, HttpCounters, Status, Surplus};
+use barewire_http::{HttpCounters, Status, Surplus};
+use barewire_proxy::Proxy;
+use barewire_service::service::Service;
 use barewire_service::stack::{CounterGroup, Running, Stack};
 #[cfg(feature = "xdp")]
 use barewire_xdp::XdpConfig;
@@ -56,6 +61,7 @@ use barewire_xdp::XdpConfig;
 /// If the command line is wrong, or the machine does not give what it asks for, or a core breaks.
 pub fn run(
     args: &ServeArgs,
+    proxy: Option<&Proxying>,
     matches: &ArgMatches,
     sources: &Sources,
     command: &mut Command,
@@ -77,6 +83,10 @@ pub fn run(
             tracing::warn!("{key} ({source}) has no meaning for this stack");
         }
     }
+    if proxy.is_some() && args.stack() == StackName::Xdp {
+        let missing = "the stack xdp does not open connections beside those that it accepts yet: use --stack uring or epoll";
+        return Err(command.error(ErrorKind::InvalidValue, missing).into());
+    }
     match (args.stack(), &args.place.interface) {
         #[cfg(feature = "xdp")]
         (StackName::Xdp, Some(interface)) => {
@@ -91,7 +101,7 @@ pub fn run(
                 connections: stack.stack.connections,
                 receive_buffer_bytes: stack.stack.receive_buffer_bytes,
             };
-            let serve = || serve(args, "xdp", stack, capacity, seats);
+            let serve = || serve(args, "xdp", stack, capacity, seats, None);
             match (args.link.wait_for_interface, outlive::is_child()) {
                 (false, _) => serve(),
                 (true, false) => outlive::run(
@@ -103,9 +113,9 @@ pub fn run(
             }
         }
         #[cfg(feature = "epoll")]
-        (StackName::Epoll, _) => serve_epoll(args, command),
+        (StackName::Epoll, _) => serve_epoll(args, proxy, command),
         #[cfg(feature = "uring")]
-        (StackName::Uring, _) => serve_uring(args, command),
+        (StackName::Uring, _) => serve_uring(args, proxy, command),
         #[allow(unreachable_patterns, reason = "reachable where a stack was left out")]
         (missing, _) => Err(not_built_in(missing, command).into()),
     }
@@ -141,24 +151,38 @@ fn usage<T, E: fmt::Display>(
 }
 
 #[cfg(feature = "epoll")]
-fn serve_epoll(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCode> {
-    let stack = usage(kernel::epoll(args), command)?;
+fn serve_epoll(
+    args: &ServeArgs,
+    proxy: Option<&Proxying>,
+    command: &mut Command,
+) -> anyhow::Result<ExitCode> {
+    let mut stack = usage(kernel::epoll(args), command)?;
+    if let Some(proxy) = proxy {
+        proxy.configure(&mut stack.config);
+    }
     let capacity = kernel::capacity(&stack.config);
-    serve(args, "epoll", stack, capacity, args.seats())
+    serve(args, "epoll", stack, capacity, args.seats(), proxy)
 }
 
 /// Serves with io_uring, or with epoll where the kernel does not let us.
 #[cfg(feature = "uring")]
-fn serve_uring(args: &ServeArgs, command: &mut Command) -> anyhow::Result<ExitCode> {
-    let stack = usage(kernel::uring(args), command)?;
+fn serve_uring(
+    args: &ServeArgs,
+    proxy: Option<&Proxying>,
+    command: &mut Command,
+) -> anyhow::Result<ExitCode> {
+    let mut stack = usage(kernel::uring(args), command)?;
+    if let Some(proxy) = proxy {
+        proxy.configure(&mut stack.config);
+    }
     match barewire_kernel::uring::supported(&stack) {
         Ok(()) => {
             let capacity = kernel::capacity(&stack.config);
-            serve(args, "uring", stack, capacity, args.seats())
+            serve(args, "uring", stack, capacity, args.seats(), proxy)
         }
         Err(missing) => {
             tracing::warn!("{missing}; falling back to epoll");
-            serve_epoll(args, command)
+            serve_epoll(args, proxy, command)
         }
     }
 }
@@ -170,6 +194,7 @@ fn serve<S: Stack>(
     stack: S,
     capacity: Capacity,
     seats: Option<Arc<Seats>>,
+    proxy: Option<&Proxying>,
 ) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let confinement = Confinement::begin(args.privilege.user.as_deref(), args.privilege.seccomp)?;
@@ -215,13 +240,14 @@ fn serve<S: Stack>(
     let prefix = files.is_some().then_some(&*args.files.directory_prefix);
     let routes = site::routes_with_files(args.place.test_routes, prefix)
         .context("choose another --directory-prefix")?;
-    let http: Arc<[_]> = (0..cores_max)
-        .map(|_| Arc::new(HttpCounters::new(&routes)))
-        .collect();
-    let bulkheads: Arc<[Arc<BulkheadCounters>]> = (0..cores_max).map(|_| Arc::default()).collect();
+    let http_counters = || match proxy {
+        None => Ok(HttpCounters::new(&routes)),
+        Some(_) => Proxy::http_counters(),
+    };
+    let http = (0..cores_max).map(|_| http_counters().map(Arc::new));
+    let http: Arc<[_]> = http.collect::<Result<Vec<_>, _>>()?.into();
+    let bulkheads = Bulkheads::new(seats, args.surplus(), cores_max);
     let make_service = {
-        let bulkheads = Arc::clone(&bulkheads);
-        let surplus = args.surplus();
         let (limits, http2) = (args.limits(), args.http2());
         let (http, events) = (Arc::clone(&http), Arc::clone(&events));
         let fleet = fleet.as_ref().map(Fleet::handle);
@@ -236,31 +262,25 @@ fn serve<S: Stack>(
                 fleet_by_default,
             };
             let counters = Arc::clone(&http[core]);
-            let responder = site::responder(&routes, site, limits, counters).with_http2(http2);
-            let counters = Arc::clone(&bulkheads[core]);
-            Bulkhead::new(responder, seats.clone(), surplus, counters)
+            site::responder(&routes, site, limits, counters).with_http2(http2)
         }
     };
 
     let lifecycle = Lifecycle::new();
-    let mut running = match &secure {
-        None => stack.start(make_service, &lifecycle)?,
-        Some(secure) => {
-            let secure = secure.clone();
-            let make_secure = move |core| secure.around(core, make_service(core));
-            stack.start(make_secure, &lifecycle)?
+    let mut running = match proxy {
+        None => start(stack, &bulkheads, secure.as_ref(), make_service, &lifecycle)?,
+        Some(proxy) => {
+            let make_proxy = proxy.maker(args.limits(), Arc::clone(&http), enter.clone());
+            start(stack, &bulkheads, secure.as_ref(), make_proxy, &lifecycle)?
         }
     };
+    if let Some(proxy) = proxy {
+        running.counters.extend(proxy.counters(running.cpus.len()));
+    }
     running.counters.extend(console_counters());
-    let bulkheads = bulkheads.iter().take(running.cpus.len()).enumerate();
     running
         .counters
-        .extend(bulkheads.map(|(core, counters)| CounterGroup {
-            core: Some(core),
-            queue: None,
-            part: "bulkhead",
-            counters: counters.clone(),
-        }));
+        .extend(bulkheads.counters(running.cpus.len()));
     running
         .counters
         .extend(fleet.as_ref().map(|fleet| CounterGroup {
@@ -310,7 +330,7 @@ fn serve<S: Stack>(
             supervisor.remote(),
         )
         .context("cannot answer the operator")?;
-    confinement.restrict_calls(connects_out)?;
+    confinement.restrict_calls(connects_out || proxy.is_some())?;
     confinement.verify()?;
     if let (Some(file), Some(state)) = (&mut state, begun_with) {
         file.save(&state)?;
@@ -330,6 +350,25 @@ fn serve<S: Stack>(
         // As a shell reports a process that the signal had ended.
         Ending::Forced(cause) => ExitCode::from(128 + cause.signal() as u8),
     })
+}
+
+/// Starts `stack` with a service for each core, and TLS around it if there is some.
+fn start<St: Stack, S: Service + 'static>(
+    stack: St,
+    bulkheads: &Bulkheads,
+    secure: Option<&Secure>,
+    make_service: impl Fn(usize) -> S + Clone + Send + 'static,
+    lifecycle: &Lifecycle,
+) -> Result<Running, St::Error> {
+    let bulkheads = bulkheads.clone();
+    let make_service = move |core| bulkheads.around(core, make_service(core));
+    match secure.cloned() {
+        None => stack.start(make_service, lifecycle),
+        Some(secure) => {
+            let make_secure = move |core| secure.around(core, make_service(core));
+            stack.start(make_secure, lifecycle)
+        }
+    }
 }
 
 /// Says what each core got and what it all takes, then that the server is ready, and where.

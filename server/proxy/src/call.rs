@@ -1,0 +1,152 @@
+//! A request on its way, and the response on its way back.
+
+use barewire_http::Refusal;
+use barewire_service::service::Id;
+
+use crate::response::Head;
+
+/// For whom a call is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// The client of this connection.
+    Client(Id),
+    /// Nobody but the pool: a check of an origin.
+    Check,
+}
+
+/// A call in progress. Its buffers are those of a call before it, so that nothing is allocated for most.
+#[derive(Debug)]
+pub struct Call {
+    pub by: For,
+    pub pool: usize,
+    pub origin: usize,
+    /// The line that it is on.
+    pub line: Option<usize>,
+    /// What is hashed to choose an origin.
+    pub key: u64,
+    pub to_head: bool,
+    pub is_idempotent: bool,
+    pub retries: u8,
+
+    /// The request as the origin gets it.
+    pub request: Vec<u8>,
+    /// Bytes at its front that were sent.
+    pub sent: usize,
+    /// The request is in `request` from its first byte on.
+    pub is_whole: bool,
+    /// The client has sent all of it.
+    pub is_uploaded: bool,
+    pub is_chunked: bool,
+
+    /// Field lines, then content, that the client has not taken.
+    pub response: Vec<u8>,
+    pub taken: usize,
+    /// Until the head is taken, how many bytes its lines have.
+    pub lines_bytes: usize,
+    pub head: Option<Head>,
+    pub is_head_taken: bool,
+    /// The response is in `response` to its last byte.
+    pub is_complete: bool,
+    pub failure: Option<Refusal>,
+    /// Its client is to be woken, and will be.
+    pub is_woken: bool,
+    /// The line waits for room in `response`.
+    pub is_line_held: bool,
+
+    pub began_ns: u64,
+    /// Bytes of content that the client has taken.
+    pub content_bytes: u64,
+    pub response_by_ns: u64,
+    pub total_by_ns: u64,
+}
+
+impl Call {
+    /// A call with these buffers, which are emptied.
+    pub fn new(by: For, (mut request, mut response): (Vec<u8>, Vec<u8>)) -> Self {
+        request.clear();
+        response.clear();
+        Call {
+            by,
+            pool: 0,
+            origin: 0,
+            line: None,
+            key: 0,
+            to_head: false,
+            is_idempotent: false,
+            retries: 0,
+            request,
+            sent: 0,
+            is_whole: true,
+            is_uploaded: false,
+            is_chunked: false,
+            response,
+            taken: 0,
+            lines_bytes: 0,
+            head: None,
+            is_head_taken: false,
+            is_complete: false,
+            failure: None,
+            is_woken: false,
+            is_line_held: false,
+            began_ns: 0,
+            content_bytes: 0,
+            response_by_ns: 0,
+            total_by_ns: 0,
+        }
+    }
+
+    /// Bytes of the request that wait for the origin.
+    pub fn unsent(&self) -> usize {
+        self.request.len() - self.sent
+    }
+
+    /// Room for bytes of the body, of a buffer of `bytes_max`: what was sent gives way when there is none.
+    pub fn upload_room(&mut self, bytes_max: usize) -> usize {
+        /// A chunk's size and line ends, and the last chunk.
+        const OVERHEAD: usize = 32;
+        let room = bytes_max.saturating_sub(self.request.len());
+        if room < bytes_max / 4 && self.sent > 0 {
+            self.request.drain(..self.sent);
+            self.sent = 0;
+            self.is_whole = false;
+        }
+        let room = bytes_max.saturating_sub(self.request.len());
+        room.saturating_sub(OVERHEAD)
+    }
+
+    /// Takes bytes of the body.
+    pub fn upload(&mut self, data: &[u8]) {
+        use std::io::Write as _;
+        if data.is_empty() {
+            return;
+        }
+        if self.is_chunked {
+            // Writing to a vector does not fail.
+            let _ = write!(self.request, "{:x}\r\n", data.len());
+        }
+        self.request.extend_from_slice(data);
+        if self.is_chunked {
+            self.request.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Bytes of the response that wait for the client.
+    pub fn untaken(&self) -> usize {
+        self.response.len() - self.taken
+    }
+
+    /// The request line, if it is still there.
+    pub fn request_line(&self) -> &str {
+        let end = memchr::memchr(b'\r', &self.request).filter(|_| self.is_whole);
+        let line = end.and_then(|end| std::str::from_utf8(&self.request[..end]).ok());
+        line.unwrap_or("-")
+    }
+
+    /// When it is given up.
+    pub fn deadline_ns(&self) -> u64 {
+        match self.head {
+            Some(_) => self.total_by_ns,
+            None => self.total_by_ns.min(self.response_by_ns),
+        }
+    }
+}

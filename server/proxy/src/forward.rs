@@ -1,0 +1,552 @@
+//! One core's calls: where they go, and what becomes of them.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use barewire_http::{Consumed, REQUEST_LOG, Refusal, Relay, Relayed, RelayedHead, Request, Upload};
+use barewire_http::{Method, Route};
+use barewire_service::service::{Id, Want};
+use barewire_service::time::{Duration, Instant};
+use barewire_service::timer::TimerWheel;
+use slab::Slab;
+use tracing::Level;
+
+use crate::balance::{self, Budget, Origin, Random};
+use crate::call::{Call, For};
+use crate::config::PoolConfig;
+use crate::counters::{OriginCounters, ProxyCounters};
+use crate::head::{self, Asker};
+use crate::line::{Line, NO_ID};
+use crate::response::Framing;
+use crate::table::Table;
+
+const MS: u64 = 1_000_000;
+
+/// Every path there is: which origin answers is not the responder's to find.
+pub const ROUTES: &[Route<Forwarder>] = &[
+    Route::new("/").relay(&Forward),
+    Route::new("/{*path}").relay(&Forward),
+];
+
+/// What the calls of a core share.
+#[derive(Debug)]
+pub struct Forwarder {
+    pub(crate) table: Arc<Table>,
+    pub(crate) counters: Arc<ProxyCounters>,
+    /// Those of a pool stand together.
+    pub(crate) origins: Vec<Origin>,
+    pools: Vec<Range<usize>>,
+    budgets: Vec<Budget>,
+    pub(crate) calls: Slab<Call>,
+    pub(crate) lines: Slab<Line>,
+    /// Buffers of calls that are over.
+    spare: Vec<(Vec<u8>, Vec<u8>)>,
+    wants: VecDeque<Want>,
+    /// By the index of a call.
+    timers: TimerWheel,
+    random: Random,
+    pub(crate) now_ns: u64,
+    next_check_ns: u64,
+    pub(crate) draining: bool,
+    /// The client whose request is being handled.
+    pub(crate) asking: Id,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) is_tls: bool,
+}
+
+/// Hands requests on to a [`Forwarder`].
+#[derive(Debug)]
+pub struct Forward;
+
+impl Forwarder {
+    pub fn new(
+        table: Arc<Table>,
+        counters: Arc<ProxyCounters>,
+        of_origins: Vec<Arc<OriginCounters>>,
+        seed: u64,
+    ) -> Self {
+        let calls_max = table.limits.calls_max;
+        counters.calls_max.set(calls_max as u64);
+        let (mut origins, mut pools) = (Vec::new(), Vec::new());
+        let mut of_origins = of_origins.into_iter();
+        for (at, pool) in table.pools.iter().enumerate() {
+            let first = origins.len();
+            for &address in &pool.config.origins {
+                let counters = of_origins.next().unwrap_or_default();
+                origins.push(Origin::new(at, address, counters));
+            }
+            pools.push(first..origins.len());
+        }
+        let has_checks = table.pools.iter().any(|pool| pool.config.check.is_some());
+        Forwarder {
+            counters,
+            budgets: pools.iter().map(|_| Budget::new()).collect(),
+            origins,
+            pools,
+            calls: Slab::with_capacity(calls_max),
+            lines: Slab::with_capacity(table.limits.connections_max),
+            spare: Vec::with_capacity(calls_max),
+            wants: VecDeque::with_capacity(2 * calls_max),
+            timers: TimerWheel::new(calls_max, Instant::ZERO),
+            random: Random::new(seed),
+            now_ns: 0,
+            next_check_ns: if has_checks { 0 } else { u64::MAX },
+            draining: false,
+            asking: NO_ID,
+            peer: None,
+            is_tls: false,
+            table,
+        }
+    }
+
+    pub(crate) fn pool(&self, call: usize) -> &PoolConfig {
+        &self.table.pools[self.calls[call].pool].config
+    }
+
+    /// What the stack shall do next.
+    pub fn next_want(&mut self, now: Instant) -> Want {
+        if let Some(want) = self.wants.pop_front() {
+            return want;
+        }
+        while let Some(call) = self.timers.pop_expired(instant(self.now_ns)) {
+            self.deadline_passes(call as usize);
+        }
+        if self.now_ns >= self.next_check_ns {
+            self.begin_checks();
+        }
+        if let Some(want) = self.wants.pop_front() {
+            return want;
+        }
+        let timer = self
+            .timers
+            .next_at()
+            .map(|at| at.total_micros() as u64 * 1_000);
+        let check = Some(self.next_check_ns).filter(|_| !self.draining);
+        let next_ns = timer
+            .into_iter()
+            .chain(check)
+            .min()
+            .filter(|&at| at != u64::MAX);
+        // The two clocks need not count from the same moment.
+        let until = next_ns
+            .map(|at| now + Duration::from_micros(at.saturating_sub(self.now_ns).div_ceil(1_000)));
+        Want::Nothing { until }
+    }
+
+    pub(crate) fn want(&mut self, want: Want) {
+        self.wants.push_back(want);
+    }
+
+    /// A place for a call.
+    fn take_call(&mut self, by: For) -> Option<usize> {
+        if self.calls.len() >= self.table.limits.calls_max {
+            return None;
+        }
+        let buffers = self.spare.pop().unwrap_or_default();
+        let call = self.calls.insert(Call::new(by, buffers));
+        self.counters.calls.set(self.calls.len() as u64);
+        Some(call)
+    }
+
+    /// The call is over: its buffers are the next one's.
+    fn forget(&mut self, at: usize) {
+        let call = self.calls.remove(at);
+        self.timers.cancel(at as u32);
+        self.spare.push((call.request, call.response));
+        self.counters.calls.set(self.calls.len() as u64);
+    }
+
+    /// Sends the call to an origin, another than the one that has failed.
+    fn dispatch(&mut self, at: usize, failed: Option<usize>) {
+        let (pool, key) = (self.calls[at].pool, self.calls[at].key);
+        let among = self.pools[pool].clone();
+        let config = &self.table.pools[pool].config;
+        let chosen = balance::choose(
+            &self.origins[among.clone()],
+            config,
+            key,
+            self.random.next(),
+            failed.map(|failed| failed - among.start),
+            self.now_ns,
+        );
+        match chosen {
+            Some(chosen) => self.send_to(at, among.start + chosen, failed.is_some()),
+            None => self.fail(at, Refusal::NoOrigin),
+        }
+    }
+
+    /// Puts the call on a line to `origin`; on a new one if it `is_retry`: those that were kept may all be stale.
+    fn send_to(&mut self, at: usize, origin: usize, is_retry: bool) {
+        let config = &self.table.pools[self.calls[at].pool].config;
+        let kept = match is_retry {
+            true => None,
+            false => self.origins[origin].idle.pop(),
+        };
+        let line = match kept {
+            Some(line) => line,
+            None => {
+                let each_max = config.connections_max;
+                let all_max = self.table.limits.connections_max;
+                if self.origins[origin].lines >= each_max || self.lines.len() >= all_max {
+                    return self.fail(at, Refusal::OriginsBusy);
+                }
+                let line = self.lines.insert(Line::new(origin));
+                self.origins[origin].lines += 1;
+                self.want(Want::Connect {
+                    to: self.origins[origin].address,
+                    token: line as u64,
+                });
+                line
+            }
+        };
+        let config = &self.table.pools[self.calls[at].pool].config;
+        let of_origin = &mut self.origins[origin];
+        of_origin.outstanding += 1;
+        of_origin.counters.requests.increment();
+        of_origin
+            .counters
+            .outstanding
+            .set(of_origin.outstanding.into());
+        of_origin.counters.connections.set(of_origin.lines.into());
+        let call = &mut self.calls[at];
+        call.origin = origin;
+        call.line = Some(line);
+        let timeout_ms = match kept {
+            Some(_) => config.response_timeout_ms,
+            None => config.connect_timeout_ms,
+        };
+        call.response_by_ns = self.now_ns + u64::from(timeout_ms) * MS;
+        self.timers.schedule(at as u32, instant(call.deadline_ns()));
+        self.lines[line].call = Some(at);
+        if kept.is_some() {
+            self.origins[origin].counters.reused.increment();
+            self.wake_line(line);
+        }
+    }
+
+    /// Has the service called on a line that is open.
+    pub(crate) fn wake_line(&mut self, line: usize) {
+        let line = &mut self.lines[line];
+        if line.is_open && !line.is_woken {
+            line.is_woken = true;
+            self.wants.push_back(Want::Wake(line.id));
+        }
+    }
+
+    /// There is news for whoever waits for the call.
+    pub(crate) fn wake_client(&mut self, at: usize) {
+        let call = &mut self.calls[at];
+        match call.by {
+            For::Client(_) if call.is_woken => {}
+            For::Client(id) => {
+                call.is_woken = true;
+                self.wants.push_back(Want::Wake(id));
+            }
+            For::Check => self.check_goes_on(at),
+        }
+    }
+
+    /// Takes the call off its line, and says which that was.
+    pub(crate) fn leave_line(&mut self, at: usize) -> Option<usize> {
+        let call = &mut self.calls[at];
+        let line = call.line.take()?;
+        let origin = &mut self.origins[call.origin];
+        origin.outstanding -= 1;
+        origin.counters.outstanding.set(origin.outstanding.into());
+        self.lines[line].call = None;
+        Some(line)
+    }
+
+    /// The call comes to nothing.
+    pub(crate) fn fail(&mut self, at: usize, refusal: Refusal) {
+        self.calls[at].failure = Some(refusal);
+        self.wake_client(at);
+    }
+
+    /// Its origin was of no use: tries another one if nothing can happen twice by that.
+    pub(crate) fn retry_or_fail(&mut self, at: usize, refusal: Refusal) {
+        let config = self.pool(at);
+        let call = &self.calls[at];
+        let may_be_repeated = call.sent == 0 || call.is_idempotent;
+        let can_be_repeated = call.is_whole
+            && call.head.is_none()
+            && call.retries < config.retries_max
+            && call.by != For::Check;
+        if !may_be_repeated || !can_be_repeated {
+            return self.fail(at, refusal);
+        }
+        let (pool, failed) = (call.pool, call.origin);
+        if !self.budgets[pool].spend() {
+            self.counters.retry_budget_spent.increment();
+            return self.fail(at, refusal);
+        }
+        self.counters.retried.increment();
+        let call = &mut self.calls[at];
+        call.retries += 1;
+        call.sent = 0;
+        self.dispatch(at, Some(failed));
+    }
+
+    /// The origin did something that it should not have.
+    pub(crate) fn blame(&mut self, origin: usize) {
+        let origin = &mut self.origins[origin];
+        let config = &self.table.pools[origin.pool].config;
+        origin.failed(config, self.now_ns);
+    }
+
+    fn deadline_passes(&mut self, at: usize) {
+        let Some(call) = self.calls.get(at) else {
+            return;
+        };
+        if call.deadline_ns() > self.now_ns {
+            let next = instant(call.deadline_ns());
+            return self.timers.schedule(at as u32, next);
+        }
+        if call.failure.is_some() || call.is_complete {
+            // Its client takes its time; that is the stack's to limit.
+            return;
+        }
+        let origin = call.origin;
+        let was_open = call.line.is_some_and(|line| self.lines[line].is_open);
+        self.origins[origin].counters.failed_late.increment();
+        self.blame(origin);
+        self.hang_up(at);
+        match was_open {
+            true => self.fail(at, Refusal::OriginLate),
+            false => self.retry_or_fail(at, Refusal::OriginLate),
+        }
+    }
+
+    /// Resets the line that the call is on.
+    fn hang_up(&mut self, at: usize) {
+        if let Some(line) = self.leave_line(at) {
+            match self.lines[line].id {
+                // It is about to be opened, and closed at once.
+                NO_ID => self.lines[line].closes = true,
+                id => self.want(Want::Abort(id)),
+            }
+        }
+    }
+
+    /// Says what became of a call.
+    fn log(&self, at: usize) {
+        let call = &self.calls[at];
+        let outcome = match (call.failure, call.is_complete) {
+            (Some(refusal), _) => refusal.detail().trim_end(),
+            (None, true) => "complete",
+            (None, false) => "the client went away",
+        };
+        tracing::debug!(
+            target: REQUEST_LOG,
+            request = call.request_line(),
+            pool = &*self.table.pools[call.pool].name,
+            origin = %self.origins[call.origin].address,
+            status = call.head.map(|head| head.status),
+            content_bytes = call.content_bytes,
+            retries = call.retries,
+            us = (self.now_ns - call.began_ns) / 1_000,
+            "{outcome}"
+        );
+    }
+
+    /// Asks the origins how they are.
+    fn begin_checks(&mut self) {
+        self.next_check_ns = u64::MAX;
+        if self.draining {
+            return;
+        }
+        for origin in 0..self.origins.len() {
+            let pool = self.origins[origin].pool;
+            let Some(check) = self.table.pools[pool].config.check.clone() else {
+                continue;
+            };
+            let interval_ns = u64::from(check.interval_ms) * MS;
+            if self.origins[origin].check_at_ns <= self.now_ns {
+                self.origins[origin].check_at_ns = self.now_ns + interval_ns;
+                if self.origins[origin].check.is_none()
+                    && let Some(at) = self.take_call(For::Check)
+                {
+                    let address = self.origins[origin].address.to_string();
+                    let host = check.host.as_deref().unwrap_or(&address);
+                    let path = &check.path;
+                    let text = format!(
+                        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: barewire-check\r\nVia: 1.1 barewire\r\nConnection: close\r\n\r\n"
+                    );
+                    let total_by_ns = self.now_ns + u64::from(check.timeout_ms) * MS;
+                    let call = &mut self.calls[at];
+                    call.pool = pool;
+                    call.is_uploaded = true;
+                    call.total_by_ns = total_by_ns;
+                    call.request.extend_from_slice(text.as_bytes());
+                    self.origins[origin].check = Some(at);
+                    // On a connection of its own: one that was kept says nothing of new ones.
+                    self.calls[at].origin = origin;
+                    self.send_to(at, origin, true);
+                    let line = self.calls.get(at).and_then(|call| call.line);
+                    if let Some(line) = line {
+                        self.lines[line].closes = true;
+                    }
+                }
+            }
+            self.next_check_ns = self.next_check_ns.min(self.origins[origin].check_at_ns);
+        }
+    }
+
+    /// There is news of a check.
+    fn check_goes_on(&mut self, at: usize) {
+        let call = &mut self.calls[at];
+        call.is_head_taken = true;
+        call.response.clear();
+        call.taken = 0;
+        let is_up = match (call.failure, call.head) {
+            (Some(_), _) => false,
+            (None, Some(head)) if call.is_complete => head.status < 400,
+            (None, _) => return,
+        };
+        let origin = call.origin;
+        self.origins[origin].check = None;
+        self.origins[origin].checked(is_up, self.now_ns);
+        self.hang_up(at);
+        self.forget(at);
+    }
+}
+
+impl Relay<Forwarder> for Forward {
+    fn begin(
+        &self,
+        state: &mut Forwarder,
+        request: &Request<'_>,
+        upload: Upload,
+    ) -> Result<u32, Refusal> {
+        let path = request.path();
+        if head::has_dot_segment(path) {
+            state.counters.refused_dot_segments.increment();
+            return Err(Refusal::Target);
+        }
+        let host = request.field("host").unwrap_or_default();
+        let Some(route) = state.table.route(host, path) else {
+            state.counters.refused_unrouted.increment();
+            return Err(Refusal::NotFound);
+        };
+        let Some(at) = state.take_call(For::Client(state.asking)) else {
+            state.counters.refused_calls.increment();
+            return Err(Refusal::OriginsBusy);
+        };
+        state.counters.begun.increment();
+        let route = &state.table.routes[route];
+        let config = &state.table.pools[route.pool].config;
+        let asker = Asker {
+            peer: state.peer,
+            is_tls: state.is_tls,
+            is_trusted: route.trust_forwarded,
+        };
+        let call = &mut state.calls[at];
+        call.pool = route.pool;
+        call.key = balance::key(config.balance, state.peer, path);
+        call.to_head = request.method() == Method::Head;
+        call.is_idempotent = !matches!(request.method(), Method::Post | Method::Patch);
+        call.is_chunked = upload == Upload::Chunked;
+        call.is_uploaded = matches!(upload, Upload::Absent | Upload::Length(0));
+        call.began_ns = state.now_ns;
+        call.total_by_ns = state.now_ns + u64::from(config.total_timeout_ms) * MS;
+        head::compose(request, upload, &asker, &mut call.request);
+        state.budgets[route.pool].earn(config.retries_percent);
+        state.dispatch(at, None);
+        if let Some(refusal) = state.calls[at].failure {
+            state.hang_up(at);
+            state.forget(at);
+            return Err(refusal);
+        }
+        Ok(at as u32)
+    }
+
+    fn upload_room(&self, state: &mut Forwarder, call: u32) -> usize {
+        let bytes_max = state.table.limits.request_buffer_bytes;
+        state.calls[call as usize].upload_room(bytes_max)
+    }
+
+    fn upload(&self, state: &mut Forwarder, call: u32, data: &[u8], is_last: bool) {
+        let call = &mut state.calls[call as usize];
+        call.upload(data);
+        if is_last {
+            call.is_uploaded = true;
+            if call.is_chunked {
+                call.request.extend_from_slice(b"0\r\n\r\n");
+            }
+        }
+        if let Some(line) = call.line {
+            state.wake_line(line);
+        }
+    }
+
+    fn reply<'s>(&self, state: &'s mut Forwarder, call: u32) -> Relayed<'s> {
+        let call = &mut state.calls[call as usize];
+        call.is_woken = false;
+        match (call.failure, call.head) {
+            (Some(refusal), _) if !call.is_head_taken => Relayed::Refused(refusal),
+            (Some(_), _) => Relayed::Broken,
+            (None, None) => Relayed::Pending,
+            (None, Some(head)) if !call.is_head_taken => Relayed::Head(RelayedHead {
+                status: head.status,
+                lines: &call.response[..call.lines_bytes],
+                has_date: head.has_date,
+                length: head.length,
+                has_content: head.content != Framing::Length(0),
+            }),
+            (None, Some(_)) if call.untaken() == 0 && !call.is_complete => Relayed::Pending,
+            (None, Some(_)) => Relayed::Content {
+                bytes: &call.response[call.taken..],
+                is_last: call.is_complete,
+            },
+        }
+    }
+
+    fn consume(&self, state: &mut Forwarder, at: u32, what: Consumed) {
+        let call = &mut state.calls[at as usize];
+        match what {
+            Consumed::Head => {
+                call.is_head_taken = true;
+                call.taken = call.lines_bytes;
+            }
+            Consumed::Content(count) => {
+                call.taken += count;
+                call.content_bytes += count as u64;
+            }
+        }
+        if call.untaken() == 0 {
+            call.response.clear();
+            call.taken = 0;
+        }
+        let is_roomy = call.untaken() <= state.table.limits.response_buffer_bytes / 2;
+        if call.is_line_held && is_roomy {
+            call.is_line_held = false;
+            if let Some(line) = call.line {
+                state.wake_line(line);
+            }
+        }
+    }
+
+    fn end(&self, state: &mut Forwarder, call: u32) {
+        let at = call as usize;
+        let call = &state.calls[at];
+        if call.is_complete {
+            state.counters.completed.increment();
+        } else if call.failure.is_none() {
+            state.counters.abandoned.increment();
+        } else if call.is_head_taken {
+            state.counters.broken.increment();
+        }
+        if tracing::enabled!(target: REQUEST_LOG, Level::DEBUG) {
+            state.log(at);
+        }
+        state.hang_up(at);
+        state.forget(at);
+    }
+}
+
+/// A moment for the timing wheel, which counts in microseconds.
+fn instant(ns: u64) -> Instant {
+    Instant::from_micros((ns / 1_000).min(i64::MAX as u64) as i64)
+}

@@ -1,0 +1,213 @@
+//! The head of a request as an origin gets it, made anew: what is for one connection only is left out, and who asked is
+//! added (RFC 9110, section 7.6; RFC 7239).
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use barewire_http::{Request, Upload};
+
+/// Who asked, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker {
+    pub peer: Option<SocketAddr>,
+    pub is_tls: bool,
+    /// What it says of those before it is true.
+    pub is_trusted: bool,
+}
+
+/// Fields of one connection (RFC 9110, section 7.6.1), whether or not `Connection` names them, and those that frame
+/// a message, which is done anew.
+pub fn is_of_connection(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 9] = [
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    ];
+    NAMES.iter().any(|each| name.eq_ignore_ascii_case(each))
+}
+
+/// Whether one of the fields `Connection` among `fields` names `name`.
+pub fn is_named<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, name: &[u8]) -> bool {
+    let mut connections = fields.filter(|(each, _)| each.eq_ignore_ascii_case(b"connection"));
+    connections.any(|(_, value)| {
+        let mut options = value.split(|byte| *byte == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
+    })
+}
+
+/// Whether the path has a segment that means another one: a prefix would say nothing about it.
+pub fn has_dot_segment(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|segment| {
+        let mut rest = segment;
+        let mut dots = 0;
+        loop {
+            rest = match rest {
+                [] => return matches!(dots, 1 | 2),
+                [b'.', tail @ ..] => tail,
+                [b'%', b'2', b'e' | b'E', tail @ ..] => tail,
+                _ => return false,
+            };
+            dots += 1;
+        }
+    })
+}
+
+/// Appends the head to `out`.
+pub fn compose(request: &Request<'_>, upload: Upload, asker: &Asker, out: &mut Vec<u8>) {
+    out.extend_from_slice(request.method().as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(request.path());
+    if let Some(query) = request.query() {
+        out.push(b'?');
+        out.extend_from_slice(query);
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let host = request.field("host");
+    // RFC 9112, section 3.2: sent first, and also if an HTTP/1.0 client had none.
+    line(out, "Host", host.unwrap_or_default());
+    let names_any = request.field("connection").is_some();
+    for (name, value) in request.fields() {
+        let is = |lower: &str| name.eq_ignore_ascii_case(lower.as_bytes());
+        let is_ours = match name.len() {
+            3 => is("via"),
+            4 => is("host"),
+            6 => is("expect"),
+            9 => is("forwarded"),
+            15 => is("x-forwarded-for"),
+            16 => is("x-forwarded-host"),
+            17 => is("x-forwarded-proto"),
+            _ => false,
+        };
+        if is_ours {
+            if is("via") {
+                line(out, "Via", value);
+            }
+            continue;
+        }
+        if is_of_connection(name) || names_any && is_named(request.fields(), name) {
+            continue;
+        }
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    // A list may be in several lines (RFC 9110, section 5.3).
+    out.extend_from_slice(b"Via: 1.1 barewire\r\n");
+    say_who_asked(request, asker, host, out);
+    match upload {
+        Upload::Absent => {}
+        Upload::Length(length) => {
+            line(
+                out,
+                "Content-Length",
+                itoa::Buffer::new().format(length).as_bytes(),
+            );
+        }
+        Upload::Chunked => line(out, "Transfer-Encoding", b"chunked"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn say_who_asked(request: &Request<'_>, asker: &Asker, host: Option<&[u8]>, out: &mut Vec<u8>) {
+    let proto = match asker.is_tls {
+        true => "https",
+        false => "http",
+    };
+    let ip = asker.peer.map(|peer| peer.ip().to_canonical());
+    let names = [
+        "Forwarded",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+    ];
+    let mut before = [false; 4];
+    if asker.is_trusted {
+        for (name, value) in request.fields() {
+            let at = names
+                .iter()
+                .position(|each| name.eq_ignore_ascii_case(each.as_bytes()));
+            if let Some(at) = at {
+                before[at] = true;
+                line(out, names[at], value);
+            }
+        }
+    }
+    // Writing to a vector does not fail.
+    let _ = match ip {
+        Some(IpAddr::V6(ip)) => write!(out, "Forwarded: for=\"[{ip}]\";proto={proto}"),
+        Some(IpAddr::V4(ip)) => write!(out, "Forwarded: for={ip};proto={proto}"),
+        None => write!(out, "Forwarded: for=unknown;proto={proto}"),
+    };
+    // Of a host only what needs no escape in a quoted string is said.
+    if let Some(host) = host.filter(|host| !host.is_empty() && !host.contains(&b'"')) {
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(host);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"\r\n");
+    if let Some(ip) = ip {
+        let _ = write!(out, "X-Forwarded-For: {ip}\r\n");
+    }
+    // What the first of several proxies was asked is what matters.
+    if !before[2]
+        && let Some(host) = host
+    {
+        line(out, "X-Forwarded-Host", host);
+    }
+    if !before[3] {
+        line(out, "X-Forwarded-Proto", proto.as_bytes());
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_that_mean_others_are_found_however_they_are_written() {
+        for path in [
+            "/a/../b",
+            "/..",
+            "/.",
+            "/a/./b",
+            "/%2e%2E/b",
+            "/.%2e",
+            "/a/..",
+        ] {
+            assert!(has_dot_segment(path.as_bytes()), "{path}");
+        }
+        for path in [
+            "/",
+            "/a//b",
+            "/...",
+            "/.well-known/x",
+            "/a..b",
+            "/%2e%2ea",
+            "/a.",
+        ] {
+            assert!(!has_dot_segment(path.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_for_one_connection_if_connection_says_so() {
+        let fields: [(&[u8], &[u8]); 2] =
+            [(b"Connection", b"close, X-Secret"), (b"X-Secret", b"1")];
+        assert!(is_named(fields.into_iter(), b"x-secret"));
+        assert!(!is_named(fields.into_iter(), b"x-other"));
+    }
+}

@@ -1,0 +1,165 @@
+//! The service of one core: clients on one side, origins on the other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use barewire_http::{HttpCounters, Limits, Responder, RouteError, Routes};
+use barewire_service::service::{Arrival, End, Expect, Id, Input, Progress, Reply, Service, Want};
+use barewire_service::time::Instant;
+
+use crate::counters::{OriginCounters, ProxyCounters};
+use crate::forward::{Forwarder, ROUTES};
+use crate::table::Table;
+
+/// One core's proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    responder: Responder<Forwarder>,
+}
+
+/// The state of a connection.
+#[derive(Debug)]
+pub struct Connection(Side);
+
+#[derive(Debug)]
+enum Side {
+    Client {
+        http: barewire_http::Connection,
+        id: Id,
+        peer: Option<SocketAddr>,
+        is_tls: bool,
+    },
+    /// The index of a line.
+    Origin(usize),
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Connection(Side::Client {
+            http: barewire_http::Connection::default(),
+            id: Id::default(),
+            peer: None,
+            is_tls: false,
+        })
+    }
+}
+
+impl Proxy {
+    /// A proxy for one core. `seed` is what it chooses by.
+    ///
+    /// # Errors
+    ///
+    /// None: the routes are this crate's.
+    pub fn new(
+        table: &Arc<Table>,
+        limits: Limits,
+        counters: Arc<ProxyCounters>,
+        of_origins: Vec<Arc<OriginCounters>>,
+        seed: u64,
+    ) -> Result<Self, RouteError> {
+        let forwarder = Forwarder::new(Arc::clone(table), counters, of_origins, seed);
+        let responder = Responder::new(&Routes::new(ROUTES)?, forwarder);
+        Ok(Proxy {
+            responder: responder.with_limits(limits).with_http2(None),
+        })
+    }
+
+    /// Counters of what the responders of a proxy answer.
+    ///
+    /// # Errors
+    ///
+    /// None: the routes are this crate's.
+    pub fn http_counters() -> Result<HttpCounters, RouteError> {
+        Ok(HttpCounters::new(&Routes::new(ROUTES)?))
+    }
+
+    /// Counts in `counters`, which somebody else reads.
+    #[must_use]
+    pub fn with_counters(mut self, counters: Arc<HttpCounters>) -> Self {
+        self.responder = self.responder.with_counters(counters);
+        self
+    }
+}
+
+impl Service for Proxy {
+    type Connection = Connection;
+
+    const REPLY_BYTES_MIN: usize = <Responder<Forwarder> as Service>::REPLY_BYTES_MIN;
+
+    fn on_accept(&mut self, arrival: Arrival<'_>) -> (Connection, Expect) {
+        let (http, expect) = self.responder.on_accept(arrival);
+        let side = Side::Client {
+            http,
+            id: arrival.id,
+            peer: arrival.peer,
+            is_tls: arrival.tls.is_some(),
+        };
+        (Connection(side), expect)
+    }
+
+    fn on_input(
+        &mut self,
+        connection: &mut Connection,
+        input: Input<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Progress {
+        match &mut connection.0 {
+            Side::Client {
+                http,
+                id,
+                peer,
+                is_tls,
+            } => {
+                let forwarder = self.responder.state_mut();
+                forwarder.asking = *id;
+                forwarder.peer = *peer;
+                forwarder.is_tls = *is_tls;
+                self.responder.on_input(http, input, reply)
+            }
+            Side::Origin(line) => self.responder.state_mut().on_line(*line, input, reply),
+        }
+    }
+
+    fn on_timeout(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
+        if let Side::Client { http, .. } = &mut connection.0 {
+            self.responder.on_timeout(http, reply);
+        }
+    }
+
+    fn on_dismiss(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
+        if let Side::Client { http, .. } = &mut connection.0 {
+            self.responder.on_dismiss(http, reply);
+        }
+    }
+
+    fn on_clock(&mut self, unix_time_s: u64) {
+        self.responder.on_clock(unix_time_s);
+    }
+
+    fn on_time(&mut self, now_ns: u64) {
+        self.responder.on_time(now_ns);
+        self.responder.state_mut().now_ns = now_ns;
+    }
+
+    fn on_drain(&mut self) {
+        self.responder.on_drain();
+        self.responder.state_mut().draining = true;
+    }
+
+    fn wants(&mut self, now: Instant) -> Want {
+        self.responder.state_mut().next_want(now)
+    }
+
+    fn on_open(&mut self, token: u64, id: Id) -> Connection {
+        let line = token as usize;
+        self.responder.state_mut().line_opens(line, id);
+        Connection(Side::Origin(line))
+    }
+
+    fn on_end(&mut self, connection: &mut Connection, end: End) {
+        match &mut connection.0 {
+            Side::Client { http, .. } => self.responder.on_end(http, end),
+            Side::Origin(line) => self.responder.state_mut().line_ends(*line, end),
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The configuration, checked and ready to be searched.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::{LimitsConfig, PoolConfig, ProxyConfig, RouteConfig};
+use crate::counters::OriginCounters;
+
+/// Routes, pools and origins of all cores.
+#[derive(Debug)]
+pub struct Table {
+    pub(crate) limits: LimitsConfig,
+    /// In the order in which they are tried.
+    pub(crate) routes: Vec<RouteEntry>,
+    pub(crate) pools: Vec<Pool>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RouteEntry {
+    pub host: Option<String>,
+    pub prefix: String,
+    pub pool: usize,
+    pub trust_forwarded: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub name: String,
+    pub config: PoolConfig,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no route.
+    #[error("there is no [[route]]: nothing would be forwarded")]
+    NoRoute,
+    /// A route leads to a pool that is not there.
+    #[error(
+        "the route {prefix:?} leads to the pool {pool:?}, which is not there: add [pool.{pool}]"
+    )]
+    NoPool {
+        /// How the route's path begins.
+        prefix: String,
+        /// The pool's name.
+        pool: String,
+    },
+    /// A pool has no origins.
+    #[error("the pool {0:?} has no origins: name at least one address and port")]
+    NoOrigin(String),
+    /// A prefix is not a path.
+    #[error("the prefix {0:?} does not begin with a slash")]
+    Prefix(String),
+    /// Two routes are for the same requests.
+    #[error("two routes are for {host}{prefix}: remove one of them")]
+    Twice {
+        /// Their host.
+        host: String,
+        /// Their prefix.
+        prefix: String,
+    },
+    /// A limit is too low.
+    #[error("{name} is {value}, but has to be at least {least}: raise it")]
+    TooSmall {
+        /// Its name.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it needs to be.
+        least: u64,
+    },
+    /// A check's path or host would break its request.
+    #[error(
+        "the check of the pool {0:?} needs a path that begins with a slash, and no spaces or line ends"
+    )]
+    Check(String),
+}
+
+impl Table {
+    /// Checks `config`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn new(config: ProxyConfig) -> Result<Arc<Table>, ConfigError> {
+        let ProxyConfig {
+            limits,
+            pool,
+            route,
+        } = config;
+        check_limits(&limits)?;
+        if route.is_empty() {
+            return Err(ConfigError::NoRoute);
+        }
+        let mut pools = Vec::new();
+        for (name, config) in pool {
+            check_pool(&name, &config)?;
+            pools.push(Pool { name, config });
+        }
+        let mut routes = Vec::new();
+        for each in route {
+            routes.push(entry(each, &pools)?);
+        }
+        routes.sort_by_key(|route: &RouteEntry| {
+            let len = std::cmp::Reverse(route.prefix.len());
+            (route.host.is_none(), route.host.clone(), len)
+        });
+        for pair in routes.windows(2) {
+            if let [a, b] = pair
+                && (&a.host, &a.prefix) == (&b.host, &b.prefix)
+            {
+                return Err(ConfigError::Twice {
+                    host: a.host.clone().unwrap_or_default(),
+                    prefix: a.prefix.clone(),
+                });
+            }
+        }
+        Ok(Arc::new(Table {
+            limits,
+            routes,
+            pools,
+        }))
+    }
+
+    /// Every origin with its pool, in the order in which they are counted.
+    pub fn origins(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        let pools = self.pools.iter();
+        pools.flat_map(|pool| {
+            let origins = pool.config.origins.iter();
+            origins.map(move |&origin| (&*pool.name, origin))
+        })
+    }
+
+    /// Connections that each core may have opened at once.
+    pub fn connections_max(&self) -> usize {
+        self.limits.connections_max
+    }
+
+    /// Counters for one core, an element for each of [`Table::origins`].
+    pub fn counters(&self) -> Vec<Arc<OriginCounters>> {
+        self.origins().map(|_| Arc::default()).collect()
+    }
+
+    /// The route of a request. `host` is what its field `Host` says.
+    pub(crate) fn route(&self, host: &[u8], path: &[u8]) -> Option<usize> {
+        let host = without_port(host);
+        self.routes.iter().position(|route| {
+            let is_host = match &route.host {
+                None => true,
+                Some(wanted) => wanted.as_bytes().eq_ignore_ascii_case(host),
+            };
+            is_host && is_below(path, route.prefix.as_bytes())
+        })
+    }
+}
+
+/// Whether `path` is `prefix` or below it: `/api` does not stand for `/apiary`.
+fn is_below(path: &[u8], prefix: &[u8]) -> bool {
+    match path.strip_prefix(prefix) {
+        None => false,
+        Some([]) => true,
+        Some([next, ..]) => prefix.ends_with(b"/") || *next == b'/',
+    }
+}
+
+fn without_port(host: &[u8]) -> &[u8] {
+    match host {
+        [b'[', ..] => match memchr::memchr(b']', host) {
+            Some(end) => &host[..=end],
+            None => host,
+        },
+        _ => match memchr::memchr(b':', host) {
+            Some(colon) => &host[..colon],
+            None => host,
+        },
+    }
+}
+
+fn entry(route: RouteConfig, pools: &[Pool]) -> Result<RouteEntry, ConfigError> {
+    if !route.prefix.starts_with('/') {
+        return Err(ConfigError::Prefix(route.prefix));
+    }
+    let Some(pool) = pools.iter().position(|pool| pool.name == route.pool) else {
+        return Err(ConfigError::NoPool {
+            prefix: route.prefix,
+            pool: route.pool,
+        });
+    };
+    Ok(RouteEntry {
+        host: route.host.map(|host| host.to_ascii_lowercase()),
+        prefix: route.prefix,
+        pool,
+        trust_forwarded: route.trust_forwarded,
+    })
+}
+
+fn check_limits(limits: &LimitsConfig) -> Result<(), ConfigError> {
+    /// A head as long as the responder takes, and what is added to it.
+    const REQUEST_BYTES_MIN: usize = 20 * 1024;
+    const RESPONSE_BYTES_MIN: usize = 4 * 1024;
+    for (name, value, least) in [
+        ("calls_max", limits.calls_max, 1),
+        ("connections_max", limits.connections_max, 1),
+        (
+            "request_buffer_bytes",
+            limits.request_buffer_bytes,
+            REQUEST_BYTES_MIN,
+        ),
+        (
+            "response_buffer_bytes",
+            limits.response_buffer_bytes,
+            RESPONSE_BYTES_MIN,
+        ),
+    ] {
+        at_least(name, value as u64, least as u64)?;
+    }
+    Ok(())
+}
+
+fn check_pool(name: &str, config: &PoolConfig) -> Result<(), ConfigError> {
+    if config.origins.is_empty() {
+        return Err(ConfigError::NoOrigin(name.to_owned()));
+    }
+    for (name, value) in [
+        ("connections_max", config.connections_max),
+        ("response_timeout_ms", config.response_timeout_ms),
+        ("total_timeout_ms", config.total_timeout_ms),
+        ("connect_timeout_ms", config.connect_timeout_ms),
+        ("eject_failures", config.eject_failures),
+    ] {
+        at_least(name, value.into(), 1)?;
+    }
+    if let Some(check) = &config.check {
+        let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        let host = check.host.as_deref().unwrap_or("");
+        if !check.path.starts_with('/') || !is_word(&check.path) || !is_word(host) {
+            return Err(ConfigError::Check(name.to_owned()));
+        }
+        at_least("interval_ms", check.interval_ms.into(), 10)?;
+        at_least("timeout_ms", check.timeout_ms.into(), 1)?;
+    }
+    Ok(())
+}
+
+fn at_least(name: &'static str, value: u64, least: u64) -> Result<(), ConfigError> {
+    match value < least {
+        true => Err(ConfigError::TooSmall { name, value, least }),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(host: Option<&str>, prefix: &str, pool: &str) -> RouteConfig {
+        RouteConfig {
+            host: host.map(str::to_owned),
+            prefix: prefix.to_owned(),
+            pool: pool.to_owned(),
+            trust_forwarded: false,
+        }
+    }
+
+    fn table(routes: Vec<RouteConfig>) -> Result<Arc<Table>, ConfigError> {
+        let pool: PoolConfig = serde_json::from_str(r#"{"origins": ["127.0.0.1:1"]}"#).unwrap();
+        let pool = ["a", "b"]
+            .map(|name| (name.to_owned(), pool.clone()))
+            .into();
+        Table::new(ProxyConfig {
+            limits: LimitsConfig::default(),
+            pool,
+            route: routes,
+        })
+    }
+
+    #[test]
+    fn the_most_special_route_is_found() {
+        let table = table(vec![
+            route(None, "/", "a"),
+            route(None, "/api", "a"),
+            route(Some("Example.org"), "/", "b"),
+            route(Some("example.org"), "/api/", "b"),
+        ])
+        .unwrap();
+        let found = |host: &str, path: &str| {
+            let at = table.route(host.as_bytes(), path.as_bytes());
+            at.map(|at| (table.routes[at].host.is_some(), &*table.routes[at].prefix))
+        };
+        assert_eq!(found("other", "/api"), Some((false, "/api")));
+        assert_eq!(found("other", "/apiary"), Some((false, "/")));
+        assert_eq!(found("EXAMPLE.org:8080", "/api/x"), Some((true, "/api/")));
+        assert_eq!(found("example.org", "/api"), Some((true, "/")));
+        assert_eq!(found("[::1]:80", "/"), Some((false, "/")));
+    }
+
+    #[test]
+    fn what_could_not_work_is_refused_by_name() {
+        assert_eq!(table(vec![]).unwrap_err(), ConfigError::NoRoute);
+        let twice = vec![route(None, "/", "a"), route(None, "/", "b")];
+        assert!(matches!(table(twice), Err(ConfigError::Twice { .. })));
+        let nowhere = vec![route(None, "/", "c")];
+        assert!(matches!(table(nowhere), Err(ConfigError::NoPool { .. })));
+        let prefix = vec![route(None, "api", "a")];
+        assert!(matches!(table(prefix), Err(ConfigError::Prefix(_))));
+    }
+}
