@@ -187,14 +187,14 @@ fn a_state_that_cannot_be_used_is_refused_and_left_untouched() {
     let mut damaged = whole.clone();
     damaged[40] ^= 1;
     let mut newer = whole[..whole.len() - 4].to_vec();
-    newer[8] = 2;
+    newer[8] = 3;
     newer.extend(crc32fast::hash(&newer).to_le_bytes());
     for (content, reason) in [
         (&damaged[..], "damaged"),
         (&whole[..whole.len() - 1], "cut off"),
         (&whole[..0], "no state of event counts"),
         (b"[server]\nport = 80\n", "no state of event counts"),
-        (&newer, "version 2"),
+        (&newer, "version 3"),
     ] {
         fs::write(&path, content).unwrap();
         let ended = serve_in_vain(&["--state", name]);
