@@ -11,7 +11,7 @@
 //!
 //! A request that is complete when it is shown, as nearly every one is, and whose response fits in the send
 //! space and the client's windows, needs no record of its stream: it costs the decoding of its fields and the
-//! writing of two frames. Everything else is a [`Stream`](stream::Stream).
+//! writing of two frames. Everything else is a `Stream`.
 //!
 //! **Nothing a client sends makes a queue grow.** A frame is read only when there is room for all that may
 //! have to be said to it, so that a client that does not read is not heard either. What is kept has limits

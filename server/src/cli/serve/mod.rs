@@ -47,7 +47,9 @@ use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
 use crate::operate::{Instruments, watch};
 use crate::site::{self, Site};
-use barewire_http::{HttpCounters, Status, Surplus};
+#[cfg(feature = "xdp")]
+use barewire_http::Surplus;
+use barewire_http::{HttpCounters, Status};
 use barewire_proxy::Proxy;
 use barewire_service::service::Service;
 use barewire_service::stack::{CounterGroup, Running, Stack};

@@ -272,7 +272,9 @@ impl<S: Service> UringCore<S> {
 
     fn on_accepted(&mut self, listener: u32, result: io::Result<u32>, more: bool) {
         let listening = self.acceptor.listeners.get_mut(listener as usize);
+        let mut ended_itself = false;
         if let Some(listening) = listening.filter(|_| !more) {
+            ended_itself = listening.accepting == Accepting::Many;
             listening.accepting = Accepting::Nothing;
         }
         match result {
@@ -281,6 +283,10 @@ impl<S: Service> UringCore<S> {
                 match self.is_full() {
                     false => self.admit(index, listener, peer),
                     true => self.parked.push_back((index, listener, peer)),
+                }
+                if ended_itself && self.is_full() {
+                    // The next one is not asked for; where one request is for many, it would be cancelled.
+                    self.bench.counters.accept_paused.increment();
                 }
             }
             // The listener was closed.
