@@ -30,7 +30,7 @@ pub enum Discard {
     IpChecksum,
     /// A wrong TCP checksum.
     TcpChecksum,
-    /// A TCP checksum that its sender left to a device ([`ChecksumPolicy::VerifyOrPartial`] takes them).
+    /// A TCP checksum that its sender left to a device ([`ChecksumPolicy::VerifyOrPartial`](super::ChecksumPolicy::VerifyOrPartial) takes them).
     TcpChecksumPartial,
     /// A TCP header length that is impossible, or source port 0.
     TcpHeader,

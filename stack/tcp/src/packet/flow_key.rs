@@ -15,7 +15,7 @@ pub struct FlowKey([u64; 3]);
 
 impl FlowKey {
     /// The flow from `remote_address` and `remote_port` to `local_port` of the served address with
-    /// index `local_index` in [`Local`].
+    /// index `local_index` in [`Local`](super::Local).
     #[inline]
     pub fn new(
         remote_address: IpAddr,
@@ -60,7 +60,7 @@ impl FlowKey {
         (self.0[2] >> 16) as u16
     }
 
-    /// Our address, as its index in [`Local`].
+    /// Our address, as its index in [`Local`](super::Local).
     #[inline]
     pub fn local_index(&self) -> u8 {
         (self.0[2] >> 32) as u8

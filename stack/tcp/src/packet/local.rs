@@ -124,7 +124,7 @@ impl Local {
     ///
     /// # Panics
     ///
-    /// If there is none; the index of a parsed [`FlowKey`] always has one.
+    /// If there is none; the index of a parsed [`FlowKey`](super::FlowKey) always has one.
     pub fn address(&self, index: u8) -> IpAddr {
         self.words()[usize::from(index)].to_address()
     }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// The TCP options of one segment; see [`Segment::tcp_options`].
+/// The TCP options of one segment; see [`Segment::tcp_options`](super::Segment::tcp_options).
 ///
 /// A malformed option is reported once and ends the iteration: nothing behind it can be trusted.
 #[derive(Debug, Clone)]

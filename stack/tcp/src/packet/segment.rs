@@ -21,7 +21,7 @@ pub struct Segment {
     pub window: u16,
     /// Control bits.
     pub flags: Flags,
-    /// The sender left its checksum to a device ([`ChecksumPolicy::VerifyOrPartial`]).
+    /// The sender left its checksum to a device ([`ChecksumPolicy::VerifyOrPartial`](super::ChecksumPolicy::VerifyOrPartial)).
     pub is_partial: bool,
     pub(super) ip: u8,
     pub(super) tcp: u8,

@@ -22,7 +22,7 @@ impl Sender {
     }
 
     /// Keeps `payload`, which leaves right now with sequence number [`Sender::nxt`], and returns its sum
-    /// ([`checksum::copy_and_sum`]).
+    /// ([`copy_and_sum`](super::checksum::copy_and_sum)).
     ///
     /// # Errors
     ///
