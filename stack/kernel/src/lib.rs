@@ -68,4 +68,4 @@ pub(crate) use memory::Memory;
 pub(crate) use pool::{Buffer, Pool};
 pub(crate) use session::{End, Session, Turn};
 pub(crate) use sockopt::set_epoll_busy_poll;
-pub(crate) use workbench::{WANTS_MAX, Workbench};
+pub(crate) use workbench::{Action, Workbench};

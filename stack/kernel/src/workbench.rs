@@ -1,10 +1,12 @@
 //! What a core works on its connections with.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use barewire_service::clock::Clock;
 use barewire_service::lifecycle::Phase;
-use barewire_service::service::{self, Id, Reply, Service};
+use barewire_service::service::{self, Id, Reply, Service, Want};
+use barewire_service::time::{Duration, Instant};
 
 use super::config::KernelConfig;
 use super::counters::KernelCounters;
@@ -12,8 +14,24 @@ use super::error::StartError;
 use super::pool::{Buffer, Pool};
 use crate::{End, Input, Session, Turn};
 
-/// Things that a service may want in one turn, so that one which always wants more does not keep the others waiting.
-pub const WANTS_MAX: usize = 8192;
+/// Times that a service is asked in one turn, so that one which always wants more does not keep the connections waiting.
+const WANTS_MAX: usize = 8192;
+
+/// What a loop does to its sockets because the service wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Opens a connection.
+    Connect {
+        /// To this address.
+        to: SocketAddr,
+        /// By what the service recognizes it.
+        token: u64,
+    },
+    /// Calls the service for this connection.
+    Wake(Id),
+    /// Resets this connection.
+    Abort(Id),
+}
 
 /// The name of a connection that never was.
 const NOBODY: Id = Id {
@@ -38,6 +56,10 @@ pub struct Workbench<S> {
     pub counters: Arc<KernelCounters>,
     /// Whether connections shall end after the message they are in.
     pub draining: bool,
+    /// How often the service may still be asked in this turn.
+    wants_left: usize,
+    /// When to ask the service again what it wants.
+    wants_at: Option<Instant>,
 }
 
 impl<S: Service> Workbench<S> {
@@ -70,15 +92,29 @@ impl<S: Service> Workbench<S> {
             max.set(config.connections_max() as u64);
         }
         counters.outbound_max.set(config.outbound as u64);
+        let clock = Clock::new();
         Ok(Workbench {
             service,
-            clock: Clock::new(),
+            // It may want something before anything arrives.
+            wants_at: Some(clock.now()),
+            clock,
             receive: pool(config.receive_buffer_bytes + overshoot_bytes)?,
             send: pool(config.send_buffer_bytes)?,
             config,
             counters,
             draining: false,
+            wants_left: WANTS_MAX,
         })
+    }
+
+    /// Counts a wait for events, and returns how long it may take: until the first of `deadlines`, or until the service
+    /// is to be asked.
+    #[inline]
+    pub fn begin_wait(&self, deadlines: [Option<Instant>; 2]) -> Option<Duration> {
+        self.counters.waits.increment();
+        let deadlines = deadlines.into_iter().chain([self.wants_at]).flatten();
+        let (until, now) = (deadlines.min(), self.clock.now());
+        until.map(|at| if at > now { at - now } else { Duration::ZERO })
     }
 
     /// A batch of events has arrived, or was worked on: reads the time.
@@ -88,6 +124,29 @@ impl<S: Service> Workbench<S> {
             self.service.on_clock(unix_time_s);
         }
         self.service.on_time(self.clock.now_ns());
+    }
+
+    /// What the service wants to have done next. `None` once it wants no more, or was asked [`WANTS_MAX`] times.
+    #[inline]
+    pub fn next_action(&mut self) -> Option<Action> {
+        let now = self.clock.now();
+        self.wants_at = loop {
+            if self.wants_left == 0 {
+                break Some(now);
+            }
+            self.wants_left -= 1;
+            match self.service.wants(now) {
+                Want::Connect { to, token } => return Some(Action::Connect { to, token }),
+                Want::Wake(id) => return Some(Action::Wake(id)),
+                Want::Abort(id) => return Some(Action::Abort(id)),
+                Want::Open(token) => self.not_opened(token, service::End::NoRoute),
+                Want::Nothing { until } => break until,
+                // For a shard that was told whom to call, which no kernel stack is.
+                Want::Call => break None,
+            }
+        };
+        self.wants_left = WANTS_MAX;
+        None
     }
 
     /// A connection that the service wanted could not even begin to be opened: it is over at once.

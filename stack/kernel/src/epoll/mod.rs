@@ -19,8 +19,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use barewire_service::cores::CoreError;
 use barewire_service::lifecycle::{Lifecycle, Member, Phase};
-use barewire_service::service::{Arrival, End, Id, Service, Want};
-use barewire_service::time::{Duration, Instant};
+use barewire_service::service::{Arrival, End, Id, Service};
+use barewire_service::time::Duration;
 use barewire_service::timer::TimerWheel;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -30,7 +30,7 @@ use slab::Slab;
 use self::connection::{Connection, Outcome};
 use crate::cores::{self, Core, Worker, ended, failure};
 use crate::{
-    Acceptor, KernelConfig, Listener, StartError, WANTS_MAX, Workbench, begin_to_connect,
+    Acceptor, Action, KernelConfig, Listener, StartError, Workbench, begin_to_connect,
     set_epoll_busy_poll,
 };
 use barewire_service::stack::{Running, Stack};
@@ -86,8 +86,6 @@ struct EpollCore<S: Service> {
     outbound: usize,
     /// The generation of the next one.
     generation: u32,
-    /// When to ask the service again what it wants.
-    wants_at: Option<Instant>,
     /// Connections of the batch that have something to send; each has one event at most.
     replying: Vec<usize>,
     timers: TimerWheel,
@@ -118,8 +116,6 @@ impl<S: Service> EpollCore<S> {
             connections: Slab::with_capacity(bench.config.connections_max()),
             outbound: 0,
             generation: 0,
-            // It may want something before anything arrives.
-            wants_at: Some(bench.clock.now()),
             replying: Vec::with_capacity(EVENTS_MAX),
             timers: TimerWheel::new(bench.config.connections_max(), bench.clock.now()),
             bench,
@@ -127,12 +123,8 @@ impl<S: Service> EpollCore<S> {
     }
 
     fn wait(&mut self, events: &mut [Event]) -> io::Result<usize> {
-        let next_at = self.timers.next_at();
-        let until = next_at.into_iter().chain(self.acceptor.retry_at);
-        let until = until.chain(self.wants_at).min();
-        let now = self.bench.clock.now();
-        let timeout = until.map(|at| timespec(if at > now { at - now } else { Duration::ZERO }));
-        self.bench.counters.waits.increment();
+        let deadlines = [self.timers.next_at(), self.acceptor.retry_at];
+        let timeout = self.bench.begin_wait(deadlines).map(timespec);
         match epoll::wait(&self.epoll, events, timeout.as_ref()) {
             Err(Errno::INTR) => Ok(0),
             result => Ok(result?),
@@ -268,26 +260,13 @@ impl<S: Service> EpollCore<S> {
     /// Does what the service wants of its own accord.
     #[inline]
     fn follow_service(&mut self) {
-        let now = self.bench.clock.now();
-        for _ in 0..WANTS_MAX {
-            match self.bench.service.wants(now) {
-                Want::Nothing { until } => {
-                    self.wants_at = until;
-                    return;
-                }
-                Want::Connect { to, token } => self.connect(to, token),
-                Want::Wake(id) => self.work_on_id(id, Connection::wake),
-                Want::Abort(id) => self.work_on_id(id, Connection::abort),
-                Want::Open(token) => self.bench.not_opened(token, End::NoRoute),
-                Want::Call => {
-                    // Only a shard that is given a place to call keeps them in that order.
-                    self.wants_at = None;
-                    return;
-                }
+        while let Some(action) = self.bench.next_action() {
+            match action {
+                Action::Connect { to, token } => self.connect(to, token),
+                Action::Wake(id) => self.work_on_id(id, Connection::wake),
+                Action::Abort(id) => self.work_on_id(id, Connection::abort),
             }
         }
-        // The others shall not wait for that.
-        self.wants_at = Some(now);
     }
 
     fn work_on_id(

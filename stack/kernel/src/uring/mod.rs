@@ -23,14 +23,13 @@ use std::net::SocketAddr;
 
 use barewire_service::cores::{CoreError, PinError};
 use barewire_service::lifecycle::{Lifecycle, Member, Phase};
-use barewire_service::service::{Arrival, End, Id, Service, Want};
-use barewire_service::time::{Duration, Instant};
+use barewire_service::service::{Arrival, End, Id, Service};
 use barewire_service::timer::TimerWheel;
 
 use self::connection::{Connection, Outcome};
 use self::ring::{Completion, Ring};
 use crate::cores::{self, Core, Worker, ended, failure};
-use crate::{Acceptor, KernelConfig, Listener, Pool, StartError, WANTS_MAX, Workbench, socket_to};
+use crate::{Acceptor, Action, KernelConfig, Listener, Pool, StartError, Workbench, socket_to};
 use barewire_service::stack::{Running, Stack};
 
 /// The io_uring stack.
@@ -158,8 +157,6 @@ struct UringCore<S: Service> {
     unused_outbound: Vec<u32>,
     /// The generation of the next connection.
     generation: u32,
-    /// When to ask the service again what it wants.
-    wants_at: Option<Instant>,
     /// Accepted, in that order, when every connection was in use: their descriptors wait here
     /// instead of in the kernel's queue, each with its listener and its peer.
     parked: VecDeque<(u32, u32, Option<SocketAddr>)>,
@@ -213,8 +210,6 @@ impl<S: Service> UringCore<S> {
             outbound: 0,
             unused_outbound: (descriptors as u32..all_descriptors as u32).rev().collect(),
             generation: 0,
-            // It may want something before anything arrives.
-            wants_at: Some(bench.clock.now()),
             parked: VecDeque::with_capacity(descriptors),
             timers: TimerWheel::new(all_descriptors, bench.clock.now()),
             bench,
@@ -222,12 +217,8 @@ impl<S: Service> UringCore<S> {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let next_at = self.timers.next_at();
-        let until = next_at.into_iter().chain(self.acceptor.retry_at);
-        let until = until.chain(self.wants_at).min();
-        let now = self.bench.clock.now();
-        let timeout = until.map(|at| if at > now { at - now } else { Duration::ZERO });
-        self.bench.counters.waits.increment();
+        let deadlines = [self.timers.next_at(), self.acceptor.retry_at];
+        let timeout = self.bench.begin_wait(deadlines);
         self.ring.wait(timeout)
     }
 
@@ -345,26 +336,13 @@ impl<S: Service> UringCore<S> {
     /// Does what the service wants of its own accord.
     #[inline]
     fn follow_service(&mut self) {
-        let now = self.bench.clock.now();
-        for _ in 0..WANTS_MAX {
-            match self.bench.service.wants(now) {
-                Want::Nothing { until } => {
-                    self.wants_at = until;
-                    return;
-                }
-                Want::Connect { to, token } => self.connect(to, token),
-                Want::Wake(id) => self.work_on_id(id, Connection::wake),
-                Want::Abort(id) => self.work_on_id(id, Connection::abort),
-                Want::Open(token) => self.bench.not_opened(token, End::NoRoute),
-                Want::Call => {
-                    // Only a shard that is given a place to call keeps them in that order.
-                    self.wants_at = None;
-                    return;
-                }
+        while let Some(action) = self.bench.next_action() {
+            match action {
+                Action::Connect { to, token } => self.connect(to, token),
+                Action::Wake(id) => self.work_on_id(id, Connection::wake),
+                Action::Abort(id) => self.work_on_id(id, Connection::abort),
             }
         }
-        // The others shall not wait for that.
-        self.wants_at = Some(now);
     }
 
     fn work_on_id(
