@@ -56,6 +56,8 @@ pub struct Workbench<S> {
     pub counters: Arc<KernelCounters>,
     /// Whether connections shall end after the message they are in.
     pub draining: bool,
+    /// The generation of the next connection.
+    generation: u32,
     /// How often the service may still be asked in this turn.
     wants_left: usize,
     /// When to ask the service again what it wants.
@@ -103,6 +105,7 @@ impl<S: Service> Workbench<S> {
             config,
             counters,
             draining: false,
+            generation: 0,
             wants_left: WANTS_MAX,
         })
     }
@@ -147,6 +150,13 @@ impl<S: Service> Workbench<S> {
         };
         self.wants_left = WANTS_MAX;
         None
+    }
+
+    /// What the service shall call the next connection, which is at `index`.
+    pub fn name(&mut self, index: u32) -> Id {
+        let generation = self.generation;
+        self.generation = generation.wrapping_add(1);
+        Id { index, generation }
     }
 
     /// A connection that the service wanted could not even begin to be opened: it is over at once.
@@ -224,6 +234,12 @@ impl<S: Service> Workbench<S> {
         let space = self.send.bytes_mut(&reply);
         let written = session.last_word(&mut self.service, say, space);
         (reply, written)
+    }
+
+    /// Tells how many connections are open, and how many of them the service had opened.
+    pub fn publish_open(&self, open: usize, outbound: usize) {
+        self.counters.open.set(open as u64);
+        self.counters.outbound.set(outbound as u64);
     }
 
     /// A batch of events was worked on: tells how much memory is in use.

@@ -84,8 +84,6 @@ struct EpollCore<S: Service> {
     connections: Slab<Connection<S::Connection>>,
     /// How many of them the service had opened.
     outbound: usize,
-    /// The generation of the next one.
-    generation: u32,
     /// Connections of the batch that have something to send; each has one event at most.
     replying: Vec<usize>,
     timers: TimerWheel,
@@ -115,7 +113,6 @@ impl<S: Service> EpollCore<S> {
             is_accepting: true,
             connections: Slab::with_capacity(bench.config.connections_max()),
             outbound: 0,
-            generation: 0,
             replying: Vec::with_capacity(EVENTS_MAX),
             timers: TimerWheel::new(bench.config.connections_max(), bench.clock.now()),
             bench,
@@ -226,35 +223,46 @@ impl<S: Service> EpollCore<S> {
     }
 
     fn admit(&mut self, socket: OwnedFd, listener: usize, peer: Option<SocketAddr>) {
+        let is_admitted = self.insert(socket, |socket, id, bench| {
+            let arrival = Arrival {
+                id,
+                peer,
+                listener,
+                tls: None,
+            };
+            Connection::accepted(socket, arrival, bench)
+        });
+        match is_admitted {
+            true => self.bench.counters.accepted.increment(),
+            false => self.bench.counters.accept_failed.increment(),
+        }
+    }
+
+    /// Listens for the events of `socket`, and keeps the connection that `make` makes of it. Returns whether that worked.
+    fn insert(
+        &mut self,
+        socket: OwnedFd,
+        make: impl FnOnce(OwnedFd, Id, &mut Workbench<S>) -> Connection<S::Connection>,
+    ) -> bool {
         let entry = self.connections.vacant_entry();
-        let index = entry.key();
-        let data = EventData::new_u64(index as u64);
+        let index = entry.key() as u32;
+        let data = EventData::new_u64(index.into());
         if epoll::add(&self.epoll, &socket, data, connection::EVENTS).is_err() {
-            self.bench.counters.accept_failed.increment();
-            return;
+            return false;
         }
-        let arrival = Arrival {
-            id: Id {
-                index: index as u32,
-                generation: self.generation,
-            },
-            peer,
-            listener,
-            tls: None,
-        };
-        self.generation = self.generation.wrapping_add(1);
-        let connection = entry.insert(Connection::accepted(socket, arrival, &mut self.bench));
+        let id = self.bench.name(index);
+        let connection = entry.insert(make(socket, id, &mut self.bench));
+        self.outbound += usize::from(connection.is_outbound());
         if let Some(at) = connection.next_at() {
-            self.timers.schedule(index as u32, at);
+            self.timers.schedule(index, at);
         }
-        self.bench.counters.accepted.increment();
         self.publish_open();
+        true
     }
 
     fn publish_open(&self) {
-        let counters = &self.bench.counters;
-        counters.open.set(self.connections.len() as u64);
-        counters.outbound.set(self.outbound as u64);
+        self.bench
+            .publish_open(self.connections.len(), self.outbound);
     }
 
     /// Does what the service wants of its own accord.
@@ -290,23 +298,12 @@ impl<S: Service> EpollCore<S> {
             Ok(socket) => socket,
             Err(end) => return self.bench.not_opened(token, end),
         };
-        let entry = self.connections.vacant_entry();
-        let index = entry.key();
-        let data = EventData::new_u64(index as u64);
-        if epoll::add(&self.epoll, &socket, data, connection::EVENTS).is_err() {
-            return self.bench.not_opened(token, End::NoConnection);
+        let is_begun = self.insert(socket, |socket, id, bench| {
+            Connection::opening(socket, token, id, bench)
+        });
+        if !is_begun {
+            self.bench.not_opened(token, End::NoConnection);
         }
-        let id = Id {
-            index: index as u32,
-            generation: self.generation,
-        };
-        self.generation = self.generation.wrapping_add(1);
-        let opening = Connection::opening(socket, token, id, &mut self.bench);
-        if let Some(at) = entry.insert(opening).next_at() {
-            self.timers.schedule(index as u32, at);
-        }
-        self.outbound += 1;
-        self.publish_open();
     }
 
     fn start_accepting(&mut self) {

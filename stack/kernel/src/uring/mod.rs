@@ -155,8 +155,6 @@ struct UringCore<S: Service> {
     outbound: usize,
     /// Descriptors for those that are in use by none.
     unused_outbound: Vec<u32>,
-    /// The generation of the next connection.
-    generation: u32,
     /// Accepted, in that order, when every connection was in use: their descriptors wait here
     /// instead of in the kernel's queue, each with its listener and its peer.
     parked: VecDeque<(u32, u32, Option<SocketAddr>)>,
@@ -209,7 +207,6 @@ impl<S: Service> UringCore<S> {
             open: 0,
             outbound: 0,
             unused_outbound: (descriptors as u32..all_descriptors as u32).rev().collect(),
-            generation: 0,
             parked: VecDeque::with_capacity(descriptors),
             timers: TimerWheel::new(all_descriptors, bench.clock.now()),
             bench,
@@ -299,7 +296,7 @@ impl<S: Service> UringCore<S> {
 
     fn admit(&mut self, index: u32, listener: u32, peer: Option<SocketAddr>) {
         let arrival = Arrival {
-            id: self.name(index),
+            id: self.bench.name(index),
             peer,
             listener: listener as usize,
             tls: None,
@@ -308,13 +305,6 @@ impl<S: Service> UringCore<S> {
         self.insert(index, connection);
         self.bench.counters.accepted.increment();
         self.work_on(index, Connection::advance);
-    }
-
-    /// What the service shall call the next connection, which is at `index`.
-    fn name(&mut self, index: u32) -> Id {
-        let generation = self.generation;
-        self.generation = generation.wrapping_add(1);
-        Id { index, generation }
     }
 
     fn insert(&mut self, index: u32, connection: Connection<S::Connection>) {
@@ -328,9 +318,7 @@ impl<S: Service> UringCore<S> {
     }
 
     fn publish_open(&self) {
-        let counters = &self.bench.counters;
-        counters.open.set(self.open as u64);
-        counters.outbound.set(self.outbound as u64);
+        self.bench.publish_open(self.open, self.outbound);
     }
 
     /// Does what the service wants of its own accord.
@@ -367,7 +355,7 @@ impl<S: Service> UringCore<S> {
             self.unused_outbound.push(index);
             return self.bench.not_opened(token, end);
         }
-        let id = self.name(index);
+        let id = self.bench.name(index);
         let connection = Connection::opening(token, id, &mut self.bench);
         self.insert(index, connection);
         self.work_on(index, Connection::advance);
