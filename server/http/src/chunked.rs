@@ -1,5 +1,4 @@
-//! The chunked transfer coding (RFC 9112, section 7.1), decoded as it arrives: of requests here, and of responses by
-//! whoever asks.
+//! The chunked transfer coding (RFC 9112, section 7.1), decoded as it arrives: of requests and of received responses.
 
 use super::refusal::Refusal;
 use super::scan::{is_text_byte, is_token_byte};

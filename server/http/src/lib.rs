@@ -69,6 +69,7 @@
 //! | do something around every handler | [`middleware`] |
 //! | serve files | [`files`] |
 //! | let somebody else answer, later | [`Relay`], [`Handler::Relay`] |
+//! | read what another server answers | [`received`] |
 //! | limit what a request may cost | [`Limits`]; for HTTP/2 connections [`Http2Limits`] |
 //! | see what happens | [`HttpCounters`], [`Http2Counters`], [`middleware::RequestLog`] |
 //!
@@ -105,7 +106,7 @@
 
 mod body;
 mod bulkhead;
-pub mod chunked;
+mod chunked;
 mod connection;
 mod content;
 mod content_type;
@@ -127,6 +128,7 @@ mod paths;
 mod pattern;
 mod piece;
 mod protocol;
+pub mod received;
 mod refusal;
 mod relay;
 mod request;

@@ -24,12 +24,13 @@ mod http2;
 
 use std::sync::Arc;
 
+use barewire_http::received::ResponseError;
 use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 
 use super::pace::{Churn, Drawer, Pace, Ramp};
 use super::receipts::Receipts;
 use super::request::{REQUEST_BYTES_MAX, Request};
-use super::response::{Heads, ParseError};
+use super::response::Heads;
 use super::tally::{Failure, Tally};
 use super::window::{Span, Window};
 use exchange::{Asked, BodyPlace, First};
@@ -293,7 +294,7 @@ impl<C: Clock> Client<C> {
             };
         }
         if input.full && messages == 0 && consumed == 0 {
-            return self.refuse(exchange, consumed, ParseError::HeadTooLong.to_string());
+            return self.refuse(exchange, consumed, ResponseError::HeadTooLong.to_string());
         }
 
         if messages == 0 && exchange.asked.is_empty() {
@@ -603,7 +604,7 @@ impl<C: Clock> Service for Client<C> {
 }
 
 /// An error with the bytes that caused it, for people.
-fn describe(error: ParseError, bytes: &[u8]) -> String {
+fn describe(error: ResponseError, bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(32)];
     format!("{error}, at \"{}\"", start.escape_ascii())
 }

@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use barewire_http::received::ResponseError;
 use barewire_tls::ClientError;
 
 use super::limits::LimitError;
@@ -77,9 +78,9 @@ pub enum FetchError {
     /// Nothing came for too long.
     #[error("the connection opens, but no answer comes: is the server stuck, or is this not HTTP?")]
     NoAnswer,
-    /// See [`super::response::ParseError`].
+    /// See [`ResponseError`].
     #[error("the answer is not HTTP: {0}")]
-    NotHttp(#[from] super::response::ParseError),
+    NotHttp(#[from] ResponseError),
     /// The body is too long to be what was asked for.
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),

@@ -7,14 +7,10 @@
 //! [`Heads`] of a thread remember the last one: a head that is byte for byte the same means the
 //! same, and comparing costs a tenth of parsing.
 
-use barewire_http::chunked::{Chunked, Found};
-use httparse::Status;
-use thiserror::Error;
+use barewire_http::received::{Fields, Found, Framing, ResponseError, ResponseHead};
 
 /// Longest head of a response, in bytes, that is accepted.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Most header fields in a response that are accepted.
-const FIELDS_MAX: usize = 64;
 
 /// One connection's place in the response that it reads.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,43 +36,11 @@ pub struct Complete {
     pub close: bool,
 }
 
-/// Why the bytes that arrived are not an HTTP/1.1 response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ParseError {
-    /// Not a status line or not a header field.
-    #[error("not an HTTP/1.1 response: {0}")]
-    Head(httparse::Error),
-    /// The head is longer than [`HEAD_BYTES_MAX`].
-    #[error("a response head of more than {HEAD_BYTES_MAX} bytes")]
-    HeadTooLong,
-    /// `Content-Length` is no number, or there are several that differ.
-    #[error("an invalid Content-Length")]
-    ContentLength,
-    /// A chunk's size line, its end or a trailer is malformed, or they are too long.
-    #[error("a malformed chunked body")]
-    Chunk,
-    /// A status code below 100.
-    #[error("an invalid status code")]
-    Status,
-    /// 101, which was not asked for.
-    #[error("101 Switching Protocols without having been asked")]
-    SwitchedProtocols,
-}
-
 #[derive(Debug, Clone, Copy, Default)]
 enum Place {
     #[default]
     Head,
-    Body(Complete, Body),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Body {
-    /// This many bytes are still to come.
-    Length(u64),
-    Chunked(Chunked),
-    /// Everything until the server ends its stream.
-    UntilClose,
+    Content(Complete, Framing),
 }
 
 impl Response {
@@ -107,107 +71,61 @@ impl Response {
         to_head: bool,
         heads: &mut Heads,
         mut sink: impl FnMut(&[u8]),
-    ) -> Result<Read, ParseError> {
+    ) -> Result<Read, ResponseError> {
         let mut consumed = 0;
         loop {
             let rest = &bytes[consumed..];
-            let (complete, body) = match self.place {
-                Place::Body(complete, body) => (complete, body),
+            let complete = match &mut self.place {
                 Place::Head => {
                     let Some((head, len)) = heads.parse(rest)? else {
-                        return Ok(Read {
-                            consumed,
-                            complete: None,
-                        });
+                        break;
                     };
                     consumed += len;
-                    if head.complete.status < 200 {
-                        continue;
+                    if !head.is_interim() {
+                        let (status, close) = (head.status, head.closes(to_head));
+                        let complete = Complete { status, close };
+                        self.place = Place::Content(complete, head.content(to_head));
                     }
-                    let body = if to_head { Body::Length(0) } else { head.body };
-                    (head.complete, body)
+                    continue;
                 }
-            };
-            let rest = &bytes[consumed..];
-            let (taken, left) = body.read(rest, ended, &mut sink)?;
-            consumed += taken;
-            self.place = match left {
-                Some(body) => Place::Body(complete, body),
-                None => Place::Head,
-            };
-            let complete = left.is_none().then_some(complete);
-            return Ok(Read { consumed, complete });
-        }
-    }
-}
-
-impl Body {
-    /// Takes what there is; `None` as what is left means that the body is complete.
-    #[inline]
-    fn read(
-        self,
-        bytes: &[u8],
-        ended: bool,
-        sink: &mut impl FnMut(&[u8]),
-    ) -> Result<(usize, Option<Body>), ParseError> {
-        match self {
-            Body::Length(left) => {
-                let (taken, left) = take(bytes, left, sink);
-                Ok((taken, (left > 0).then_some(Body::Length(left))))
-            }
-            Body::UntilClose => {
-                sink(bytes);
-                Ok((bytes.len(), (!ended).then_some(Body::UntilClose)))
-            }
-            Body::Chunked(mut chunked) => {
-                let mut consumed = 0;
-                loop {
-                    let (taken, found) = chunked
-                        .advance(&bytes[consumed..], usize::MAX)
-                        .map_err(|_| ParseError::Chunk)?;
+                Place::Content(complete, content) => {
+                    let (taken, found) = content.advance(rest, usize::MAX, ended)?;
                     consumed += taken;
                     match found {
-                        Found::Data(len) => sink(&bytes[consumed - len..consumed]),
-                        Found::More => return Ok((consumed, Some(Body::Chunked(chunked)))),
-                        Found::End => return Ok((consumed, None)),
+                        Found::More => break,
+                        Found::Data(len) => {
+                            sink(&bytes[consumed - len..consumed]);
+                            continue;
+                        }
+                        Found::End => *complete,
                     }
                 }
-            }
+            };
+            self.place = Place::Head;
+            return Ok(Read {
+                consumed,
+                complete: Some(complete),
+            });
         }
+        Ok(Read {
+            consumed,
+            complete: None,
+        })
     }
-}
-
-/// Hands up to `left` bytes to the sink; how many those were, and how many are left.
-#[inline]
-fn take(bytes: &[u8], left: u64, sink: &mut impl FnMut(&[u8])) -> (usize, u64) {
-    let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
-    sink(&bytes[..taken]);
-    (taken, left - taken as u64)
 }
 
 /// Parses heads, and remembers the last one.
 #[derive(Debug)]
 pub struct Heads {
     last: Vec<u8>,
-    last_means: Head,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Head {
-    complete: Complete,
-    body: Body,
+    last_means: Option<ResponseHead>,
 }
 
 impl Default for Heads {
     fn default() -> Self {
-        let complete = Complete {
-            status: 0,
-            close: true,
-        };
-        let body = Body::UntilClose;
         Heads {
             last: Vec::with_capacity(HEAD_BYTES_MAX),
-            last_means: Head { complete, body },
+            last_means: None,
         }
     }
 }
@@ -215,88 +133,27 @@ impl Default for Heads {
 impl Heads {
     /// The head at the front of `bytes` and its length; `None` while its end is missing.
     #[inline]
-    fn parse(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, ParseError> {
-        if !self.last.is_empty() && bytes.starts_with(&self.last) {
-            return Ok(Some((self.last_means, self.last.len())));
+    fn parse(&mut self, bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, ResponseError> {
+        match self.last_means {
+            Some(head) if bytes.starts_with(&self.last) => Ok(Some((head, self.last.len()))),
+            _ => self.parse_new(bytes),
         }
-        self.parse_new(bytes)
     }
 
     #[cold]
-    fn parse_new(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, ParseError> {
-        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-        let mut parsed = httparse::Response::new(&mut fields);
-        let len = match parsed.parse(bytes).map_err(ParseError::Head)? {
-            Status::Complete(len) if len <= HEAD_BYTES_MAX => len,
-            Status::Partial if bytes.len() < HEAD_BYTES_MAX => return Ok(None),
-            _ => return Err(ParseError::HeadTooLong),
-        };
-        let head = Head::of(&parsed)?;
-        self.last.clear();
-        self.last.extend_from_slice(&bytes[..len]);
-        self.last_means = head;
-        Ok(Some((head, len)))
-    }
-}
-
-impl Head {
-    /// What a head says about its message: RFC 9112, sections 6.3 and 9.3.
-    fn of(parsed: &httparse::Response<'_, '_>) -> Result<Head, ParseError> {
-        let status = parsed.code.unwrap_or_default();
-        let mut length = None;
-        let mut transfer_coding = None;
-        let mut close = parsed.version != Some(1);
-        for field in parsed.headers.iter() {
-            if field.name.eq_ignore_ascii_case("content-length") {
-                let value = parse_decimal(field.value).ok_or(ParseError::ContentLength)?;
-                if length.replace(value).is_some_and(|other| other != value) {
-                    return Err(ParseError::ContentLength);
-                }
-            } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
-                transfer_coding = list(field.value).last();
-            } else if field.name.eq_ignore_ascii_case("connection") {
-                for option in list(field.value) {
-                    close |= option.eq_ignore_ascii_case(b"close");
-                    if option.eq_ignore_ascii_case(b"keep-alive") && parsed.version == Some(0) {
-                        close = false;
-                    }
-                }
+    fn parse_new(&mut self, bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, ResponseError> {
+        let parsed = ResponseHead::parse(bytes, &mut Fields::default())?;
+        match parsed {
+            Some((head, len)) if len <= HEAD_BYTES_MAX => {
+                self.last.clear();
+                self.last.extend_from_slice(&bytes[..len]);
+                self.last_means = Some(head);
+                Ok(parsed)
             }
+            None if bytes.len() < HEAD_BYTES_MAX => Ok(None),
+            _ => Err(ResponseError::HeadTooLong),
         }
-        let body = match (status, transfer_coding, length) {
-            (..100, ..) => return Err(ParseError::Status),
-            (101, ..) => return Err(ParseError::SwitchedProtocols),
-            (102..200 | 100 | 204 | 304, ..) => Body::Length(0),
-            (_, Some(coding), _) if coding.eq_ignore_ascii_case(b"chunked") => {
-                Body::Chunked(Chunked::new())
-            }
-            (_, None, Some(length)) => Body::Length(length),
-            (_, Some(_), _) | (_, None, None) => Body::UntilClose,
-        };
-        let close = close || body == Body::UntilClose;
-        Ok(Head {
-            complete: Complete { status, close },
-            body,
-        })
     }
-}
-
-/// The elements of a comma-separated list (RFC 9110, section 5.6.1).
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
-}
-
-fn parse_decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 #[cfg(test)]
@@ -309,7 +166,7 @@ mod tests {
     struct Story {
         statuses: Vec<(u16, bool)>,
         body: Vec<u8>,
-        error: Option<ParseError>,
+        error: Option<ResponseError>,
         between: bool,
     }
 
@@ -438,10 +295,10 @@ mod tests {
 
     #[test]
     fn what_is_no_response_is_refused() {
-        use ParseError::*;
-        let cases: &[(&str, ParseError)] = &[
-            ("SSH-2.0-OpenSSH_9.2\r\n", Head(httparse::Error::Version)),
-            ("HTTP/1.1 OK\r\n\r\n", Head(httparse::Error::Status)),
+        use ResponseError::*;
+        let cases: &[(&str, ResponseError)] = &[
+            ("SSH-2.0-OpenSSH_9.2\r\n", StatusLine),
+            ("HTTP/1.1 OK\r\n\r\n", StatusLine),
             ("HTTP/1.1 099 Low\r\n\r\n", Status),
             (
                 "HTTP/1.1 101 Switching Protocols\r\n\r\n",
@@ -495,19 +352,19 @@ mod tests {
         .concat();
         assert_eq!(
             read_whole(&endless_field).error,
-            Some(ParseError::HeadTooLong)
+            Some(ResponseError::HeadTooLong)
         );
 
-        const OVERHEAD_BYTES: usize = Chunked::OVERHEAD_BYTES_MAX as usize + 1;
+        const OVERHEAD_BYTES: usize = 64 << 10;
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice();
         let endless_line = [chunked, b"0\r\n", &[b'a'; OVERHEAD_BYTES]].concat();
-        assert_eq!(read_whole(&endless_line).error, Some(ParseError::Chunk));
+        assert_eq!(read_whole(&endless_line).error, Some(ResponseError::Chunk));
         let many_fields = [chunked, b"0\r\n", &b"X: y\r\n".repeat(1 << 15)].concat();
-        assert_eq!(read_whole(&many_fields).error, Some(ParseError::Chunk));
+        assert_eq!(read_whole(&many_fields).error, Some(ResponseError::Chunk));
         let endless_extension = [chunked, b"1;", &[b'a'; OVERHEAD_BYTES]].concat();
         assert_eq!(
             read_whole(&endless_extension).error,
-            Some(ParseError::Chunk)
+            Some(ResponseError::Chunk)
         );
     }
 

@@ -1,9 +1,8 @@
 //! A request on its way, and the response on its way back.
 
 use barewire_http::Refusal;
+use barewire_http::received::ResponseHead;
 use barewire_service::service::Id;
-
-use crate::response::Head;
 
 /// For whom a call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +42,7 @@ pub struct Call {
     pub taken: usize,
     /// Until the head is taken, how many bytes its lines have.
     pub lines_bytes: usize,
-    pub head: Option<Head>,
+    pub head: Option<ResponseHead>,
     pub is_head_taken: bool,
     /// The response is in `response` to its last byte.
     pub is_complete: bool,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use barewire_http::received::Framing;
 use barewire_http::{Consumed, REQUEST_LOG, Refusal, Relay, Relayed, RelayedHead, Request, Upload};
 use barewire_http::{Method, Route};
 use barewire_service::service::{Id, Want};
@@ -19,7 +20,6 @@ use crate::config::PoolConfig;
 use crate::counters::{OriginCounters, ProxyCounters};
 use crate::head::{self, Asker};
 use crate::line::{Line, NO_ID};
-use crate::response::Framing;
 use crate::table::Table;
 
 const MS: u64 = 1_000_000;
@@ -492,8 +492,8 @@ impl Relay<Forwarder> for Forward {
                 status: head.status,
                 lines: &call.response[..call.lines_bytes],
                 has_date: head.has_date,
-                length: head.length,
-                has_content: head.content != Framing::Length(0),
+                length: head.content_length,
+                has_content: head.content(call.to_head) != Framing::Length(0),
             }),
             (None, Some(_)) if call.untaken() == 0 && !call.is_complete => Relayed::Pending,
             (None, Some(_)) => Relayed::Content {

@@ -17,7 +17,7 @@ pub struct Asker {
 
 /// Fields of one connection (RFC 9110, section 7.6.1), whether or not `Connection` names them, and those that frame
 /// a message, which is done anew.
-pub fn is_of_connection(name: &[u8]) -> bool {
+fn is_of_connection(name: &[u8]) -> bool {
     const NAMES: [&[u8]; 9] = [
         b"connection",
         b"content-length",
@@ -32,8 +32,18 @@ pub fn is_of_connection(name: &[u8]) -> bool {
     NAMES.iter().any(|each| name.eq_ignore_ascii_case(each))
 }
 
+/// The fields that are forwarded: those for one connection are not.
+pub fn forwarded<'a, I>(fields: impl Fn() -> I) -> impl Iterator<Item = (&'a [u8], &'a [u8])>
+where
+    I: Iterator<Item = (&'a [u8], &'a [u8])>,
+{
+    let names_any = fields().any(|(name, _)| name.eq_ignore_ascii_case(b"connection"));
+    let all = fields();
+    all.filter(move |(name, _)| !is_of_connection(name) && !(names_any && is_named(fields(), name)))
+}
+
 /// Whether one of the fields `Connection` among `fields` names `name`.
-pub fn is_named<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, name: &[u8]) -> bool {
+fn is_named<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, name: &[u8]) -> bool {
     let mut connections = fields.filter(|(each, _)| each.eq_ignore_ascii_case(b"connection"));
     connections.any(|(_, value)| {
         let mut options = value.split(|byte| *byte == b',');
@@ -71,11 +81,9 @@ pub fn compose(request: &Request<'_>, upload: Upload, asker: &Asker, out: &mut V
     let host = request.field("host");
     // RFC 9112, section 3.2: sent first, and also if an HTTP/1.0 client had none.
     line(out, "Host", host.unwrap_or_default());
-    let names_any = request.field("connection").is_some();
-    for (name, value) in request.fields() {
+    for (name, value) in forwarded(|| request.fields()) {
         let is = |lower: &str| name.eq_ignore_ascii_case(lower.as_bytes());
         let is_ours = match name.len() {
-            3 => is("via"),
             4 => is("host"),
             6 => is("expect"),
             9 => is("forwarded"),
@@ -84,19 +92,9 @@ pub fn compose(request: &Request<'_>, upload: Upload, asker: &Asker, out: &mut V
             17 => is("x-forwarded-proto"),
             _ => false,
         };
-        if is_ours {
-            if is("via") {
-                line(out, "Via", value);
-            }
-            continue;
+        if !is_ours {
+            line(out, name, value);
         }
-        if is_of_connection(name) || names_any && is_named(request.fields(), name) {
-            continue;
-        }
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
     }
     // A list may be in several lines (RFC 9110, section 5.3).
     out.extend_from_slice(b"Via: 1.1 barewire\r\n");
@@ -166,8 +164,9 @@ fn say_who_asked(request: &Request<'_>, asker: &Asker, host: Option<&[u8]>, out:
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
+/// Appends a field line to `out`.
+pub fn line(out: &mut Vec<u8>, name: impl AsRef<[u8]>, value: &[u8]) {
+    out.extend_from_slice(name.as_ref());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");

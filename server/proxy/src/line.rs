@@ -1,11 +1,11 @@
 //! A connection to an origin: requests out, responses in, one at a time.
 
-use barewire_http::Refusal;
-use barewire_http::chunked::Found;
+use barewire_http::received::{Found, Framing, ResponseError};
+use barewire_http::{REQUEST_LOG, Refusal};
 use barewire_service::service::{End, Expect, Id, Input, Next, Progress, Reply};
 
 use crate::forward::Forwarder;
-use crate::response::{Framing, Malformed, Parsed, parse};
+use crate::response::parse;
 
 /// The name of a connection that there is none of yet.
 pub const NO_ID: Id = Id {
@@ -87,8 +87,10 @@ impl Forwarder {
         self.send(call, reply);
         let mut consumed = 0;
         match self.read(at, call, input, &mut consumed) {
-            Err(Malformed) => {
+            Err(error) => {
                 let origin = self.lines[at].origin;
+                let address = self.origins[origin].address;
+                tracing::debug!(target: REQUEST_LOG, origin = %address, "the response is refused: {error}");
                 self.origins[origin].counters.failed_malformed.increment();
                 self.blame(origin);
                 self.leave_line(call);
@@ -157,7 +159,7 @@ impl Forwarder {
         call: usize,
         input: Input<'_>,
         consumed: &mut usize,
-    ) -> Result<Read, Malformed> {
+    ) -> Result<Read, ResponseError> {
         let response_bytes_max = self.table.limits.response_buffer_bytes;
         let mut is_news = false;
         let read = loop {
@@ -167,35 +169,33 @@ impl Forwarder {
                 if bytes.is_empty() {
                     break Read::Wait;
                 }
-                match parse(bytes, it.to_head, &mut it.response)? {
-                    Parsed::Part if input.full && *consumed == 0 => return Err(Malformed),
-                    Parsed::Part => break Read::Wait,
-                    Parsed::Interim(len) => {
-                        *consumed += len;
-                        line.interims += 1;
-                        if line.interims > INTERIMS_MAX {
-                            return Err(Malformed);
-                        }
+                let Some((head, len)) = parse(bytes, &mut it.response)? else {
+                    match input.full && *consumed == 0 {
+                        true => return Err(ResponseError::HeadTooLong),
+                        false => break Read::Wait,
                     }
-                    Parsed::Final(head, len) => {
-                        *consumed += len;
-                        it.lines_bytes = it.response.len();
-                        if it.lines_bytes > response_bytes_max {
-                            return Err(Malformed);
-                        }
-                        it.head = Some(head);
-                        line.interims = 0;
-                        line.closes |= head.closes;
-                        line.content = Some(head.content);
-                        is_news = true;
-                        let origin = &mut self.origins[line.origin];
-                        origin
-                            .counters
-                            .responses_5xx
-                            .add(u64::from(head.status >= 500));
-                        origin.succeeded();
+                };
+                *consumed += len;
+                if head.is_interim() {
+                    line.interims += 1;
+                    if line.interims > INTERIMS_MAX {
+                        return Err(ResponseError::TooManyInterims);
                     }
+                    continue;
                 }
+                it.lines_bytes = it.response.len();
+                if it.lines_bytes > response_bytes_max {
+                    return Err(ResponseError::HeadTooLong);
+                }
+                it.head = Some(head);
+                line.interims = 0;
+                line.closes |= head.closes(it.to_head);
+                line.content = Some(head.content(it.to_head));
+                is_news = true;
+                let origin = &mut self.origins[line.origin];
+                let is_5xx = head.status >= 500;
+                origin.counters.responses_5xx.add(u64::from(is_5xx));
+                origin.succeeded();
                 continue;
             };
             let room = response_bytes_max.saturating_sub(it.untaken());
