@@ -78,79 +78,49 @@ fn on_loopback(limits: server::Limits) -> barewire_kernel::KernelConfig {
     }
 }
 
+/// The same of a stack of the kernel, where connections also wait for their turn, and a service opens and wakes them.
+#[cfg(any(feature = "epoll", feature = "uring"))]
+macro_rules! kernel_stack_keeps_the_contract {
+    ($stack:ident, |$config:ident| $value:expr) => {
+        keeps_the_contract!(
+            $stack,
+            |limits| {
+                let $config = super::on_loopback(limits);
+                super::server::Server::start($value)
+            },
+            connections_beyond_the_limit_wait_for_their_turn,
+            a_connection_that_waits_is_woken_by_another,
+            a_connection_that_waits_holds_its_peer_back,
+            a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers,
+            a_client_that_has_half_closed_is_answered_later_all_the_same,
+            a_service_calls_and_passes_on_what_it_is_told,
+            a_service_is_told_why_it_cannot_call,
+            a_service_is_told_who_called
+        );
+    };
+}
+
 #[cfg(feature = "epoll")]
-keeps_the_contract!(
-    epoll,
-    |limits| {
-        let config = super::on_loopback(limits);
-        super::server::Server::start(barewire_kernel::epoll::Epoll { config })
-    },
-    connections_beyond_the_limit_wait_for_their_turn,
-    a_connection_that_waits_is_woken_by_another,
-    a_connection_that_waits_holds_its_peer_back,
-    a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers,
-    a_client_that_has_half_closed_is_answered_later_all_the_same,
-    a_service_calls_and_passes_on_what_it_is_told,
-    a_service_is_told_why_it_cannot_call,
-    a_service_is_told_who_called
-);
+kernel_stack_keeps_the_contract!(epoll, |config| barewire_kernel::epoll::Epoll { config });
 
 #[cfg(feature = "uring")]
-keeps_the_contract!(
-    uring,
-    |limits| {
-        let config = super::on_loopback(limits);
-        super::server::Server::start(barewire_kernel::uring::Uring::new(config))
-    },
-    connections_beyond_the_limit_wait_for_their_turn,
-    a_connection_that_waits_is_woken_by_another,
-    a_connection_that_waits_holds_its_peer_back,
-    a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers,
-    a_client_that_has_half_closed_is_answered_later_all_the_same,
-    a_service_calls_and_passes_on_what_it_is_told,
-    a_service_is_told_why_it_cannot_call,
-    a_service_is_told_who_called
-);
+kernel_stack_keeps_the_contract!(uring, |config| barewire_kernel::uring::Uring::new(config));
 
 #[cfg(feature = "uring")]
-keeps_the_contract!(
-    uring_without_copies,
-    |limits| {
-        let config = super::on_loopback(limits);
-        super::server::Server::start(barewire_kernel::uring::Uring {
-            zero_copy_bytes_min: Some(1),
-            ..barewire_kernel::uring::Uring::new(config)
-        })
-    },
-    connections_beyond_the_limit_wait_for_their_turn,
-    a_connection_that_waits_is_woken_by_another,
-    a_connection_that_waits_holds_its_peer_back,
-    a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers,
-    a_client_that_has_half_closed_is_answered_later_all_the_same,
-    a_service_calls_and_passes_on_what_it_is_told,
-    a_service_is_told_why_it_cannot_call,
-    a_service_is_told_who_called
-);
+kernel_stack_keeps_the_contract!(uring_without_copies, |config| {
+    barewire_kernel::uring::Uring {
+        zero_copy_bytes_min: Some(1),
+        ..barewire_kernel::uring::Uring::new(config)
+    }
+});
 
 #[cfg(feature = "uring")]
-keeps_the_contract!(
-    uring_with_a_submitting_thread,
-    |limits| {
-        let config = super::on_loopback(limits);
-        super::server::Server::start(barewire_kernel::uring::Uring {
-            sqpoll_idle_ms: Some(1),
-            ..barewire_kernel::uring::Uring::new(config)
-        })
-    },
-    connections_beyond_the_limit_wait_for_their_turn,
-    a_connection_that_waits_is_woken_by_another,
-    a_connection_that_waits_holds_its_peer_back,
-    a_connection_that_waits_can_be_reset_and_its_name_is_not_anothers,
-    a_client_that_has_half_closed_is_answered_later_all_the_same,
-    a_service_calls_and_passes_on_what_it_is_told,
-    a_service_is_told_why_it_cannot_call,
-    a_service_is_told_who_called
-);
+kernel_stack_keeps_the_contract!(uring_with_a_submitting_thread, |config| {
+    barewire_kernel::uring::Uring {
+        sqpoll_idle_ms: Some(1),
+        ..barewire_kernel::uring::Uring::new(config)
+    }
+});
 
 // What does not fit does not wait here: its SYN is dropped, and the peer tries again.
 #[cfg(feature = "xdp")]
