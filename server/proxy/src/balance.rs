@@ -16,6 +16,8 @@ const MS: u64 = 1_000_000;
 pub struct Origin {
     pub pool: usize,
     pub address: SocketAddr,
+    /// Of its address as text, so that every core and every proxy hashes it alike.
+    hash: u64,
     pub counters: Arc<OriginCounters>,
     /// Lines that wait for a request, the one used last behind.
     pub idle: Vec<usize>,
@@ -39,6 +41,7 @@ impl Origin {
         Origin {
             pool,
             address,
+            hash: hash(address.to_string().as_bytes()),
             counters,
             idle: Vec::new(),
             lines: 0,
@@ -145,11 +148,7 @@ pub fn choose(
     let usable = |at: usize| origins[at].is_usable(now_ns);
     let another = |at: usize| Some(at) != other_than;
     if config.balance != Balance::LeastOutstanding {
-        let weight = |at: usize| {
-            let mut hasher = SipHasher13::new_with_keys(key, 0);
-            hasher.write(origins[at].address.to_string().as_bytes());
-            hasher.finish()
-        };
+        let weight = |at: usize| SipHasher13::new_with_keys(key, origins[at].hash).finish();
         let among = |is_fit: &dyn Fn(usize) -> bool| {
             (0..origins.len())
                 .filter(|&at| is_fit(at))
@@ -176,17 +175,19 @@ pub fn choose(
 
 /// What is hashed of a request.
 pub fn key(balance: Balance, peer: Option<SocketAddr>, path: &[u8]) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(0x6261_7265, 0x7769_7265);
     match balance {
-        Balance::LeastOutstanding => return 0,
-        Balance::HashPath => hasher.write(path),
+        Balance::LeastOutstanding => 0,
+        Balance::HashPath => hash(path),
         Balance::HashClient => match peer.map(|peer| peer.ip().to_canonical()) {
-            Some(std::net::IpAddr::V4(ip)) => hasher.write(&ip.octets()),
-            Some(std::net::IpAddr::V6(ip)) => hasher.write(&ip.octets()),
-            None => {}
+            Some(std::net::IpAddr::V4(ip)) => hash(&ip.octets()),
+            Some(std::net::IpAddr::V6(ip)) => hash(&ip.octets()),
+            None => hash(b""),
         },
     }
-    hasher.finish()
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    SipHasher13::new_with_keys(0x6261_7265, 0x7769_7265).hash(bytes)
 }
 
 /// Numbers that nobody has to guess: xorshift64*.
