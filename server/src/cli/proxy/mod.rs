@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use barewire_http::{HttpCounters, Limits};
 use barewire_kernel::KernelConfig;
 use barewire_proxy::{OriginCounters, Proxy, ProxyConfig, ProxyCounters, Table};
-use barewire_service::cores::allowed_cpus;
 use barewire_service::stack::CounterGroup;
 use clap::{ArgMatches, Args, Command};
 
@@ -52,23 +51,23 @@ pub fn run(
     sources: &Sources,
     command: &mut Command,
 ) -> anyhow::Result<ExitCode> {
-    let proxying = Proxying::open(&args.routes)?;
+    let proxying = Proxying::open(&args.routes, serve::cores_max(&args.serve))?;
     serve::run(&args.serve, Some(&proxying), matches, sources, command)
 }
 
 impl Proxying {
-    /// Reads the routes.
+    /// Reads the routes, for at most so many cores.
     ///
     /// # Errors
     ///
     /// If they cannot be read or used.
-    fn open(path: &Path) -> anyhow::Result<Self> {
+    fn open(path: &Path, cores_max: usize) -> anyhow::Result<Self> {
         let name = path.display();
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
         let config: ProxyConfig = toml::from_str(&text)
             .with_context(|| format!("{name} is not as docs/proxy.md says"))?;
         let table = Table::new(config).with_context(|| name.to_string())?;
-        let cores = (0..allowed_cpus().len().max(1)).map(|_| {
+        let cores = (0..cores_max).map(|_| {
             let mut seed = [0; 8];
             getrandom::fill(&mut seed).context("no random numbers")?;
             Ok(OfCore {

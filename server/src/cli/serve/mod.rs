@@ -537,7 +537,7 @@ fn summary(http: &[Arc<HttpCounters>], started: Instant) -> String {
 }
 
 /// How many cores can serve at most: the list's, or all that this process may use.
-fn cores_max(args: &ServeArgs) -> usize {
+pub fn cores_max(args: &ServeArgs) -> usize {
     match args.place.cores.numbers().len() {
         0 => allowed_cpus().len(),
         listed => listed,
