@@ -12,6 +12,8 @@ use barewire_service::time::Instant;
 pub struct Session<C> {
     protocol: C,
     id: Id,
+    /// The service had it opened.
+    is_outbound: bool,
     next: Next,
     ended: bool,
     /// The service wants to be called, whether or not anything arrives.
@@ -54,13 +56,10 @@ impl<C: Default> Session<C> {
         deadlines: &Deadlines,
     ) -> Self {
         let (protocol, expect) = service.on_accept(arrival);
+        let watch = Watch::established(now, expect, deadlines);
         Session {
-            protocol,
-            id: arrival.id,
             next: Next::Receive(expect),
-            ended: false,
-            woken: false,
-            watch: Watch::established(now, expect, deadlines),
+            ..Session::new(protocol, arrival.id, watch)
         }
     }
 
@@ -72,13 +71,22 @@ impl<C: Default> Session<C> {
         now: Instant,
         deadlines: &Deadlines,
     ) -> Self {
+        let protocol = service.on_open(token, id);
         Session {
-            protocol: service.on_open(token, id),
+            is_outbound: true,
+            ..Session::new(protocol, id, Watch::half_open(now, deadlines))
+        }
+    }
+
+    fn new(protocol: C, id: Id, watch: Watch) -> Self {
+        Session {
+            protocol,
             id,
+            is_outbound: false,
             next: Next::Receive(Expect::Message),
             ended: false,
             woken: false,
-            watch: Watch::half_open(now, deadlines),
+            watch,
         }
     }
 
@@ -97,6 +105,11 @@ impl<C: Default> Session<C> {
     #[inline]
     pub fn id(&self) -> Id {
         self.id
+    }
+
+    /// Whether the service had it opened.
+    pub fn is_outbound(&self) -> bool {
+        self.is_outbound
     }
 
     /// The service is to be called once all that it wrote is sent.

@@ -40,8 +40,6 @@ pub struct Connection<C> {
     hangup: bool,
     /// It broke, or both sides have ended it: nothing that is sent would arrive.
     dead: bool,
-    /// The service had it opened.
-    is_outbound: bool,
     state: State,
 }
 
@@ -103,10 +101,7 @@ impl<C: Default> Connection<C> {
     ) -> Self {
         let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
         let session = Session::opened(&mut bench.service, token, id, now, deadlines);
-        Connection {
-            is_outbound: true,
-            ..Connection::new(socket, session, State::Opening)
-        }
+        Connection::new(socket, session, State::Opening)
     }
 
     fn new(socket: OwnedFd, session: Session<C>, state: State) -> Self {
@@ -119,7 +114,6 @@ impl<C: Default> Connection<C> {
             writable: false,
             hangup: false,
             dead: false,
-            is_outbound: false,
             state,
         }
     }
@@ -131,7 +125,7 @@ impl<C: Default> Connection<C> {
 
     /// Whether the service had it opened.
     pub fn is_outbound(&self) -> bool {
-        self.is_outbound
+        self.session.is_outbound()
     }
 
     /// Calls the service, and goes on until the connection has to wait.

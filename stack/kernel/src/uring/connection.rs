@@ -24,8 +24,6 @@ pub struct Connection<C> {
     connecting: bool,
     /// The kernel is ending our side of the stream.
     shutting_down: bool,
-    /// The service had it opened.
-    is_outbound: bool,
     /// Messages that the reply on its way answers.
     messages: u32,
     state: State,
@@ -77,7 +75,6 @@ impl<C: Default> Connection<C> {
         let session = Session::opened(&mut bench.service, token, id, now, deadlines);
         Connection {
             connecting: true,
-            is_outbound: true,
             ..Connection::new(session, State::Opening)
         }
     }
@@ -91,7 +88,6 @@ impl<C: Default> Connection<C> {
             receiving: false,
             connecting: false,
             shutting_down: false,
-            is_outbound: false,
             messages: 0,
             state,
         }
@@ -104,7 +100,7 @@ impl<C: Default> Connection<C> {
 
     /// Whether the service had it opened.
     pub fn is_outbound(&self) -> bool {
-        self.is_outbound
+        self.session.is_outbound()
     }
 
     /// The kernel has connected it, or failed to.
