@@ -342,12 +342,7 @@ impl Report {
                 events.unverifiable.is_some(),
                 "the totals cannot be verified".into(),
             );
-            for check in events
-                .verification
-                .iter()
-                .flat_map(|of| &of.checks)
-                .filter(|check| !check.ok)
-            {
+            for check in events.verification.iter().flat_map(Verification::wrong) {
                 note(true, format!("{} is wrong: {}", check.name, check.finding));
             }
         }

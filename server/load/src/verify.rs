@@ -73,7 +73,12 @@ impl Verification {
 
     /// Whether every number is right.
     pub fn is_ok(&self) -> bool {
-        self.checks.iter().all(|check| check.ok)
+        self.wrong().next().is_none()
+    }
+
+    /// The numbers that are not right.
+    pub fn wrong(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|check| !check.ok)
     }
 }
 
@@ -218,12 +223,7 @@ mod tests {
 
     fn failed(before: &Stats, after: &Stats, receipts: &Receipts) -> Vec<&'static str> {
         let verification = Verification::of(before, after, receipts, None);
-        verification
-            .checks
-            .iter()
-            .filter(|check| !check.ok)
-            .map(|check| check.name)
-            .collect()
+        verification.wrong().map(|check| check.name).collect()
     }
 
     #[test]

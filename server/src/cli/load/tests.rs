@@ -184,19 +184,9 @@ fn printed(report: &Report) -> String {
 }
 
 fn wrong(report: &Report) -> Vec<&'static str> {
-    let verification = report
-        .events
-        .as_ref()
-        .unwrap()
-        .verification
-        .as_ref()
-        .unwrap();
-    verification
-        .checks
-        .iter()
-        .filter(|check| !check.ok)
-        .map(|check| check.name)
-        .collect()
+    let events = report.events.as_ref().unwrap();
+    let verification = events.verification.as_ref().unwrap();
+    verification.wrong().map(|check| check.name).collect()
 }
 
 #[test]
