@@ -157,21 +157,9 @@ pub fn join(
         }
     }
 
-    let mut member = known.unwrap_or(Membership {
-        node: String::new(),
-        epoch: epoch.unwrap_or(0),
-        incarnation: random_u128()?,
-        version: 0,
-        is_open: false,
-        base_events: 0,
-        base_sum: ExactSum::ZERO,
-        pending: Vec::new(),
-    });
-    member.node = node;
-    if let Some(epoch) = epoch.filter(|&epoch| epoch > member.epoch) {
-        tracing::info!("the fleet has begun anew since the state was written: so does this server");
-        state = state.map(State::without_counts);
-        member = Membership {
+    let first = |epoch| -> Result<Membership, JoinError> {
+        Ok(Membership {
+            node: node.clone(),
             epoch,
             incarnation: random_u128()?,
             version: 0,
@@ -179,8 +167,19 @@ pub fn join(
             base_events: 0,
             base_sum: ExactSum::ZERO,
             pending: Vec::new(),
-            ..member
-        };
+        })
+    };
+    let mut member = match known {
+        Some(known) => Membership {
+            node: node.clone(),
+            ..known
+        },
+        None => first(epoch.unwrap_or(0))?,
+    };
+    if let Some(epoch) = epoch.filter(|&epoch| epoch > member.epoch) {
+        tracing::info!("the fleet has begun anew since the state was written: so does this server");
+        state = state.map(State::without_counts);
+        member = first(epoch)?;
     }
     if epoch.is_some() {
         let known = engine.call(&keys.version(member.epoch, member.incarnation))?;
