@@ -16,21 +16,21 @@ const MS: u64 = 1_000_000;
 pub struct Origin {
     pub pool: usize,
     pub address: SocketAddr,
-    /// Of its address as text, so that every core and every proxy hashes it alike.
+    /// The hash of its address as text: the same on every core and in every proxy.
     hash: u64,
     pub counters: Arc<OriginCounters>,
-    /// Lines that wait for a request, the one used last behind.
+    /// Connections that wait for a request; the one that was used last is at the end.
     pub idle: Vec<usize>,
-    /// Lines, being opened or open.
+    /// Connections that are open or being opened.
     pub lines: u32,
     pub outstanding: u32,
     failures: u32,
     ejected_until_ns: u64,
-    /// Since when it is back; 0: it was never away.
+    /// When it last began to get requests again; 0 if it was never ejected.
     back_since_ns: u64,
     /// Its last check failed.
     is_down: bool,
-    /// When it is asked again how it is.
+    /// When it is checked next.
     pub check_at_ns: u64,
     pub check: Option<usize>,
 }
@@ -65,7 +65,7 @@ impl Origin {
         self.failures = 0;
     }
 
-    /// It did not answer, or what it said was no answer.
+    /// It did not answer, or its answer was not a valid response.
     pub fn failed(&mut self, config: &PoolConfig, now_ns: u64) {
         self.failures += 1;
         if self.failures >= config.eject_failures && self.is_usable(now_ns) {
@@ -92,7 +92,7 @@ impl Origin {
         self.counters.usable.set(u64::from(self.is_usable(now_ns)));
     }
 
-    /// How much a further request would burden it: the fewer, and the longer it is back, the less.
+    /// The load that one more request would mean for it: greater with each request in progress, and while it starts slowly.
     fn burden(&self, config: &PoolConfig, now_ns: u64) -> u64 {
         const WHOLE: u64 = 1_000;
         let slow_start_ns = u64::from(config.slow_start_ms) * MS;
@@ -121,13 +121,13 @@ impl Budget {
         }
     }
 
-    /// A request brings a part of a retry.
+    /// Each request adds a part of a retry.
     pub fn earn(&mut self, percent: u32) {
         let most = Self::RESERVE.saturating_add(percent.saturating_mul(100));
         self.left = self.left.saturating_add(percent).min(most);
     }
 
-    /// Whether there is a retry left, which is used up.
+    /// Takes one retry, if there is one left.
     pub fn spend(&mut self) -> bool {
         let left = self.left.checked_sub(100);
         self.left = left.unwrap_or(self.left);
@@ -135,7 +135,7 @@ impl Budget {
     }
 }
 
-/// Chooses among the `origins` of a pool, which begin at `first`. `key` is what is hashed, `other_than` the origin
+/// Chooses among the `origins` of a pool. `key` is the hash of the request, `other_than` the origin
 /// that has just failed.
 pub fn choose(
     origins: &[Origin],
@@ -160,7 +160,7 @@ pub fn choose(
     let count = (0..origins.len()).filter(|&at| fit(at)).count();
     let nth = |n: usize| (0..origins.len()).filter(|&at| fit(at)).nth(n);
     match count {
-        // None but the one that has failed.
+        // Only the one that has failed is left.
         0 => other_than.filter(|&at| usable(at)),
         1 => nth(0),
         _ => {
@@ -173,7 +173,7 @@ pub fn choose(
     }
 }
 
-/// What is hashed of a request.
+/// The hash of what the pool balances requests by.
 pub fn key(balance: Balance, peer: Option<SocketAddr>, path: &[u8]) -> u64 {
     match balance {
         Balance::LeastOutstanding => 0,
@@ -190,7 +190,7 @@ fn hash(bytes: &[u8]) -> u64 {
     SipHasher13::new_with_keys(0x6261_7265, 0x7769_7265).hash(bytes)
 }
 
-/// Numbers that nobody has to guess: xorshift64*.
+/// Pseudo-random numbers that need not be unpredictable: xorshift64*.
 #[derive(Debug)]
 pub struct Random(u64);
 

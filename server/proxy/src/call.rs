@@ -4,30 +4,30 @@ use barewire_http::Refusal;
 use barewire_http::received::ResponseHead;
 use barewire_service::service::Id;
 
-/// For whom a call is made.
+/// What a call is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum For {
     /// The client of this connection.
     Client(Id),
-    /// Nobody but the pool: a check of an origin.
+    /// A check of an origin.
     Check,
 }
 
-/// A call in progress. Its buffers are those of a call before it, so that nothing is allocated for most.
+/// A call in progress. It takes the buffers of an earlier call, so that most calls allocate nothing.
 #[derive(Debug)]
 pub struct Call {
     pub by: For,
     pub pool: usize,
     pub origin: usize,
-    /// The line that it is on.
+    /// The connection to the origin that it uses.
     pub line: Option<usize>,
-    /// What is hashed to choose an origin.
+    /// The hash by which an origin is chosen.
     pub key: u64,
     pub to_head: bool,
     pub is_idempotent: bool,
     pub retries: u8,
 
-    /// The request as the origin gets it.
+    /// The request as it is sent to the origin.
     pub request: Vec<u8>,
     /// Bytes at its front that were sent.
     pub sent: usize,
@@ -40,16 +40,16 @@ pub struct Call {
     /// Field lines, then content, that the client has not taken.
     pub response: Vec<u8>,
     pub taken: usize,
-    /// Until the head is taken, how many bytes its lines have.
+    /// Length of the field lines, until the client has taken the head.
     pub lines_bytes: usize,
     pub head: Option<ResponseHead>,
     pub is_head_taken: bool,
     /// The response is in `response` to its last byte.
     pub is_complete: bool,
     pub failure: Option<Refusal>,
-    /// Its client is to be woken, and will be.
+    /// The wake of its client was already asked for.
     pub is_woken: bool,
-    /// The line waits for room in `response`.
+    /// The connection to the origin waits for space in `response`.
     pub is_line_held: bool,
 
     pub began_ns: u64,
@@ -99,9 +99,9 @@ impl Call {
         self.request.len() - self.sent
     }
 
-    /// Room for bytes of the body, of a buffer of `bytes_max`: what was sent gives way when there is none.
+    /// Space for bytes of the body in a buffer of `bytes_max`. Removes what was sent when space is short.
     pub fn upload_room(&mut self, bytes_max: usize) -> usize {
-        /// A chunk's size and line ends, and the last chunk.
+        /// The size and the line ends of a chunk, and the last chunk.
         const OVERHEAD: usize = 32;
         let room = bytes_max.saturating_sub(self.request.len());
         if room < bytes_max / 4 && self.sent > 0 {

@@ -1,4 +1,4 @@
-//! What a proxy is told: routes, pools, limits. `docs/proxy.md` shows it as TOML.
+//! The configuration of a proxy: routes, pools, limits. `docs/proxy.md` shows it as TOML.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,9 +24,9 @@ pub struct ProxyConfig {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Calls in progress, of each core; 503 beyond.
+    /// Calls in progress on each core; 503 beyond.
     pub calls_max: usize,
-    /// Connections to origins, of each core; 503 beyond.
+    /// Connections to origins from each core; 503 beyond.
     pub connections_max: usize,
     /// Bytes of a request, its head included, that wait for their origin.
     pub request_buffer_bytes: usize,
@@ -51,51 +51,51 @@ impl Default for LimitsConfig {
 pub struct PoolConfig {
     /// Their addresses.
     pub origins: Vec<SocketAddr>,
-    /// Which one gets a request.
+    /// How the origin for a request is chosen.
     #[serde(default)]
     pub balance: Balance,
-    /// Connections to each origin, of each core; 503 beyond.
+    /// Connections to each origin from each core; 503 beyond.
     #[serde(default = "defaults::connections_max")]
     pub connections_max: u32,
-    /// For the head of a response to arrive, from the end of the request's head.
+    /// How long the head of a response may take, from the end of the request's head.
     #[serde(default = "defaults::response_timeout_ms")]
     pub response_timeout_ms: u32,
-    /// For the whole call, both bodies included.
+    /// How long the whole call may take, both bodies included.
     #[serde(default = "defaults::total_timeout_ms")]
     pub total_timeout_ms: u32,
-    /// For a connection to be established.
+    /// How long it may take to establish a connection.
     #[serde(default = "defaults::connect_timeout_ms")]
     pub connect_timeout_ms: u32,
     /// How often a request is sent to another origin, if it was never sent or is idempotent.
     #[serde(default = "defaults::retries_max")]
     pub retries_max: u8,
-    /// Retries for each hundred requests, beside ten that are always left.
+    /// Retries for each hundred requests, in addition to ten that are always available.
     #[serde(default = "defaults::retries_percent")]
     pub retries_percent: u32,
     /// Failures in a row after which an origin gets no requests for a while.
     #[serde(default = "defaults::eject_failures")]
     pub eject_failures: u32,
-    /// How long that lasts.
+    /// How long it gets none.
     #[serde(default = "defaults::eject_ms")]
     pub eject_ms: u32,
-    /// For how long an origin that is back gets fewer requests than the others, and how many grows with time.
+    /// How long an origin gets fewer requests than the others after that; their number grows with time.
     #[serde(default = "defaults::slow_start_ms")]
     pub slow_start_ms: u32,
-    /// Requests that ask an origin how it is.
+    /// Health checks of each origin; none by default.
     #[serde(default)]
     pub check: Option<CheckConfig>,
 }
 
-/// Requests that ask an origin how it is: `GET`, answered with a status below 400.
+/// A health check: a `GET` that the origin has to answer with a status below 400.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckConfig {
     /// The path that is asked for.
     pub path: String,
-    /// `Host` of the request; the origin's address unless it is said.
+    /// `Host` of the request; by default the origin's address.
     #[serde(default)]
     pub host: Option<String>,
-    /// Between two of them, by each core.
+    /// Time between two checks by the same core.
     #[serde(default = "defaults::check_interval_ms")]
     pub interval_ms: u32,
     /// How long an answer may take.
@@ -107,12 +107,12 @@ pub struct CheckConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
-    /// That of two at random which has fewer requests in progress.
+    /// Of two that are drawn at random, the one with fewer requests in progress.
     #[default]
     LeastOutstanding,
-    /// The one that the client's address always leads to, as long as it can be used (rendezvous hashing).
+    /// By the client's address: always the same one, as long as it can be used (rendezvous hashing).
     HashClient,
-    /// The one that the request's path always leads to, as long as it can be used.
+    /// By the request's path: always the same one, as long as it can be used.
     HashPath,
 }
 
@@ -121,7 +121,7 @@ pub enum Balance {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
-    /// The host that is asked for, without port, in any case; every one unless it is said.
+    /// The host of the request, without port; upper and lower case are the same. By default every host.
     #[serde(default)]
     pub host: Option<String>,
     /// How the path begins.
@@ -129,7 +129,7 @@ pub struct RouteConfig {
     pub prefix: String,
     /// The pool's name.
     pub pool: String,
-    /// Go on with the `Forwarded` and `X-Forwarded-…` that the client sent: it is a proxy of one's own.
+    /// Keep the client's `Forwarded` and `X-Forwarded-…`, and append to them: the client is a trusted proxy.
     #[serde(default)]
     pub trust_forwarded: bool,
 }

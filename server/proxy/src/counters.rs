@@ -1,27 +1,27 @@
 //! What a core of a proxy counts.
 
 barewire_service::counters! {
-    /// What one core of a proxy forwarded.
+    /// Calls of one core of a proxy.
     pub struct ProxyCounters {
         /// Calls in progress.
         calls: Gauge,
         /// Calls that can be in progress at once.
         calls_max: Limit,
-        /// Requests that were taken for an origin.
+        /// Requests that were accepted for forwarding.
         begun: Counter,
-        /// Responses that were received to their end.
+        /// Responses that were received completely.
         completed: Counter,
         /// Requests that were sent to an origin again.
         retried: Counter,
         /// Requests that were not sent again because the pool's budget was used up.
         retry_budget_spent: Loss,
-        /// Requests refused because as many calls were in progress as may be.
+        /// Requests refused because `calls_max` calls were in progress.
         refused_calls: Loss,
-        /// Requests refused because no route has their host and path.
+        /// Requests refused because no route matches their host and path.
         refused_unrouted: Loss,
         /// Requests refused because their path has a segment . or .. in it.
         refused_dot_segments: Loss,
-        /// Calls that their client did not wait for.
+        /// Calls whose client went away before the response was complete.
         abandoned: Counter,
         /// Responses that broke off after they had begun.
         broken: Loss,
@@ -29,9 +29,9 @@ barewire_service::counters! {
 }
 
 barewire_service::counters! {
-    /// What one core of a proxy had to do with one origin.
+    /// Traffic of one core of a proxy with one origin.
     pub struct OriginCounters {
-        /// Requests that were sent, or begun to be.
+        /// Requests that were sent, completely or in part.
         requests: Counter,
         /// Requests in progress.
         outstanding: Gauge,
@@ -53,7 +53,7 @@ barewire_service::counters! {
         failed_late: Loss,
         /// Checks that were not answered, or not with a status below 400.
         failed_check: Loss,
-        /// Times it was given no more requests for a while.
+        /// Times that it was ejected: it gets no requests for a while.
         ejected: Loss,
         /// 1 while it gets requests, else 0.
         usable: Gauge,

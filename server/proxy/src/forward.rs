@@ -1,4 +1,4 @@
-//! One core's calls: where they go, and what becomes of them.
+//! One core's calls: how their origin is chosen, when they are repeated, how they end.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,18 +24,18 @@ use crate::table::Table;
 
 const MS: u64 = 1_000_000;
 
-/// Every path there is: which origin answers is not the responder's to find.
+/// Every path: the forwarder, not the responder, finds the origin.
 pub const ROUTES: &[Route<Forwarder>] = &[
     Route::new("/").relay(&Forward),
     Route::new("/{*path}").relay(&Forward),
 ];
 
-/// What the calls of a core share.
+/// The calls of a core, and what they share.
 #[derive(Debug)]
 pub struct Forwarder {
     pub(crate) table: Arc<Table>,
     pub(crate) counters: Arc<ProxyCounters>,
-    /// Those of a pool stand together.
+    /// Those of one pool are next to each other.
     pub(crate) origins: Vec<Origin>,
     pools: Vec<Range<usize>>,
     budgets: Vec<Budget>,
@@ -105,7 +105,7 @@ impl Forwarder {
         &self.table.pools[self.calls[call].pool].config
     }
 
-    /// What the stack shall do next.
+    /// What the stack is asked to do next.
     pub fn next_want(&mut self, now: Instant) -> Want {
         if let Some(want) = self.wants.pop_front() {
             return want;
@@ -129,7 +129,7 @@ impl Forwarder {
             .chain(check)
             .min()
             .filter(|&at| at != u64::MAX);
-        // The two clocks need not count from the same moment.
+        // The two clocks may have different origins.
         let until = next_ns
             .map(|at| now + Duration::from_micros(at.saturating_sub(self.now_ns).div_ceil(1_000)));
         Want::Nothing { until }
@@ -139,7 +139,7 @@ impl Forwarder {
         self.wants.push_back(want);
     }
 
-    /// A place for a call.
+    /// A new call, unless there are too many.
     fn take_call(&mut self, by: For) -> Option<usize> {
         if self.calls.len() >= self.table.limits.calls_max {
             return None;
@@ -150,7 +150,7 @@ impl Forwarder {
         Some(call)
     }
 
-    /// The call is over: its buffers are the next one's.
+    /// The call is over: keeps its buffers for the next one.
     fn forget(&mut self, at: usize) {
         let call = self.calls.remove(at);
         self.timers.cancel(at as u32);
@@ -158,7 +158,7 @@ impl Forwarder {
         self.counters.calls.set(self.calls.len() as u64);
     }
 
-    /// Sends the call to an origin, another than the one that has failed.
+    /// Sends the call to an origin; if one has failed, to another one.
     fn dispatch(&mut self, at: usize, failed: Option<usize>) {
         let (pool, key) = (self.calls[at].pool, self.calls[at].key);
         let among = self.pools[pool].clone();
@@ -177,7 +177,7 @@ impl Forwarder {
         }
     }
 
-    /// Puts the call on a line to `origin`; on a new one if it `is_retry`: those that were kept may all be stale.
+    /// Puts the call on a connection to `origin`; on a new one if it `is_retry`, since all that were kept may be stale.
     fn send_to(&mut self, at: usize, origin: usize, is_retry: bool) {
         let config = &self.table.pools[self.calls[at].pool].config;
         let kept = match is_retry {
@@ -226,7 +226,7 @@ impl Forwarder {
         }
     }
 
-    /// Has the service called on a line that is open.
+    /// Asks for a call of the service on a connection to an origin, if that is open.
     pub(crate) fn wake_line(&mut self, line: usize) {
         let line = &mut self.lines[line];
         if line.is_open && !line.is_woken {
@@ -235,7 +235,7 @@ impl Forwarder {
         }
     }
 
-    /// There is news for whoever waits for the call.
+    /// Something has changed that the client of the call waits for.
     pub(crate) fn wake_client(&mut self, at: usize) {
         let call = &mut self.calls[at];
         match call.by {
@@ -248,7 +248,7 @@ impl Forwarder {
         }
     }
 
-    /// Takes the call off its line, and says which that was.
+    /// Takes the call off its connection to the origin, and returns that.
     pub(crate) fn leave_line(&mut self, at: usize) -> Option<usize> {
         let call = &mut self.calls[at];
         let line = call.line.take()?;
@@ -259,13 +259,13 @@ impl Forwarder {
         Some(line)
     }
 
-    /// The call comes to nothing.
+    /// The call has failed.
     pub(crate) fn fail(&mut self, at: usize, refusal: Refusal) {
         self.calls[at].failure = Some(refusal);
         self.wake_client(at);
     }
 
-    /// Its origin was of no use: tries another one if nothing can happen twice by that.
+    /// Its origin failed: tries another one if the request cannot take effect twice.
     pub(crate) fn retry_or_fail(&mut self, at: usize, refusal: Refusal) {
         let config = self.pool(at);
         let call = &self.calls[at];
@@ -289,7 +289,7 @@ impl Forwarder {
         self.dispatch(at, Some(failed));
     }
 
-    /// The origin did something that it should not have.
+    /// Counts a failure of the origin, which may eject it.
     pub(crate) fn blame(&mut self, origin: usize) {
         let origin = &mut self.origins[origin];
         let config = &self.table.pools[origin.pool].config;
@@ -305,7 +305,7 @@ impl Forwarder {
             return self.timers.schedule(at as u32, next);
         }
         if call.failure.is_some() || call.is_complete {
-            // Its client takes its time; that is the stack's to limit.
+            // The client is slow; the stack's deadlines limit that.
             return;
         }
         let origin = call.origin;
@@ -319,18 +319,18 @@ impl Forwarder {
         }
     }
 
-    /// Resets the line that the call is on.
+    /// Resets the connection to the origin that the call is on.
     fn hang_up(&mut self, at: usize) {
         if let Some(line) = self.leave_line(at) {
             match self.lines[line].id {
-                // It is about to be opened, and closed at once.
+                // It is not opened yet, and will be closed at once.
                 NO_ID => self.lines[line].closes = true,
                 id => self.want(Want::Abort(id)),
             }
         }
     }
 
-    /// Says what became of a call.
+    /// Logs a call and its outcome.
     fn log(&self, at: usize) {
         let call = &self.calls[at];
         let outcome = match (call.failure, call.is_complete) {
@@ -351,7 +351,7 @@ impl Forwarder {
         );
     }
 
-    /// Asks the origins how they are.
+    /// Begins the health checks that are due.
     fn begin_checks(&mut self) {
         self.next_check_ns = u64::MAX;
         if self.draining {
@@ -381,7 +381,7 @@ impl Forwarder {
                     call.total_by_ns = total_by_ns;
                     call.request.extend_from_slice(text.as_bytes());
                     self.origins[origin].check = Some(at);
-                    // On a connection of its own: one that was kept says nothing of new ones.
+                    // On a new connection: one that was kept does not show whether the origin still accepts.
                     self.calls[at].origin = origin;
                     self.send_to(at, origin, true);
                     let line = self.calls.get(at).and_then(|call| call.line);
@@ -394,7 +394,7 @@ impl Forwarder {
         }
     }
 
-    /// There is news of a check.
+    /// A health check has made progress.
     fn check_goes_on(&mut self, at: usize) {
         let call = &mut self.calls[at];
         call.is_head_taken = true;
@@ -546,7 +546,7 @@ impl Relay<Forwarder> for Forward {
     }
 }
 
-/// A moment for the timing wheel, which counts in microseconds.
+/// The time for the timing wheel, which counts in microseconds.
 fn instant(ns: u64) -> Instant {
     Instant::from_micros((ns / 1_000).min(i64::MAX as u64) as i64)
 }

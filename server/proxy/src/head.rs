@@ -1,22 +1,22 @@
-//! The head of a request as an origin gets it, made anew: what is for one connection only is left out, and who asked is
-//! added (RFC 9110, section 7.6; RFC 7239).
+//! The head of a request as it is sent to an origin. It is written anew: without the fields that are for one connection
+//! only, and with the address of the client (RFC 9110, section 7.6; RFC 7239).
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use barewire_http::{Request, Upload};
 
-/// Who asked, and how.
+/// The client of a request, and how it is connected.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker {
     pub peer: Option<SocketAddr>,
     pub is_tls: bool,
-    /// What it says of those before it is true.
+    /// It is a trusted proxy: its `Forwarded` and `X-Forwarded-…` are kept.
     pub is_trusted: bool,
 }
 
-/// Fields of one connection (RFC 9110, section 7.6.1), whether or not `Connection` names them, and those that frame
-/// a message, which is done anew.
+/// Whether a field is for one connection only (RFC 9110, section 7.6.1), even if `Connection` does not name it, or
+/// frames the message, which the next hop does anew.
 fn is_of_connection(name: &[u8]) -> bool {
     const NAMES: [&[u8]; 9] = [
         b"connection",
@@ -51,7 +51,7 @@ fn is_named<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, name: &[u8])
     })
 }
 
-/// Whether the path has a segment that means another one: a prefix would say nothing about it.
+/// Whether the path has a segment `.` or `..`, in any encoding: its prefix does not say which resource it means.
 pub fn has_dot_segment(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|segment| {
         let mut rest = segment;
@@ -79,7 +79,7 @@ pub fn compose(request: &Request<'_>, upload: Upload, asker: &Asker, out: &mut V
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let host = request.field("host");
-    // RFC 9112, section 3.2: sent first, and also if an HTTP/1.0 client had none.
+    // RFC 9112, section 3.2: first, and also if an HTTP/1.0 client sent none.
     line(out, "Host", host.unwrap_or_default());
     for (name, value) in forwarded(|| request.fields()) {
         let is = |lower: &str| name.eq_ignore_ascii_case(lower.as_bytes());
@@ -96,7 +96,7 @@ pub fn compose(request: &Request<'_>, upload: Upload, asker: &Asker, out: &mut V
             line(out, name, value);
         }
     }
-    // A list may be in several lines (RFC 9110, section 5.3).
+    // A list may have several lines (RFC 9110, section 5.3).
     out.extend_from_slice(b"Via: 1.1 barewire\r\n");
     say_who_asked(request, asker, host, out);
     match upload {
@@ -143,7 +143,7 @@ fn say_who_asked(request: &Request<'_>, asker: &Asker, host: Option<&[u8]>, out:
         Some(IpAddr::V4(ip)) => write!(out, "Forwarded: for={ip};proto={proto}"),
         None => write!(out, "Forwarded: for=unknown;proto={proto}"),
     };
-    // Of a host only what needs no escape in a quoted string is said.
+    // A host that would need escapes in a quoted string is left out.
     if let Some(host) = host.filter(|host| !host.is_empty() && !host.contains(&b'"')) {
         out.extend_from_slice(b";host=\"");
         out.extend_from_slice(host);
@@ -153,7 +153,7 @@ fn say_who_asked(request: &Request<'_>, asker: &Asker, host: Option<&[u8]>, out:
     if let Some(ip) = ip {
         let _ = write!(out, "X-Forwarded-For: {ip}\r\n");
     }
-    // What the first of several proxies was asked is what matters.
+    // Of several proxies, the first one knows what the client asked for.
     if !before[2]
         && let Some(host) = host
     {

@@ -7,16 +7,16 @@ use barewire_service::service::{End, Expect, Id, Input, Next, Progress, Reply};
 use crate::forward::Forwarder;
 use crate::response::parse;
 
-/// The name of a connection that there is none of yet.
+/// Stands for a connection that is not opened yet.
 pub const NO_ID: Id = Id {
     index: u32::MAX,
     generation: u32::MAX,
 };
 
-/// Interim responses before one that is final.
+/// Most interim responses before a final one.
 const INTERIMS_MAX: u8 = 16;
 
-/// What is kept of a connection to an origin.
+/// The state of a connection to an origin.
 #[derive(Debug)]
 pub struct Line {
     pub origin: usize,
@@ -25,10 +25,10 @@ pub struct Line {
     pub is_open: bool,
     pub is_woken: bool,
     is_idle: bool,
-    /// Responses that were received on it.
+    /// Responses received on it.
     served: u32,
     interims: u8,
-    /// It is closed behind this response: the origin says so, or nobody shall use it again.
+    /// It is closed after this response: the origin says so, or it cannot be used again.
     pub closes: bool,
     /// The content that is being received; `None`: a head is next.
     content: Option<Framing>,
@@ -51,23 +51,23 @@ impl Line {
     }
 }
 
-/// What reading came to.
+/// The outcome of reading.
 enum Read {
-    /// More has to arrive.
+    /// More bytes are needed.
     Wait,
-    /// The client has to take something first.
+    /// The client has to take bytes first.
     Held,
     /// The response is complete.
     Complete,
 }
 
 impl Forwarder {
-    /// The connection of a line is being opened.
+    /// The connection is being opened.
     pub fn line_opens(&mut self, at: usize, id: Id) {
         self.lines[at].id = id;
     }
 
-    /// Something has arrived on a line, or it was woken.
+    /// Bytes have arrived on a connection to an origin, or it was woken.
     pub fn on_line(&mut self, at: usize, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
         let line = &mut self.lines[at];
         line.is_woken = false;
@@ -81,7 +81,7 @@ impl Forwarder {
         line.is_idle = false;
         if line.served > 0 && self.calls[call].sent == 0 && (input.ended || !input.bytes.is_empty())
         {
-            // The origin closed it before it could know of the request.
+            // The origin closed it before the request was sent.
             return turn(input.bytes.len(), Next::Abort);
         }
         self.send(call, reply);
@@ -117,7 +117,7 @@ impl Forwarder {
         }
     }
 
-    /// Nothing is asked on a line: keeps it for the next request, unless the origin has something to say.
+    /// No request is on the connection: keeps it for the next one, unless the origin has sent something.
     fn keep(&mut self, at: usize, input: Input<'_>) -> Progress {
         let line = &mut self.lines[at];
         if self.draining || line.closes || input.ended || !input.bytes.is_empty() {
@@ -131,14 +131,14 @@ impl Forwarder {
         turn(0, Next::Receive(Expect::Message))
     }
 
-    /// Nobody shall ask on it any more.
+    /// Removes it from those that can be used.
     fn unlist(&mut self, at: usize) {
         let line = &mut self.lines[at];
         line.is_idle = false;
         self.origins[line.origin].idle.retain(|&idle| idle != at);
     }
 
-    /// Writes as much of the request as there is room for.
+    /// Writes as much of the request as fits.
     fn send(&mut self, call: usize, reply: &mut Reply<'_>) {
         let it = &mut self.calls[call];
         let count = it.unsent().min(reply.remaining());
@@ -219,7 +219,7 @@ impl Forwarder {
             }
         };
         match read {
-            // What is complete is told with its end.
+            // The client is woken when the response is complete.
             Read::Complete => {}
             _ if is_news => self.wake_client(call),
             _ => {}
@@ -249,7 +249,7 @@ impl Forwarder {
         }
     }
 
-    /// A line is over.
+    /// A connection to an origin is over.
     pub fn line_ends(&mut self, at: usize, end: End) {
         self.unlist(at);
         let line = self.lines.remove(at);
@@ -263,7 +263,7 @@ impl Forwarder {
         origin.outstanding -= 1;
         origin.counters.outstanding.set(origin.outstanding.into());
         let is_ours = matches!(end, End::NoConnection | End::NoPort);
-        // That one which was kept may end at any time is nobody's fault.
+        // A connection that was kept may end at any time; this is not a failure of the origin.
         let was_stale = line.served > 0 && self.calls[call].head.is_none();
         match line.is_open {
             _ if is_ours => return self.fail(call, Refusal::OriginsBusy),

@@ -1,7 +1,7 @@
 //! The head of an origin's response, without the fields that are for one connection.
 //!
-//! An origin is trusted with its answers, not with where they end: a head that two recipients could take for different
-//! lengths is refused as a whole, and the connection given up.
+//! The content of a response is the origin's affair, its framing is not: a response that two recipients could take for
+//! different lengths is refused, and its connection is reset.
 
 use barewire_http::received::{Fields, ResponseError, ResponseHead};
 

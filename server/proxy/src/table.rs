@@ -66,10 +66,10 @@ pub enum ConfigError {
         name: &'static str,
         /// Its value.
         value: u64,
-        /// What it needs to be.
+        /// Its lower bound.
         least: u64,
     },
-    /// A check's path or host would break its request.
+    /// The path or the host of a check cannot be put into a request.
     #[error(
         "the check of the pool {0:?} needs a path that begins with a slash, and no spaces or line ends"
     )]
@@ -131,7 +131,7 @@ impl Table {
         })
     }
 
-    /// Connections that each core may have opened at once.
+    /// Most connections to origins that a core has at once.
     pub fn connections_max(&self) -> usize {
         self.limits.connections_max
     }
@@ -195,7 +195,7 @@ fn entry(route: RouteConfig, pools: &[Pool]) -> Result<RouteEntry, ConfigError> 
 }
 
 fn check_limits(limits: &LimitsConfig) -> Result<(), ConfigError> {
-    /// A head as long as the responder takes, and what is added to it.
+    /// The longest head that the responder accepts, and what is added to it.
     const REQUEST_BYTES_MIN: usize = 20 * 1024;
     const RESPONSE_BYTES_MIN: usize = 4 * 1024;
     for (name, value, least) in [
