@@ -1,12 +1,12 @@
-//! A limit for the connections of all cores together, and what those beyond it are told.
+//! A limit for the connections of all cores together, and the answer to those beyond it.
 //!
 //! ```text
 //!   on_accept ──▶ Seats::take ──▶ a seat: the service inside has the connection, the seat is its own until the end
 //!                            └──▶ none: 503 or GOAWAY as soon as it asks something, or not a word
 //! ```
 //!
-//! It is around the service of HTTP and within TLS, so that a client that it turns away can read why. Who still shakes
-//! hands has no seat; TLS has limits of its own for that.
+//! It wraps the HTTP service and is wrapped by TLS, so that a client that it refuses can read why. A connection in its TLS
+//! handshake takes no seat; TLS has limits of its own for that.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use barewire_service::time::Instant;
 
 use super::http2::frame::PREFACE;
 
-/// What is said to HTTP/1.1, whatever was asked.
+/// The answer to every request of HTTP/1.1.
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 40\r\n\r\nToo many connections; try again later.\r\n";
-/// SETTINGS, which goes first, and GOAWAY with ENHANCE_YOUR_CALM: no stream was served, and each may be tried again.
+/// SETTINGS, which must come first, and GOAWAY with ENHANCE_YOUR_CALM: no stream was served, and each may be tried again.
 const GOAWAY: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\
     \x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0b";
 
@@ -34,12 +34,12 @@ counters! {
     }
 }
 
-/// What becomes of connections that have no seat.
+/// How connections that have no seat are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surplus {
-    /// They are told so: 503 with Retry-After, or GOAWAY.
+    /// They are answered 503 with Retry-After, or GOAWAY.
     Answer,
-    /// They are told nothing, and reset when they ask something.
+    /// They are not answered, but reset at their first request.
     Drop,
 }
 
@@ -154,7 +154,7 @@ impl<S: Service> Service for Bulkhead<S> {
 }
 
 impl<S> Bulkhead<S> {
-    /// Says to a client that has asked something that there is no seat, and that this is the end.
+    /// Answers the first request of a client without a seat, and closes the connection.
     #[cold]
     fn turn_away(&self, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
         let ending = |next| Progress {

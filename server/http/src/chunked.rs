@@ -3,7 +3,7 @@
 use super::refusal::Refusal;
 use super::scan::{is_text_byte, is_token_byte};
 
-/// Where in a chunked body the next byte stands. Kept between calls.
+/// The place of the next byte in a chunked body. Kept between calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunked {
     state: State,
@@ -11,11 +11,11 @@ pub struct Chunked {
     digits: u8,
     /// Bytes of all extensions and trailers so far.
     overhead: u16,
-    /// Bytes of data that this chunk still has; while its size is read, what it is so far.
+    /// Bytes of data that are left in this chunk; while its size is read, its value so far.
     remaining: u64,
 }
 
-/// The grammar, a state for each place between two bytes.
+/// The states of the grammar, one for each place between two bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Before the first digit of a size.
@@ -49,7 +49,7 @@ enum State {
 /// What a call to [`Chunked::advance`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// The body goes on behind these bytes.
+    /// The body continues after these bytes.
     More,
     /// The last `0` of the consumed bytes are data.
     Data(usize),
@@ -64,7 +64,7 @@ impl Default for Chunked {
 }
 
 impl Chunked {
-    /// The most that all extensions and trailers of a body may add up to.
+    /// Most bytes of all extensions and trailers of a body together.
     pub const OVERHEAD_BYTES_MAX: u16 = 16 * 1024;
 
     /// As many digits as 64 bits have.

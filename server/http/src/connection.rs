@@ -39,9 +39,9 @@ impl Default for Speaks {
 #[derive(Debug, Default)]
 pub(super) struct Http1 {
     pub(super) phase: Phase,
-    /// What happens after the response to the request that is being handled.
+    /// Whether the connection goes on after the response to the current request.
     pub(super) persistence: Persistence,
-    /// When the request began that could not be answered at once; 0: there is none.
+    /// When the request that could not be answered at once began; 0 if there is none.
     pub(super) began_ns: u64,
     /// The rest of a response. It goes before everything else.
     pub(super) sending: Sending,
@@ -53,13 +53,13 @@ pub(super) enum Phase {
     Head(Search),
     /// A handler wants the whole body.
     Collect(Collect),
-    /// The response is written; nobody wants the body, at most `allowance` bytes of which may follow.
+    /// The response is written; the body is discarded. At most `allowance` bytes of it may follow.
     Discard { body: Body, allowance: u64 },
     /// The body is sent back.
     Echo(Body),
-    /// Somebody else answers.
+    /// A relay answers.
     Relay(Relaying),
-    /// Nothing matters any more.
+    /// The connection is being closed; input is ignored.
     Closed,
 }
 
@@ -147,7 +147,7 @@ fn join_chunks<'s>(mut chunks: &[u8], joined: &'s mut Vec<u8>) -> &'s [u8] {
     joined
 }
 
-/// What is known of a request besides what its handler sees.
+/// What the responder knows of a request beyond what its handler sees.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exchange {
     /// The index under which it is counted.
@@ -162,8 +162,8 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Whether a body that nobody wants is not even read: it is too large, or may never be sent, since
-    /// the client asked first. Nobody can tell then where the next request begins.
+    /// Whether a body that is not wanted is not even read: it is too large, or may never be sent, since
+    /// the client expects `100 Continue`. The place where the next request begins is then unknown.
     #[inline]
     pub(super) fn leaves_body(&self, limits: &Limits) -> bool {
         match self.framing {
@@ -176,8 +176,8 @@ impl Exchange {
     }
 }
 
-/// What one turn of the state machine did. Small enough for two registers: it is returned for every
-/// request, and a copy through memory in other pieces than those it was written in costs 4 ns.
+/// The outcome of one turn of the state machine. It fits in two registers: it is returned for every request, and a copy
+/// through memory that is read in other pieces than it was written costs 4 ns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
     pub(super) consumed: usize,
@@ -252,14 +252,14 @@ impl Http1 {
         }
     }
 
-    /// The request cannot be answered before something else happens: remembers when it began.
+    /// The request cannot be answered yet: keeps the time at which it began.
     pub(super) fn suspend(&mut self, stopwatch: &Stopwatch) {
         if self.began_ns == 0 {
             self.began_ns = stopwatch.now_ns();
         }
     }
 
-    /// Nothing that arrives matters any more.
+    /// Everything that still arrives is ignored.
     pub(super) fn close(&mut self) {
         self.phase = Phase::Closed;
     }

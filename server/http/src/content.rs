@@ -1,4 +1,4 @@
-//! The content of a response that is longer than the send space, and how it gets there.
+//! The content of a response that is longer than the send space, and how it is sent.
 
 use std::fmt;
 use std::io;
@@ -24,16 +24,15 @@ pub struct Content(Source);
 
 /// Produces the content of a response piece by piece.
 ///
-/// It is asked when there is room to send, by the core that serves all its other connections, too: it
-/// has to return at once, and always has more until it is done.
+/// The core calls it when there is space to send. It has to return at once, because the same core serves other connections,
+/// and has to write at least a byte until the content is complete.
 pub trait Produce {
     /// Writes the next bytes to the front of `space`, which is not empty, and returns how many. 0 ends
     /// the content.
     ///
     /// # Errors
     ///
-    /// If there will be no more. The connection is reset, so that the peer does not take what it got for
-    /// the whole.
+    /// If no more can be produced. The connection is reset, so that the peer does not take the part for the whole.
     fn produce(&mut self, space: &mut [u8]) -> io::Result<usize>;
 }
 
@@ -138,7 +137,7 @@ impl fmt::Debug for Source {
     }
 }
 
-/// What is still to be sent of a response for which there was no room. Kept by its connection.
+/// The part of a response that did not fit. Its connection keeps it.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
     source: Source,
@@ -150,13 +149,13 @@ pub(super) struct Sending {
 pub(super) enum Sent {
     /// To the end.
     All,
-    /// There is more than there is room for.
+    /// More is left than fits.
     Part,
     /// The content ended before its time.
     Broken,
 }
 
-/// Less room than this is not worth a piece.
+/// No piece is written into less space than this.
 const ROOM_MIN: usize = 64;
 /// What surrounds a chunk: at most four digits, two line ends, and the last chunk behind it.
 const CHUNK_DIGITS_MAX: usize = 4;
@@ -322,7 +321,7 @@ fn at_most(count: u64, room: usize) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX).min(room)
 }
 
-/// A producer that claims more than it was given room for has written nothing that can be trusted.
+/// The output of a producer that claims more bytes than it was given space for cannot be trusted.
 fn checked(len: usize, room: usize) -> io::Result<usize> {
     if len <= room {
         Ok(len)

@@ -17,9 +17,9 @@ pub struct HttpCounters {
     refusals: [Counter; Refusal::ALL.len()],
     /// Interim responses: 100 Continue.
     pub(super) continues: Counter,
-    /// Connections closed because a body that nobody wanted was malformed, too large or too slow.
+    /// Connections closed because a body that was discarded was malformed, too large or too slow.
     pub(super) bodies_abandoned: Counter,
-    /// Connections reset because the content of a response ended before its time.
+    /// Connections reset because the content of a response ended too early.
     pub(super) contents_broken: Counter,
     /// Of HTTP/2.
     pub http2: Http2Counters,
@@ -27,7 +27,7 @@ pub struct HttpCounters {
     routes: Box<[RouteCounters]>,
 }
 
-/// What was answered on one route.
+/// The answers of one route.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct RouteCounters {
@@ -136,13 +136,13 @@ impl HttpCounters {
             counter(
                 Kind::Loss,
                 "bodies_abandoned",
-                "Connections closed because a body that nobody wanted was malformed, too large or too slow.",
+                "Connections closed because a body that was discarded was malformed, too large or too slow.",
                 self.bodies_abandoned.get(),
             ),
             counter(
                 Kind::Loss,
                 "contents_broken",
-                "Connections reset because the content of a response ended before its time.",
+                "Connections reset because the content of a response ended too early.",
                 self.contents_broken.get(),
             ),
         ];

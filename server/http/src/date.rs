@@ -51,7 +51,7 @@ impl ServerAndDate {
         date
     }
 
-    /// Changes what `Server` says; an empty text leaves the field out.
+    /// Sets the value of `Server`; an empty text leaves the field out.
     pub(super) fn set_server(&mut self, server: &str) -> Result<(), InvalidServer> {
         let is_value = |byte: u8| byte.is_ascii() && is_text_byte(byte);
         if server.len() > SERVER_BYTES_MAX
@@ -118,7 +118,7 @@ fn render(server: &str, unix_time_s: u64) -> Piece<BYTES_MAX> {
     ])
 }
 
-/// Writes the time as RFC 9110, section 5.6.7, wants it.
+/// Writes the time as RFC 9110, section 5.6.7, defines it.
 pub(super) fn imf_fixdate(unix_time_s: u64, space: &mut [u8; 29]) -> &str {
     use std::io::Write;
 

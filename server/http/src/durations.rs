@@ -1,4 +1,4 @@
-//! How long requests take, measured by the batch.
+//! The durations of requests, measured per batch.
 //!
 //! A stack works in batches: it receives for many connections, lets each be served, and hands all
 //! replies on together. Nothing of a reply is on its way before that, so a request lasts from the
@@ -10,9 +10,9 @@
 //!        └──────────────────────── each of them took t1 - t0 ───────────────────┘
 //! ```
 //!
-//! The stack has read both times anyway. A request costs one increment; the buckets are looked up once
-//! per batch and route. What waits in a queue of the kernel or the NIC, before or after, is not seen.
-//! Of a reply that is streamed or echoed, only the head counts.
+//! The stack reads both times anyway. A request costs one increment; the buckets are looked up once per batch and route.
+//! Time in a queue of the kernel or the NIC, before or after, is not included. Of a reply that is streamed or echoed, only
+//! the head counts.
 
 use barewire_service::counters::Counter;
 
@@ -108,7 +108,7 @@ impl Stopwatch {
 
     /// A request of `route` was answered that began at `began_ns`; 0: since the last reading.
     ///
-    /// Returns how long it took if that cannot be told later.
+    /// Returns how long it took, if that cannot be found out later.
     #[inline]
     #[must_use]
     pub fn on_answer(&mut self, route: usize, began_ns: u64) -> Option<u64> {

@@ -32,7 +32,7 @@ use super::status::Status;
 /// Room in which every head fits, but for the fields of handlers: each piece at its padded size.
 pub(super) const HEAD_BYTES_MAX: usize = 48 + 112 + 32 + 64 + 128 + 32;
 
-/// With less room, no response is begun: a head and the text of any refusal, or `100 Continue`.
+/// No response is begun with less space: a head and the text of any refusal, or `100 Continue`, fit.
 pub(super) const ROOM_MIN: usize = 1024;
 
 /// Writes one response.
@@ -120,7 +120,7 @@ impl Wire<'_> {
     }
 }
 
-/// How the end of the content is found (RFC 9112, section 6.3).
+/// How a recipient finds the end of the content (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Length(u64),
@@ -229,7 +229,7 @@ impl<'s> Encoder<'_, 's> {
         true
     }
 
-    /// Writes a head for content, of this length if that is known, that somebody else writes.
+    /// Writes a head for content that the caller writes, of this length if that is known.
     pub(super) fn head_only(
         &mut self,
         status: Status,

@@ -46,7 +46,7 @@ pub(super) enum Expectation {
 /// Whether the connection is open after a response, and how it has to be said (RFC 9112, section 9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Persistence {
-    /// HTTP/1.1: open unless somebody says otherwise.
+    /// HTTP/1.1: open unless one side says otherwise.
     #[default]
     Open,
     /// HTTP/1.0 with `keep-alive`: open, and said so.
@@ -104,7 +104,7 @@ pub(super) fn parse(
     }
 }
 
-/// What stands where a line begins that does not begin with a usual name and a colon.
+/// A line that does not begin with a usual name and a colon.
 enum Line {
     End { head_len: usize },
     Field { name_end: usize },
@@ -175,7 +175,7 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// Takes one field line. Most are none of ours: the length of the name says so.
+    /// Takes one field line. Most have no meaning here; the length of the name tells.
     #[inline(always)]
     fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         let is = |lower: &[u8]| name.eq_ignore_ascii_case(lower);
@@ -255,8 +255,8 @@ impl Seen {
     }
 }
 
-// A field's meaning, and that of those with the same name before. Functions, not methods of `Seen`: what
-// is borrowed by a function that is not inlined has to stay in memory.
+// The meaning of a field together with the earlier ones of its name. These are functions and not methods of `Seen`, because
+// what a function that is not inlined borrows has to stay in memory.
 
 #[cold]
 pub(super) fn expectation(before: Expectation, value: &[u8]) -> Expectation {
@@ -283,7 +283,7 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::ContentLength);
     }
-    // A number beyond u64 is a valid one, of a body that is too large for anybody.
+    // A number beyond u64 is valid; the body is too large in any case.
     Ok(value.iter().fold(0u64, |length, digit| {
         length
             .saturating_mul(10)
@@ -306,7 +306,7 @@ fn transfer_encoding(mut before: Option<Codings>, value: &[u8]) -> Result<Coding
             }
         });
     }
-    // An empty list delimits nothing.
+    // An empty list does not delimit the body.
     Ok(before.unwrap_or(Codings::Undelimited))
 }
 

@@ -11,7 +11,7 @@ pub enum JsonError {
     /// The request does not say that its body is JSON.
     #[error("The body must be application/json.")]
     MediaType,
-    /// It is no JSON, or not of the type.
+    /// It is not JSON, or not of the type.
     #[error("The body is not the JSON that is expected here: {0}.")]
     Malformed(#[from] serde_json::Error),
 }
@@ -29,12 +29,12 @@ impl JsonError {
 impl Request<'_> {
     /// Reads `body`, the request's, as JSON. `T` may borrow from it.
     ///
-    /// The request has to say that it is JSON. What a page makes a browser send across origins without
-    /// asking first (a form, say) says something else.
+    /// The request has to declare JSON as its content type. Requests that a page can make a browser send to another origin
+    /// without a preflight (a form, say) declare another type.
     ///
     /// # Errors
     ///
-    /// With what [`Response::refuse`](super::Response::refuse) answers with 415 or 400.
+    /// An error that [`Response::refuse`](super::Response::refuse) answers with 415 or 400.
     pub fn json<'b, T: Deserialize<'b>>(&self, body: &'b [u8]) -> Result<T, JsonError> {
         if !self.field("Content-Type").is_some_and(is_json) {
             return Err(JsonError::MediaType);

@@ -1,6 +1,6 @@
-//! What a request may cost.
+//! Limits of a request and its response.
 
-/// What a request and its response may cost. A request beyond them is refused and counted.
+/// Limits of a request and its response. A request beyond them is refused and counted.
 ///
 /// A stack's receive buffer limits head and body together, too: what does not fit it is refused likewise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Limits {
     /// All fields that handlers and middleware add to a response: 500 beyond.
     pub response_fields_bytes_max: usize,
     /// Content that a handler lends, where it does not fit in the send space and has to be copied: 500
-    /// beyond. What a handler gives away as [`Content`](super::Content) may have any length.
+    /// beyond. [`Content`](super::Content) that a handler gives away may have any length.
     pub copied_bytes_max: usize,
 }
 

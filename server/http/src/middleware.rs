@@ -1,12 +1,12 @@
-//! What is done around every handler, composed when the program is compiled.
+//! Code around every handler, composed when the program is compiled.
 //!
 //! ```text
 //!   request ─▶ A::before ─▶ B::before ─▶ handler ─▶ response ─▶ B::after ─▶ A::after
 //!                  └────────────┴── answered already ──┘
 //! ```
 //!
-//! A [`Middleware`] is a value of each core, like the state of the handlers: it locks nothing and is
-//! called by nobody else. `(A, B)` is A around B, `()` is none, and costs nothing.
+//! A [`Middleware`] is a value of each core, like the state of the handlers: it needs no locks, since only this core
+//! calls it. `(A, B)` is A around B; `()` is none, and costs nothing.
 //!
 //! ```
 //! # use barewire_http::middleware::{RateLimit, RequestId, RequestLog};
@@ -99,8 +99,8 @@ pub const REQUEST_LOG: &str = "barewire::request";
 
 /// Logs each response.
 ///
-/// Off, it costs a response the look at one number. On, the core itself writes the line and waits for
-/// the log: this is for looking, not for load.
+/// Off, it costs each response a comparison. On, the core itself writes the line and waits for
+/// the log: it is for diagnosis, not for load.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RequestLog;
 
@@ -124,8 +124,8 @@ pub struct RequestId {
 }
 
 impl RequestId {
-    /// Counts from `first` on. Cores, and a server started anew, need ranges of their own: a random
-    /// number, say.
+    /// Counts from `first` on. Each core, and each start of a server, needs a range of its own: begin at a random number,
+    /// say.
     pub fn new(first: u64) -> Self {
         RequestId { next: first }
     }
@@ -151,7 +151,7 @@ impl<S> Middleware<S> for RequestId {
 pub struct RateLimit {
     /// Nanoseconds that each request pays.
     cost_ns: u64,
-    /// The most that can be saved up.
+    /// The most that can accumulate.
     burst_ns: u64,
     saved_ns: u64,
     now_ns: Option<u64>,

@@ -1,4 +1,4 @@
-//! Decides the answers of one core, whatever protocol asks, and keeps the books.
+//! Decides the answers of one core for every version of HTTP, and counts them.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) struct Origin<S, M> {
 }
 
 impl<S, M: Middleware<S>> Origin<S, M> {
-    /// Answers `request`, one of `route`, with what `handler` makes of a response.
+    /// Answers `request`, which belongs to `route`, by `handler`.
     #[inline]
     pub(super) fn answer(
         &mut self,
@@ -103,7 +103,7 @@ impl<S, M: Middleware<S>> Origin<S, M> {
         Response::new(self.limits.copied_bytes_max, encoder)
     }
 
-    /// The head of somebody else's response was written.
+    /// The head of a relayed response was written.
     pub(super) fn count_relayed(&mut self, status: Status, route: usize, began_ns: u64) {
         let answer = Answer {
             status,

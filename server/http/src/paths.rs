@@ -23,7 +23,7 @@ struct Key {
     len: usize,
 }
 
-/// Of no path: a path has a length.
+/// The key of no path: every path has a length.
 const EMPTY: Slot = Slot {
     key: Key {
         first: 0,

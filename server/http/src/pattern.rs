@@ -1,12 +1,12 @@
-//! The paths of routes: which ones there can be, and what a path has where they have parameters.
+//! The paths of routes: their grammar, and the values of their parameters in a path.
 
-/// Why a text is no path of a route.
+/// Why a text cannot be the path of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// It does not begin with a slash.
     #[error("it has to begin with a slash")]
     NoSlash,
-    /// There is something in it that no decoded path can have, or that means something else in one.
+    /// It contains characters that a decoded path cannot have, or that have another meaning in it.
     #[error(
         "it may consist of slashes, letters, digits, `-`, `.`, `_`, `~`, and segments {{name}}"
     )]
@@ -93,7 +93,7 @@ pub(super) fn check(pattern: &str) -> Result<(), PatternError> {
     Ok(())
 }
 
-/// What `path`, which matches `pattern`, has where that has a parameter called `name`.
+/// The value of the parameter `name` of `pattern` in `path`, which matches it.
 pub(super) fn param<'p>(pattern: &str, path: &'p [u8], name: &str) -> Option<&'p str> {
     let (mut pattern, mut rest) = (pattern.as_bytes(), path);
     loop {

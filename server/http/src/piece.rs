@@ -38,7 +38,7 @@ impl<const N: usize> Piece<N> {
         Piece { bytes, len }
     }
 
-    /// Bytes that are no text.
+    /// Bytes that are not text.
     ///
     /// # Panics
     ///

@@ -19,7 +19,7 @@ macro_rules! refusals {
                 match self { $( Refusal::$name => Status::$status, )+ }
             }
 
-            /// What the client is told, in one line.
+            /// The text of the response, one line.
             pub const fn detail(self) -> &'static str {
                 match self { $( Refusal::$name => concat!($detail, "\n"), )+ }
             }

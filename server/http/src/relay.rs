@@ -1,4 +1,4 @@
-//! Requests that somebody else answers, later and piece by piece: the HTTP/1.1 side of a proxy.
+//! Requests that are answered from elsewhere, later and piece by piece: the client side of a proxy.
 //!
 //! ```text
 //!   head ──▶ Relay::begin ──▶ a call           the service wakes the connection (`Want::Wake`)
@@ -7,9 +7,9 @@
 //!         ◀── content, framed anew here   ◀──┘
 //! ```
 //!
-//! The framing of both messages is this module's: what a [`Relay`] is given and gives is content without chunks
-//! or lengths, so that nobody's framing is passed on. Where there is no room to upload, the client is not read
-//! from; where there is none to reply, the call is not asked.
+//! This module frames both messages: a [`Relay`] gets and gives content without chunks
+//! or lengths, so that no framing is passed on. While there is no space to upload, the client is not read
+//! from; while there is none to reply, the relay is not called.
 
 use std::ops::ControlFlow;
 
@@ -28,19 +28,19 @@ use super::request::Request;
 use super::responder::Responder;
 use super::status::Status;
 
-/// Who answers later. `S` is what the handlers of a core share.
+/// Answers requests later. `S` is the state that the handlers of a core share.
 ///
-/// A call is begun once, and ended once: after its last content was consumed, or when nobody waits for it any
-/// more. Whatever becomes of it in between, its client's connection has to be woken.
+/// A call is begun once, and ended once: after its last content was consumed, or when its client is
+/// gone. The relay has to wake its client's connection whenever it makes progress.
 pub trait Relay<S>: Sync {
-    /// Takes a request, whose body is uploaded behind it. Returns what the call is called.
+    /// Accepts a request, whose body is uploaded afterwards. Returns the number of the call.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// Why it is not accepted.
     fn begin(&self, state: &mut S, request: &Request<'_>, body: Upload) -> Result<u32, Refusal>;
 
-    /// How many bytes of the body can be taken now.
+    /// How many bytes of the body it can take now.
     fn upload_room(&self, state: &mut S, call: u32) -> usize;
 
     /// Takes bytes of the body, no more than there is room for; `is_last`: nothing follows.
@@ -52,7 +52,7 @@ pub trait Relay<S>: Sync {
     /// The head was taken, or so many bytes of the content.
     fn consume(&self, state: &mut S, call: u32, what: Consumed);
 
-    /// Nothing of the call is wanted any more.
+    /// The call is over, complete or not.
     fn end(&self, state: &mut S, call: u32);
 }
 
@@ -81,7 +81,7 @@ pub enum Relayed<'s> {
         /// Nothing follows them.
         is_last: bool,
     },
-    /// There will be no response, and the client has got nothing of one.
+    /// There will be no response, and nothing of one was sent to the client.
     Refused(Refusal),
     /// The rest will never come.
     Broken,
@@ -102,7 +102,7 @@ pub struct RelayedHead<'s> {
     pub has_content: bool,
 }
 
-/// What was taken of a response.
+/// The part of a response that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consumed {
     /// Its head.
@@ -127,7 +127,7 @@ pub(super) struct Relaying {
 }
 
 impl<S, M: Middleware<S>> Responder<S, M> {
-    /// Hands a request over, if it is taken.
+    /// Hands a request to its relay, if that accepts it.
     pub(super) fn begin_relay(
         &mut self,
         connection: &mut Http1,
@@ -162,7 +162,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         Turn::go_on(exchange.head_len)
     }
 
-    /// Says why a request is not taken, and goes on behind it.
+    /// Answers why a request is not accepted, and goes on after it.
     #[cold]
     fn refuse_relay(
         &mut self,
@@ -371,7 +371,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         Turn::go_on(consumed)
     }
 
-    /// The client must not take what it got for the whole.
+    /// A reset, so that the client does not take the part for the whole.
     #[cold]
     fn break_off(&self, connection: &mut Http1, consumed: usize) -> Turn {
         self.origin.counters.contents_broken.increment();
@@ -379,7 +379,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         Turn::wait_after(consumed, Next::Abort)
     }
 
-    /// The rest of a request did not arrive in time, or the connection is over: nobody waits for the call.
+    /// The rest of a request did not arrive in time, or the connection is over: ends the call.
     pub(super) fn end_call(&mut self, connection: &mut Http1) {
         if let Phase::Relay(relaying) = connection.phase {
             let relay = self.relay_of(&relaying);

@@ -87,7 +87,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         self
     }
 
-    /// Counts in `counters`, which somebody else reads.
+    /// Counts in `counters`, which another thread reads.
     ///
     /// # Panics
     ///
@@ -103,17 +103,17 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         self
     }
 
-    /// Says `server` in the field `Server`; nothing if it is empty.
+    /// Sets the value of the field `Server`; an empty one leaves the field out.
     ///
     /// # Errors
     ///
-    /// If it is longer than 57 bytes, or not ASCII that can be printed.
+    /// If it is longer than 57 bytes, or not printable ASCII.
     pub fn with_server(mut self, server: &str) -> Result<Self, InvalidServer> {
         self.origin.server_and_date.set_server(server)?;
         Ok(self)
     }
 
-    /// Does `middleware` around every handler, and around what is done there already.
+    /// Puts `middleware` around every handler and around the middleware that is there already.
     pub fn with_middleware<N: Middleware<S>>(self, middleware: N) -> Responder<S, (N, M)> {
         let Origin {
             state,
@@ -549,7 +549,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         skip_body(connection, exchange, &self.origin.limits)
     }
 
-    /// Reads a body that nobody wants.
+    /// Reads and discards a body.
     #[inline(never)]
     fn discard(
         &mut self,
@@ -571,7 +571,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     allowance -= len as u64;
                 }
                 Ok(_) | Err(_) => {
-                    // The response is on its way; there is nobody left to be told.
+                    // The response is already sent: the error cannot be reported any more.
                     self.origin.counters.bodies_abandoned.increment();
                     connection.phase = Phase::Closed;
                     return Turn::go_on(consumed);
@@ -692,7 +692,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                     return connection.end_message(consumed + n);
                 }
                 Err(_) => {
-                    // A chunked response without its end says that something went wrong.
+                    // The missing end of the chunked response shows the client that it failed.
                     self.origin.counters.bodies_abandoned.increment();
                     connection.phase = Phase::Closed;
                     return Turn::go_on(consumed);

@@ -88,8 +88,8 @@ impl<'r, 's> Response<'r, 's> {
 
     /// Adds a field line. Names may be repeated.
     ///
-    /// What is no valid name or value (RFC 9110, section 5), with a line end in it, say, turns the
-    /// response into a 500, as do fields that are the responder's own: Connection, Content-Length,
+    /// An invalid name or value (RFC 9110, section 5), one with a line end, say, turns the
+    /// response into a 500. So do fields that the responder itself sends: Connection, Content-Length,
     /// Content-Type, Date, Keep-Alive, Server, Transfer-Encoding and Upgrade.
     pub fn field(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.encoder.fields.push(name, value.as_ref());
@@ -170,8 +170,7 @@ impl<'r, 's> Response<'r, 's> {
         self.empty()
     }
 
-    /// Sends the client to `location`, with 303 unless another status was chosen: it asks there with
-    /// GET.
+    /// Redirects the client to `location`, with 303 unless another status was chosen: it sends a GET there.
     pub fn redirect(mut self, location: &str) -> Answer {
         if self.status == Status::Ok {
             self.status = Status::SeeOther;
@@ -193,7 +192,7 @@ impl<'r, 's> Response<'r, 's> {
         self.answer(Some(reason))
     }
 
-    /// Begins a response whose content, of this length if that is known, somebody else sends.
+    /// Begins a response whose content the caller sends; of this length, if that is known.
     pub(super) fn echo(mut self, length: Option<u64>) -> Answer {
         if self.is_unusual() {
             return self.unusual();

@@ -4,7 +4,7 @@ use super::scan::{is_text_byte, is_token_byte};
 
 /// The field lines of the response that is being made, in memory that all responses of a core share.
 ///
-/// Whatever is added is either valid as it stands or spoils the response as a whole: nothing that came
+/// A line that is added is either valid or makes the whole response fail: nothing that came
 /// from a client can end a line and begin another.
 #[derive(Debug)]
 pub(super) struct ResponseFields {
@@ -38,7 +38,7 @@ impl ResponseFields {
         }
     }
 
-    /// Adds a line, or spoils the response.
+    /// Adds a line, or makes the response fail.
     pub(super) fn push(&mut self, name: &str, value: &[u8]) {
         self.is_touched = true;
         let len = name.len() + 2 + value.len() + 2;

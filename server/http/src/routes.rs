@@ -110,7 +110,7 @@ impl<S> Route<S> {
         self.on(Method::Delete, Handler::Head(handler))
     }
 
-    /// Lets `relay` answer whatever comes, later.
+    /// Lets `relay` answer, later, whatever the method.
     #[must_use]
     pub const fn relay(mut self, relay: &'static dyn Relay<S>) -> Self {
         self.handlers = [Some(Handler::Relay(relay)); Method::ALL.len()];
@@ -132,7 +132,7 @@ pub enum Handler<S: 'static> {
     Body(BodyHandler<S>),
     /// With the request's own body, of any length, as it arrives.
     Echo,
-    /// By whom the request is handed on to, later. Both bodies may have any length, and are moved as they arrive.
+    /// By a relay, later. Both bodies may have any length, and are moved as they arrive.
     /// Over HTTP/2 such requests are refused with HTTP_1_1_REQUIRED. Middleware sees only the response.
     Relay(&'static dyn Relay<S>),
 }
@@ -169,7 +169,7 @@ pub struct Routes<S: 'static> {
     allow: Piece<64>,
 }
 
-/// Why routes cannot be served together.
+/// Why routes cannot be combined to a table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// The path of a route is malformed.
@@ -325,7 +325,7 @@ impl<S> Entry<S> {
         &self.path
     }
 
-    /// Who answers later, whatever the method.
+    /// The relay of the route, whatever the method.
     pub(super) fn relay(&self) -> Option<&'static dyn Relay<S>> {
         self.handlers
             .iter()

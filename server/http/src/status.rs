@@ -6,7 +6,7 @@ macro_rules! statuses {
     ($( $name:ident = $code:literal $reason:literal, )+) => {
         /// A status code, with its registered reason phrase.
         ///
-        /// Those are left out that only a proxy or an upgrade sends, and 205, which nobody uses.
+        /// Those that only a proxy or an upgrade sends are left out, and 205, which is not used.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Status {
             $( #[doc = concat!($code, " ", $reason)] $name, )+
@@ -126,7 +126,7 @@ const fn block(code: u16) -> Piece<8> {
 }
 
 impl Status {
-    /// The status that a response of somebody else with this code counts as: the code's own, or that which stands
+    /// The status that a relayed response with this code is counted as: the code's own, or that which stands
     /// for its class (RFC 9110, section 15).
     pub(super) fn counted_as(code: u16) -> Status {
         let own = Status::ALL.iter().find(|status| status.code() == code);
@@ -138,7 +138,7 @@ impl Status {
         })
     }
 
-    /// The reason phrase that is registered for a code; empty if it is none of these.
+    /// The reason phrase that is registered for a code; empty if there is none.
     pub(super) fn reason(code: u16) -> &'static str {
         let own = Status::ALL.iter().find(|status| status.code() == code);
         own.map_or("", |status| status.phrase())

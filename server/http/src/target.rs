@@ -102,7 +102,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Writes the path to `normalised` with what may be encoded at will decoded: unreserved characters
+    /// Writes the path to `normalised` with its unreserved characters decoded, which may be encoded or not
     /// (RFC 3986, section 6.2.2.2). `%2F` is data, not a slash.
     pub(super) fn normalise(&self, normalised: &mut Vec<u8>) {
         normalised.clear();
@@ -174,7 +174,7 @@ fn is_reg_name(mut rest: &[u8]) -> bool {
     }
 }
 
-/// What may stand between the brackets: an IPv6 address. Nobody has defined an `IPvFuture`.
+/// What may stand between the brackets: an IPv6 address. No `IPvFuture` is defined.
 fn is_ip_literal(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
 }

@@ -1,11 +1,11 @@
-//! Whether a request still wants what there is (RFC 9110, section 13).
+//! The conditions of a request (RFC 9110, section 13).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::date::imf_fixdate;
 use crate::request::Request;
 
-/// What tells one state of a file from another.
+/// The validators of a file: what tells one state of it from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Validators {
     /// An entity tag, strong, with its quotes.
@@ -52,16 +52,16 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// What the conditions of a request come to.
+/// The outcome of the conditions of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// They hold; `Range` counts if there is one.
     Send,
-    /// They hold, but what the client has parts of is something else: the whole shall be sent.
+    /// They hold, but the client has parts of another state: the whole is to be sent.
     SendWhole,
     /// 304: the client has it.
     NotModified,
-    /// 412: the client wanted to have something else.
+    /// 412: the file is not in the state that the client requires.
     PreconditionFailed,
 }
 
@@ -72,7 +72,7 @@ impl Validators {
 
         let mut etag = [0; 64];
         let mut space = &mut etag[..];
-        // Four numbers of at most 16 digits and what is around them: 64 would do for ever.
+        // Four numbers of at most 16 digits, and the characters around them.
         let _ = write!(
             space,
             "\"{inode:x}-{size:x}-{modified_s:x}{modified_ns:08x}\""
@@ -99,7 +99,7 @@ impl Validators {
         &self.last_modified.bytes[..self.last_modified.len]
     }
 
-    /// Weighs the conditions of a GET or HEAD in the order of RFC 9110, section 13.2.2.
+    /// Evaluates the conditions of a GET or HEAD in the order of RFC 9110, section 13.2.2.
     pub(super) fn weigh(
         &self,
         asked: &Asked<'_>,
@@ -148,7 +148,7 @@ impl Validators {
         }
     }
 
-    /// Whether `If-Range` names what there is. A date does so only if it is the exact one, and the file
+    /// Whether `If-Range` names the current state. A date does so only if it is exactly the same, and the file
     /// cannot have been changed again within the same second (RFC 9110, section 13.1.5).
     fn is_range_of(&self, validator: &[u8], now_unix_s: impl FnOnce() -> u64) -> bool {
         if validator.starts_with(b"\"") || validator.starts_with(b"W/") {
@@ -182,7 +182,7 @@ fn entity_tags(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A date in any of the three formats (RFC 9110, section 5.6.7), in seconds since 1970. What is no date
+/// A date in any of the three formats (RFC 9110, section 5.6.7), in seconds since 1970. `None` if it is not a date, which
 /// is to be ignored.
 fn parse_date(text: &[u8]) -> Option<u64> {
     let date = httpdate::parse_http_date(std::str::from_utf8(text).ok()?).ok()?;

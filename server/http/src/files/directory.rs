@@ -21,7 +21,7 @@ use super::name::{self, Kind};
 use super::range::{self, Part};
 use crate::{Answer, Content, ContentType, Method, Produce, Refusal, Request, Response, Status};
 
-/// What is served of a directory, and what it may take.
+/// Which files of a directory are served, and how much memory they may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryConfig {
     /// The file that is served for a directory; `None`: none is.
@@ -56,7 +56,7 @@ pub enum DirectoryError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel cannot keep names from leading out of it.
+    /// The kernel cannot confine names to it (`openat2`).
     #[error("this kernel has no openat2: files need Linux 5.6 or later")]
     Openat2,
     /// The index is not the name of a file in a directory.
@@ -112,15 +112,15 @@ struct State {
     changed: (i64, u64),
 }
 
-/// How long what is in memory is not looked after, in seconds of the coarse clock.
+/// How long a file in memory is used before it is compared with the disk again, in seconds of the coarse clock.
 const FRESH_S: i64 = 1;
-/// How long a file stays in memory that nobody asks for, once another one needs the room.
+/// How long a file that is not asked for stays in memory once another one needs the space.
 const IDLE_S: i64 = 10;
 /// The longest name, an index included.
 const NAME_BYTES_MAX: usize = 8192;
 /// The longest piece that is read from disk at once.
 const PIECE_BYTES_MAX: usize = 256 * 1024;
-/// A rename can get in the way of opening; not this often.
+/// Attempts to open a file while renames interfere.
 const ATTEMPTS_MAX: usize = 4;
 
 impl Directory {
@@ -204,7 +204,7 @@ impl Directory {
 
     /// Opens the regular file with the name that was decoded.
     fn open_file(&self) -> Result<(OwnedFd, Stat), Errno> {
-        // NONBLOCK: somebody may have put a FIFO there.
+        // NONBLOCK: it may be a FIFO.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let name = OsStr::from_bytes(&self.name);
@@ -242,7 +242,7 @@ impl Directory {
         let Ok(content) = read(file, size) else {
             return;
         };
-        // What was changed while it was read is neither the one nor the other.
+        // A file that was changed while it was read has a mixture of both contents.
         let is_whole =
             content.len() == size && fstat(file).is_ok_and(|stat| State::of(&stat) == *state);
         if is_whole {
@@ -263,7 +263,7 @@ impl Directory {
             && bytes <= self.config.kept_bytes_max.saturating_sub(self.kept_bytes)
     }
 
-    /// Forgets what nobody asked for lately; at most once a second.
+    /// Forgets the files that were not asked for lately; at most once a second.
     fn sweep(&mut self, now_s: i64) {
         if now_s != self.swept_at_s {
             self.swept_at_s = now_s;
@@ -339,7 +339,7 @@ fn answer_from_disk(
         response,
         |part| {
             let length = part.end - part.start;
-            // Advice; without it, the kernel reads ahead less.
+            // Only advice: if it fails, the kernel reads ahead less.
             let _ = fadvise(
                 file.as_fd(),
                 part.start,
@@ -403,10 +403,10 @@ fn send(
     }
 }
 
-/// What is said where a file cannot be opened.
+/// The answer where a file cannot be opened.
 fn refuse(errno: Errno, request: &Request<'_>, kind: Kind, response: Response<'_, '_>) -> Answer {
     match errno {
-        // The slash was forgotten, and relative links would lead elsewhere without it.
+        // Without the slash, relative links would lead to another directory.
         Errno::ISDIR if kind == Kind::File => {
             let path = String::from_utf8_lossy(request.path());
             let query = request.query().map(String::from_utf8_lossy);
@@ -425,7 +425,7 @@ fn refuse(errno: Errno, request: &Request<'_>, kind: Kind, response: Response<'_
         Errno::IO => response
             .status(Status::InternalServerError)
             .text("The file cannot be read.\n"),
-        // What may not be read, and what leads out of the directory, is not there for anybody.
+        // Files that may not be read, and names that lead out of the directory, are reported as missing.
         _ => response.refuse(Refusal::NotFound),
     }
 }

@@ -7,11 +7,10 @@
 //!                                                             └─▶ large: pread, piece by piece
 //! ```
 //!
-//! **No way out.** A name is opened below the directory with `openat2` and `RESOLVE_BENEATH`: the kernel
-//! itself refuses whatever leads out of it, symbolic links and races with renames included. Symbolic
-//! links that stay below the directory are followed. Before that, a name is refused that has `.` or
-//! `..`, an empty or a hidden segment (`.well-known` is not hidden), an encoded slash or a NUL. Only
-//! regular files are served.
+//! **Confinement.** A name is opened below the directory with `openat2` and `RESOLVE_BENEATH`: the kernel
+//! itself refuses every name that leads out of it, symbolic links and races with renames included. Symbolic
+//! links that stay below the directory are followed. A name with `.` or `..`, an empty or a hidden segment
+//! (`.well-known` is not hidden), an encoded slash or a NUL is refused before that. Only regular files are served.
 //!
 //! **Memory.** Each core keeps the files that it was asked for, up to a size and a sum
 //! ([`DirectoryConfig`]), and looks once a second, when it is asked for one, whether that has changed. A
@@ -29,7 +28,7 @@
 //!
 //! **Ranges.** One range is served; several are if they can be joined to one without sending more than
 //! another header section would take, else the whole file is: RFC 9110, section 14.2, lets a server
-//! ignore Range, and a response of many parts is worth more to attackers than to clients.
+//! ignore Range, and responses of many parts serve attackers more than clients.
 
 mod conditions;
 mod directory;

@@ -5,7 +5,7 @@ use crate::target::hex;
 /// What a path asks for, below the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A file, or a directory whose slash was forgotten.
+    /// A file, or a directory without its slash.
     File,
     /// A directory: the path is empty or ends in a slash.
     Directory,
@@ -14,8 +14,7 @@ pub(super) enum Kind {
 /// The longest name that the kernel opens, without the NUL behind it.
 const NAME_BYTES_MAX: usize = 4095;
 
-/// Decodes `path`, as it was sent and without a slash in front, to `name`. `None`: there can be no such
-/// file, or it shall not be found.
+/// Decodes `path`, as it was sent and without a slash in front, to `name`. `None` if no such file can exist or be served.
 pub(super) fn decode(path: &str, name: &mut Vec<u8>) -> Option<Kind> {
     name.clear();
     if path.len() > NAME_BYTES_MAX {
@@ -26,7 +25,7 @@ pub(super) fn decode(path: &str, name: &mut Vec<u8>) -> Option<Kind> {
         let byte = match rest {
             [b'%', high, low, tail @ ..] => {
                 rest = tail;
-                // A slash that is encoded is data, and no name of a file has it as that.
+                // An encoded slash is data, and no file name contains one.
                 Some(hex(*high)? << 4 | hex(*low)?).filter(|byte| *byte != b'/')?
             }
             [b'%', ..] => return None,

@@ -5,17 +5,17 @@ use std::ops::Range;
 /// What `Range` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Everything: nothing else was asked for, or not in a way that has to be understood.
+    /// Everything: there is no `Range`, or none that has to be understood.
     Whole,
-    /// Some bytes.
+    /// A part.
     Some(Range<u64>),
-    /// Bytes that there are none of: 416.
+    /// No byte of the file: 416.
     Unsatisfiable,
 }
 
-/// More ranges than this are as good as none.
+/// `Range` is ignored if it has more ranges than this.
 const RANGES_MAX: usize = 16;
-/// Less between two ranges than the head of a part would take (RFC 9110, section 15.3.7.2).
+/// Ranges with a gap of at most so many bytes are joined: the head of a part would take more (RFC 9110, section 15.3.7.2).
 const GAP_MAX: u64 = 80;
 
 /// The part of a representation with `length` bytes that the value of `Range` names.
@@ -76,7 +76,7 @@ fn parse_one(spec: &str, length: u64) -> Option<Option<Range<u64>>> {
     Some((first < length).then_some(first..end))
 }
 
-/// Digits, of any number of which the largest stands for all beyond it.
+/// A number of any length; the largest value stands for all beyond it.
 fn number(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
