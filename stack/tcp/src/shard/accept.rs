@@ -62,7 +62,7 @@ impl<S: Service> Core<'_, S> {
         if self.are_seats_taken() {
             return;
         }
-        // Nobody gives way for a SYN, which may come from anywhere, but for a cookie that comes back.
+        // A SYN may have a forged source: no connection is ended for it, only for a cookie that comes back.
         let has_cookies = self.config.half_open < self.config.connections;
         let may_evict = self.config.when_full == WhenFull::Evict && has_cookies;
         if self.is_full() && !may_evict {
@@ -96,8 +96,8 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// What of a peer's options is believed: its segments are neither tiny nor longer than what we can send. The
-    /// second keeps smoltcp from growing its congestion window by segments that nobody sends.
+    /// The peer's options within bounds: its segments are neither tiny nor longer than what we can send. The
+    /// second keeps smoltcp from growing its congestion window by segments that are never sent.
     fn bounded(&self, flow: &FlowKey, announced: SynOptions) -> SynOptions {
         SynOptions {
             mss: announced.mss.clamp(self.config.mss_min, self.mss_max(flow)),
@@ -113,7 +113,7 @@ impl<S: Service> Core<'_, S> {
 
     fn choose_isn(&self, flow: &FlowKey, old_snd_nxt: Option<u32>) -> u32 {
         let isn = self.isns.choose(flow, self.now);
-        // RFC 6191, section 2: what follows must not be taken for the old connection's.
+        // RFC 6191, section 2: segments of the new connection must not be taken for the old one's.
         match old_snd_nxt.map(|old| old.wrapping_add(u32::from(u16::MAX) + 2)) {
             Some(beyond) if is_before(isn, beyond) => beyond,
             _ => isn,
@@ -173,7 +173,7 @@ impl<S: Service> Core<'_, S> {
         cold.watch = Watch::established(self.now, expect, &self.config.deadlines);
     }
 
-    /// The peer did not get the SYN|ACK, and asks again.
+    /// The peer did not get the SYN|ACK, and repeats its SYN.
     pub(super) fn repeat_syn_ack<T: Transmit>(
         &mut self,
         index: usize,
@@ -240,7 +240,7 @@ impl<S: Service> Core<'_, S> {
         let isn = segment.ack.wrapping_sub(1);
         let options = match self.cookies.redeem(&segment.flow, irs, isn, self.now) {
             Redeemed::First(options) => self.bounded(&segment.flow, options),
-            // It has overtaken the segment that brings the cookie back, and comes again.
+            // It has overtaken the segment that brings the cookie back; the peer sends it again.
             Redeemed::Later => {
                 self.counters.syncookies_early.increment();
                 return true;
@@ -308,7 +308,7 @@ impl<S: Service> Core<'_, S> {
         self.scratch.unseen = frame;
     }
 
-    /// Lets a new socket hear a SYN of our making.
+    /// Gives a new socket a SYN that we made.
     fn hear_syn<T: Transmit>(
         &mut self,
         index: usize,

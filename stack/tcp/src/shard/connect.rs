@@ -1,6 +1,6 @@
-//! How connections begin that we open: our SYN, the answer, and a service that speaks first.
+//! How the connections that we open begin: our SYN, the answer, and a service that sends first.
 //!
-//! A shard with a [`Caller`] serves nobody. After what has arrived and what was due it asks its
+//! A shard with a [`Caller`] accepts no connections. In each turn, after input and timers, it asks its
 //! service what it [wants](barewire_service::service::Want):
 //!
 //! ```text
@@ -31,12 +31,12 @@ use barewire_service::time::{Duration, Instant};
 use super::wire::Nowhere;
 use super::{Arrival, Core, Port, new_interface};
 
-/// What a shard needs that opens connections.
+/// The state of a shard that opens connections.
 pub(super) struct Caller {
     outbound: Outbound,
     l2: L2Header,
     cursor: Cursor,
-    /// The link that the next SYN leaves by: they take turns.
+    /// The link for the next SYN: the links are used in turn.
     next_link: usize,
     /// Connections that were in SYN-SENT when last seen, if another shard may get their answers.
     opening: Vec<u32>,
@@ -47,7 +47,7 @@ pub(super) struct Caller {
     pub until: Option<Instant>,
 }
 
-/// How soon is looked again at what could not be had, and at what another shard may have done.
+/// Time to the next attempt when something was used up, and to the next look at what another shard may have done.
 const RETRY: Duration = Duration::from_millis(1);
 
 impl Caller {
@@ -77,7 +77,7 @@ impl<S: Service> Core<'_, S> {
             };
             let soon = self.now + RETRY;
             if let Some(caller) = &mut self.caller {
-                // Nobody else tells when another shard has got an answer.
+                // Another shard that gets an answer does not tell this one.
                 let unnoticed = (!caller.opening.is_empty()).then_some(soon);
                 caller.until = until.into_iter().chain(unnoticed).min();
             }
@@ -95,7 +95,7 @@ impl<S: Service> Core<'_, S> {
                     self.service.on_end(&mut connection, End::NoRoute);
                     true
                 }
-                // All that could be meant is over: nobody was told of an identity here.
+                // There is no such connection: no service got an identity from this shard.
                 Want::Wake(_) | Want::Abort(_) => true,
             };
             if !can_be_had {
@@ -129,7 +129,7 @@ impl<S: Service> Core<'_, S> {
         true
     }
 
-    /// A flow that nobody uses, and the link for its SYN; or what there is no room for.
+    /// An unused flow, and the link for its SYN; or what is used up.
     fn choose_flow(&mut self, links: usize) -> Result<(FlowKey, u8), End> {
         if self.has_all_connections() {
             return Err(End::NoConnection);
@@ -317,7 +317,7 @@ impl<S: Service> Core<'_, S> {
         self.give_up_call(index, End::Refused);
     }
 
-    /// Nobody answered our SYN.
+    /// Our SYN was not answered.
     pub(super) fn unanswered(&mut self, index: usize) {
         self.counters.attempt_fails.increment();
         self.give_up_call(index, End::Unanswered);
@@ -345,7 +345,7 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Lets a port be called from again.
+    /// Makes a port available again.
     pub(super) fn release_port(&self, flow: &FlowKey) {
         if let Some(caller) = &self.caller {
             caller.outbound.ports.release(flow);

@@ -1,4 +1,4 @@
-//! What a shard counts. Where Linux counts the same (`nstat`), the name is its name.
+//! The counters of a shard. Where Linux counts the same (`nstat`), the name is that of Linux.
 
 use crate::guard::segment::Reason;
 
@@ -19,7 +19,7 @@ barewire_service::counters! {
         syn_received: State,
         /// Connections in ESTABLISHED or CLOSE-WAIT.
         established: State,
-        /// Connections that we have closed and that are not at their end: FIN-WAIT-1, FIN-WAIT-2, CLOSING, LAST-ACK.
+        /// Connections that we have closed and that have not ended: FIN-WAIT-1, FIN-WAIT-2, CLOSING, LAST-ACK.
         closing: State,
         /// Records of connections in TIME-WAIT.
         time_wait: Record,

@@ -13,16 +13,16 @@
 //!
 //! The socket that takes over is new. A handshake is replayed to it, with SND.UNA - 1 and RCV.NXT - 1 as initial
 //! sequence numbers, then what the peer sent and the service has not consumed, then what is in flight. What it
-//! sends meanwhile nobody sees. So no sequence number has to be translated, and it is not needed that anything
-//! is known of smoltcp's state.
+//! sends meanwhile is dropped. So no sequence number has to be translated, and nothing depends on smoltcp's internal
+//! state.
 //!
 //! What makes this safe:
 //!
-//! * A connection is in one of two hands: [`Cold::is_direct`](crate::connection::Cold::is_direct), or the socket
-//!   is the truth. [`Tcb`] holds what was told to the peer and heard from it in both cases, and the guards read
+//! * A connection has one of two forms: [`Cold::is_direct`](crate::connection::Cold::is_direct), or the socket has
+//!   its state. [`Tcb`] holds what was sent to and received from the peer in both cases, and the guards read
 //!   nothing else.
-//! * [`Sender`] keeps at most as much as the socket's send buffer takes, and no window is told that is larger than
-//!   its receive buffer until the service has proved that it takes what comes. So a connection can be handed over
+//! * [`Sender`] keeps at most as much as the socket's send buffer takes, and no window larger than the socket's receive
+//!   buffer is announced until the service has shown that it takes what arrives. So a connection can be handed over
 //!   at any time.
 //! * A service's call cannot be undone, so there is a chunk for its reply before it is called.
 
@@ -58,7 +58,7 @@ pub(super) struct Direct {
     config: sender::Config,
 }
 
-/// What a connection does in one turn.
+/// The progress of a connection in one turn.
 struct Turn<'f> {
     /// What the peer sent and the service has not consumed.
     input: &'f [u8],
@@ -66,7 +66,7 @@ struct Turn<'f> {
     is_seen: bool,
     /// Something arrived that no segment has acknowledged yet.
     owes_ack: bool,
-    /// It shall be told at once.
+    /// It is to be acknowledged at once.
     is_ack_urgent: bool,
     /// Segments that may still be sent.
     budget: usize,
@@ -81,7 +81,7 @@ enum Place {
     Before,
 }
 
-/// What a round trip is taken for before one was measured.
+/// The round trip that is assumed before one was measured.
 const RTT_UNKNOWN: Duration = Duration::from_millis(1);
 
 /// Peers that want smaller segments are left to smoltcp.
@@ -227,7 +227,7 @@ impl<S: Service> Core<'_, S> {
                 hot.tcb.rcv_wnd -= len as u16;
                 self.cold[index].highest = hot.tcb.rcv_nxt;
             }
-            // A copy says that our ACK was lost, which the answer to it was as well.
+            // A copy shows that our ACK was lost, and so was the answer with it.
             Place::Before => {
                 turn.owes_ack = segment.payload_len() > 0 || self.is_keep_alive(index, segment);
                 turn.is_ack_urgent = true;
@@ -252,7 +252,7 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// A sender for a connection of which the hot line says all there is to say.
+    /// A sender for a connection whose whole state is in its hot line.
     fn make_sender(&mut self, index: usize) {
         let is_random = matches!(self.direct.mode, DirectPath::Random(_));
         if is_random || !self.direct.senders.has_spare() {
@@ -421,7 +421,7 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Whether the service waits for room that no acknowledgment will bring.
+    /// Whether the service waits for space that no acknowledgment will free.
     fn is_stuck_for_room(&self, index: usize) -> bool {
         let cold = &self.cold[index];
         cold.wants_room
@@ -453,7 +453,7 @@ impl<S: Service> Core<'_, S> {
             };
             let to_keep = sender.room_to_queue(chunks, config);
             let at_once = sender.room_now().min(to_keep);
-            // What is long is cut into whole segments, which only the queue can do.
+            // Only the queue cuts long replies into full segments.
             let is_cut = cold.wants_room && at_once < usize::from(sender.mss());
             let has_slot = turn.budget > 0 && port.transmit.free_slots() > port.reserve;
             let in_place =
@@ -485,7 +485,7 @@ impl<S: Service> Core<'_, S> {
                     let mut reply = Reply::new(&mut packet[at..]);
                     let progress = (self.service).on_input(&mut cold.service, input, &mut reply);
                     let written = reply.len();
-                    // What more there is shall fill this segment; a FIN shall leave with it.
+                    // More output can fill this segment, or a FIN leave with it.
                     let is_followed = progress.next == Next::Send && written < room;
                     if progress.next == Next::Close || is_followed {
                         let queued = sender.queue(chunks, config, reply.written(), self.now);
@@ -533,7 +533,7 @@ impl<S: Service> Core<'_, S> {
             );
             turn.input = &turn.input[progress.consumed..];
             turn.is_seen = true;
-            // A socket must be able to take over what one segment holds.
+            // A socket must be able to take what one segment holds.
             let may_grow = self.config.receive_buffer_bytes >= self.config.mtu;
             if may_grow && turn.input.is_empty() && progress.consumed > 0 {
                 let rtt = sender.rtt().smoothed().unwrap_or(RTT_UNKNOWN);
@@ -543,7 +543,7 @@ impl<S: Service> Core<'_, S> {
             let deadlines = &self.config.deadlines;
             cold.watch.on_progress(self.now, &progress, deadlines);
             match progress.next {
-                // Nobody wakes it here.
+                // No service is woken here.
                 Next::Abort | Next::Wait => return Outcome::Abort,
                 Next::Close => return Outcome::Close,
                 Next::Receive(_) => return Outcome::Continue,
@@ -640,7 +640,7 @@ impl<S: Service> Core<'_, S> {
             || self.owing.len() == self.owing.capacity()
     }
 
-    /// Acknowledges what arrived with a batch and was not acknowledged yet: nothing is held back for longer, so
+    /// Acknowledges what arrived with a batch and was not acknowledged yet: no ACK is delayed beyond the batch, so
     /// that no peer has to wait for it.
     pub(super) fn acknowledge_batch<T: Transmit>(&mut self, port: &mut Port<'_, T>) {
         while let Some(index) = self.owing.pop() {
@@ -719,12 +719,12 @@ impl<S: Service> Core<'_, S> {
         if is_black_hole {
             self.counters.path_black_holes.increment();
         }
-        // What was learnt of the path may also have become old.
+        // What is known of the path may also have expired.
         self.follow_path(index);
         self.resume_directly(index, port);
     }
 
-    /// Cuts segments from here on as the path wants them, whose size may have been learnt or forgotten.
+    /// From here on cuts segments by the current size of the path, which may have changed.
     #[inline]
     pub(super) fn follow_path(&mut self, index: usize) {
         let mss = self.mss(index);
@@ -744,8 +744,8 @@ impl<S: Service> Core<'_, S> {
         mss.min(LARGE_BYTES) as u16
     }
 
-    /// Takes a connection from smoltcp if `segment` makes it quiet: it acknowledges all that was sent, and what
-    /// comes with it is next. A peer that asks again as soon as it has its answer never leaves it quiet otherwise.
+    /// Takes a connection from smoltcp if `segment` acknowledges all that was sent and its data is next. A peer that sends a
+    /// request as soon as it has its answer would never leave the connection idle.
     #[cold]
     fn take_back(&mut self, index: usize, segment: &Segment) -> bool {
         let tcb = &self.hot[index].tcb;
@@ -761,13 +761,13 @@ impl<S: Service> Core<'_, S> {
         self.cold[index].is_direct
     }
 
-    /// Takes a connection from smoltcp that is established and quiet.
+    /// Takes a connection from smoltcp that is established and has nothing in flight or out of order.
     #[inline]
     pub(super) fn take_directly(&mut self, index: usize) {
         self.take_acknowledged_directly(index, self.hot[index].tcb.snd_una);
     }
 
-    /// Takes a connection from smoltcp that is established and quiet once all below `ack` is acknowledged.
+    /// The same, once all below `ack` is acknowledged.
     fn take_acknowledged_directly(&mut self, index: usize, ack: u32) {
         if self.direct.mode == DirectPath::Never
             || self.caller.is_some()
@@ -793,7 +793,7 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Whether a connection's hot line says all there is to say about it once all below `ack` is acknowledged.
+    /// Whether a connection's whole state is in its hot line, once all below `ack` is acknowledged.
     fn is_quiet(&mut self, index: usize, ack: u32) -> bool {
         let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
         let tcb = &hot.tcb;
@@ -804,7 +804,7 @@ impl<S: Service> Core<'_, S> {
             && !cold.is_direct
             // The peer does not wait for more room.
             && usize::from(tcb.rcv_wnd) * 2 >= self.config.receive_buffer_bytes
-            // Nothing has arrived that lies behind a gap.
+            // Nothing has arrived behind a gap.
             && tcb.rcv_nxt == cold.highest
             && !cold.wants_room
             && !cold.end_seen
@@ -937,7 +937,7 @@ fn queue_all<'c>(socket: &mut tcp::Socket<'_>, segments: impl Iterator<Item = &'
     fits
 }
 
-/// The window to tell while `held` bytes wait for the service.
+/// The window to announce while `held` bytes wait for the service.
 #[inline]
 fn window_of(window: u16, held: usize) -> u16 {
     window.saturating_sub(u16::try_from(held).unwrap_or(u16::MAX))

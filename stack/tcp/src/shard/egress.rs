@@ -146,7 +146,7 @@ impl<S: Service> Core<'_, S> {
         self.cold[index].told = sent.ack;
     }
 
-    /// Looks at where smoltcp has got to.
+    /// Takes over the state that smoltcp has reached.
     fn settle(&mut self, index: usize, acknowledged: u32) {
         let socket = self.socket(index);
         let queued = socket.send_queue();
@@ -187,7 +187,7 @@ impl<S: Service> Core<'_, S> {
         self.call_at(index, at);
     }
 
-    /// The peer is there, if it has acknowledged something, and so is a path for segments of that size.
+    /// Notes that the peer answers, if it has acknowledged something, and that the path carries segments of that size.
     #[inline]
     pub(super) fn note_acknowledged(&mut self, index: usize, acknowledged: u32) {
         if acknowledged == 0 {
@@ -233,7 +233,7 @@ impl<S: Service> Core<'_, S> {
     }
 }
 
-/// How much of a silence of the peer's was not for it to end: what came after the first timeout, in
+/// The part of a silence that is not the peer's fault: the time after the first timeout, in
 /// which we sent again, perhaps in vain.
 #[inline]
 pub(super) fn unanswered_ms(silent_ms: u32) -> u32 {

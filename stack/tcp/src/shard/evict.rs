@@ -1,8 +1,7 @@
-//! Who gives way when all connections are in use.
+//! Which connection is ended when all are in use and a new one comes.
 //!
-//! A peer that holds a connection and does nothing with it costs as much as one that works. When a new peer comes,
-//! has shown that it can receive at its address, and no connection is left, the one ends that has waited longest
-//! for its peer, among some that are looked at:
+//! An idle connection takes as much memory as a busy one. When a new peer has shown that it can receive at its address
+//! and no connection is left, the one that has waited longest for its peer is ended, among some that are looked at:
 //!
 //! ```text
 //!   connections  [ .. │ .. │ 9 s │ 2 ms │ 75 s │ 1 s │ .. │ .. ]      the hand goes on by SAMPLE each time
@@ -10,10 +9,10 @@
 //!                             hand ─▶    ▲ ends
 //! ```
 //!
-//! So it is with sockets, of which there may be fewer than connections: who has waited longest with one gives it up.
+//! The same holds for sockets, of which there may be fewer than connections.
 //!
-//! That is not the idlest of all, which would take a list to keep for each segment, but close to it: whoever holds
-//! most of the connections has most of each sample, and a client that asks again and again is never the idlest of
+//! That is not the idlest of all, which would take a list that changes with each segment, but close to it: a source that
+//! holds most of the connections has most of each sample, and a client that keeps sending requests is never the idlest of
 //! sixteen.
 
 use crate::connection::{NEVER, NO_SOCKET};
@@ -83,7 +82,7 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Since when a connection waits for its peer; `None` if it is not yet established.
+    /// The time since which a connection waits for its peer; `None` if it is not yet established.
     fn waits_since(&self, index: usize) -> Option<Instant> {
         let tcb = &self.hot[index].tcb;
         if !matches!(tcb.state, State::Open | State::Closing) {
@@ -93,8 +92,7 @@ impl<S: Service> Core<'_, S> {
         Some(began_at.unwrap_or(self.now))
     }
 
-    /// Ends a connection now. A peer that owes nothing will hear that it was closed in order, any other that it was
-    /// reset.
+    /// Ends a connection now. A peer that is not in the middle of a message gets a FIN, any other an RST.
     fn evict(&mut self, index: usize) {
         let hot = &self.hot[index];
         let is_quiet = hot.tcb.state == State::Open
@@ -120,8 +118,8 @@ impl<S: Service> Core<'_, S> {
         self.end(index, End::Closed);
     }
 
-    /// Tells those that gave way in this turn, as far as there are slots for it. Who is not told hears of it with its
-    /// next segment.
+    /// Sends a FIN or an RST to those that were ended in this turn, as far as there are slots. A peer that gets none is
+    /// answered with an RST when it sends its next segment.
     #[inline]
     pub(super) fn say_farewell<L: Link>(&mut self, links: &mut [L]) {
         while let Some(farewell) = self.farewells.pop() {
@@ -136,7 +134,7 @@ impl<S: Service> Core<'_, S> {
     }
 }
 
-/// What a peer is told whose connection is over.
+/// The last segment to a peer whose connection was ended.
 pub(super) struct Farewell {
     flow: FlowKey,
     l2: L2Header,
@@ -145,6 +143,6 @@ pub(super) struct Farewell {
 }
 
 impl Farewell {
-    /// Peers that are told in one turn at most.
+    /// Most of them in one turn.
     pub const PER_TURN: usize = 256;
 }

@@ -1,4 +1,4 @@
-//! What arrives at the wrong shard; see [`crate::forward`].
+//! Segments that arrive at the wrong shard; see [`crate::forward`].
 
 use crate::link::{Link, Transmit};
 use crate::packet;

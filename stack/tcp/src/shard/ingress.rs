@@ -133,7 +133,7 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) {
         let segment = &arrival.segment;
-        // smoltcp takes for granted that it may answer. What only acknowledges has no answer, and makes room.
+        // smoltcp assumes that it can answer. A pure acknowledgment has no answer, and frees space.
         if port.transmit.free_slots() == 0 && segment.sequence_len() > 0 {
             self.counters.rx_dropped_no_slot.increment();
             return;
@@ -165,8 +165,8 @@ impl<S: Service> Core<'_, S> {
             return;
         }
         let hot = &mut self.hot[index];
-        // What repeats what has arrived says where the peer is: the way back may have changed since, and what it
-        // asks for was sent in vain.
+        // A repeated segment shows the current link-layer address of the peer: the way back may have changed since, and our
+        // answers were lost.
         if hot.tcb.is_repetition(segment) {
             hot.link = port.link;
             self.cold[index].l2.set_reflected(segment.l2(frame));
@@ -251,7 +251,7 @@ impl<S: Service> Core<'_, S> {
             true => segment.payload(frame),
             false => &[],
         };
-        // A segment that anybody could have sent does not say where the peer is.
+        // A segment that may be forged does not show the peer's link-layer address.
         if is_acceptable {
             self.hot[index].link = port.link;
             self.cold[index].l2.set_reflected(segment.l2(frame));
@@ -358,8 +358,8 @@ impl<S: Service> Core<'_, S> {
 
     /// Sends a challenge ACK (RFC 5961), unless there were too many.
     ///
-    /// It goes where the connection's segments go, not to who has sent this one: it holds both sequence
-    /// numbers, which a stranger on the link shall not learn.
+    /// It is sent where the connection's segments are sent, not to the sender of this one: it contains both sequence
+    /// numbers, which another host on the link must not learn.
     fn challenge<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         match self.is_due_an_ack(index) && self.challenge_acks.permit(self.now) {
             true => {
@@ -377,7 +377,7 @@ impl<S: Service> Core<'_, S> {
         !hot.flags.was_challenged || age_ms >= CHALLENGE_INTERVAL_MS
     }
 
-    /// Tells the peer what has been received, and how much there is room for.
+    /// Acknowledges what was received, and announces the window.
     pub(super) fn send_ack<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         let now_ms = self.now_ms();
         let hot = &mut self.hot[index];

@@ -20,8 +20,8 @@
 //! batch comes first. A turn has a bound for everything else as well: so many timers, so many connections that
 //! wait for a slot, so many that are told of a drain; the rest is the next turn's.
 //!
-//! When the machine was paused, deadlines have passed that the peers could have met: what they sent waits in the
-//! links. So after a pause all of that is heard before a timer expires, and who is then late has a moment more.
+//! When the machine was paused, deadlines have passed although the peers have met them: what they sent waits in the
+//! links. So after a pause all of that is processed before a timer expires, and deadlines are extended a little.
 
 mod accept;
 mod connect;
@@ -164,8 +164,8 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         self.links.push(link);
     }
 
-    /// How this shard is woken by those that it shares something with: a segment of a connection of its own may
-    /// arrive there. Who sleeps until [`Shard::next_deadline`] needs it.
+    /// Sets how other shards wake this one: a segment of one of its connections may arrive there. A driver that sleeps
+    /// until [`Shard::next_deadline`] needs it.
     pub fn woken_by(&mut self, waker: Waker) {
         if let Some(forwarding) = &self.core.forwarding {
             forwarding.set_waker(self.core.shard, waker);
@@ -335,11 +335,11 @@ const FORWARDED_PER_TURN: usize = 64;
 /// When to look again at links that are full.
 const LINK_RETRY: Duration = Duration::from_millis(1);
 
-/// A shard that is called later than it had asked for by so much was paused. Less is a busy machine, and a
-/// deadline that it prolongs.
+/// A shard that is called so much later than it asked for was paused. A shorter delay is that of a busy machine, and
+/// extends the deadlines.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 
-/// How many turns what arrived in a pause is listened to at most, before timers expire: 64 batches of a link.
+/// How many turns may pass after a pause before timers expire, to process what arrived meanwhile: 64 batches of a link.
 const TURNS_TO_HEAR_MAX: u32 = 64;
 
 /// The shortest retransmission timeout (RFC 6298, section 2.4), which smoltcp keeps to.
@@ -362,13 +362,13 @@ struct Core<'a, S: Service> {
     now: Instant,
     /// When the last poll asked for this one.
     asked_for: Option<Instant>,
-    /// After a pause: how many turns there still are to hear what arrived meanwhile.
+    /// After a pause: turns that are left to process what arrived meanwhile.
     turns_to_hear: u32,
     /// After a pause: until when no peer is too late.
     pardon_until: Instant,
-    /// What those are told that gave way in this turn.
+    /// The last segments to the peers whose connections were ended in this turn.
     farewells: Vec<Farewell>,
-    /// The connection that is looked at next when one has to give way.
+    /// The connection that is looked at next when one has to be ended.
     evict_hand: usize,
 
     /// All connections that were ever in use: up to [`StackConfig::connections`], and so with `cold`.
@@ -435,7 +435,7 @@ struct Arrival {
 
 const NO_CONNECTION: u32 = u32::MAX;
 
-/// Memory for what does not stay.
+/// Buffers that are used within one call.
 struct Scratch {
     /// Received bytes, one behind the other, when the ring has them in two pieces.
     input: Box<[u8]>,
@@ -445,7 +445,7 @@ struct Scratch {
     packet: Box<[u8]>,
     /// A packet for which there was no slot after all.
     spare: Box<[u8]>,
-    /// A frame that nobody shall see.
+    /// A frame that is not sent.
     unseen: Box<[u8]>,
 }
 
@@ -581,8 +581,8 @@ impl<'a, S: Service> Core<'a, S> {
         }
         self.counters.pauses.increment();
         self.turns_to_hear = TURNS_TO_HEAR_MAX;
-        // A peer that is there answers a retransmission in less. A machine that does nothing but pause does not keep
-        // connections for ever.
+        // A peer that is alive answers a retransmission in less. A machine that is paused again and again must
+        // not keep connections for ever.
         let rto_max = Duration::from_millis(u64::from(self.config.rto_max_ms));
         if now >= self.pardon_until + rto_max {
             self.pardon_until = now + (now - asked_for).min(rto_max);
@@ -618,7 +618,7 @@ impl<'a, S: Service> Core<'a, S> {
         self.now.total_millis() as u32
     }
 
-    /// Tells the levels that are not told where they change.
+    /// Publishes the gauges that are not set where they change.
     fn publish_levels(&self) {
         self.counters.flows.set(self.flows.len() as u64);
         self.counters.timers.set(self.timers.len() as u64);
@@ -735,7 +735,7 @@ impl<'a, S: Service> Core<'a, S> {
         self.release(index);
     }
 
-    /// Forgets a connection, without a word to the peer.
+    /// Removes a connection without sending anything to the peer.
     fn release(&mut self, index: usize) {
         let flow = self.hot[index].flow;
         let was_listed = self.flows.remove(self.flows.hash(&flow), index as u32);
@@ -750,7 +750,7 @@ impl<'a, S: Service> Core<'a, S> {
         if let Some(mut busy) = self.direct.senders.give_back(&mut cold.sender) {
             busy.sender.discard(&mut self.direct.chunks);
         }
-        // What the protocol keeps of its peer, keys say, goes with the connection.
+        // Drops the protocol's state with the connection, keys say.
         self.cold[index].service = S::Connection::default();
         self.sockets.give_back(&mut self.cold[index].socket);
         self.change_state(index, State::Free);

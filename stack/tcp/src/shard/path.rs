@@ -1,4 +1,4 @@
-//! What a shard does when the way to a peer turns out to be narrow; what it then knows is in [`crate::path`].
+//! What a shard does when the path MTU to a peer turns out to be small; [`crate::path`] keeps what it learns.
 //!
 //! smoltcp fixes the peer's segment size at the handshake, and cuts segments by the smaller of that and the
 //! interface's MTU. An interface holds nothing but that MTU here, so a connection with a narrow path is sent
@@ -21,7 +21,7 @@ use barewire_service::time::{Duration, Instant};
 use super::{Core, Found, Port, RTO_MIN_MS, new_interface};
 use crate::smoltcp_time;
 
-/// Messages of routers that a shard listens to, per second: each costs a look-up, and one for another shard
+/// Messages of routers that a shard processes per second: each costs a look-up, and one for another shard
 /// costs a look-up there.
 const MESSAGES_PER_SECOND: u32 = 1_000;
 
@@ -98,7 +98,7 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// A frame that is not TCP: perhaps a router's word about what we sent.
+    /// A frame that is not TCP: perhaps an ICMP message of a router about a packet of ours.
     #[cold]
     pub(super) fn hear_icmp(&mut self, frame: &[u8]) {
         match icmp::parse_too_big(frame, &self.local, self.config.checksums) {
@@ -115,7 +115,7 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Listens to what other shards heard of connections that may be ours.
+    /// Takes messages about connections that may be ours from other shards.
     #[inline]
     pub(super) fn hear_other_shards<L: Link>(&mut self, links: &mut [L]) {
         while let Some(message) = self.paths.shared.next_message(self.paths.shard) {
@@ -150,7 +150,7 @@ impl<S: Service> Core<'_, S> {
             counter.increment();
             return;
         };
-        // RFC 5927, section 4.1: who is not on the path has to guess this.
+        // RFC 5927, section 4.1: an attacker who is not on the path has to guess this.
         let tcb = &self.hot[index].tcb;
         let in_flight = tcb.snd_nxt.wrapping_sub(tcb.snd_una);
         let is_ours = matches!(tcb.state, State::Open | State::Closing)
@@ -207,7 +207,7 @@ impl<S: Service> Core<'_, S> {
         let set = &self.sockets.slot(self.cold[index].socket).set;
         let expires_at = smoltcp_time::poll_at(&mut self.interface, self.now, set);
         let at = expires_at.unwrap_or(self.now).max(self.now);
-        // A timer that was backed off may be far away; what follows it counts from there.
+        // A timer that was backed off may expire much later, and smoltcp counts from its expiry.
         if at <= self.now + Duration::from_millis(u64::from(self.config.rto_max_ms)) {
             self.send_next(index, at, port.transmit);
             self.finish_turn(index, 0, port);

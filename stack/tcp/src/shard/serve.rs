@@ -10,7 +10,7 @@ use barewire_service::service::{End, Input, Next, Progress, Reply, Service};
 
 use super::{Core, Port};
 
-/// What a service wants to become of its connection.
+/// How a service wants its connection to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Continue,
@@ -84,7 +84,7 @@ impl<S: Service> Core<'_, S> {
             consume(socket, progress.consumed);
             fresh = match is_all_fresh {
                 true => &fresh[progress.consumed..],
-                // What is left may be as long by chance.
+                // The bytes that are left may have the same length by chance.
                 false => &[],
             };
             *seen = queued - progress.consumed;
@@ -94,9 +94,9 @@ impl<S: Service> Core<'_, S> {
             match progress.next {
                 Next::Abort => return Outcome::Abort,
                 Next::Close => return Outcome::Close,
-                // Nobody wakes it here.
+                // No service is woken here.
                 Next::Wait => return Outcome::Abort,
-                // It waits for what will never come.
+                // It waits for input that will not come.
                 Next::Receive(_) if has_ended => return Outcome::Close,
                 Next::Receive(_) => return Outcome::Continue,
                 Next::Send if progress.consumed == 0 && written == 0 => return Outcome::Continue,
@@ -140,8 +140,8 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Ends our side in order: what was written is sent, then a FIN. What still arrives is
-    /// acknowledged and thrown away, so that the peer gets to read the reply before its data meets a
-    /// closed door.
+    /// acknowledged and discarded, so that the peer reads the reply before its data is answered with an
+    /// RST.
     pub(super) fn close(&mut self, index: usize) {
         self.hand_over(index, &[]);
         let cold = &mut self.cold[index];
@@ -159,8 +159,8 @@ impl<S: Service> Core<'_, S> {
 
     /// Ends our side, if that was to be done, as soon as the peer can take all that is before the FIN.
     ///
-    /// In LAST-ACK smoltcp hears nothing but acknowledgments of something new: an ACK that only opens
-    /// a closed window would be lost on it, and the rest never be sent.
+    /// In LAST-ACK smoltcp processes only acknowledgments of something new: it would ignore an ACK that only opens
+    /// a closed window, and never send the rest.
     pub(super) fn close_if_there_is_room(&mut self, index: usize) {
         let cold = &mut self.cold[index];
         if !cold.close_pending {
@@ -189,7 +189,7 @@ impl<S: Service> Core<'_, S> {
         self.end(index, end);
     }
 
-    /// Throws away what arrives after we have closed.
+    /// Discards what arrives after we have closed.
     pub(super) fn discard_input(&mut self, index: usize) {
         let socket = self.socket(index);
         let queued = socket.recv_queue();

@@ -1,4 +1,4 @@
-//! What happens because nothing happened.
+//! What a shard does when timers expire.
 
 use crate::connection::NEVER;
 use crate::control::{self, Control, Direction, Kind};
@@ -71,8 +71,8 @@ impl<S: Service> Core<'_, S> {
 
     /// What a connection waits for.
     ///
-    /// A peer that has not answered a retransmission cannot be told from one that did not get it, or
-    /// whose answer was lost; the user timeout has patience with both.
+    /// A peer that does not answer a retransmission cannot be distinguished from one that did not get it, or
+    /// whose answer was lost; the user timeout covers both.
     fn watch_of(&self, index: usize) -> Watch {
         let tcb = &self.hot[index].tcb;
         let watch = self.cold[index].watch;
@@ -92,7 +92,7 @@ impl<S: Service> Core<'_, S> {
         Some(at.min(at_most))
     }
 
-    /// If smoltcp wants to wait longer than `rto_max_ms`, it is told that this is over.
+    /// Makes smoltcp's timer expire if it wants to wait longer than `rto_max_ms`.
     ///
     /// It has backed its timeout off and is still waiting for the same time, so nothing was acknowledged
     /// since; all that it can have in mind is to send again, or to probe.
@@ -128,12 +128,12 @@ impl<S: Service> Core<'_, S> {
                         self.close(index);
                         self.finish_turn(index, 0, port);
                     }
-                    // What the peer would still send is of no use any more.
+                    // What the peer may still send is not needed.
                     Some(_) => self.abort(index, End::Closed, port),
                 }
             }
             Wait::Send => self.abort(index, End::Silent, port),
-            // Nobody is there who would care for an RST.
+            // The peer does not answer, so it gets no RST.
             Wait::Handshake if self.hot[index].tcb.state == State::SynSent => {
                 self.unanswered(index);
             }
@@ -143,11 +143,11 @@ impl<S: Service> Core<'_, S> {
 
     /// When the peer will have been silent for too long about what is in flight.
     ///
-    /// One that has closed its window owes nothing, and has the send deadline.
+    /// For a peer that has closed its window, the send deadline applies.
     pub(super) fn user_timeout_at(&self, index: usize) -> Option<Instant> {
         let tcb = &self.hot[index].tcb;
         let owes_nothing = match tcb.state {
-            // Of a SYN that nobody answers the handshake's deadline decides.
+            // For a SYN that is not answered, the handshake's deadline applies.
             State::SynSent => true,
             State::SynReceived => false,
             _ => tcb.snd_wnd == 0,
@@ -172,7 +172,7 @@ impl<S: Service> Core<'_, S> {
 
     /// When data is in flight and the peer closes its window, smoltcp's retransmission timer expires
     /// without anything it may send, and no timer is left; if the ACK that opens the window again is
-    /// lost, both sides wait for ever. Hearing once more that the window is closed makes it probe.
+    /// lost, both sides wait for ever. A repeated announcement of the closed window makes it probe.
     fn restart_probes<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         let hot = &self.hot[index];
         let slot = self.sockets.slot(self.cold[index].socket);

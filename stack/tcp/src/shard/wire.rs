@@ -17,10 +17,10 @@ pub(super) struct Wire<'w, T> {
     pub l2: &'w L2Header,
     /// The sequence number of bare ACKs.
     ///
-    /// RFC 9293, section 3.10.7.4, has SND.NXT there. smoltcp has where its retransmission has got to,
-    /// which a peer that has received more must drop; two such ends acknowledge each other in vain.
+    /// RFC 9293, section 3.10.7.4, has SND.NXT there. smoltcp writes the sequence number of its retransmission,
+    /// which a peer that has received more must drop; two such ends acknowledge each other without progress.
     pub ack_seq: u32,
-    /// Where a packet is written that has no slot, to be lost.
+    /// A device for packets that have no slot: they are dropped.
     pub spare: &'w mut [u8],
     /// Largest IP packet, in bytes.
     pub mtu: usize,
@@ -28,7 +28,7 @@ pub(super) struct Wire<'w, T> {
     pub sent: Option<Sent>,
 }
 
-/// What a sent segment told the peer.
+/// The header fields of a sent segment that matter later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub seq: u32,
@@ -185,7 +185,7 @@ impl<T: Transmit> TxToken for Departure<'_, T> {
     }
 }
 
-/// Where a segment goes that the peer must not see.
+/// A device for segments that the peer must not see.
 pub(super) struct Nowhere<'s>(pub &'s mut [u8]);
 
 impl Transmit for Nowhere<'_> {
