@@ -1,7 +1,7 @@
 //! Addresses that a server begins to serve while it runs: one list for all of its shards.
 //!
-//! Whoever notices a new address adds it here first, and then lets frames to it come. A shard that receives frames has
-//! looked here before it reads them, so it knows every address that they can be for. Nothing is removed: an address
+//! The thread that notices a new address adds it here first, and then lets frames to it in. A shard looks here before it
+//! reads the frames that it has received, so it has every address that they can be for. Nothing is removed: an address
 //! that the interface has lost receives nothing, and may come back.
 
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ pub struct NewAddresses(Arc<List>);
 #[derive(Debug, Default)]
 struct List {
     addresses: Mutex<Vec<IpAddr>>,
-    /// How many there are: what a shard compares with what it has seen, without the lock.
+    /// How many there are: a shard compares this with what it has seen, without the lock.
     count: AtomicUsize,
 }
 
@@ -55,7 +55,7 @@ impl Learner {
         let addresses = self.from.0.addresses.lock();
         let addresses = addresses.unwrap_or_else(PoisonError::into_inner);
         for &address in addresses.iter().skip(self.seen) {
-            // Whoever added it has looked whether there is room; an address that is there already stays.
+            // The thread that added it has checked that it fits; an address that is there already stays.
             let _ = local.add_address(address);
         }
         self.seen = addresses.len();

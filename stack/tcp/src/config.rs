@@ -16,21 +16,21 @@ use barewire_service::deadline::Deadlines;
 use barewire_service::seats::Seats;
 use barewire_service::timer::TimerWheel;
 
-/// How large a shard is, and how patient.
+/// The size of a shard, its limits and its deadlines.
 ///
 /// All memory follows from these numbers and is taken when the shard is made; see
 /// [`StackConfig::memory_bytes`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct StackConfig {
-    /// Connections that can exist at once, half-open ones included. What happens past it says
-    /// [`StackConfig::when_full`].
+    /// Connections that can exist at once, half-open ones included. [`StackConfig::when_full`] says what happens
+    /// beyond.
     pub connections: u32,
     /// How many of them may be half-open (SYN-RECEIVED). Past it SYNs are answered with cookies, which
     /// take no memory; zero means cookies for all, [`StackConfig::connections`] or more for none.
     pub half_open: u32,
     /// smoltcp sockets, each with its buffers. With the direct path a connection needs one only while something
     /// unusual happens to it, and there may be fewer than [`StackConfig::connections`]; without, and for a shard that
-    /// calls, there are as many. When all are in use, the connection gives way that has waited longest with one
+    /// calls, there are as many. When all are in use, the connection that has waited longest with one is ended
     /// (`socket_evictions`).
     pub sockets: u32,
     /// What happens to a new connection when there are as many as can be.
@@ -38,18 +38,18 @@ pub struct StackConfig {
     /// Established connections that one source can have, at all shards that [share](crate::shared::Shared) what
     /// they have; zero means any number. SYNs past it are dropped and counted (`source_overflows`).
     pub source_connections: u32,
-    /// Seats without one of which a connection would not be served: SYNs are dropped and counted (`seat_overflows`)
-    /// while all of them are taken. The service takes them.
+    /// A limit for the connections of all shards: while all seats are taken, SYNs are dropped and counted
+    /// (`seat_overflows`). The service takes the seats.
     pub seats: Option<Arc<Seats>>,
-    /// How many bits of an IPv4 address say which source it is.
+    /// The prefix length that makes a source of an IPv4 address.
     pub source_prefix_ipv4_bits: u32,
-    /// How many bits of an IPv6 address say which source it is: a subscriber's network has 64.
+    /// The prefix length that makes a source of an IPv6 address: a subscriber's network has 64.
     pub source_prefix_ipv6_bits: u32,
-    /// The least MSS that a peer is believed to want; a smaller one is taken as this. One of 48 would cost a
+    /// The smallest MSS that is accepted of a peer; a smaller one is raised to this. One of 48 would cost a
     /// packet for each 8 bytes of data (CVE-2019-11479).
     pub mss_min: u16,
-    /// Connections that can be in TIME-WAIT, besides [`StackConfig::connections`]. Past it the one that
-    /// has waited longest gives way. Zero means that connections end without TIME-WAIT.
+    /// Connections that can be in TIME-WAIT, besides [`StackConfig::connections`]. Beyond it the one that
+    /// has waited longest is ended. Zero means that connections end without TIME-WAIT.
     pub time_wait: u32,
     /// How long TIME-WAIT lasts: two maximum segment lifetimes (RFC 9293, section 3.4.2).
     pub time_wait_ms: u32,
@@ -64,12 +64,12 @@ pub struct StackConfig {
     pub mtu: usize,
     /// Whether checksums of received segments are verified. Those of sent ones are always made.
     pub checksums: ChecksumPolicy,
-    /// How long connections may wait for what.
+    /// The deadlines of connections.
     pub deadlines: Deadlines,
     /// The longest that retransmissions of a connection are apart, and zero-window probes, as Linux's
     /// `tcp_rto_max_ms`. RFC 6298, section 2.5, wants a minute, and keeps a timeout that was backed off
     /// until a segment is acknowledged that was sent only once: on a wire that loses one of five, that
-    /// does not come to pass, and the connection crawls. One segment in this time congests nobody.
+    /// hardly happens, and the connection almost stops. One segment in this time does not congest a path.
     pub rto_max_ms: u32,
     /// The shortest retransmission timeout of the direct path. RFC 6298 wants a second, Linux has 200 ms.
     pub rto_min_ms: u32,
@@ -96,7 +96,7 @@ pub enum DirectPath {
     Never,
     /// All, for as long as nothing unusual happens to them.
     Always,
-    /// For tests: a connection changes hands from one segment to the next, as chance has it. The seed says when.
+    /// For tests: connections change between the direct path and smoltcp at random segments, which follow from the seed.
     Random(u64),
 }
 
@@ -127,9 +127,9 @@ pub struct UnknownDirectPath(String);
 /// What happens to a new connection when there are as many as can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
-    /// The one that has waited longest for its peer gives way, of some that are looked at (`evictions`).
+    /// The one that has waited longest for its peer is ended, of some that are looked at (`evictions`).
     ///
-    /// Only whoever can receive at its address gets that far: SYNs are answered with cookies. Where those are
+    /// Only a peer that can receive at its address has that effect: SYNs are answered with cookies. Where those are
     /// off, as with [`StackConfig::half_open`] not below [`StackConfig::connections`], SYNs are dropped.
     Evict,
     /// It is not opened: SYNs are dropped (`listen_overflows`), established connections do not notice.

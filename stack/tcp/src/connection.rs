@@ -33,13 +33,13 @@ use barewire_memory::prefetch;
 use barewire_service::deadline::{Deadlines, Watch};
 use barewire_service::time::Instant;
 
-/// What every segment of a connection needs to see.
+/// The part of a connection that every segment needs.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Hot {
     pub flow: FlowKey,
     pub tcb: Tcb,
-    /// When the peer last acknowledged something, or began to owe us an acknowledgment.
+    /// When the peer last acknowledged something, or something was sent that it has to acknowledge.
     pub progress_at_ms: u32,
     /// When the last challenge ACK was sent.
     pub challenge_at_ms: u32,
@@ -48,7 +48,7 @@ pub(crate) struct Hot {
     pub flags: HotFlags,
 }
 
-/// Whether something is to be done for a connection later.
+/// Work that is left for later.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HotFlags {
     /// On the list of those that have more to send than they were given slots for.
@@ -60,7 +60,7 @@ pub(crate) struct HotFlags {
 }
 
 impl HotFlags {
-    /// What remains when the connection gives way to the next one: its places on the lists.
+    /// The flags that stay when the connection is replaced by another one: its places on the lists.
     pub fn of_next_connection(self) -> HotFlags {
         HotFlags {
             was_challenged: false,
@@ -72,7 +72,7 @@ impl HotFlags {
 /// The rest of a connection. What every segment needs comes first, in as few cache lines as it takes.
 #[repr(C, align(32))]
 pub(crate) struct Cold<C> {
-    /// Which sender of [`Senders`] the connection has; [`NO_SENDER`] while it is quiet or has a socket.
+    /// Which sender of [`Senders`] the connection has; [`NO_SENDER`] while it is idle or has a socket.
     pub sender: u32,
     /// The connection is served directly and has no socket.
     pub is_direct: bool,
@@ -80,18 +80,18 @@ pub(crate) struct Cold<C> {
     pub l2: L2Header,
     /// The service knows that the peer has ended its stream.
     pub end_seen: bool,
-    /// The service asked for more room.
+    /// The service asked for more space to send.
     pub wants_room: bool,
     /// Our FIN waits until the peer has room for all that is before it.
     pub close_pending: bool,
     /// How large packets to the peer may be.
     pub path: Path,
-    /// Behind the last byte of the peer's that has arrived, in whatever order.
+    /// The end of the highest byte that has arrived from the peer, in whatever order.
     pub highest: u32,
-    /// RCV.NXT as the peer has heard it last.
+    /// RCV.NXT as it was last sent to the peer.
     pub told: u32,
     pub watch: Watch,
-    /// No later than this the timer wheel calls.
+    /// The timer wheel expires at this time at the latest.
     pub timer_at: Instant,
     pub service: C,
     /// Which socket of [`Sockets`] the connection has; [`NO_SOCKET`] while it is served directly.
@@ -127,7 +127,7 @@ impl<C: Default> Cold<C> {
         }
     }
 
-    /// Makes everything as new for the next connection.
+    /// Resets everything for the next connection.
     pub fn renew(&mut self, l2: L2Header, watch: Watch, path: Path) {
         self.l2 = l2;
         self.watch = watch;
@@ -162,7 +162,7 @@ impl<C: Default> Cold<C> {
     }
 }
 
-/// A point in time that does not come.
+/// A time that never comes.
 pub(crate) const NEVER: Instant = Instant::from_micros(i64::MAX);
 
 /// All sockets of a shard. There may be fewer than connections.
@@ -251,7 +251,7 @@ pub(crate) struct SocketSlot<'a> {
     pub late_at: Instant,
     /// Received bytes that the service has seen and not consumed.
     pub seen: usize,
-    /// Who has it; `u32::MAX` if nobody does.
+    /// The connection that has it; `u32::MAX` if none does.
     connection: u32,
     receive: NonNull<[u8]>,
     send: NonNull<[u8]>,
@@ -315,7 +315,7 @@ unsafe fn new_socket<'a>(receive: NonNull<[u8]>, send: NonNull<[u8]>) -> Socket<
     let (receive, send) = unsafe { (&mut *receive.as_ptr(), &mut *send.as_ptr()) };
     assert!(receive.len() <= RECEIVE_BUFFER_BYTES_MAX);
     let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
-    // It begins with a window of 2 KiB, where RFC 6928 allows ten segments; smoltcp lets nobody set it.
+    // It begins with a window of 2 KiB, where RFC 6928 allows ten segments; smoltcp has no way to set it.
     socket.set_congestion_control(CongestionControl::Reno);
     // Replies leave at once and carry the ACK; without a reply the ACK is due at once as well.
     socket.set_ack_delay(None);

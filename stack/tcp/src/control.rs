@@ -9,7 +9,7 @@ use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRep
 
 use crate::packet::{FlowKey, Local, MalformedOption, Segment, TcpOption};
 
-/// The options of a SYN that outlive it.
+/// The options of a SYN that matter for the whole connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SynOptions {
     /// The longest segment the sender of the SYN accepts, in bytes without TCP header.
@@ -30,7 +30,7 @@ impl SynOptions {
         let mut options = SynOptions::default();
         for option in segment.tcp_options(frame) {
             match option? {
-                // A size of zero is no size.
+                // A size of zero is not valid.
                 TcpOption::MaximumSegmentSize(mss) if mss != 0 => options.mss = mss,
                 // RFC 7323, section 2.3: a larger shift is taken as 14.
                 TcpOption::WindowScale(shift) => options.window_scale = Some(shift.min(14)),
@@ -98,7 +98,7 @@ impl L2Header {
     /// As [`L2Header::reflect`].
     #[inline]
     pub fn set_reflected(&mut self, received: &[u8]) {
-        // Nearly always it is that already, and to write it would delay the next read of it.
+        // Nearly always it is the same already, and writing it would delay the next read.
         let is_same = usize::from(self.len) == received.len()
             && self.bytes[..6] == received[6..12]
             && self.bytes[6..12] == received[..6]

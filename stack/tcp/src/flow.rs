@@ -35,7 +35,7 @@ pub struct FlowTable {
     len: usize,
     capacity: usize,
     hasher: SipHasher13,
-    /// What other tables know of this one, and this one of them.
+    /// What this table and the others have in common.
     live: Option<(Arc<LiveFlows>, u8)>,
 }
 
@@ -228,13 +228,13 @@ impl FlowTable {
 
 /// Which flows are in any of several tables: a Bloom filter that counts, so that flows can leave it.
 ///
-/// A segment of a flow that is in none of them belongs to a connection that died, and is answered with an
-/// RST by whichever core hears of it. One that only seems to be in another table (one of seven if all tables are
-/// full, one of 300 if they are an eighth full) is not answered, as all of them were if nobody knew.
+/// A segment of a flow that is in none of them belongs to a connection that no longer exists, and is answered with an
+/// RST by the core at which it arrives. One whose flow only seems to be in another table (one of seven if all tables are
+/// full, one of 300 if they are an eighth full) is not answered.
 ///
-/// A flow takes two counters, which never overflow: their mean is at most a half, and who does not have the key
-/// cannot choose which. Beside each counter is the number of the table that last took it. If the flow is in another
-/// one, then another flow has taken both since, which is as rare.
+/// A flow takes two counters, which never overflow: their mean is at most a half, and an attacker without the key cannot
+/// choose them. Beside each counter is the number of the table that last took it. If the flow is in another one, then
+/// another flow has taken both since, which is as rare.
 #[derive(Debug)]
 pub struct LiveFlows {
     counts: Zeroed<AtomicU8>,

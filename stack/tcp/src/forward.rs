@@ -1,8 +1,8 @@
 //! Segments that arrive at another shard than the one that has their connection.
 //!
 //! The NIC spreads flows over its queues by a hash and a table. When the table changes (`ethtool -X`, `-L`), or a
-//! router between sends the flow to another NIC, the segments of a connection arrive where nobody knows it. Its
-//! state cannot move: the service's part of it belongs to its thread. So the segments do:
+//! router between sends the flow to another NIC, the segments of a connection arrive at a shard that does not have it. Its
+//! state cannot move: the service's part of it belongs to its thread. So the segments are moved:
 //!
 //! ```text
 //!   queue 1 ─▶ shard 1: unknown flow ── LiveFlows: whose may it be? ─▶ Inbox of shard 0 ─▶ its connection
@@ -103,7 +103,7 @@ impl Forwarding {
         let _ = self.inboxes[shard].waker.set(waker);
     }
 
-    /// Shard number `shard` looks at what is there.
+    /// Shard number `shard` begins to look at its inbox.
     #[inline]
     pub fn set_awake(&self, shard: usize) {
         let is_awake = &self.inboxes[shard].is_awake;

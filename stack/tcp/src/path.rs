@@ -1,4 +1,4 @@
-//! How large the packets may be that reach a peer (RFC 1191, RFC 8201, RFC 4821).
+//! The path MTU to each peer (RFC 1191, RFC 8201, RFC 4821).
 //!
 //! Every packet forbids its fragmentation, and the first guess is the interface's MTU. Two things say
 //! that the way to a peer is narrower:
@@ -27,8 +27,8 @@ use crate::guard::Secrets;
 use crate::packet::icmp::TooBig;
 use barewire_service::time::{Duration, Instant};
 
-/// The smallest size that is believed of an IPv4 path, as Linux's `net.ipv4.route.min_pmtu`. RFC 791 allows
-/// 68 bytes, of which a forged message could make a connection crawl.
+/// The smallest size that is accepted for an IPv4 path, as Linux's `net.ipv4.route.min_pmtu`. RFC 791 allows
+/// 68 bytes, with which a forged message could almost stop a connection.
 pub const IPV4_MIN: usize = 552;
 
 /// The smallest size of an IPv6 path (RFC 8200, section 5; RFC 8201, section 4).
@@ -41,7 +41,7 @@ const BELIEVED: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone)]
 pub struct Paths {
     table: Arc<PathTable>,
-    /// What routers said of a shard's connections and another shard heard; by shard.
+    /// Messages of routers about a shard's connections that arrived at another shard; by shard.
     inboxes: Arc<[ArrayQueue<TooBig>]>,
 }
 
@@ -62,7 +62,7 @@ impl Paths {
         &self.table
     }
 
-    /// Tells all shards but `from` what a router said. Returns false if one of them had no room for it.
+    /// Passes a router's message to all shards but `from`. Returns false if one of them had no space for it.
     pub(crate) fn tell_others(&self, from: usize, message: TooBig) -> bool {
         let others = self.inboxes.iter().enumerate();
         let others = others.filter(|&(shard, _)| shard != from);
@@ -105,8 +105,8 @@ const BUCKETS: usize = 1_024;
 /// An entry as a word: a tag of the address in the upper half, below it the size, in the lowest 18 bits the
 /// time. Zero is no entry.
 ///
-/// Two addresses with the same tag share the smaller size, which does no harm; the key keeps anybody from
-/// choosing them. The time comes round after 24 days, and a forgotten entry may then be believed once more.
+/// Two addresses with the same tag share the smaller size, which does no harm; without the key an attacker cannot
+/// choose them. The time wraps around after 24 days, and an old entry may then be valid once more.
 #[derive(Debug, Clone, Copy)]
 struct Entry(u64);
 
@@ -204,11 +204,11 @@ pub(crate) struct Path {
     until: Instant,
 }
 
-/// After so many timeouts in a row of a long segment its length is taken for the reason.
+/// After so many timeouts in a row of a long segment, its length is taken as the cause.
 const TIMEOUTS: u8 = 2;
 
-/// What is tried below the interface's MTU when long packets vanish. 1,500: behind jumbo frames. 1,280: what
-/// every IPv6 link has, and tunnels leave of 1,500. 576: what every IPv4 host takes (RFC 1122, section 3.3.2).
+/// The sizes that are tried below the interface's MTU when long packets vanish. 1,500: behind jumbo frames. 1,280: every
+/// IPv6 link carries it, and tunnels leave it of 1,500. 576: every IPv4 host takes it (RFC 1122, section 3.3.2).
 const GUESSES: [u16; 3] = [1_500, 1_280, 576];
 
 impl Path {

@@ -1,4 +1,4 @@
-//! Numbers that follow from a seed, on every machine and for ever the same: for tests and for the bad
+//! Pseudo-random numbers that follow from a seed, the same on every machine: for tests and for the bad
 //! wire, never for anything that an attacker must not guess.
 
 /// SplitMix64.

@@ -1,4 +1,4 @@
-//! What the shards of a server tell each other: all of it atomics, nothing of it touched for a request.
+//! The state that the shards of a server share. All of it is atomics, and no request touches it.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ pub struct Shared {
     pub(crate) paths: Paths,
     /// Which flows have a connection or a TIME-WAIT record at any shard.
     pub(crate) flows: Arc<LiveFlows>,
-    /// What arrives at the wrong shard.
+    /// Segments that arrived at the wrong shard.
     pub(crate) forwarding: Forwarding,
     /// How many connections each source has, if that matters.
     pub(crate) sources: Option<Arc<Sources>>,
     /// Whether there may be peers that hold a SYN cookie, whichever shard has sent it.
     pub(crate) cookies: CookieUse,
-    /// What is served besides what the shards were made for.
+    /// Addresses that were added while the server runs.
     pub addresses: NewAddresses,
 }
 

@@ -1,11 +1,10 @@
 //! The local ports of connections that we open, shared by all cores.
 //!
-//! Which receive queue a peer's answer arrives at is for the NIC's hash (or, on a veth, for the
-//! peer's sender) to say, and no core can know it before it has called. So every core calls from
-//! ports of its own, and whichever core the SYN|ACK arrives at *takes* the connection: it has the
-//! 4-tuple from the segment, and from here the one number that it cannot know, the ISN. The calling
-//! core notices, and forgets its half. A NIC keeps a flow on its queue, so from then on a connection
-//! belongs to one core alone, and nothing here is touched until its port is given back.
+//! The NIC's hash (or, on a veth, the peer's sender) decides at which receive queue a peer's answer arrives, and no core
+//! can predict it. So every core sends SYNs from ports of its own, and the core at which the SYN|ACK arrives *takes* the
+//! connection: it has the 4-tuple from the segment, and finds here the one number that it lacks, the ISN. The core that
+//! sent the SYN notices this, and drops its half. A NIC keeps a flow on its queue, so from then on one core has the
+//! connection, and nothing here is touched until its port is given back.
 //!
 //! ```text
 //!                 answered at the calling core
@@ -17,7 +16,7 @@
 //!     └───────── noticed ── Gone ◀── over before that ─────┘
 //! ```
 //!
-//! Only the calling core takes a port out of `Free`, and only after it has noticed what became of the
+//! Only the core that owns a port takes it out of `Free`, and only after it has noticed the end of the
 //! last connection from there: so no flow ever exists twice.
 
 use std::ops::RangeInclusive;
@@ -47,7 +46,7 @@ struct Slot {
 #[repr(u64)]
 enum State {
     Free = 0,
-    /// Not ours to use.
+    /// Excluded from use.
     Reserved = 1 << 32,
     /// In use, and known to be by the core it belongs to.
     Held = 2 << 32,
@@ -69,7 +68,7 @@ pub(crate) struct Cursor {
     at: usize,
 }
 
-/// What became of a connection that is being opened.
+/// The state of a connection that is being opened, for the core that sent its SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice {
     /// Nothing yet.
@@ -152,7 +151,7 @@ impl SourcePorts {
         None
     }
 
-    /// A SYN with `isn` leaves from a held port: whoever gets its answer may take it, and learns
+    /// A SYN with `isn` is sent from a held port: the shard that receives its answer may take it, and gets
     /// `token`.
     pub(crate) fn offer(&self, flow: &FlowKey, isn: u32, token: u64) {
         let slot = self.slot_of(flow);
@@ -169,7 +168,7 @@ impl SourcePorts {
         (state & STATE == State::Opening as u64).then_some(state as u32)
     }
 
-    /// Takes over the connection that another shard began to open; its token, or `None` if somebody
+    /// Takes over the connection that another shard began to open; its token, or `None` if another shard
     /// was faster.
     pub(crate) fn take(&self, flow: &FlowKey, isn: u32) -> Option<u64> {
         let slot = self.slot_of(flow);

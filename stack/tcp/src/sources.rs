@@ -1,7 +1,7 @@
 //! How many connections each source has.
 //!
 //! A source is a prefix of the peer's address: one address of IPv4, one subscriber's network of IPv6, unless
-//! configured otherwise. Who wants to know is asked at the start of a connection only, so nothing here is fast;
+//! configured otherwise. It is looked up at the start of a connection only, so it need not be fast;
 //! but it must not grow with the number of sources, which attackers choose. So it is a count-min sketch:
 //!
 //! ```text
@@ -9,8 +9,8 @@
 //!                          └─▶ row 1: [ 1 │ 0 │ 3 │  0 │ … ]    a source has at most the smaller of its two
 //! ```
 //!
-//! A source can be taken for a larger one only if other sources share both of its counters, which without the
-//! key nobody can arrange.
+//! A source can be taken for a larger one only if other sources share both of its counters, which cannot be arranged without
+//! the key.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -65,14 +65,14 @@ impl Sources {
         least.into_iter().min() >= Some(self.connections_max)
     }
 
-    /// The source of `flow` has a connection more.
+    /// The source of `flow` has one more connection.
     pub fn add(&self, flow: &FlowKey) {
         for count in self.counts_of(flow) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The source of `flow` has a connection less.
+    /// The source of `flow` has one connection less.
     pub fn remove(&self, flow: &FlowKey) {
         for count in self.counts_of(flow) {
             count.fetch_sub(1, Ordering::Relaxed);

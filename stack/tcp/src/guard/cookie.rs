@@ -12,11 +12,11 @@
 //!  └───────────────────┴──────────────────────┴────────┴───┴───────┘
 //! ```
 //!
-//! Only the first segment after the SYN says what the peer's initial sequence number was. Those behind
-//! it acknowledge the cookie as well; if one of them arrives first, the MAC that leaves that number out
-//! still tells it from a stranger's.
+//! Only the first segment after the SYN shows the peer's initial sequence number. The later ones
+//! acknowledge the cookie as well; if one of them arrives first, the MAC without that number
+//! still tells it from a forged one.
 //!
-//! The low byte is not secret: it says what the peer just told us. A cookie is good for one to two
+//! The low byte is not secret: it holds what the peer has just sent. A cookie is valid for one to two
 //! [`PERIOD`]s. Blind guessing succeeds once in 2^23 tries, only while cookies are in use, and gains a
 //! connection from an address whose owner cannot use it.
 
@@ -44,13 +44,13 @@ impl CookieUse {
     /// A cookie is sent.
     pub fn note(&self, now: Instant) {
         let now_us = now.total_micros();
-        // A flood shall not move the line between the cores for each of its SYNs.
+        // A flood must not move the cache line between the cores for each of its SYNs.
         if now_us.saturating_sub(self.sent_at_us.load(Ordering::Relaxed)) > 1_000_000 {
             self.sent_at_us.store(now_us, Ordering::Relaxed);
         }
     }
 
-    /// Whether one was sent that is still good.
+    /// Whether one was sent that is still valid.
     pub fn is_recent(&self, now: Instant) -> bool {
         let sent_at_us = self.sent_at_us.load(Ordering::Relaxed);
         let good_us = (PERIOD * 2).total_micros() as i64;
@@ -115,7 +115,7 @@ impl SynCookies {
     }
 }
 
-/// What a segment has to do with a cookie.
+/// The relation of a segment to a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redeemed {
     /// It is the first one after a SYN with these options, which a cookie of ours has answered.

@@ -1,4 +1,4 @@
-//! Initial sequence numbers that nobody can guess (RFC 6528).
+//! Unpredictable initial sequence numbers (RFC 6528).
 //!
 //! `ISN = M + F(addresses, ports, secret)`: a clock `M` that ticks every 4 us keeps the numbers of one
 //! flow apart in time, and the keyed hash `F` keeps those of different flows apart from each other.

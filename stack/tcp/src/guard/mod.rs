@@ -1,10 +1,10 @@
-//! What an unmodified smoltcp leaves open, closed in front of it.
+//! Checks in front of an unmodified smoltcp, for what it leaves open.
 //!
 //! smoltcp is a careful TCP for friendly networks. Facing hostile ones, version 0.14 has gaps, each
 //! found by running it: any RST inside the window kills a connection, a SYN on a live one gets no
 //! answer, ACKs of data that was never sent are believed, initial sequence numbers come from a weak
 //! generator, half-open connections stay for ever, TIME-WAIT holds a whole socket. The modules here
-//! know TCP's rules and nothing of sockets; the shard asks them before smoltcp sees anything.
+//! implement TCP's rules and have no sockets; the shard calls them before smoltcp sees a segment.
 //!
 //! | module | rule |
 //! |---|---|
@@ -32,7 +32,7 @@ pub struct Secrets {
     pub cookie: [u8; 16],
     /// Keys the flow table, against hash flooding.
     pub flow: [u8; 16],
-    /// Blurs the rate limits, against counting their answers.
+    /// Randomizes the rate limits, so that their answers cannot be counted.
     pub rate_limit: [u8; 16],
 }
 
@@ -54,7 +54,7 @@ impl Secrets {
 
     /// The same keys, but initial sequence numbers follow from the system's boot, as the kernel's do.
     ///
-    /// For whoever calls. A peer in TIME-WAIT takes a new connection of the same ports only if its
+    /// For shards that open connections. A peer in TIME-WAIT takes a new connection of the same ports only if its
     /// sequence numbers lie behind the old one's (RFC 1122, section 4.2.2.13). The clock in them sees to
     /// that for as long as the key is the same, so the key has to outlive the process. The boot's
     /// identifier is as random as a key, and no secret from other processes of this machine only.

@@ -1,4 +1,4 @@
-//! How many answers per second segments get that nobody should have sent.
+//! Limits the answers per second to segments that a conforming peer does not send.
 //!
 //! A fixed limit shared by all connections is a counter that an attacker can read: it sends spoofed
 //! segments, counts how many answers *it* still gets in the same second, and so learns which of its
@@ -9,7 +9,7 @@ use siphasher::sip::SipHasher13;
 
 use barewire_service::time::Instant;
 
-/// At most so many per second.
+/// A limit of so many per second.
 #[derive(Debug, Clone)]
 pub struct RateLimit {
     per_second: u32,

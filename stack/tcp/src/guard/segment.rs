@@ -164,8 +164,8 @@ impl Tcb {
             .unwrap_or_else(|| self.judge_ack(segment, mtu))
     }
 
-    /// SYN-SENT: RFC 9293, section 3.10.7.3, except that a simultaneous open is refused. Two that
-    /// only ever call would otherwise talk past each other.
+    /// SYN-SENT: RFC 9293, section 3.10.7.3, except that a simultaneous open is refused: a shard that opens connections
+    /// does not accept any.
     fn judge_answer(&self, segment: &Segment) -> Verdict {
         let has = |flags| segment.flags.contains(flags);
         let is_ours =
@@ -174,7 +174,7 @@ impl Tcb {
             (true, _) if is_ours => Verdict::Reset,
             (true, _) => Verdict::Drop(Reason::NoAnswer),
             (false, true) if is_ours => Verdict::Connect,
-            // Of another connection, which its sender believes to be alive: the RST ends that.
+            // It belongs to another connection, which the peer still has: the RST ends that.
             (false, _) if !is_ours => Verdict::Refuse,
             (false, _) => Verdict::Drop(Reason::NoAnswer),
         }
@@ -196,8 +196,8 @@ impl Tcb {
     /// Whether the window of `segment` is from before the last one, though its acknowledgment is not
     /// (RFC 9293, section 3.10.7.4: SND.WL1).
     ///
-    /// smoltcp takes any. A closed window that was delayed on its way would then undo the ACK that has
-    /// opened it, and nobody would say so again.
+    /// smoltcp takes any. A delayed segment with a closed window would then undo the ACK that has
+    /// opened it, and the peer would not repeat that.
     #[inline]
     fn has_stale_window(&self, segment: &Segment) -> bool {
         segment.ack == self.snd_una

@@ -1,9 +1,9 @@
 //! TIME-WAIT without a socket (RFC 9293, section 3.6.1).
 //!
-//! Whoever closes first has to remember the connection for two segment lifetimes, so that old
+//! The side that closes first has to remember the connection for two segment lifetimes, so that old
 //! segments do not disturb a new connection of the same flow and a lost last ACK can be sent again.
 //! That takes the flow and two sequence numbers: a record of 48 bytes in a bounded table. All wait
-//! equally long, so the table is a queue, oldest first; when it is full the oldest gives way.
+//! equally long, so the table is a queue, oldest first; when it is full the oldest is dropped.
 
 use crate::guard::is_before;
 use crate::packet::{Flags, FlowKey, Segment};
@@ -48,7 +48,7 @@ pub(crate) enum Verdict {
     Acknowledge,
     /// An RST: it must not end the wait (RFC 1337).
     IgnoreReset,
-    /// It says nothing that is not known.
+    /// It contains nothing new.
     Ignore,
 }
 

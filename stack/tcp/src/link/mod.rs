@@ -1,8 +1,8 @@
-//! Where frames come from and go to.
+//! The source and the sink of a shard's frames.
 //!
 //! A [`Link`] moves *batches*: a core pays for the rings, the wake-up and the memory barriers once
-//! per batch, not once per frame. Frames never leave the link as handles that somebody could lose
-//! or use twice; the shard sees slices that are valid until the next batch, and slots to write in:
+//! per batch, not once per frame. Frames never leave the link as handles that could be lost
+//! or used twice; the shard sees slices that are valid until the next batch, and slots to write in:
 //!
 //! ```text
 //!   receive() ──▶ Received: frame(0) frame(1) … frame(len-1)      read in place
@@ -34,7 +34,7 @@ pub trait Link {
     /// `now` is for links that model time (delay, rate); a NIC ignores it.
     fn receive(&mut self, now: Instant) -> (&Self::Received, &mut Self::Transmit);
 
-    /// The transmit half alone, for what is sent without having been asked: timers.
+    /// The transmit half alone, for segments that are not sent in answer to a frame: timers.
     fn transmit(&mut self) -> &mut Self::Transmit;
 
     /// Hands all committed frames to the wire and takes back the ones that were sent.
@@ -45,7 +45,7 @@ pub trait Link {
 
     /// The descriptor that becomes readable when frames arrive, for a core that wants to sleep.
     ///
-    /// `None` means that the link cannot wake anybody and must be polled.
+    /// `None` means that the link cannot wake a core and must be polled.
     fn wake_fd(&self) -> Option<RawFd>;
 
     /// Asks the driver to look at its receive ring now, where it wants to be asked (need_wakeup,

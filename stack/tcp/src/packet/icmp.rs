@@ -1,4 +1,4 @@
-//! The one message about our own packets that is listened to: "too big", from a router on the way.
+//! The one ICMP message about our own packets that is processed: "too big", from a router on the path.
 //!
 //! ```text
 //!   Ethernet │ IP, to us │ type, code │ checksum │ next hop's MTU │ IP, from us │ TCP: ports, seq │ …
@@ -7,7 +7,7 @@
 //!
 //! ICMP destination unreachable, fragmentation needed (RFC 792, RFC 1191) and ICMPv6 packet too big
 //! (RFC 4443). Anybody can send one: [`parse_too_big`] says that it is well-formed and about a flow that
-//! could be ours; whether we sent what it quotes, the connection's sequence numbers say (RFC 5927, section 4.1).
+//! could be ours; the connection's sequence numbers show whether we sent what it quotes (RFC 5927, section 4.1).
 
 use smoltcp::wire::checksum;
 
@@ -15,7 +15,7 @@ use super::flow_key::Words;
 use super::parse::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Network, PROTOCOL_TCP, parse_ethernet};
 use super::{ChecksumPolicy, Discard, FlowKey, Local};
 
-/// A router's word that a packet was too big for the next hop.
+/// A router's message that a packet was too big for the next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooBig {
     /// The flow of the packet that was too big, as we see it.
@@ -27,7 +27,7 @@ pub struct TooBig {
     pub mtu: u16,
 }
 
-/// Why an ICMP message is not listened to.
+/// Why an ICMP message is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotTooBig {
     /// It is something else: another protocol, or another ICMP message.
@@ -42,7 +42,7 @@ pub enum NotTooBig {
 ///
 /// # Errors
 ///
-/// Why it is none, or none for us.
+/// Why it is ignored.
 #[cold]
 pub fn parse_too_big(
     frame: &[u8],

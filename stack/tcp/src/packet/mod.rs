@@ -13,7 +13,7 @@
 //!   └────────────┴────────────────┴────────────────┴────────────────────┴─────────┘
 //! ```
 //!
-//! Whatever does not pass has exactly one reason, a [`Discard`], and each reason its own counter.
+//! A frame that does not pass has exactly one reason, a [`Discard`], and each reason has its own counter.
 //! The XDP program passes most of what is not ours to the kernel before it gets here; the checks
 //! are complete all the same, because a link need not have such a program in front of it.
 //!

@@ -26,7 +26,7 @@ pub fn parse(frame: &[u8], local: &Local, checksums: ChecksumPolicy) -> Result<S
     parse_tcp(frame, ip, &packet, local, checksums)
 }
 
-/// Whether somebody else has verified the checksums already.
+/// Which checksums of received frames are verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChecksumPolicy {
     /// Verify the IPv4 header checksum and the TCP checksum of every frame.

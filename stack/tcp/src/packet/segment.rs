@@ -11,7 +11,7 @@ use super::parse::TCP_HEADER_BYTES;
 /// frame, and what its header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Who talks to which of our sockets.
+    /// The flow that it belongs to.
     pub flow: FlowKey,
     /// SEG.SEQ.
     pub seq: u32,

@@ -1,3 +1,3 @@
-//! What the receiving half of a connection says that is served directly.
+//! The receiving half of a connection that is served directly.
 
 pub mod window;

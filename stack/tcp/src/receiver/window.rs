@@ -1,4 +1,4 @@
-//! How much the peer may send to a connection that is served directly.
+//! The receive window of a connection that is served directly.
 //!
 //! What arrives in order is shown to the service in the received frame, so a window costs no memory for as long
 //! as the service takes everything at once. It begins with what a socket's receive buffer holds, and doubles
@@ -27,7 +27,7 @@ impl GrowingWindow {
         }
     }
 
-    /// The window to tell while nothing waits for the service.
+    /// The window to announce while nothing waits for the service.
     #[inline]
     pub fn bytes(&self) -> u16 {
         self.bytes

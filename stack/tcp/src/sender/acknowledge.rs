@@ -1,4 +1,4 @@
-//! What an ACK says: bytes that arrived, a window, a round-trip time, the answer to a probe.
+//! Processes an ACK: bytes that arrived, a window, a round-trip time, the answer to a probe.
 
 use super::chunks::{Chunk, Chunks};
 use super::rtt::since;
@@ -129,7 +129,7 @@ impl Sender {
             .sack
             .get(1)
             .is_some_and(|second| second.is_valid() && second.covers(first.start, first.end));
-        // Nothing that old can have been in flight together with what is now.
+        // Data that old cannot have been in flight together with the current data.
         let is_recent = self.kept.una.wrapping_sub(first.start) as i32 <= self.window_max as i32;
         let is_dsack = (is_below || is_inside) && is_recent;
         if is_dsack {
@@ -196,8 +196,8 @@ impl Sender {
         is_limited || self.phase == Phase::Loss
     }
 
-    /// Looks at what a tail loss probe has brought (RFC 8985, section 7.4). That it repaired a loss
-    /// shows only when something later is acknowledged: until then a DSACK may still come.
+    /// Evaluates a tail loss probe (RFC 8985, section 7.4). Only the acknowledgment of something later shows that it
+    /// repaired a loss: until then a DSACK may still come.
     fn answer_probe(
         &mut self,
         chunks: &Chunks,

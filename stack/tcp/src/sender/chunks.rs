@@ -344,7 +344,7 @@ impl Chunks {
         handle
     }
 
-    /// Tells the levels, which are not told where they change.
+    /// Publishes the gauges, which are not set where they change.
     #[inline]
     pub fn publish_levels(&self) {
         let counters = &self.counters;

@@ -1,5 +1,5 @@
-//! What the sending half of the direct path counts. Where Linux counts the same (`nstat`), the name
-//! is its name.
+//! The counters of the sending half of the direct path. Where Linux counts the same (`nstat`), the name
+//! is that of Linux.
 
 barewire_service::counters! {
     /// Sending, loss and repair of the connections of one shard.

@@ -1,15 +1,15 @@
-//! The senders of a shard, lent to connections while they have something in flight, and for as long after as nobody
-//! else needs them.
+//! The senders of a shard. A connection has one while it has something in flight, and keeps it until another connection
+//! needs it.
 //!
 //! ```text
-//!   quiet connection ── segment arrives ──▶ has a sender ── all is acknowledged ──▶ keeps it
+//!   idle connection ─── segment arrives ──▶ has a sender ── all is acknowledged ──▶ keeps it
 //!          ▲                                                                          │
 //!          └────────────── another one needs it: what was learnt is remembered ───────┘
 //! ```
 //!
 //! Up to one for each [`CONNECTIONS_PER_SENDER`] connections they stay where they are, so that a connection which is
-//! busy again and again does not make one each time. Past that, connections that are quiet give theirs away, the
-//! longest served first. There is one for every connection if all of them have something in flight.
+//! often busy does not get a new one each time. Beyond that, they are taken from idle connections. There is one for every
+//! connection if all of them have something in flight.
 
 use super::Sender;
 use crate::receiver::window::GrowingWindow;
@@ -27,7 +27,7 @@ pub(crate) struct Busy {
 pub(crate) struct Senders {
     slots: Vec<Option<Busy>>,
     unused: Vec<u32>,
-    /// So many are kept by connections that are quiet.
+    /// So many are kept by idle connections.
     kept_max: usize,
     /// The one that is looked at next when one has to be given back.
     hand: usize,
@@ -65,7 +65,7 @@ impl Senders {
         connections * (size_of::<Option<Busy>>() + size_of::<u32>())
     }
 
-    /// Bytes of them that so many connections keep when all of them are quiet.
+    /// Bytes of them that so many connections keep when all of them are idle.
     pub fn quiet_bytes(connections: usize) -> usize {
         Self::memory_bytes(Self::kept(connections).min(connections))
     }
@@ -74,7 +74,7 @@ impl Senders {
         (connections / CONNECTIONS_PER_SENDER).max(KEPT_MIN)
     }
 
-    /// Whether one can be taken without taking it from a connection that is quiet.
+    /// Whether one can be taken without taking it from an idle connection.
     #[inline]
     pub fn has_spare(&self) -> bool {
         !self.unused.is_empty() || self.slots.len() < self.kept_max

@@ -1,7 +1,7 @@
 //! The sending half of a connection: what it keeps, when it sends, how it repairs.
 //!
 //! A [`Sender`] exists while a connection has something in flight or queued. It does no I/O and reads
-//! no clock: its owner says what was acknowledged and what time it is, and asks what to send.
+//! no clock: its owner passes acknowledgments and the time, and asks what to send.
 //!
 //! ```text
 //!   a reply, written into a transmit frame ──▶ push_sent ──┐

@@ -10,7 +10,7 @@ use barewire_service::time::{Duration, Instant};
 
 use super::rtt::{Rtt, since};
 
-/// What the newest delivery tells of all others.
+/// What the newest delivery implies for all others.
 #[derive(Debug, Clone)]
 pub struct Rack {
     /// When the segment was sent that was delivered and sent last.

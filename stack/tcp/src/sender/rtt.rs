@@ -1,4 +1,4 @@
-//! How long a round trip takes, and how long to wait for one (RFC 6298).
+//! The round-trip time and the retransmission timeout (RFC 6298).
 
 use barewire_service::time::{Duration, Instant};
 

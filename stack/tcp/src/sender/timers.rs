@@ -84,7 +84,7 @@ impl Sender {
         }
     }
 
-    /// Nothing is in flight: has the peer's window to be waited for?
+    /// Nothing is in flight: sets the timer if the peer's window has to open first.
     #[inline]
     pub(super) fn arm_persist(&mut self, chunks: &Chunks, config: &Config, now: Instant) {
         if self.kept.flight() > 0 {
