@@ -639,7 +639,7 @@ impl<'a> Transport<'a> {
             let is_unneeded = slot.is_idle || !slot.is_connected && !self.client.is_churning();
             if slot.socket.is_some() && is_unneeded {
                 let mut reply = Reply::new(&mut self.to_send);
-                self.slots[index].layer.say_goodbye(&mut reply);
+                self.slots[index].layer.send_close_notify(&mut reply);
                 let written = reply.len();
                 if written == 0 || self.send(index, written) {
                     self.close(index, false);

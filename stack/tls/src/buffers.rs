@@ -1,13 +1,13 @@
-//! Buffers that a core lends to its connections.
+//! Buffers that the connections of a core borrow.
 //!
-//! A connection borrows one while half a record waits for its rest, or half a message for its own; one at rest has
-//! none. They come back last in, first out, so that a core works in the same few of them, and memory that was never
-//! needed is never touched.
+//! A connection borrows a buffer while part of a record or part of a message has arrived; an idle one has none. The
+//! buffer that was returned last is lent first: a core works in few of them, and never touches memory that it has not
+//! needed yet.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Buffers of the same length, as many as connections may need at once.
+/// Buffers of the same length.
 #[derive(Debug)]
 pub struct Pool {
     memory: Vec<u8>,
@@ -15,7 +15,7 @@ pub struct Pool {
     free: Rc<RefCell<Vec<u32>>>,
 }
 
-/// A borrowed buffer of one pool, which goes back when it is dropped.
+/// A buffer borrowed from a pool; dropping it returns it.
 #[derive(Debug)]
 pub struct Buffer {
     index: u32,
@@ -23,7 +23,7 @@ pub struct Buffer {
 }
 
 impl Pool {
-    /// `count` buffers, whose pages are taken when they are touched.
+    /// `count` buffers of `buffer_bytes`. The kernel provides their pages when they are first written.
     pub fn new(count: u32, buffer_bytes: usize) -> Self {
         Pool {
             memory: vec![0; count as usize * buffer_bytes],
@@ -32,7 +32,7 @@ impl Pool {
         }
     }
 
-    /// Borrows the buffer that came back last; `None` if all are lent.
+    /// Borrows the buffer that was returned last; `None` if all are lent.
     #[inline]
     pub fn take(&mut self) -> Option<Buffer> {
         let index = self.free.borrow_mut().pop()?;
@@ -51,7 +51,7 @@ impl Pool {
 impl Drop for Buffer {
     #[inline]
     fn drop(&mut self) {
-        // As long as it was before: nothing is allocated.
+        // The list never grows beyond its first length: nothing is allocated.
         self.free.borrow_mut().push(self.index);
     }
 }

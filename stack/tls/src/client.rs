@@ -1,7 +1,7 @@
-//! The side that calls: what a load generator or a proxy has in front of the service that speaks first.
+//! The client side, for a load generator or a proxy whose service sends first.
 //!
-//! Unlike [`Tls`](crate::Tls) it is no service, because whoever opens a connection wants to know when its handshake
-//! is over, and has more to do with the service inside than [`Service`] has:
+//! Unlike [`Tls`](crate::Tls) it is not a service: who opens a connection has to know when the handshake is complete,
+//! and uses more of the service inside than [`Service`] has:
 //!
 //! ```text
 //!   connected ──▶ TlsClient::shake_hands, until it says Complete
@@ -30,47 +30,47 @@ use crate::identity::{IdentityError, certificates};
 use crate::record::Alert;
 use crate::session::{Records, Session, ending, reply_bytes_min};
 
-/// Whom a client believes.
+/// Which servers a client accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
     /// Servers with a certificate of one of the authorities in a PEM file, for the name that is asked for.
     Authorities(PathBuf),
-    /// Whoever answers.
+    /// All servers: certificates are not verified.
     Anybody,
 }
 
-/// What a client needs to shake hands.
+/// The name that a client asks for, and how it verifies the server.
 #[derive(Debug, Clone)]
 pub struct ClientIdentity {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
-/// Why a client cannot shake hands.
+/// Why an identity of a client cannot be made.
 #[derive(Debug, ThisError)]
 pub enum ClientError {
-    /// A server is called by name or address.
+    /// The server's name is neither a DNS name nor an address.
     #[error("\"{0}\" is no name that a certificate could be for")]
     Name(String),
     /// See [`IdentityError`].
     #[error(transparent)]
     Authorities(#[from] IdentityError),
-    /// None of the certificates is an authority's.
+    /// A file has no certificate of an authority.
     #[error("{} holds no certificate of an authority", .0.display())]
     NoAuthority(PathBuf),
-    /// What rustls has against it.
+    /// rustls refuses the configuration.
     #[error(transparent)]
     Config(#[from] Error),
 }
 
 impl ClientIdentity {
-    /// Calls `name`, believes whom `trust` says, and offers `protocols` by ALPN, the best first.
+    /// A client of `name` that accepts the servers of `trust` and offers `protocols` by ALPN, the preferred one first.
     ///
     /// Sessions are not resumed: each connection costs the server a full handshake.
     ///
     /// # Errors
     ///
-    /// If authorities cannot be read, or `name` is none.
+    /// If authorities cannot be read, or if `name` is no name of a server.
     pub fn new(name: &str, trust: &Trust, protocols: &[&[u8]]) -> Result<Self, ClientError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -93,7 +93,7 @@ impl ClientIdentity {
         })
     }
 
-    /// TLS around a stream that blocks, all by rustls: for the few requests that nobody measures.
+    /// TLS around a blocking stream, by rustls alone: for requests that are not measured.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl ClientIdentity {
     }
 }
 
-/// The authorities in a file. Some that nobody can read do no harm: a system's list is long.
+/// The authorities in a file. Certificates that cannot be parsed are skipped: lists of systems have some.
 fn authorities(path: &Path) -> Result<RootCertStore, ClientError> {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(certificates(path)?);
@@ -114,7 +114,7 @@ fn authorities(path: &Path) -> Result<RootCertStore, ClientError> {
     }
 }
 
-/// Believes that everybody is who they say they are. Signatures are checked, as a real client would.
+/// Accepts every certificate, and verifies signatures, so that a handshake costs what it costs other clients.
 struct Anybody(Arc<CryptoProvider>);
 
 impl fmt::Debug for Anybody {
@@ -160,13 +160,13 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// TLS for the connections that a core opens.
+/// TLS of the connections that a core opens.
 pub struct TlsClient {
     identity: ClientIdentity,
     records: Records,
 }
 
-/// What TLS keeps of a connection.
+/// The TLS state of a connection.
 #[derive(Default)]
 pub struct ClientConnection(State);
 
@@ -179,21 +179,21 @@ enum State {
     Over,
 }
 
-/// What has to happen for a handshake to go on.
+/// What a handshake needs next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shaken {
-    /// More bytes from the server are needed.
+    /// More bytes from the server.
     Receive,
-    /// There is more to send than fitted.
+    /// More room to write.
     Send,
-    /// It is complete: the service may speak, by the protocol that was agreed on (ALPN).
+    /// Nothing: it is complete, and the service may send. The protocol is that which ALPN has chosen.
     Complete(Option<Vec<u8>>),
-    /// It has failed. What was written says so.
+    /// Nothing: it has failed, and the alert has been written.
     Failed(Error),
 }
 
 impl TlsClient {
-    /// For at most `connections` at once, whose service is shown `input_bytes` at once.
+    /// For at most `connections` at once, whose service is shown at most `input_bytes` at once.
     pub fn new(identity: ClientIdentity, connections: u32, input_bytes: usize) -> Self {
         TlsClient {
             identity,
@@ -201,7 +201,7 @@ impl TlsClient {
         }
     }
 
-    /// Goes on with the handshake, or begins it. Returns how much of the input was consumed.
+    /// Begins the handshake or goes on with it. Returns how many bytes of the input it consumed.
     pub fn shake_hands(
         &mut self,
         connection: &mut ClientConnection,
@@ -235,8 +235,8 @@ impl TlsClient {
         (consumed, shaken)
     }
 
-    /// What [`Service::on_input`] does, in records. Without input the service is called in any case, as it speaks
-    /// first; the handshake has to be complete.
+    /// As [`Service::on_input`], for a connection whose handshake is complete. Without input, too, the service is
+    /// called, because it sends first.
     #[inline]
     pub fn on_input<S: Service>(
         &mut self,
@@ -254,7 +254,7 @@ impl TlsClient {
         session.serve(service, inner, &mut self.records, input, 0, reply)
     }
 
-    /// The room that a reply has to have at least around `S`.
+    /// Least room of a reply around `S`, in contiguous bytes.
     pub const fn reply_bytes_min<S: Service>() -> usize {
         reply_bytes_min::<S>()
     }
@@ -272,14 +272,14 @@ impl fmt::Debug for ClientConnection {
 }
 
 impl ClientConnection {
-    /// Says that nothing more is sent (close_notify), if there is room for it.
-    pub fn say_goodbye(&mut self, reply: &mut Reply<'_>) {
+    /// Writes close_notify if there is room for it.
+    pub fn send_close_notify(&mut self, reply: &mut Reply<'_>) {
         if let State::Open(session) = &mut self.0 {
-            session.say(Alert::CloseNotify, reply);
+            session.send_alert(Alert::CloseNotify, reply);
         }
     }
 
-    /// The handshake is complete.
+    /// Takes the keys of a complete handshake.
     fn open(&mut self) -> Result<Option<Vec<u8>>, Error> {
         let State::Handshaking(handshake) = std::mem::take(&mut self.0) else {
             return Err(Error::HandshakeNotComplete);

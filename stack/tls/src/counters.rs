@@ -24,13 +24,13 @@ counters! {
         handshakes_alpn_h2: Counter,
         /// Handshakes that have begun and not ended.
         handshaking: Gauge,
-        /// Handshakes that may go on at once.
+        /// Handshakes that may be in progress at once.
         handshaking_max: Limit,
-        /// Connections refused because too many handshakes were going on.
+        /// Connections refused because too many handshakes were in progress.
         refused_handshaking: Loss,
         /// Connections refused because too many handshakes had begun within a second.
         refused_rate: Loss,
-        /// Handshakes failed: what came was no TLS.
+        /// Handshakes failed: the bytes were not TLS.
         failed_not_tls: Loss,
         /// Handshakes failed: a message was malformed, or came at the wrong time.
         failed_malformed: Loss,
@@ -38,9 +38,9 @@ counters! {
         failed_incompatible: Loss,
         /// Handshakes failed: no protocol in common (ALPN).
         failed_alpn: Loss,
-        /// Handshakes failed: no client certificate, or none that we trust.
+        /// Handshakes failed: no client certificate, or none of a trusted authority.
         failed_client_certificate: Loss,
-        /// Handshakes failed: the client refused, our certificate as a rule.
+        /// Handshakes failed: the client sent an alert, most often because it does not trust the certificate.
         failed_by_client: Loss,
         /// Handshakes failed: the client ended the connection.
         failed_ended: Loss,
@@ -48,15 +48,15 @@ counters! {
         failed_timeout: Loss,
         /// Handshakes failed for any other reason.
         failed_other: Loss,
-        /// Records received whose content was for the service.
+        /// Records of application data received.
         records_in: Counter,
-        /// Records sent whose content was the service's.
+        /// Records of application data sent.
         records_out: Counter,
-        /// Keys replaced because the peer asked for it or its own was new.
+        /// Keys replaced, of either direction (KeyUpdate).
         key_updates: Counter,
-        /// Connections ended because the peer broke the rules of the record layer.
+        /// Connections ended by an alert, because a record was not as RFC 8446 or RFC 5246 wants it.
         records_refused: Loss,
-        /// Connections whose peer ended its stream without saying so by an alert.
+        /// Connections whose peer ended its stream without close_notify.
         truncated: Loss,
     }
 }

@@ -1,8 +1,8 @@
 //! The handshake, by rustls, up to the moment when both sides have their keys.
 //!
-//! rustls is given one record at a time, so that when it is done nothing of what follows has gone through it: the
-//! secrets that it then hands over begin with the next byte. Its unbuffered interface and the extraction of secrets
-//! are used nowhere else; other versions of rustls may lack them.
+//! rustls gets one record at a time. When it is done it has seen nothing of what follows, so the secrets that it hands
+//! over apply from the next byte on. No other module uses its unbuffered interface and its extraction of secrets, which
+//! other versions of rustls may lack.
 
 use std::cell::Cell;
 use std::ops::DerefMut;
@@ -19,27 +19,31 @@ use rustls::{AlertDescription, Error, ExtractedSecrets, HandshakeKind};
 
 use crate::record::{CONTENT_BYTES_MAX, HEADER_BYTES};
 
-/// Records of a message that is not whole yet. rustls takes no message longer than 64 KiB, but each record of it has a
-/// header.
+/// Most bytes of records that wait for the rest of a message. rustls refuses messages longer than 64 KiB; the headers
+/// of their records come on top.
 const WAITING_BYTES_MAX: usize = 128 * 1024;
-/// Longest record without its header before keys are known (RFC 5246, section 6.2.3); rustls refuses a longer one by
-/// its header.
+/// Longest record before keys are known, in bytes without its header (RFC 5246, section 6.2.3); rustls refuses a longer
+/// one when it sees the header.
 const BODY_BYTES_MAX: usize = CONTENT_BYTES_MAX + 2048;
 
-/// A side of a connection, as the data that rustls has for it: what it does differently from the other one.
+/// A side of a connection, named by the type that rustls keeps its data in: what differs between client and server.
 pub trait Side: Sized {
     /// The connection while it shakes hands.
     type Rustls: DerefMut<Target = UnbufferedConnectionCommon<Self>>;
-    /// It speaks first.
+    /// Whether this side is the client, which sends first.
     const CALLS: bool;
 
-    /// Works on what has arrived.
+    /// Processes received records.
     fn process<'c, 'i>(
         rustls: &'c mut Self::Rustls,
         records: &'i mut [u8],
     ) -> UnbufferedStatus<'c, 'i, Self>;
 
-    /// Hands over the keys.
+    /// Gives up the keys.
+    ///
+    /// # Errors
+    ///
+    /// If the handshake is not complete, or secrets may not be extracted.
     fn into_kernel(
         rustls: Self::Rustls,
     ) -> Result<(ExtractedSecrets, KernelConnection<Self>), Error>;
@@ -81,47 +85,47 @@ impl Side for ClientConnectionData {
     }
 }
 
-/// One connection that shakes hands.
+/// A handshake in progress.
 pub struct Handshake<D: Side> {
     rustls: D::Rustls,
-    /// Whole records that rustls still needs, and behind `whole` the beginning of the next one.
+    /// Whole records that rustls still needs, and from `whole` on the beginning of the next one.
     waiting: Vec<u8>,
     whole: usize,
-    /// What was written and not sent, from `sent` on.
+    /// What rustls has written; what is from `sent` on has not been sent.
     written: Vec<u8>,
     sent: usize,
-    /// Why it cannot be completed.
+    /// Why the handshake has failed.
     failure: Option<Error>,
     _place: Option<Place>,
 }
 
-/// What has to happen next.
+/// What a handshake needs next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// More bytes from the peer are needed.
+    /// More bytes from the peer.
     Receive,
-    /// There is more to send than fitted.
+    /// More room to write.
     Send,
-    /// It is complete, and all of it was written.
+    /// Nothing: it is complete, and everything has been written.
     Complete,
-    /// It has failed, and the alert that says so was written.
+    /// Nothing: it has failed, and the alert has been written.
     Failed(Error),
 }
 
-/// What a complete handshake leaves.
+/// The results of a complete handshake.
 pub struct Keys<D> {
     /// The secrets of both directions.
     pub secrets: ExtractedSecrets,
-    /// Where the next secrets come from.
+    /// Derives the secrets that replace these (KeyUpdate).
     pub connection: KernelConnection<D>,
-    /// What was agreed on for the protocol above.
+    /// The protocol that ALPN has chosen.
     pub alpn: Option<Vec<u8>>,
-    /// Whether a ticket was used.
+    /// Whether it resumed an earlier session.
     pub is_resumed: bool,
 }
 
 impl<D: Side> Handshake<D> {
-    /// A connection of which nothing has arrived, at its place among those that shake hands if these are counted.
+    /// A handshake of which nothing has arrived. It holds `place` until it is dropped.
     pub fn new(rustls: D::Rustls, place: Option<Place>) -> Self {
         let mut handshake = Handshake {
             rustls,
@@ -140,7 +144,7 @@ impl<D: Side> Handshake<D> {
         handshake
     }
 
-    /// Goes on with `input`, writing to `reply`. Returns how much of the input was consumed.
+    /// Processes `input` and writes to `reply`. Returns how many bytes of the input it consumed.
     pub fn advance(&mut self, input: &[u8], reply: &mut Reply<'_>) -> (usize, Step) {
         let mut consumed = 0;
         loop {
@@ -164,11 +168,11 @@ impl<D: Side> Handshake<D> {
         }
     }
 
-    /// The secrets, once it is complete.
+    /// The results of a handshake that is complete.
     ///
     /// # Errors
     ///
-    /// If rustls has none to give.
+    /// See [`Side::into_kernel`].
     pub fn into_keys(self) -> Result<Keys<D>, Error> {
         let alpn = self.rustls.alpn_protocol().map(<[u8]>::to_vec);
         let is_resumed = self.rustls.handshake_kind() == Some(HandshakeKind::Resumed);
@@ -181,7 +185,7 @@ impl<D: Side> Handshake<D> {
         })
     }
 
-    /// Moves what was written to `reply`; false if not all of it fits.
+    /// Copies what rustls has written to `reply`; false if not all of it fits.
     fn send(&mut self, reply: &mut Reply<'_>) -> bool {
         let left = &self.written[self.sent..];
         let (fits, rest) = left.split_at(left.len().min(reply.remaining()));
@@ -196,7 +200,7 @@ impl<D: Side> Handshake<D> {
         true
     }
 
-    /// Takes what there is of one record. Returns how many bytes that were, and whether the record is whole.
+    /// Copies input up to the end of a record. Returns how many bytes it took, and whether the record is whole.
     fn take_record(&mut self, input: &[u8]) -> (usize, bool) {
         let mut taken = 0;
         loop {
@@ -214,7 +218,7 @@ impl<D: Side> Handshake<D> {
         }
     }
 
-    /// Lets rustls work on the whole records until it needs another one.
+    /// Lets rustls process the whole records until it needs another one.
     fn process(&mut self) -> Result<(), Error> {
         if self.waiting.len() > WAITING_BYTES_MAX {
             return Err(Error::PeerSentOversizedRecord);
@@ -223,7 +227,7 @@ impl<D: Side> Handshake<D> {
         Ok(())
     }
 
-    /// Lets rustls work until it has written something, or is blocked: then it is true.
+    /// Lets rustls take one step; true if it needs more input.
     fn process_once(&mut self) -> Result<bool, Error> {
         let UnbufferedStatus { discard, state, .. } =
             D::process(&mut self.rustls, &mut self.waiting);
@@ -246,26 +250,26 @@ impl<D: Side> Handshake<D> {
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
                 Err(Error::AlertReceived(AlertDescription::CloseNotify))
             }
-            // No early data is asked for, and nothing else can come before the end of the handshake.
+            // Early data is off, and no other state comes before the end of the handshake.
             Ok(_) => Err(Error::HandshakeNotComplete),
             Err(error) => Err(error),
         };
-        // Also after an error: rustls counts on it.
+        // Also after an error (documentation of `UnbufferedStatus`).
         self.waiting.drain(..discard);
         self.whole = self.waiting.len();
         is_blocked
     }
 
-    /// Remembers the error, and writes the alert that rustls has for it.
+    /// Keeps the error, and writes the alert that rustls has for it.
     fn fail(&mut self, error: Error) {
         self.failure = Some(error);
-        // What it has to say comes first; after that it would look at the same records again.
+        // Output comes before input: a further step would process the same records again.
         while self.rustls.wants_write() && self.process_once().is_ok() {}
     }
 }
 
-/// How many bytes a record lacks that has begun with `record`: of its header first, then of its body. What cannot be a
-/// record lacks nothing, and is refused by rustls.
+/// How many bytes are missing from a record that begins with `record`: first of its header, then of its body. Zero for
+/// what cannot be a record; rustls refuses that.
 fn missing_bytes(record: &[u8]) -> usize {
     let whole = match *record {
         [20..=23, _, _, high, low, ..] => {
@@ -280,19 +284,19 @@ fn missing_bytes(record: &[u8]) -> usize {
     whole.saturating_sub(record.len())
 }
 
-/// How many connections of a core shake hands, and how many may.
+/// Counts the handshakes of a core that are in progress, and limits them.
 #[derive(Debug, Clone)]
 pub struct Places {
     taken: Rc<Cell<u32>>,
     max: u32,
 }
 
-/// A place among them, given back when it is dropped.
+/// One of them; dropping it gives the place back.
 #[derive(Debug)]
 pub struct Place(Rc<Cell<u32>>);
 
 impl Places {
-    /// So many at once.
+    /// At most `max` at once.
     pub fn new(max: u32) -> Self {
         Places {
             taken: Rc::default(),
@@ -300,7 +304,7 @@ impl Places {
         }
     }
 
-    /// Takes a place if one is left.
+    /// Takes a place; `None` if all are taken.
     pub fn take(&self) -> Option<Place> {
         if self.taken.get() >= self.max {
             return None;
@@ -309,7 +313,7 @@ impl Places {
         Some(Place(Rc::clone(&self.taken)))
     }
 
-    /// How many are taken.
+    /// How many places are taken.
     pub fn taken(&self) -> u32 {
         self.taken.get()
     }

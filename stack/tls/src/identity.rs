@@ -1,7 +1,7 @@
-//! Who the server is: certificates with their keys, as files have them, and how they are replaced while it serves.
+//! Certificates and keys in PEM files, and how a running server replaces them.
 //!
-//! An [`Identity`] is shared by all cores. Each has a [`Follower`], which looks at one number when a handshake begins and
-//! takes the lock only when that has changed. Connections keep what they have begun with.
+//! All cores share one [`Identity`]. Each core has a [`Follower`], which reads one number when a handshake begins and
+//! takes the lock only when that has changed. A connection keeps the certificates that its handshake began with.
 
 use std::fmt;
 use std::fs;
@@ -23,19 +23,20 @@ use rustls::{CipherSuite, Error, KeyLog, KeyLogFile, RootCertStore, ServerConfig
 use webpki::{EndEntityCert, KeyUsage};
 use zeroize::Zeroizing;
 
-/// Where certificates and keys are, and whom they are for.
+/// The files of certificates and keys, and what is offered with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityConfig {
-    /// Pairs of PEM files: a certificate with its chain, leaf first, and its key. Of those that name the host that a
-    /// client asks for (SNI), it gets the first whose key it can verify; if none does, the first at all.
+    /// Pairs of PEM files: a certificate with its chain, leaf first, and its key. A client gets the first pair that
+    /// names the host it asks for (SNI) and whose signatures it can verify; without one, the first that it can verify;
+    /// and without that, the first.
     pub pairs: Vec<(PathBuf, PathBuf)>,
-    /// Protocols for ALPN, the best first.
+    /// Protocols for ALPN, the preferred one first.
     pub protocols: Vec<Vec<u8>>,
-    /// A PEM file with the certificates that those of clients have to lead to. Without it, clients need none.
+    /// A PEM file with the authorities of client certificates. Without it, clients need no certificate.
     pub client_authorities: Option<PathBuf>,
 }
 
-/// Why files do not make an identity. The messages name a cure.
+/// Why certificates and keys cannot be used. The messages name a cure.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read.
@@ -43,10 +44,10 @@ pub enum IdentityError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A file is not what PEM says.
+    /// A file is not PEM.
     #[error("{} is no PEM file: {problem}; `openssl x509 -inform der` and `openssl pkey -inform der` convert", path.display())]
     Malformed {
         /// The file.
@@ -54,14 +55,14 @@ pub enum IdentityError {
         /// What is wrong with it.
         problem: String,
     },
-    /// There is nothing of the kind in a file.
+    /// A file has no block of the kind that is needed.
     #[error("{} holds no {what}: it needs a block that begins with -----BEGIN {label}-----", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// What kind is missing.
         what: &'static str,
-        /// How its block begins.
+        /// The label of its block.
         label: &'static str,
     },
     /// A key needs a passphrase.
@@ -101,23 +102,23 @@ pub enum IdentityError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A certificate was valid.
+    /// A certificate has expired.
     #[error("the certificate in {} has expired on {}: renew it, or make one for a try with `barewire certificate --self-signed`", path.display(), Day(*since_unix_s))]
     Expired {
         /// The file.
         path: PathBuf,
-        /// When.
+        /// The end of its validity, in seconds of Unix time.
         since_unix_s: u64,
     },
-    /// A certificate will be valid.
+    /// A certificate is not valid yet.
     #[error("the certificate in {} is not valid before {}: use one that is, or set the clock (`timedatectl`)", path.display(), Day(*from_unix_s))]
     NotYetValid {
         /// The file.
         path: PathBuf,
-        /// When.
+        /// The begin of its validity, in seconds of Unix time.
         from_unix_s: u64,
     },
-    /// The configuration is refused by the library.
+    /// rustls refuses the configuration.
     #[error("TLS cannot be set up: {0}")]
     Library(#[from] Error),
 }
@@ -133,11 +134,11 @@ fn cure_of(source: &io::Error, path: &Path) -> String {
     }
 }
 
-/// Certificates, keys and tickets of all cores.
+/// The certificates, keys and ticket keys that all cores share.
 pub struct Identity {
     source: IdentityConfig,
     current: Mutex<Arc<ServerConfig>>,
-    /// How often that was replaced.
+    /// How often `current` was replaced.
     generation: AtomicU64,
 }
 
@@ -148,14 +149,14 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads all files. If the environment variable `SSLKEYLOGFILE` names a file, the keys of all connections are
-    /// appended to it, for Wireshark: whoever reads it can decrypt them.
+    /// Reads all files. If the environment variable `SSLKEYLOGFILE` names a file, the secrets of all connections are
+    /// appended to it, for Wireshark: with them, recorded connections can be decrypted.
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong with them.
+    /// The first fault of a file, or of what rustls makes of them.
     pub fn load(source: IdentityConfig) -> Result<Arc<Self>, IdentityError> {
-        // Opened here, while files still may be.
+        // Opened here: a confined server may not open files later.
         let key_log = Arc::new(KeyLogFile::new());
         let config = configure(&source, aws_lc_rs::Ticketer::new()?, key_log)?;
         Ok(Arc::new(Identity {
@@ -165,12 +166,12 @@ impl Identity {
         }))
     }
 
-    /// Reads all files again; handshakes from here on use what they say. Tickets that were given out go on to be taken,
-    /// unless client certificates are asked for: who may come in may have changed.
+    /// Reads all files again, for the handshakes that begin from here on. Tickets stay valid, unless clients need
+    /// certificates: the authorities may have changed.
     ///
     /// # Errors
     ///
-    /// As [`Identity::load`]; then everything stays as it was.
+    /// As [`Identity::load`]; then nothing changes.
     pub fn reload(&self) -> Result<(), IdentityError> {
         let tickets = match self.source.client_authorities {
             None => Arc::clone(&self.current().ticketer),
@@ -183,7 +184,7 @@ impl Identity {
         Ok(())
     }
 
-    /// What changes when a file is replaced or written to.
+    /// Identifies the present contents of the files: it changes when one is replaced or written to.
     pub fn stamp(&self) -> Stamp {
         let pairs = self.source.pairs.iter();
         let files = pairs.flat_map(|(certificate, key)| [certificate, key]);
@@ -206,7 +207,7 @@ impl Identity {
     }
 }
 
-/// How files looked at some moment.
+/// See [`Identity::stamp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp(Vec<Option<(u64, u64, i64, i64)>>);
 
@@ -226,7 +227,7 @@ impl Follower {
         }
     }
 
-    /// What a handshake that begins now uses.
+    /// The configuration for a handshake that begins now.
     pub(crate) fn current(&mut self) -> Arc<ServerConfig> {
         let generation = self.identity.generation.load(Ordering::Acquire);
         if generation != self.generation {
@@ -237,14 +238,14 @@ impl Follower {
     }
 }
 
-/// Reads the files, and makes of them what handshakes need.
+/// Makes the configuration of rustls from the files.
 fn configure(
     source: &IdentityConfig,
     tickets: Arc<dyn ProducesTickets>,
     key_log: Arc<dyn KeyLog>,
 ) -> Result<ServerConfig, IdentityError> {
     let mut provider = aws_lc_rs::default_provider();
-    // A stable sort: what is preferred among suites with the same cipher stays.
+    // A stable sort keeps the order of rustls among suites with the same cipher.
     provider
         .cipher_suites
         .sort_by_key(|suite| preference(suite.suite()));
@@ -276,9 +277,9 @@ fn configure(
     let mut config = builder.with_cert_resolver(Arc::new(Offers(offers)));
     config.alpn_protocols.clone_from(&source.protocols);
     config.enable_secret_extraction = true;
-    // All suites are as good; of those that a client offers, the one that costs the least.
+    // All suites are secure; the cheapest that a client offers is chosen.
     config.ignore_client_order = true;
-    // One is enough, and each takes microseconds to make.
+    // Each takes microseconds to make.
     config.send_tls13_tickets = 1;
     config.ticketer = tickets;
     config.key_log = key_log;
@@ -286,7 +287,7 @@ fn configure(
     Ok(config)
 }
 
-/// Which suite comes before which.
+/// The rank of a suite: lower ranks are preferred.
 fn preference(suite: CipherSuite) -> u8 {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256
@@ -299,7 +300,7 @@ fn preference(suite: CipherSuite) -> u8 {
     }
 }
 
-/// A certificate with its key, and the names it is for.
+/// A certificate with its key, and the names in it.
 #[derive(Debug)]
 struct Offer {
     /// In lower case.
@@ -356,7 +357,7 @@ impl ResolvesServerCert for Offers {
         let named = |offer: &&Offer| host.as_deref().is_some_and(|host| offer.names_host(host));
         let usable = || self.0.iter().filter(can_verify);
         let chosen = usable().find(named).or_else(|| usable().next());
-        // Of one that cannot be verified rustls says so to the client; of none it would say that access is denied.
+        // rustls answers an unusable certificate with handshake_failure, and none with access_denied.
         let chosen = chosen.or_else(|| self.0.first());
         chosen.map(|offer| Arc::clone(&offer.key))
     }
@@ -373,7 +374,7 @@ fn names(
         problem: error.to_string(),
     };
     let certificate = EndEntityCert::try_from(leaf).map_err(refused)?;
-    // Whom it leads to is for the client to judge; its dates are looked at first.
+    // The client judges the chain. webpki checks dates first, so without authorities it still finds their faults.
     let judged = certificate.verify_for_usage(
         provider.signature_verification_algorithms.all,
         &[],
@@ -452,7 +453,7 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
     Ok(Zeroizing::new(text))
 }
 
-/// The day of a moment, as in 2026-11-26.
+/// Displays seconds of Unix time as a date, as in 2026-11-26.
 struct Day(u64);
 
 impl fmt::Display for Day {

@@ -1,8 +1,8 @@
 //! TLS 1.3 and 1.2 around any [`Service`](barewire_service::service::Service), on every stack.
 //!
-//! rustls shakes hands, and hands over the keys; from then on a record layer of our own opens what arrives and seals
-//! what is sent, in buffers that exist already: a connection allocates while it shakes hands, and never again. A stack
-//! sees a service like any other, the service inside sees plain text:
+//! rustls does the handshake and hands over the keys. From then on the record layer of this crate opens what arrives
+//! and seals what is sent, in buffers that exist already: a connection allocates during its handshake, and never again.
+//! The stack sees a service like any other; the service inside sees plain text:
 //!
 //! ```text
 //!   stack ── bytes ──▶ Tls<S> ── plain text ──▶ S
@@ -13,15 +13,15 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `service` | [`Tls`]: states of a connection, who may shake hands |
-//! | `client` | [`TlsClient`]: the same for the side that calls |
-//! | `session` | a connection with keys: records and plain text, KeyUpdate, alerts, the end |
-//! | `record` | one record opened or sealed; the limits of its key |
+//! | `service` | [`Tls`]: the states of a connection, the limits of handshakes |
+//! | `client` | [`TlsClient`]: the same for clients |
+//! | `session` | a connection with keys: records and plain text, KeyUpdate, alerts |
+//! | `record` | one record opened or sealed; the limits of a key |
 //! | `handshake` | rustls, record by record |
-//! | `identity` | [`Identity`]: files, their faults, names, tickets |
-//! | `buffers` | what half records and half messages wait in |
+//! | `identity` | [`Identity`]: files and their faults, names, tickets |
+//! | `buffers` | for incomplete records and messages |
 //!
-//! What is not there: early data (0-RTT), which can be replayed, and renegotiation.
+//! There is no early data (0-RTT), which can be replayed, and no renegotiation.
 
 #![deny(unsafe_code)]
 

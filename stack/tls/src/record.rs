@@ -1,4 +1,4 @@
-//! The record layer: AEAD over bytes that are where they have to be already.
+//! The record layer: AEAD on bytes in buffers of the caller.
 //!
 //! ```text
 //!   TLS 1.3      │ 23 │ 3 3 │ length │ ciphertext of: content, its type, padding │ tag │   RFC 8446, section 5.2
@@ -6,9 +6,9 @@
 //!   TLS 1.2 ChaCha20-Poly1305: without the nonce                                           RFC 7905
 //! ```
 //!
-//! [`Opener`] decrypts from the received bytes into a buffer of the caller's; [`Sealer`] encrypts in place, in
-//! front of which the caller has left room for the header. Neither allocates. A key is used for no more records
-//! than [`Sealer::is_spent`] allows. Keys are wiped by their library when they are dropped, IVs here.
+//! [`Opener`] decrypts from the received bytes into a buffer of the caller's. [`Sealer`] encrypts in place; the caller
+//! leaves room for the header in front of the content. Neither allocates. A key protects no more records than
+//! [`Sealer::is_spent`] allows. AWS-LC wipes keys when they are dropped; this module wipes IVs.
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
@@ -16,9 +16,9 @@ use aws_lc_rs::aead::{
 use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
 use zeroize::Zeroize;
 
-/// Type, version and length.
+/// Length of a record's header in bytes: type, version and length.
 pub const HEADER_BYTES: usize = 5;
-/// Longest content of a record, in bytes.
+/// Longest content of a record, in bytes (RFC 8446, section 5.1).
 pub const CONTENT_BYTES_MAX: usize = 1 << 14;
 /// Longest record of TLS 1.3 without its header, in bytes (RFC 8446, section 5.2); that of our suites of TLS 1.2 is
 /// shorter.
@@ -32,7 +32,7 @@ pub const OVERHEAD_BYTES_MAX: usize = HEADER_BYTES + NONCE_BYTES + TAG_BYTES;
 const NONCE_BYTES: usize = 8;
 const TAG_BYTES: usize = 16;
 
-/// What a record holds (RFC 8446, section 5.1).
+/// The type of a record's content (RFC 8446, section 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentType {
     /// `change_cipher_spec`
@@ -57,30 +57,30 @@ impl ContentType {
     }
 }
 
-/// What is said to a peer that breaks the rules (RFC 8446, section 6).
+/// The alerts that this crate sends on connections with keys (RFC 8446, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alert {
-    /// The end of a side's stream, in order.
+    /// `close_notify`: the sender sends no more.
     CloseNotify = 0,
-    /// A message that must not come now.
+    /// `unexpected_message`: the state of the connection does not allow the message.
     UnexpectedMessage = 10,
-    /// A record that was not encrypted with the right key, or was changed on its way.
+    /// `bad_record_mac`: a record fails authentication.
     BadRecordMac = 20,
-    /// A record that is too long.
+    /// `record_overflow`: a record is too long.
     RecordOverflow = 22,
-    /// A message that cannot be read.
+    /// `decode_error`: a message is malformed.
     DecodeError = 50,
-    /// A fault of ours.
+    /// `internal_error`: this side has failed.
     InternalError = 80,
-    /// No second handshake on the same connection (TLS 1.2).
+    /// `no_renegotiation`: the connection shakes hands once (TLS 1.2).
     NoRenegotiation = 100,
 }
 
-/// Where a record at the front of `bytes` ends: `None` if its header is not there yet.
+/// Length in bytes of the record at the front of `bytes`, header included; `None` while its header is incomplete.
 ///
 /// # Errors
 ///
-/// If it is longer than a record may be, whatever its protection.
+/// [`Alert::RecordOverflow`] if its body is longer than [`BODY_BYTES_MAX`].
 #[inline]
 pub fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, Alert> {
     let Some(&[_, _, _, high, low]) = bytes.first_chunk::<HEADER_BYTES>() else {
@@ -92,18 +92,18 @@ pub fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, Alert> {
     }
 }
 
-/// How a record is put together.
+/// The layout of a protected record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// TLS 1.3.
     Tls13,
-    /// TLS 1.2 with a nonce in each record.
+    /// TLS 1.2 with a nonce in each record (RFC 5288).
     Tls12Nonce,
-    /// TLS 1.2 without.
+    /// TLS 1.2 without one (RFC 7905).
     Tls12,
 }
 
-/// A key, its IV and how many records it was used for.
+/// A key, its IV, and how many records it has protected.
 struct Protection {
     key: LessSafeKey,
     iv: [u8; 12],
@@ -136,7 +136,7 @@ impl Protection {
         })
     }
 
-    /// The IV with the sequence number on its last eight bytes (RFC 8446, section 5.3).
+    /// The IV, its last eight bytes XORed with the sequence number (RFC 8446, section 5.3).
     #[inline]
     fn nonce(&self) -> [u8; 12] {
         let mut nonce = self.iv;
@@ -146,7 +146,7 @@ impl Protection {
         nonce
     }
 
-    /// What is authenticated with a record of TLS 1.2 (RFC 5246, section 6.2.3.3).
+    /// The additional data of a record of TLS 1.2 (RFC 5246, section 6.2.3.3).
     #[inline]
     fn additional_data(&self, kind: u8, content_bytes: usize) -> Aad<[u8; 13]> {
         let mut data = [0; 13];
@@ -163,11 +163,11 @@ impl Drop for Protection {
     }
 }
 
-/// Opens the records of a peer.
+/// Opens the records of the peer.
 pub struct Opener(Protection);
 
 impl Opener {
-    /// Opens with `secrets`; `None` if these are of a suite that this layer does not have.
+    /// Opens with `secrets`; `None` if this layer does not have their suite.
     pub fn new(
         version: ProtocolVersion,
         secrets: (u64, ConnectionTrafficSecrets),
@@ -175,12 +175,13 @@ impl Opener {
         Protection::new(version, secrets).map(Opener)
     }
 
-    /// Opens the one record in `record` into the front of `space`, which has room for [`BODY_BYTES_MAX`]. Returns what
-    /// it holds and how many bytes of it there are; behind them, `space` is spoilt.
+    /// Opens `record`, which is one whole record, into the front of `space`, which has room for [`BODY_BYTES_MAX`].
+    /// Returns the type and the length of the content in bytes. What is in `space` behind the content is undefined.
     ///
     /// # Errors
     ///
-    /// What to say to the peer.
+    /// The alert to send: [`Alert::BadRecordMac`] if authentication fails, [`Alert::UnexpectedMessage`] if the type is
+    /// not allowed, [`Alert::RecordOverflow`] if the content is too long.
     #[inline]
     pub fn open(&mut self, record: &[u8], space: &mut [u8]) -> Result<(ContentType, usize), Alert> {
         let (header, body) = record
@@ -198,7 +199,7 @@ impl Opener {
         let nonce = self.0.nonce();
         let (content, is_open) = match form {
             Form::Tls13 => {
-                // Nothing else is allowed without protection any more.
+                // RFC 8446, section 5.2: the outer type of a protected record.
                 if header[0] != ContentType::ApplicationData as u8 {
                     return Err(Alert::UnexpectedMessage);
                 }
@@ -250,7 +251,7 @@ impl Opener {
     }
 }
 
-/// Seals our records.
+/// Seals the records of this side.
 pub struct Sealer {
     protection: Protection,
     /// Records that the key may be used for.
@@ -258,8 +259,7 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Seals at most `records_max` records with `secrets`; `None` if these are of a suite that this layer does not
-    /// have.
+    /// Seals at most `records_max` records with `secrets`; `None` if this layer does not have their suite.
     pub fn new(
         version: ProtocolVersion,
         secrets: (u64, ConnectionTrafficSecrets),
@@ -271,12 +271,12 @@ impl Sealer {
         })
     }
 
-    /// Whether the key has to be replaced before the next record of content, because of what the confidentiality of
-    /// its AEAD allows (RFC 8446, section 5.5). A few records are left then, to say so.
+    /// Whether the key has to be replaced before the next record of content: its AEAD keeps confidentiality for a
+    /// limited number of records (RFC 8446, section 5.5). The key is still good for an alert or a KeyUpdate then.
     #[inline]
     pub fn is_spent(&self) -> bool {
-        const TO_SAY_SO: u64 = 4;
-        self.protection.sequence + TO_SAY_SO >= self.records_max
+        const SIGNALS: u64 = 4;
+        self.protection.sequence + SIGNALS >= self.records_max
     }
 
     /// Bytes in front of the content.
@@ -302,7 +302,8 @@ impl Sealer {
     ///
     /// # Errors
     ///
-    /// None that a caller who leaves this room can cause.
+    /// [`Alert::InternalError`] if `space` is too short, or if the AEAD fails, which it does not with content of at
+    /// most [`CONTENT_BYTES_MAX`].
     #[inline]
     pub fn seal(
         &mut self,

@@ -7,9 +7,9 @@
 //!                       records ──▶ Opener ──▶ plain text ──▶ inner service ──▶ Reply ──▶ Sealer, in place
 //! ```
 //!
-//! What arrives is consumed at once, a beginning of a record included: the stack's receive buffer may be shorter than a
-//! record. Plain text that the inner service does not take is kept, and no more than it may be shown at once is opened;
-//! then the rest waits with the stack, and the peer meets a closed window.
+//! Input is consumed at once, also the beginning of a record: the receive buffer of the stack may be shorter than a
+//! record. Plain text that the inner service does not consume is kept. When the service has been shown as much as it
+//! may be, no further record is opened: the rest stays with the stack, whose receive window closes.
 
 use std::sync::Arc;
 
@@ -28,14 +28,14 @@ use crate::session::{Records, Session, ending, reply_bytes_min};
 /// The limits of a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TlsLimits {
-    /// Connections that the stack holds at most.
+    /// Most connections of the stack.
     pub connections: u32,
-    /// Plain text that the inner service is shown at once, in bytes; a message that it takes as a whole has to fit.
+    /// Most plain text that the inner service is shown at once, in bytes. A message that it takes whole has to fit.
     pub input_bytes: usize,
-    /// Handshakes that may go on at once; a connection beyond is refused.
+    /// Most handshakes in progress at once; further connections are refused.
     pub handshakes_max: u32,
-    /// Handshakes that may begin within a second, so that they leave the core time for requests; a connection beyond is
-    /// refused.
+    /// Most handshakes that begin within a second; further connections are refused. It leaves the core time for
+    /// requests.
     pub handshakes_per_second: u32,
 }
 
@@ -56,9 +56,9 @@ pub struct Tls<S> {
     core: Core,
 }
 
-/// What a core has for its connections, whatever the service.
+/// What does not depend on the service.
 struct Core {
-    /// Listeners with a lower index are without TLS.
+    /// Listeners with a lower index have no TLS.
     first_listener: usize,
     identity: Follower,
     limits: TlsLimits,
@@ -74,14 +74,14 @@ pub struct Connection<C>(State<C>);
 
 enum State<C> {
     Plain(C),
-    /// To be ended before anything was said.
+    /// To be reset without an answer.
     Refused,
     Handshaking {
         arrival: Arrival<'static>,
         handshake: Box<Handshake<ServerConnectionData>>,
     },
     Open(Box<Open<C>>),
-    /// Nothing is expected of it any more.
+    /// Ended by a failed handshake.
     Over,
 }
 
@@ -98,7 +98,7 @@ struct Open<C> {
 }
 
 impl<S: Service> Tls<S> {
-    /// TLS around `inner` on the listeners from `first_listener` on; the others are `inner`'s as they are.
+    /// TLS around `inner` on the listeners from `first_listener` on; on the others `inner` serves without TLS.
     pub fn new(
         inner: S,
         first_listener: usize,
@@ -187,7 +187,7 @@ impl<S: Service> Service for Tls<S> {
             State::Open(open) => {
                 let Open { inner, session } = &mut **open;
                 let service = (&mut self.inner, inner);
-                session.last_word(service, &self.core.records, S::on_timeout, reply);
+                session.send_last(service, &self.core.records, S::on_timeout, reply);
             }
             State::Refused | State::Over => {}
         }
@@ -199,7 +199,7 @@ impl<S: Service> Service for Tls<S> {
             State::Open(open) => {
                 let Open { inner, session } = &mut **open;
                 let service = (&mut self.inner, inner);
-                session.last_word(service, &self.core.records, S::on_dismiss, reply);
+                session.send_last(service, &self.core.records, S::on_dismiss, reply);
             }
             State::Refused | State::Handshaking { .. } | State::Over => {}
         }
@@ -237,7 +237,7 @@ impl<S: Service> Service for Tls<S> {
 }
 
 impl<S: Service> Tls<S> {
-    /// Goes on with the handshake, and with what follows when that is complete.
+    /// Goes on with the handshake; when it is complete, serves what follows.
     fn shake_hands(
         &mut self,
         connection: &mut Connection<S::Connection>,
@@ -278,7 +278,7 @@ impl<S: Service> Tls<S> {
         }
     }
 
-    /// The handshake is complete: the inner service takes the connection.
+    /// Gives a connection whose handshake is complete to the inner service.
     fn open(
         &mut self,
         connection: &mut Connection<S::Connection>,
@@ -313,7 +313,7 @@ impl<S: Service> Tls<S> {
         core.publish();
         match opened {
             Ok(mut open) => {
-                // It may have room for less than the service's least: then it is called again.
+                // The reply may have less room than the service needs; then the stack calls again.
                 let Open {
                     inner: state,
                     session,
@@ -332,7 +332,7 @@ impl<S: Service> Tls<S> {
 }
 
 impl Core {
-    /// A connection that shakes hands, if it may.
+    /// Begins a handshake if the limits allow one more.
     fn begin<C>(&mut self, arrival: Arrival<'static>) -> State<C> {
         let Some(left) = self.handshakes_left.checked_sub(1) else {
             self.records.counters.refused_rate.increment();
@@ -363,7 +363,7 @@ impl Core {
         if now_ns.wrapping_sub(self.second_began_ns) >= SECOND_NS {
             self.second_began_ns = now_ns;
             self.handshakes_left = self.limits.handshakes_per_second;
-            // Peers that went away in the middle of one.
+            // Handshakes of connections that the stack has dropped.
             self.publish();
         }
     }

@@ -20,35 +20,35 @@ use crate::record::{
     Opener, RECORD_BYTES_MAX, Sealer, record_bytes,
 };
 
-/// Records in a row that bring the service nothing (RFC 8446, section 5.1 and 4.6.3, allows them, for ever).
+/// Most records in a row without application data; RFC 8446, sections 4.6.3 and 5.1, sets no limit.
 const IDLE_RECORDS_MAX: u8 = 32;
-/// Room for an alert and a KeyUpdate beside a record of content.
+/// Room for an alert and a KeyUpdate beside a record of content, in bytes.
 const SIGNAL_BYTES: usize = 2 * (OVERHEAD_BYTES_MAX + KEY_UPDATE.len());
 /// A KeyUpdate that asks for none in return (RFC 8446, section 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
-/// Contiguous room that a reply around `S` has at least.
+/// Least room of a reply around `S`, in contiguous bytes.
 pub(crate) const fn reply_bytes_min<S: Service>() -> usize {
     S::REPLY_BYTES_MIN + OVERHEAD_BYTES_MAX + SIGNAL_BYTES
 }
 
-/// What a core lends to its connections with keys.
+/// The buffers and counters that the connections of a core share.
 pub(crate) struct Records {
-    /// Plain text that a service is shown at once.
+    /// Most plain text that a service is shown at once, in bytes.
     input_bytes: usize,
-    /// Plain text; more than a record fits behind what the service may be shown.
+    /// For plain text: a record fits behind what the service may be shown.
     plain: Pool,
-    /// Beginnings of records.
+    /// For beginnings of records.
     partial: Pool,
     pub(crate) counters: Arc<TlsCounters>,
 }
 
 impl Records {
-    /// For so many connections.
+    /// For `connections` at once, whose service is shown `input_bytes` at once.
     pub(crate) fn new(connections: u32, input_bytes: usize, counters: Arc<TlsCounters>) -> Self {
         Records {
             input_bytes,
-            // One more, for the connection that is being served.
+            // One more for the connection that is being served.
             plain: Pool::new(connections + 1, input_bytes + BODY_BYTES_MAX),
             partial: Pool::new(connections + 1, RECORD_BYTES_MAX),
             counters,
@@ -60,50 +60,50 @@ impl Records {
 pub(crate) struct Session<D> {
     opener: Opener,
     sealer: Sealer,
-    /// Where the next keys come from.
+    /// Derives the next keys.
     keys: KernelConnection<D>,
-    /// What the service has waited for since it was last called.
+    /// What the service has asked for when it was last called.
     next: Next,
     /// Plain text that it has not taken.
     plain: Kept,
     /// The beginning of a record.
     partial: Kept,
-    /// It was told, or is to be, that the peer will send no more.
+    /// The peer sends no more; the service has been told, or will be.
     ended: bool,
-    /// It has not seen all there is, or is to be called anyway.
+    /// The service has to be called: it has not seen all plain text, or may have been woken.
     is_news: bool,
-    /// Our key is to be replaced, with a word to the peer.
+    /// The key of this side is to be replaced by a KeyUpdate.
     key_update_due: bool,
-    /// Records in a row that brought nothing.
+    /// Records in a row without application data.
     idle_records: u8,
 }
 
-/// The front of a buffer.
+/// The used front of a buffer.
 #[derive(Default)]
 struct Kept {
     buffer: Option<Buffer>,
     len: usize,
 }
 
-/// What a record brought.
+/// The effect of a record.
 enum Brought {
-    /// Something for the service.
+    /// The service has to be called.
     News,
-    /// Something for nobody else.
+    /// The service need not know.
     Nothing,
-    /// It is not whole yet.
+    /// The record is incomplete.
     Half,
-    /// The peer has given up.
+    /// The peer has ended the connection by an alert.
     Fatal,
 }
 
-/// Why a record is to be sealed.
+/// Why the content of a record ends here.
 enum Pause {
-    /// The service is to be called again, with new room.
+    /// The service needs new room.
     Room,
-    /// The service, or the peer, has to do something first.
+    /// The stack has to do this first.
     Next(Next),
-    /// The peer broke a rule, or we did.
+    /// The connection ends with this alert.
     Alert(Alert),
 }
 
@@ -112,7 +112,7 @@ impl<D: Side> Session<D> {
     ///
     /// # Errors
     ///
-    /// If the suite is not one of the record layer's.
+    /// If the record layer does not have the suite.
     pub(crate) fn new(
         secrets: ExtractedSecrets,
         keys: KernelConnection<D>,
@@ -134,12 +134,12 @@ impl<D: Side> Session<D> {
         })
     }
 
-    /// Has the service called at the next [`Self::serve`], whether or not there is anything new.
+    /// Makes the next [`Self::serve`] call the service, with or without new input.
     pub(crate) fn call(&mut self) {
         self.is_news = true;
     }
 
-    /// Opens what has arrived, from `consumed` on, lets the service work on it, and seals its replies.
+    /// Opens the records in `input` from `consumed` on, calls the service with their content, and seals its replies.
     pub(crate) fn serve<S: Service>(
         &mut self,
         service: &mut S,
@@ -150,13 +150,13 @@ impl<D: Side> Session<D> {
         reply: &mut Reply<'_>,
     ) -> Progress {
         let mut messages = 0;
-        // Called without news, it was woken; that cannot be told from a record which is not whole.
+        // A call without input may be a wake-up; it cannot be told from an incomplete record.
         self.is_news |= matches!(
             self.next,
             Next::Wait | Next::Receive(Expect::Anything | Expect::Body | Expect::MoreBody)
         );
         let Some(buffer) = self.plain.buffer.take().or_else(|| core.plain.take()) else {
-            return self.give_up(Alert::InternalError, input, reply);
+            return self.end_with(Alert::InternalError, input, reply);
         };
         let pause = loop {
             if reply.remaining() < reply_bytes_min::<S>() {
@@ -182,7 +182,7 @@ impl<D: Side> Session<D> {
             }
             if self.sealer.is_spent() && !self.key_update_due {
                 if !self.is_tls13() {
-                    // No other key can be had.
+                    // TLS 1.2 has no KeyUpdate.
                     break Pause::Next(Next::Close);
                 }
                 self.key_update_due = true;
@@ -197,22 +197,22 @@ impl<D: Side> Session<D> {
                 _ => break pause,
             }
         };
-        // A buffer is kept only for what is in it.
+        // An empty buffer goes back to the pool.
         self.plain.buffer = (self.plain.len > 0).then_some(buffer);
         let next = match pause {
             Pause::Alert(alert) => {
                 core.counters.records_refused.increment();
-                return self.give_up(alert, input, reply);
+                return self.end_with(alert, input, reply);
             }
             Pause::Room => Next::Send,
             Pause::Next(next) => next,
         };
         match next {
             Next::Close => {
-                self.say(Alert::CloseNotify, reply);
+                self.send_alert(Alert::CloseNotify, reply);
                 consumed = input.bytes.len();
             }
-            // What has begun has to be finished in time.
+            // An incomplete record has the deadline of a head.
             Next::Receive(Expect::Message) if self.partial.len > 0 => {
                 return Progress {
                     consumed,
@@ -229,7 +229,7 @@ impl<D: Side> Session<D> {
         }
     }
 
-    /// Lets the service write one record's content.
+    /// Calls the service until the content of one record is written, or until it waits.
     fn fill<S: Service>(
         &mut self,
         (service, inner): (&mut S, &mut S::Connection),
@@ -264,17 +264,17 @@ impl<D: Side> Session<D> {
                 self.is_news = false;
                 match progress.next {
                     Next::Send if taken == 0 && content.len() == before => {
-                        // With a record of its own it may have room enough.
+                        // An empty record may have room enough.
                         return match before {
                             0 => Pause::Next(Next::Send),
                             _ => Pause::Room,
                         };
                     }
                     Next::Send => continue,
-                    // What follows is not opened before it wants more.
+                    // The next record is opened when the service wants more.
                     Next::Wait | Next::Close | Next::Abort => return Pause::Next(progress.next),
                     Next::Receive(_) if self.ended => return Pause::Next(Next::Close),
-                    // No byte can be added: it would wait for ever.
+                    // The service waits for more than it may be shown.
                     Next::Receive(_) if is_stuck => return Pause::Next(Next::Abort),
                     Next::Receive(_) => {}
                 }
@@ -294,7 +294,7 @@ impl<D: Side> Session<D> {
         }
     }
 
-    /// Opens the next record behind the plain text that is kept, and does what it asks for itself.
+    /// Opens the next record behind the plain text that is kept, and handles what is not application data.
     fn next_record(
         &mut self,
         core: &mut Records,
@@ -302,7 +302,7 @@ impl<D: Side> Session<D> {
         turn: &mut Turn<'_>,
     ) -> Result<Brought, Alert> {
         if self.ended {
-            // What follows an end means nothing.
+            // RFC 8446, section 6.1: what follows close_notify is ignored.
             *turn.consumed = turn.input.bytes.len();
             return Ok(Brought::Half);
         }
@@ -356,7 +356,7 @@ impl<D: Side> Session<D> {
                 self.replace_their_key(core)?;
                 Ok(Brought::Nothing)
             }
-            // NewSessionTicket, and HelloRequest, which wants a second handshake and does not get it.
+            // NewSessionTicket; and HelloRequest, which a client may ignore (RFC 5246, section 7.4.1.1).
             (ContentType::Handshake, _) if D::CALLS && may_be_ignored(message) => {
                 Ok(Brought::Nothing)
             }
@@ -374,7 +374,7 @@ impl<D: Side> Session<D> {
         self.keys.protocol_version() == ProtocolVersion::TLSv1_3
     }
 
-    /// The peer's key is new from the next record on.
+    /// Takes a new key for the records of the peer that follow.
     fn replace_their_key(&mut self, core: &Records) -> Result<(), Alert> {
         let secrets = self
             .keys
@@ -386,7 +386,7 @@ impl<D: Side> Session<D> {
         Ok(())
     }
 
-    /// Says that our key is new from the next record on, and makes it so.
+    /// Sends a KeyUpdate, and takes a new key for the records of this side that follow.
     fn replace_our_key(&mut self, core: &Records, reply: &mut Reply<'_>) -> Result<(), Alert> {
         self.key_update_due = false;
         self.signal(ContentType::Handshake, &KEY_UPDATE, reply)?;
@@ -401,12 +401,12 @@ impl<D: Side> Session<D> {
         Ok(())
     }
 
-    /// What the service has to say by `say` is sent, and that this is the end.
-    pub(crate) fn last_word<S: Service>(
+    /// Sends what the service writes in `write`, and close_notify.
+    pub(crate) fn send_last<S: Service>(
         &mut self,
         (service, inner): (&mut S, &mut S::Connection),
         core: &Records,
-        say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
+        write: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
         reply: &mut Reply<'_>,
     ) {
         if reply.remaining() < reply_bytes_min::<S>() {
@@ -414,7 +414,7 @@ impl<D: Side> Session<D> {
         }
         let (front, room) = self.room(reply);
         let mut content = Reply::new(&mut reply.spare()[front..][..room]);
-        say(service, inner, &mut content);
+        write(service, inner, &mut content);
         let written = content.len();
         if written > 0
             && self
@@ -423,34 +423,35 @@ impl<D: Side> Session<D> {
         {
             core.counters.records_out.increment();
         }
-        self.say(Alert::CloseNotify, reply);
+        self.send_alert(Alert::CloseNotify, reply);
     }
 
-    /// Ends the connection with an alert.
-    fn give_up(&mut self, alert: Alert, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
-        self.say(alert, reply);
+    /// Sends an alert and ends the connection.
+    fn end_with(&mut self, alert: Alert, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
+        self.send_alert(alert, reply);
         self.next = Next::Close;
         ending(input, Next::Close)
     }
 
-    /// Where a record's content begins in `reply`, which has room for the least, and how long it may be.
+    /// Where the content of a record begins in the free part of `reply`, and how long it may be, in bytes. The reply
+    /// has room for at least [`reply_bytes_min`].
     fn room(&self, reply: &Reply<'_>) -> (usize, usize) {
         let (front, back) = (self.sealer.front_bytes(), self.sealer.back_bytes());
         let room = reply.remaining() - SIGNAL_BYTES - front - back;
         (front, room.min(CONTENT_BYTES_MAX))
     }
 
-    /// Writes an alert if there is room, which there is unless the reply was full before.
-    pub(crate) fn say(&mut self, alert: Alert, reply: &mut Reply<'_>) {
+    /// Writes an alert if there is room: the reply may have been full before.
+    pub(crate) fn send_alert(&mut self, alert: Alert, reply: &mut Reply<'_>) {
         let level = match alert {
             Alert::CloseNotify => 1,
             _ => 2,
         };
-        // The connection ends in any case.
+        // Without room, the connection ends without it.
         let _ = self.signal(ContentType::Alert, &[level, alert as u8], reply);
     }
 
-    /// Writes a record of our own.
+    /// Writes a record that is not of application data.
     fn signal(
         &mut self,
         kind: ContentType,
@@ -463,7 +464,7 @@ impl<D: Side> Session<D> {
         self.seal(kind, message.len(), reply)
     }
 
-    /// Makes a record of what is behind the place of its header.
+    /// Seals the content that has been written behind the place of the header.
     fn seal(
         &mut self,
         kind: ContentType,
@@ -476,7 +477,7 @@ impl<D: Side> Session<D> {
     }
 }
 
-/// What one call of a service is about.
+/// The input of one call, and how much of it has been used.
 struct Turn<'a> {
     input: Input<'a>,
     consumed: &'a mut usize,
@@ -484,8 +485,7 @@ struct Turn<'a> {
 }
 
 impl Kept {
-    /// Takes what `input` has of the record that is begun here. Returns how many bytes that were, and whether the
-    /// record is whole.
+    /// Copies input up to the end of a record. Returns how many bytes it took, and whether the record is whole.
     fn take_record(&mut self, input: &[u8], pool: &mut Pool) -> Result<(usize, bool), Alert> {
         let mut taken = 0;
         loop {
@@ -516,7 +516,7 @@ impl Kept {
     }
 }
 
-/// How many records a key may be used for.
+/// How many records a key may protect.
 fn records_max<D>(keys: &KernelConnection<D>) -> u64 {
     match keys.negotiated_cipher_suite() {
         rustls::SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
@@ -524,7 +524,7 @@ fn records_max<D>(keys: &KernelConnection<D>) -> u64 {
     }
 }
 
-/// Whether a record of a server's has nothing but whole messages that a client may leave unread.
+/// Whether a record consists of whole messages that a client may ignore.
 fn may_be_ignored(mut messages: &[u8]) -> bool {
     const HELLO_REQUEST: u8 = 0;
     const NEW_SESSION_TICKET: u8 = 4;
@@ -538,7 +538,7 @@ fn may_be_ignored(mut messages: &[u8]) -> bool {
     messages.is_empty()
 }
 
-/// All input is of no use any more.
+/// Discards all input.
 pub(crate) fn ending(input: Input<'_>, next: Next) -> Progress {
     Progress {
         consumed: input.bytes.len(),

@@ -1,11 +1,11 @@
-//! What a client may have done without bringing anything forward.
+//! Budgets for what a client does without making progress: control frames, resets.
 
-/// So many within 30 seconds, and as many at once after a pause.
+/// A token bucket that fills within 30 seconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
     max: u32,
     left: u32,
-    /// When the last one was added.
+    /// When the last token was added.
     refilled_ns: u64,
 }
 
@@ -20,7 +20,7 @@ impl Budget {
         }
     }
 
-    /// Takes one. Returns false if there is none.
+    /// Takes a token; false if there is none.
     #[must_use]
     pub(super) fn take(&mut self, now_ns: u64) -> bool {
         let each_ns = PERIOD_NS / u64::from(self.max.max(1));
@@ -37,7 +37,7 @@ impl Budget {
         is_left
     }
 
-    /// Gives one back: something was brought forward.
+    /// Returns a token, when the client has made progress.
     #[inline]
     pub(super) fn put_back(&mut self) {
         self.left += u32::from(self.left < self.max);

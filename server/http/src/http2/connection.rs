@@ -1,4 +1,4 @@
-//! What is kept of an HTTP/2 connection between two calls.
+//! The state of an HTTP/2 connection between two calls.
 
 use super::budget::Budget;
 use super::encode::Outlet;
@@ -8,39 +8,39 @@ use super::limits::Http2Limits;
 use super::pool::Pool;
 use super::stream::Stream;
 
-/// An HTTP/2 connection. There is one for each that is in use at the same time, made anew by [`Self::reset`].
+/// An HTTP/2 connection. A pool has as many as may be in use at once; [`Self::reset`] prepares one for its next use.
 #[derive(Debug)]
 pub(in super::super) struct Http2Connection {
     pub(super) reading: Reading,
     pub(super) table: Table,
     pub(super) streams: Vec<Stream>,
-    /// The highest stream that was heard of, and the highest one that was served.
+    /// The highest stream that the client has used, and the highest one that was served.
     pub(super) last_stream: u32,
     pub(super) served_stream: u32,
-    /// Bytes of DATA that the client has room for.
+    /// Bytes of DATA that the client's window has room for.
     pub(super) send_window: i64,
-    /// Those that it has for a new stream.
+    /// The same for a new stream.
     pub(super) stream_send_window: i64,
-    /// Bytes of DATA that the client may still send, and those that it may not yet but could.
+    /// Bytes of DATA that the client may still send, and those consumed for which no WINDOW_UPDATE was sent yet.
     pub(super) receive_window: i64,
     pub(super) credit: u32,
     pub(super) outlet: Outlet,
     /// The client's SETTINGS have arrived, which it sends first.
     pub(super) is_greeted: bool,
-    /// The client was told that no further stream is served.
+    /// GOAWAY was sent.
     pub(super) said_goodbye: bool,
-    /// Nothing matters any more.
+    /// The connection has failed: input is discarded.
     pub(super) closed: bool,
     pub(super) resets: Budget,
     pub(super) control_frames: Budget,
-    /// The streams that were reset from here last: what is still on its way to them is no error.
+    /// The streams that this side has reset last: frames for them may still be in flight, and are no error.
     pub(super) reset_streams: [u32; 16],
     pub(super) reset_count: usize,
     /// Bytes that were copied for responses that wait.
     pub(super) waiting_bytes: usize,
-    /// The stream that was the last one to have its turn.
+    /// The stream that was served last among those of equal urgency.
     pub(super) turn_of: u32,
-    /// When something was requested last.
+    /// When the last request arrived.
     pub(super) requested_ns: u64,
     /// When to look at the deadlines of streams again.
     pub(super) look_ns: u64,
@@ -59,13 +59,13 @@ pub(super) enum Reading {
         padding: usize,
         ends_stream: bool,
     },
-    /// A field block that comes in pieces.
+    /// A field block in pieces.
     Block(Block),
-    /// The rest of a frame that says nothing.
+    /// The rest of a frame that is ignored.
     Skip(usize),
 }
 
-/// A field block that comes in pieces.
+/// A field block of which a part has arrived.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) stream: u32,
@@ -75,7 +75,7 @@ pub(super) struct Block {
     /// What is still to come of the frame: of the block, and of padding.
     pub(super) left: usize,
     pub(super) padding: usize,
-    /// It is over with this frame.
+    /// The block ends with this frame (END_HEADERS).
     pub(super) is_last: bool,
     pub(super) continuations: u32,
 }
@@ -108,7 +108,7 @@ impl Http2Connection {
         }
     }
 
-    /// Makes it one that has just begun. What it borrowed goes back to the pool.
+    /// Returns what it has borrowed to the pool, and sets it to the state of a new connection.
     pub(super) fn reset(&mut self, pool: &Pool) {
         let limits = self.limits;
         if let Reading::Block(block) = std::mem::replace(&mut self.reading, Reading::Preface) {
@@ -147,7 +147,7 @@ impl Http2Connection {
         self.streams.iter().position(|stream| stream.id == id)
     }
 
-    /// Whether a stream was reset from here not long ago.
+    /// Whether this side has reset a stream recently.
     pub(super) fn was_reset(&self, id: u32) -> bool {
         self.reset_streams.contains(&id)
     }

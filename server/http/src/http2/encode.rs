@@ -1,13 +1,12 @@
-//! Encodes a decided response as frames: HEADERS, then DATA as far as there is room.
+//! Encodes a response as frames: HEADERS, then DATA as far as there is room.
 //!
 //! ```text
 //!   HEADERS │ 88 │ server, date │ [allow] [fields] │ content-type │ content-length │ DATA │ content
 //!           └ Status ┘└ once a second ┘             └ ContentType ┘
 //! ```
 //!
-//! Fields are literals that the client need not remember: its table stays empty, and a connection keeps
-//! nothing for it. What the client's windows have no room for is left to [`Sending`], of which a stream sends
-//! what it may.
+//! Fields are literals without indexing: the client's dynamic table stays empty, and a connection keeps no encoder
+//! state. Content that exceeds the client's windows is left to [`Sending`], from which the stream sends it later.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -26,15 +25,15 @@ use crate::status::Status;
 use super::frame::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, flag, kind};
 use super::hpack;
 
-/// What a connection says about the response that is written next, and what became of it.
+/// What encoder and connection tell each other about one response.
 #[derive(Debug)]
 pub(in super::super) struct Outlet {
     pub(super) stream: u32,
     /// Bytes of content that the client has room for.
     pub(super) window: usize,
-    /// The longest payload that the client takes.
+    /// The longest payload that the client accepts.
     pub(super) payload_bytes_max: usize,
-    /// The client has made its table smaller, and wants to hear of ours (RFC 7541, section 4.2).
+    /// The client has reduced its table: the next block begins with a size update (RFC 7541, section 4.2).
     pub(super) table_changed: bool,
     /// Bytes of content that were written.
     pub(super) written: usize,
@@ -63,7 +62,7 @@ impl Outlet {
         }
     }
 
-    /// Before the response to the request of `stream`.
+    /// Prepares for the response to the request of `stream`.
     #[inline]
     pub(super) fn begin(&mut self, stream: u32, window: usize) {
         self.stream = stream;
@@ -74,10 +73,10 @@ impl Outlet {
     }
 }
 
-/// Room that is left behind every response for frames that are not one: WINDOW_UPDATE, RST_STREAM.
+/// Room left behind every response for control frames, in bytes: WINDOW_UPDATE, RST_STREAM.
 pub(super) const RESERVE: usize = 64;
 
-/// Room in which every head fits, but for the fields of handlers.
+/// Room in which every head without fields of handlers fits, in bytes.
 const HEAD_BYTES_MAX: usize = HEADER_BYTES + 1 + 5 + 96 + 64 + 128 + 32;
 const CONTENT_TYPE_BYTES_MAX: usize = 128;
 
@@ -199,7 +198,7 @@ impl Frames<'_, '_> {
         true
     }
 
-    /// Writes a head for content, of this length if that is known, that somebody else writes.
+    /// Writes a head for content that the caller writes, of this length if it is known.
     pub(in super::super) fn open_content(
         &mut self,
         status: Status,
@@ -210,7 +209,7 @@ impl Frames<'_, '_> {
         self.head(status, Some(content_type), length, is_empty);
     }
 
-    /// Writes a head; `content` follows as the client has room for it.
+    /// Writes a head; `content` follows as the client's windows allow.
     pub(in super::super) fn send(
         &mut self,
         status: Status,
@@ -224,7 +223,7 @@ impl Frames<'_, '_> {
         }
     }
 
-    /// Writes a head for which there is no content.
+    /// Writes a head without content.
     pub(in super::super) fn empty(&mut self, status: Status) {
         let length = (!status.forbids_content()).then_some(0);
         self.head(status, None, length, true);
@@ -307,8 +306,8 @@ impl Frames<'_, '_> {
         self.reply.advance(len);
     }
 
-    /// Writes a head with fields of handlers, or one for which there is no room: whatever does not fit goes to
-    /// the overflow.
+    /// Writes a head with fields of handlers, or one for which there is no room: what does not fit goes to the
+    /// overflow.
     #[cold]
     fn unusual_head(
         &mut self,
@@ -352,8 +351,8 @@ impl Frames<'_, '_> {
         self.outlet.overflow = block;
     }
 
-    /// Makes HEADERS, and CONTINUATION if it is too long for one frame, of the block in `frames` from `start`
-    /// on, where there is room for the first header.
+    /// Frames the block in `frames` from `start` on, where there is room for the first header: HEADERS, and
+    /// CONTINUATION if the block is longer than one payload.
     fn frame_block(&self, frames: &mut Vec<u8>, start: usize, ends_stream: bool) {
         let mut at = start;
         let mut kind = kind::HEADERS;

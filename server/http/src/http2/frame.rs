@@ -5,18 +5,18 @@
 //!   └──────────── 9 bytes ───────────────────────┘
 //! ```
 
-/// What a client sends first (RFC 9113, section 3.4).
+/// The connection preface of a client (RFC 9113, section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Length of the header in front of every payload.
+/// Length of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 9;
 
-/// The longest payload that this server takes: what every one has to take (SETTINGS_MAX_FRAME_SIZE).
+/// The longest payload that this server accepts, in bytes: the least value of SETTINGS_MAX_FRAME_SIZE.
 pub const PAYLOAD_BYTES_MAX: usize = 16_384;
 
-/// The window of a connection, and of streams unless somebody says otherwise.
+/// The initial window of a connection, and the default one of streams, in bytes (RFC 9113, section 6.9.2).
 pub const WINDOW_BYTES: i64 = 65_535;
-/// The largest window.
+/// The largest window in bytes (RFC 9113, section 6.9.1).
 pub const WINDOW_BYTES_MAX: i64 = (1 << 31) - 1;
 
 /// Types of frames (RFC 9113, section 6).
@@ -46,7 +46,7 @@ pub mod flag {
     pub const PRIORITY: u8 = 32;
 }
 
-/// What SETTINGS may say (RFC 9113, section 6.5.2).
+/// Parameters of SETTINGS (RFC 9113, section 6.5.2).
 #[allow(missing_docs, reason = "they are the names of the RFC")]
 pub mod setting {
     pub const HEADER_TABLE_SIZE: u16 = 1;
@@ -59,7 +59,7 @@ pub mod setting {
     pub const NO_RFC7540_PRIORITIES: u16 = 9;
 }
 
-/// Why a stream or a connection ends (RFC 9113, section 7).
+/// Error codes (RFC 9113, section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "they are the names of the RFC")]
 pub enum ErrorCode {
@@ -76,21 +76,21 @@ pub enum ErrorCode {
     Http11Required = 13,
 }
 
-/// The first nine bytes of a frame.
+/// The header of a frame (RFC 9113, section 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Of the payload, in bytes.
+    /// Length of the payload in bytes.
     pub len: usize,
-    /// One of [`kind`], or something unknown.
+    /// One of [`kind`], or an unknown type.
     pub kind: u8,
-    /// Of [`flag`].
+    /// Bits of [`flag`].
     pub flags: u8,
     /// 0 for the connection.
     pub stream: u32,
 }
 
 impl Header {
-    /// The one at the front of `bytes`, if it is there.
+    /// The header at the front of `bytes`; `None` if that is shorter.
     #[inline]
     pub fn parse(bytes: &[u8]) -> Option<Header> {
         let [a, b, c, kind, flags, stream @ ..] = bytes.first_chunk::<HEADER_BYTES>()?;
@@ -102,7 +102,7 @@ impl Header {
         })
     }
 
-    /// As it is sent.
+    /// The header as it is sent.
     #[inline]
     pub fn bytes(self) -> [u8; HEADER_BYTES] {
         let [_, a, b, c] = (self.len as u32).to_be_bytes();
@@ -117,7 +117,7 @@ impl Header {
     }
 }
 
-/// The number in the first four bytes of a payload, without its first bit.
+/// The number in the first four bytes of a payload, without the reserved bit.
 pub fn number(payload: &[u8]) -> u32 {
     payload
         .first_chunk()

@@ -1,7 +1,6 @@
-//! From fields to a request (RFC 9113, section 8.3).
+//! Makes a request from the fields of a block (RFC 9113, section 8.3).
 //!
-//! The fields are written one behind the other as those of HTTP/1 are, so that handlers see no difference; what
-//! `:authority` says stands in a `host` field.
+//! Fields are written as lines of HTTP/1, so that handlers see no difference; `:authority` becomes a `host` field.
 
 use crate::fields::{Expectation, content_length, expectation, is_content_coded};
 use crate::limits::Limits;
@@ -32,7 +31,7 @@ impl Space {
     }
 }
 
-/// What the fields of a block that were read so far say.
+/// The fields of a block that have been decoded so far.
 #[derive(Debug)]
 pub(super) struct Seen<'s> {
     target: &'s mut [u8],
@@ -50,13 +49,13 @@ pub(super) struct Seen<'s> {
     content_coded: bool,
     expectation: Expectation,
     priority: Priority,
-    /// Where the value of the cookies ends; 0: there are none.
+    /// Where the value of the cookies ends; 0 without cookies.
     cookies_end: usize,
     is_malformed: bool,
     refusal: Option<Refusal>,
 }
 
-/// A method that no route has is CONNECT.
+/// `:method` of CONNECT, which no route has.
 #[derive(Debug, Clone, Copy)]
 struct IsConnect(bool);
 
@@ -70,12 +69,12 @@ pub(super) struct Head<'a> {
     pub(super) priority: Priority,
 }
 
-/// A head without a request.
+/// Why a head is not a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unfit {
     /// The stream is reset: PROTOCOL_ERROR (RFC 9113, section 8.1.1).
     Malformed,
-    /// The request is answered with a reason.
+    /// The request is answered with an error.
     Refused { refusal: Refusal, head_only: bool },
 }
 
@@ -104,7 +103,7 @@ impl<'s> Seen<'s> {
         }
     }
 
-    /// Takes the next field.
+    /// Adds the next field.
     #[inline(always)]
     pub(super) fn field(&mut self, field: Field<'_>) {
         match field.class {
@@ -114,7 +113,7 @@ impl<'s> Seen<'s> {
         }
     }
 
-    /// Appends a line that handlers see.
+    /// Appends a line for handlers.
     #[inline(always)]
     fn line(&mut self, line: &[u8]) {
         self.is_regular = true;
@@ -193,7 +192,7 @@ impl<'s> Seen<'s> {
         }
     }
 
-    /// A field that the responder has to understand.
+    /// Interprets a field of the responder.
     fn special(&mut self, field: Field<'_>) {
         let value = field.value();
         match field.class {
@@ -203,7 +202,7 @@ impl<'s> Seen<'s> {
                 Ok(length) if self.content_length.is_none_or(|before| before == length) => {
                     self.content_length = Some(length);
                 }
-                // RFC 9113, section 8.1.1: how long the body is must not be in doubt.
+                // RFC 9113, section 8.1.1: the length of the body must be unambiguous.
                 _ => self.is_malformed = true,
             },
             Class::ContentEncoding => self.content_coded |= is_content_coded(value),
@@ -229,7 +228,7 @@ impl<'s> Seen<'s> {
         self.line(field.line);
     }
 
-    /// The crumbs of a cookie are one field to everybody else (RFC 9113, section 8.2.3).
+    /// Joins the cookie fields into one (RFC 9113, section 8.2.3).
     fn cookie(&mut self, field: Field<'_>) {
         self.is_regular = true;
         if self.cookies_end == 0 {
@@ -250,7 +249,7 @@ impl<'s> Seen<'s> {
         self.cookies_end += added;
     }
 
-    /// The request, now that the block is over.
+    /// The request of a complete block.
     #[inline]
     pub(super) fn finish(self) -> Result<Head<'s>, Unfit> {
         let (target, lines): (&'s [u8], &'s [u8]) = (self.target, self.lines);

@@ -1,23 +1,22 @@
-//! HTTP/2 (RFC 9113): frames and field compression of our own, and the same answers as HTTP/1.
+//! HTTP/2 (RFC 9113, HPACK RFC 7541), with the routes, handlers and limits of HTTP/1.
 //!
-//! A connection that begins with the preface is one of HTTP/2, on any port: by prior knowledge, or because TLS
-//! agreed on it.
+//! A connection that begins with the preface speaks HTTP/2, on any port: by prior knowledge, or because ALPN has chosen
+//! it.
 //!
 //! ```text
 //!   frames ─▶ turn ─▶ hpack, head ─▶ Request ─▶ routes, middleware, handler ─▶ Response ─▶ encode ─▶ frames
 //!              │ ▲                                                               │
-//!              ▼ │  stream: bodies that come in pieces, responses that wait for a window
+//!              ▼ │  stream: bodies in pieces, responses that wait for a window
 //! ```
 //!
-//! A request that is complete when it is shown, as nearly every one is, and whose response fits in the send
-//! space and the client's windows, needs no record of its stream: it costs the decoding of its fields and the
-//! writing of two frames. Everything else is a `Stream`.
+//! Nearly every request is complete when the service sees it, and its response fits in the send space and in the
+//! client's windows. Such a request needs no record of its stream: it costs the decoding of its fields and the writing
+//! of two frames. All others have a `Stream`.
 //!
-//! **Nothing a client sends makes a queue grow.** A frame is read only when there is room for all that may
-//! have to be said to it, so that a client that does not read is not heard either. What is kept has limits
-//! ([`Http2Limits`]), each with a counter ([`Http2Counters`]); frames that bring nothing forward, and resets by
-//! either side, are paid from budgets. A connection is lent by a pool of its core and given back with its
-//! buffers; nothing is allocated for a request.
+//! **No queue grows with what a client sends.** A frame is read only when there is room for every answer that it may
+//! need; where a client does not read, its frames are not read either. What is kept has limits ([`Http2Limits`]), each
+//! with a counter ([`Http2Counters`]). Frames without progress, and resets by either side, are limited by budgets. A
+//! core has a pool of connections and buffers; nothing is allocated for a request.
 
 mod budget;
 mod connection;
@@ -49,9 +48,9 @@ use super::limits::Limits;
 pub(super) struct Http2 {
     pub(super) limits: Http2Limits,
     pool: Rc<pool::Pool>,
-    /// What a head may have, which clients are told.
+    /// The limit of heads (SETTINGS_MAX_HEADER_LIST_SIZE), in bytes.
     head_bytes_max: usize,
-    /// Where the head of a request is put together, and a field of it.
+    /// Memory for the head of a request, and for one of its fields.
     space: head::Space,
     literal: Vec<u8>,
 }
@@ -63,7 +62,7 @@ impl Http2 {
             pool: pool::Pool::new(limits),
             head_bytes_max: requests.head_bytes_max,
             space: head::Space::new(requests),
-            // A string of n bytes is at most 8/5 n long when it is decoded.
+            // n bytes of Huffman code decode to at most 8/5 n bytes.
             literal: vec![0; 2 * requests.head_bytes_max + 64],
         }
     }

@@ -1,4 +1,4 @@
-//! From a field block to an answer, and what becomes of a request's body.
+//! Serves a request: from its field block, and its body, to its answer.
 
 use crate::content::Sending;
 use crate::encode::{Way, Wire};
@@ -17,8 +17,8 @@ use super::stream::{Body, Stream};
 use super::turn::Turn;
 
 impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
-    /// A field block has arrived: a request, or its trailers. `rest` is what follows its frame; returns how
-    /// many bytes of that were consumed, too.
+    /// Serves a field block: a request, or its trailers. `rest` is what follows its frame. Returns how many bytes of
+    /// `rest` it consumed.
     #[inline]
     pub(super) fn field_block(
         &mut self,
@@ -36,7 +36,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         if !connection.said_goodbye {
             connection.served_stream = stream;
         }
-        // The head is borrowed from the space while everything else is in use.
+        // Taken out of `self`, which is borrowed as a whole while the head lives in it.
         let mut space = std::mem::take(&mut self.core.space);
         let mut seen = Seen::nothing(&mut space);
         let decoded = hpack::decode(
@@ -73,7 +73,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         });
     }
 
-    /// Whether a request may be served; if not, its stream is refused, and may be tried again elsewhere.
+    /// Whether a request may be served. If not, resets its stream with REFUSED_STREAM: the client may try again.
     #[inline]
     fn may_begin(&mut self, stream: u32) -> bool {
         let connection = &*self.connection;
@@ -137,7 +137,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.end_body(stream);
     }
 
-    /// A head that is no request.
+    /// Refuses a head that is not a request.
     #[cold]
     fn unfit(&mut self, stream: u32, unfit: Unfit, ends_stream: bool) {
         match unfit {
@@ -155,7 +155,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// Answers the request with this head, or prepares for its body. Returns how many bytes of `rest` were consumed.
+    /// Answers the request with this head, or prepares for its body. Returns how many bytes of `rest` it consumed.
     #[inline]
     fn serve(&mut self, stream: u32, head: &Head<'_>, ends_stream: bool, rest: &[u8]) -> usize {
         self.origin.counters.http2.http2_requests.increment();
@@ -255,8 +255,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// The body of a request, if that is the next frame, as it is of most requests with a small one, and the
-    /// frame's length.
+    /// The body of a request and the length of its frame, if the next frame is the whole body, as most are.
     fn whole_body<'b>(
         &mut self,
         stream: u32,
@@ -278,14 +277,14 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 .is_none_or(|length| length == header.len as u64);
         let len = HEADER_BYTES + header.len;
         let body = rest.get(HEADER_BYTES..len).filter(|_| is_whole)?;
-        // Beyond the window, it is looked at as any other frame.
+        // Beyond the window it is an error, which the general path for frames reports.
         if header.len as i64 > self.connection.receive_window || !self.receive(header.len) {
             return None;
         }
         Some((body, len))
     }
 
-    /// Why the body is refused of a request whose handler wants one.
+    /// Why a body is refused that a handler wants.
     fn refuses_body(&self, head: &Head<'_>) -> Option<Refusal> {
         let body_bytes_max = self.origin.limits.body_bytes_max as u64;
         if head.content_coded {
@@ -300,7 +299,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// Makes a record of a stream whose body is wanted.
+    /// Makes a record of a stream, and waits for its body.
     fn await_body(&mut self, stream: u32, head: &Head<'_>, route: usize, body: Body) {
         let Some(mut buffer) = self.core.pool.lend_buffer() else {
             return self.refuse_stream(stream);
@@ -309,7 +308,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let mut record = self.record(stream, head, route);
         record.body = body;
         if body == Body::Collect {
-            // The target is put together again: a query begins behind the path's end.
+            // The target again, as path, `?`, query.
             buffer.extend_from_slice(request.target.path);
             if let Some(query) = request.target.query {
                 buffer.push(b'?');
@@ -339,7 +338,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         record
     }
 
-    /// `100 Continue`: go on and send the body (RFC 9110, section 10.1.1).
+    /// Sends `100 Continue` (RFC 9110, section 10.1.1).
     #[cold]
     fn invite_body(&mut self, stream: u32) {
         let header = Header {
@@ -402,7 +401,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.after_response(stream, head, route, answer, sending, ends_stream);
     }
 
-    /// Has a response written. Returns with it what there was no room for.
+    /// Writes a response. Returns with it the content for which there was no room.
     #[inline]
     fn respond(
         &mut self,
@@ -469,7 +468,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 allowance: body_bytes_max,
             },
         };
-        // A body that nobody wants is not even read if it is too large, or the client asked first.
+        // A body that no handler wants is read only if it is short and the client has not asked with `Expect`.
         let leaves_body = !ends_stream
             && (answer.refusal.is_some()
                 || head.expects_continue
@@ -486,7 +485,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.connection.streams.push(record);
     }
 
-    /// Answers with a reason, after which the rest of the request is not wanted.
+    /// Answers with an error; the rest of the request is not wanted.
     #[cold]
     fn refuse(
         &mut self,
@@ -506,7 +505,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             None => self.connection.stream_send_window,
         };
         if is_ended && !ends_stream {
-            // RFC 9113, section 8.1: the response is complete, and the rest of the request unwanted.
+            // RFC 9113, section 8.1: RST_STREAM with NO_ERROR asks the client to stop sending.
             return self.reset(stream, ErrorCode::No);
         }
         if !is_ended {
@@ -526,7 +525,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// The rest of a request did not arrive in time.
+    /// Ends a request whose rest has not arrived in time.
     pub(super) fn refuse_late(&mut self, stream: u32) {
         let Some(at) = self.connection.find(stream) else {
             return;
@@ -536,10 +535,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.refuse(stream, Refusal::Timeout, route, false, false, began_ns);
     }
 
-    /// Bytes of a body that came in pieces. `is_last` says that no more follow.
+    /// Adds bytes to the body of a stream; `is_last` says that no more follow.
     pub(super) fn body(&mut self, stream: u32, data: &[u8], is_last: bool) {
         let body_bytes_max = self.origin.limits.body_bytes_max;
-        // The record may be gone since the frame began.
+        // The stream may have been reset since the frame began.
         let Some(at) = self.connection.find(stream) else {
             return;
         };
@@ -585,7 +584,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// Lets the client send as much on a stream as was taken from it.
+    /// Sends WINDOW_UPDATE for what was consumed of a stream.
     pub(super) fn give_stream_credit(&mut self, at: usize) {
         let record = &mut self.connection.streams[at];
         let credit = record.credit;
@@ -597,7 +596,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// The body of a request is complete.
+    /// Ends the body of a stream.
     pub(super) fn end_body(&mut self, stream: u32) {
         let Some(at) = self.connection.find(stream) else {
             return;
@@ -618,7 +617,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// Hands a body that came in pieces to its handler.
+    /// Calls the handler of a stream whose body is complete.
     fn serve_collected(&mut self, at: usize) {
         let mut record = self.connection.streams.swap_remove(at);
         let route = usize::from(record.route);
@@ -640,7 +639,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             route: entry.path(),
         };
         let head_only = record.method == Method::Head;
-        // What the client has changed of the window since it began counts.
+        // The window of the stream may have changed since its record was made.
         let stream = record.id;
         let window = record.send_window;
         let began_ns = record.began_ns;

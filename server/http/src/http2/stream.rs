@@ -1,4 +1,4 @@
-//! A stream that could not be answered at once: its body is not there yet, or its response has to wait for room.
+//! A stream whose body is incomplete, or whose response waits for room.
 
 use crate::content::Sending;
 use crate::method::Method;
@@ -6,7 +6,7 @@ use crate::method::Method;
 use super::pool::Pool;
 use super::priority::Priority;
 
-/// What is kept of a stream.
+/// The state of a stream.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: u32,
@@ -14,13 +14,13 @@ pub(super) struct Stream {
     pub(super) route: u16,
     pub(super) method: Method,
     pub(super) body: Body,
-    /// Bytes of the body that have arrived, and how many there have to be, if the client said so.
+    /// Bytes of the body that have arrived, and `content-length` if the client has sent it.
     pub(super) received: u64,
     pub(super) content_length: Option<u64>,
-    /// Bytes of DATA that the client may still send, and those that it may not yet but could.
+    /// Bytes of DATA that the client may still send, and those consumed for which no WINDOW_UPDATE was sent yet.
     pub(super) receive_window: i64,
     pub(super) credit: u32,
-    /// Bytes of DATA that the client has room for.
+    /// Bytes of DATA that the client's window has room for.
     pub(super) send_window: i64,
     pub(super) sending: Sending,
     /// Bytes in `sending` that were copied.
@@ -40,14 +40,14 @@ pub(super) struct Stream {
     pub(super) responds: bool,
 }
 
-/// What becomes of the body of a request.
+/// How the body of a request is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
-    /// A handler wants all of it.
+    /// It is collected for a handler.
     Collect,
     /// It is sent back.
     Echo,
-    /// Nobody wants it, at most so many bytes of which may follow.
+    /// It is discarded, up to so many bytes.
     Discard { allowance: u64 },
     /// It has arrived.
     Done,
@@ -94,7 +94,7 @@ impl Stream {
                     .is_some_and(|buffer| self.echoed < buffer.len() || self.body == Body::Done)
     }
 
-    /// Gives back what it borrowed.
+    /// Returns its buffer to the pool.
     pub(super) fn end(&mut self, pool: &Pool) {
         if let Some(buffer) = self.buffer.take() {
             pool.take_back_buffer(buffer);

@@ -1,4 +1,4 @@
-//! A call on an HTTP/2 connection: reads frames, has requests answered, sends what waits.
+//! One call on an HTTP/2 connection: reads frames, serves requests, sends what waits.
 
 use barewire_service::service::{Expect, Input, Next, Progress, Reply};
 
@@ -32,24 +32,24 @@ pub(super) struct Turn<'t, 's, S: 'static, M> {
     pub(super) reply: &'t mut Reply<'s>,
     /// Requests whose last byte was consumed.
     pub(super) messages: u32,
-    /// The client has taken so much of a response that deadlines begin anew.
+    /// The client has accepted enough of a response for its deadline to begin anew.
     pub(super) moved: bool,
     pub(super) now_ns: u64,
 }
 
-/// What became of the bytes that were looked at.
+/// The effect of reading the next bytes.
 enum Step {
     /// So many were consumed.
     Consumed(usize),
-    /// There are not enough of them.
+    /// More bytes are needed.
     Wait,
 }
 
-/// How often deadlines are looked at.
+/// How often the deadlines of streams are checked, in nanoseconds.
 const LOOK_NS: u64 = 250_000_000;
-/// SETTINGS frames are short: more is nothing that a client wants to say.
+/// Longest SETTINGS frame that is accepted, in bytes: the parameters that exist take less.
 const SETTINGS_BYTES_MAX: usize = 6 * 64;
-/// The longest value of a priority that is looked at.
+/// Longest PRIORITY_UPDATE frame that is read, in bytes.
 const PRIORITY_BYTES_MAX: usize = 64;
 
 impl<S, M: Middleware<S>> Responder<S, M> {
@@ -120,7 +120,7 @@ pub(in super::super) fn dismiss(
     counters: &HttpCounters,
     reply: &mut Reply<'_>,
 ) {
-    // Behind a frame of which only a part was sent, nothing can be said.
+    // Behind a frame that was sent in part, GOAWAY would be read as its rest.
     if connection.outlet.overflow.is_empty() && !connection.closed && !connection.said_goodbye {
         put_goodbye(connection.served_stream, ErrorCode::No, reply);
         counters.http2.http2_goaways.increment();
@@ -193,7 +193,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         })
     }
 
-    /// Tells the client that no further stream is served. Returns false if there is no room for that.
+    /// Sends GOAWAY. Returns false if there is no room for it.
     #[cold]
     fn say_goodbye(&mut self) -> bool {
         if self.connection.said_goodbye {
@@ -205,7 +205,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.flush()
     }
 
-    /// Ends the connection because of an error of the client's.
+    /// Ends the connection because of an error of the client.
     #[cold]
     pub(super) fn fail(&mut self, code: ErrorCode) {
         self.origin
@@ -226,7 +226,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.origin.counters.http2.http2_goaways.increment();
     }
 
-    /// Writes a frame that is not one of a response, if there is room, or keeps it until there is.
+    /// Writes a control frame, or keeps it until there is room.
     pub(super) fn control(&mut self, frame: &[u8]) {
         let overflow = &mut self.connection.outlet.overflow;
         if !overflow.is_empty() || !self.reply.put(frame) {
@@ -234,7 +234,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// Writes what there was no room for. Returns whether that is all.
+    /// Writes the frames that were kept. Returns whether all are written.
     #[inline]
     pub(super) fn flush(&mut self) -> bool {
         self.connection.outlet.overflow.is_empty() || self.flush_overflow()
@@ -250,7 +250,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         overflow.is_empty()
     }
 
-    /// Resets a stream from here. The client has a budget for making us do so (MadeYouReset).
+    /// Resets a stream. Resets that the client provokes have a budget (MadeYouReset).
     #[cold]
     pub(super) fn reset(&mut self, stream: u32, code: ErrorCode) {
         self.forget(stream);
@@ -272,7 +272,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// A frame brings nothing forward.
+    /// Pays for a frame without progress.
     fn pay_control_frame(&mut self) {
         if !self.connection.control_frames.take(self.now_ns) {
             self.origin.counters.http2.http2_floods_control.increment();
@@ -289,7 +289,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// Lets the client send as much as was taken from it.
+    /// Sends WINDOW_UPDATE for what was consumed on the connection.
     #[inline]
     fn give_credit(&mut self) {
         let credit = self.connection.credit;
@@ -300,7 +300,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// Resets the streams that have waited too long, and ends a connection on which nothing is requested.
+    /// Resets the streams that have waited too long, and ends a connection without requests.
     #[inline]
     fn look_at_deadlines(&mut self) {
         if self.now_ns >= self.connection.look_ns {
@@ -349,7 +349,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// Takes the next frame, or the next piece of one.
+    /// Reads the next frame, or the next piece of one.
     #[inline]
     fn step(&mut self, bytes: &[u8], full: bool) -> Step {
         match &mut self.connection.reading {
@@ -381,7 +381,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return Step::Wait;
         };
         let payload = &bytes[HEADER_BYTES..];
-        // Nearly every frame is this one.
+        // The most frequent frame.
         if header.kind == kind::HEADERS
             && self.connection.is_greeted
             && header.len <= payload.len()
@@ -417,7 +417,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             kind::GOAWAY if header.stream != 0 => self.failed(ErrorCode::Protocol),
             kind::GOAWAY if header.len < 8 => self.failed(ErrorCode::FrameSize),
             kind::PUSH_PROMISE | kind::CONTINUATION => self.failed(ErrorCode::Protocol),
-            // RFC 9113, section 5.5: what is unknown is ignored.
+            // RFC 9113, section 5.5: unknown types are ignored.
             _ => {
                 self.connection.reading = Reading::Skip(header.len);
                 self.pay_control_frame();
@@ -431,7 +431,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         Step::Consumed(0)
     }
 
-    /// A frame with a payload that fits in any buffer.
+    /// Reads a frame whose payload is short enough to be awaited.
     fn short_frame(&mut self, header: Header, payload: &[u8]) -> Step {
         let is_of_connection = matches!(
             header.kind,
@@ -523,7 +523,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 if !(PAYLOAD_BYTES_MAX as u32..1 << 24).contains(&value) {
                     return Err(ErrorCode::Protocol);
                 }
-                // Longer frames would only hold up each other.
+                // Longer frames would delay other streams.
                 connection.outlet.payload_bytes_max = PAYLOAD_BYTES_MAX;
             }
             _ => {}
@@ -587,7 +587,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.pay_reset();
     }
 
-    /// RFC 9218, section 7.1. What is said of a stream that is not there is forgotten.
+    /// RFC 9218, section 7.1. Updates for streams without a record are ignored.
     fn priority_update(&mut self, payload: &[u8]) {
         self.pay_control_frame();
         let stream = number(payload);
@@ -599,12 +599,12 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
     }
 
-    /// Whether nothing was heard of a stream yet.
+    /// Whether a stream is idle (RFC 9113, section 5.1).
     pub(super) fn is_idle(&self, stream: u32) -> bool {
         stream > self.connection.last_stream || stream.is_multiple_of(2)
     }
 
-    /// HEADERS that are padded, or have a priority, or are not there as a whole.
+    /// Reads HEADERS that are padded, have a priority, or are incomplete.
     fn headers(&mut self, header: Header, payload: &[u8], full: bool) -> Step {
         if header.stream == 0 {
             return self.failed(ErrorCode::Protocol);
@@ -633,12 +633,12 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             let more = self.field_block(header.stream, ends_stream, block, rest);
             return Step::Consumed(HEADER_BYTES + header.len + more);
         }
-        // A block in one frame may stay where it is until the rest is there, if there is room for it.
+        // The rest of a block in one frame is awaited in the receive buffer, while that has room.
         if is_last && !full {
             return Step::Wait;
         }
         let Some(bytes) = self.core.pool.lend_buffer() else {
-            // Without the block, later ones cannot be understood.
+            // Without this block the dynamic table would be wrong for later ones.
             return self.failed(ErrorCode::EnhanceYourCalm);
         };
         self.connection.reading = Reading::Block(Block {
@@ -653,7 +653,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         Step::Consumed(HEADER_BYTES + before)
     }
 
-    /// More of a field block that comes in pieces (RFC 9113, sections 4.3 and 6.10).
+    /// Reads more of a field block in pieces (RFC 9113, sections 4.3 and 6.10).
     #[inline(never)]
     fn block(&mut self, bytes: &[u8]) -> Step {
         let head_bytes_max = self.origin.limits.head_bytes_max;
@@ -712,7 +712,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.failed(ErrorCode::EnhanceYourCalm)
     }
 
-    /// The header of a DATA frame (RFC 9113, section 6.1).
+    /// Reads the header of a DATA frame (RFC 9113, section 6.1).
     fn begin_data(&mut self, header: Header, payload: &[u8]) -> Step {
         let Header { stream, len, .. } = header;
         if stream == 0 {
@@ -770,7 +770,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         consumed
     }
 
-    /// `len` bytes of DATA arrive on the connection. Returns false if the client may not send so much.
+    /// Counts `len` bytes of DATA against the window of the connection. Returns false if they exceed it.
     #[inline]
     pub(super) fn receive(&mut self, len: usize) -> bool {
         self.connection.receive_window -= len as i64;
@@ -778,7 +778,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.connection.receive_window >= 0
     }
 
-    /// More of a DATA frame.
+    /// Reads more of a DATA frame.
     fn data(&mut self, bytes: &[u8]) -> Step {
         let Reading::Data {
             stream,
@@ -809,7 +809,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         Step::Consumed(count)
     }
 
-    /// Decodes the block of a stream that is not served: later ones depend on it.
+    /// Decodes the block of a stream that is not served: the dynamic table has to follow it.
     pub(super) fn ignore_block(&mut self, block: &[u8]) {
         let Http2 { literal, .. } = &mut *self.core;
         if hpack::decode(block, &mut self.connection.table, literal, |_| {}).is_err() {
@@ -818,7 +818,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
     }
 }
 
-/// The preface of a server (RFC 9113, section 3.4): what its limits are.
+/// Writes the preface of a server, which is its SETTINGS (RFC 9113, section 3.4).
 fn put_greeting(core: &Http2, reply: &mut Reply<'_>) {
     let limits = &core.limits;
     let settings = [

@@ -413,7 +413,7 @@ impl Service for Caller {
     }
 
     fn on_dismiss(&mut self, line: &mut Line, reply: &mut Reply<'_>) {
-        line.layer.say_goodbye(reply);
+        line.layer.send_close_notify(reply);
     }
 
     fn on_drain(&mut self) {

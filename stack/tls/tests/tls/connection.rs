@@ -6,8 +6,8 @@ use barewire_service::service::{Expect, Next};
 use rustls::ClientConnection;
 
 use crate::harness::{
-    ClientSetup, Ended, Files, LINE_BYTES_MAX, Served, TLS12, ask, client, hear, identity, limits,
-    said, talk,
+    ClientSetup, Ended, Files, LINE_BYTES_MAX, Served, TLS12, TLS13, ask, client, hear, identity,
+    limits, said, talk,
 };
 
 /// A connection whose handshake is complete.
@@ -20,10 +20,6 @@ fn open(name: &str, setup: impl FnOnce(&mut ClientSetup)) -> (Files, Served, Cli
     let mut client = client(&wanted.config(), "localhost");
     talk(&mut client, &mut served).unwrap();
     (files, served, client)
-}
-
-fn tls12(setup: &mut ClientSetup) {
-    setup.versions = TLS12;
 }
 
 /// A record of ours, behind the header that `kind` and its length make, as if it were encrypted.
@@ -79,8 +75,8 @@ fn no_more_is_shown_at_once_than_is_allowed() {
 
 #[test]
 fn both_sides_end_their_streams_by_an_alert() {
-    for setup in [|_: &mut ClientSetup| {}, tls12] {
-        let (_files, mut served, mut client) = open("bye", setup);
+    for versions in [TLS13, TLS12] {
+        let (_files, mut served, mut client) = open("bye", |setup| setup.versions = versions);
         client.writer().write_all(b"bye\n").unwrap();
         served.receive(&said(&mut client));
         assert_eq!(served.ended, Some(Ended::Closed));
@@ -92,7 +88,8 @@ fn both_sides_end_their_streams_by_an_alert() {
         }
         assert!(is_closed);
 
-        let (_files, mut served, mut client) = open("close_notify", setup);
+        let (_files, mut served, mut client) =
+            open("close_notify", |setup| setup.versions = versions);
         client.writer().write_all(b"last\n").unwrap();
         client.send_close_notify();
         served.receive(&said(&mut client));
@@ -121,7 +118,7 @@ fn a_service_that_aborts_says_nothing() {
 }
 
 #[test]
-fn the_last_word_of_a_service_is_encrypted_too() {
+fn what_a_service_sends_at_a_timeout_is_encrypted_too() {
     let (_files, mut served, mut client) = open("late", |_| {});
     served.time_out();
     assert_eq!(hear(&mut client, &mut served.out).unwrap(), b"late\n");
@@ -165,9 +162,10 @@ fn a_peer_that_only_replaces_keys_is_sent_away() {
 
 #[test]
 fn a_record_that_was_changed_ends_the_connection() {
-    for setup in [|_: &mut ClientSetup| {}, tls12] {
+    for versions in [TLS13, TLS12] {
         for at in [5, 14, 20] {
-            let (_files, mut served, mut client) = open("changed", setup);
+            let (_files, mut served, mut client) =
+                open("changed", |setup| setup.versions = versions);
             client.writer().write_all(b"hello\n").unwrap();
             let mut record = said(&mut client);
             record[at] ^= 1;

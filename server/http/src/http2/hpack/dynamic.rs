@@ -1,10 +1,10 @@
-//! The dynamic table of HPACK (RFC 7541, section 2.3.2): the fields that the peer has told to remember.
+//! The dynamic table of HPACK (RFC 7541, section 2.3.2): the fields that the peer has had indexed.
 
 use super::{Class, Field};
 
-/// What an entry takes beside its name and value, by the reckoning of RFC 7541, section 4.1.
+/// Size of an entry beside its name and value, in bytes (RFC 7541, section 4.1).
 const ENTRY_BYTES: usize = 32;
-/// What a line has beside name and value: `: ` and CR LF.
+/// Length of a line beside name and value, in bytes: `: ` and CR LF.
 const LINE_BYTES: usize = 4;
 
 /// A dynamic table in memory of fixed size.
@@ -21,7 +21,7 @@ pub struct Table {
     inserted: usize,
     count: usize,
     size: usize,
-    /// What the peer wants it to be at most; not more than there is memory for.
+    /// The size that the peer has set, in bytes; at most `bytes_max`.
     size_max: usize,
     bytes_max: usize,
 }
@@ -42,7 +42,7 @@ const EMPTY: Entry = Entry {
 };
 
 impl Table {
-    /// An empty table of at most `bytes_max` bytes, by the reckoning of RFC 7541.
+    /// An empty table of at most `bytes_max` bytes, as RFC 7541, section 4.1, counts them.
     pub fn new(bytes_max: usize) -> Self {
         let entries_max = (bytes_max / ENTRY_BYTES).next_power_of_two();
         Table {
@@ -57,13 +57,13 @@ impl Table {
         }
     }
 
-    /// As it was when it was made.
+    /// Removes all entries, and sets the size to the maximum.
     pub fn reset(&mut self) {
         self.resize(0);
         self.size_max = self.bytes_max;
     }
 
-    /// The entry with this index, counted from 0, the newest.
+    /// The entry with this index; the newest one has the index 0.
     #[inline]
     pub(super) fn get(&self, index: usize) -> Option<Field<'_>> {
         if index >= self.count {
@@ -77,7 +77,7 @@ impl Table {
         })
     }
 
-    /// Adds a field, for which the oldest ones give way.
+    /// Adds a field, and evicts the oldest ones that have no room beside it.
     pub(super) fn insert(&mut self, field: Field<'_>) {
         let size = field.line.len() - LINE_BYTES + ENTRY_BYTES;
         self.shrink(self.size_max.saturating_sub(size));
@@ -101,7 +101,7 @@ impl Table {
         self.size += size;
     }
 
-    /// Changes the size that the peer wants. Returns false if it is beyond what was agreed.
+    /// Sets the size that the peer wants, in bytes. Returns false if it exceeds the maximum.
     #[must_use]
     pub(super) fn change_size(&mut self, size_max: usize) -> bool {
         let is_agreed = size_max <= self.bytes_max;
@@ -116,7 +116,7 @@ impl Table {
         self.shrink(size_max);
     }
 
-    /// Forgets the oldest entries until the rest takes at most `size` bytes.
+    /// Evicts the oldest entries until the rest takes at most `size` bytes.
     #[inline]
     fn shrink(&mut self, size: usize) {
         while self.size > size {

@@ -1,8 +1,8 @@
 //! The Huffman code of HPACK (RFC 7541, section 5.2 and appendix B).
 //!
-//! The code is canonical: the lengths of its codes say everything. Decoding looks 12 bits ahead, which is one
-//! symbol of at most 12 bits or, most of the time, two of 5 or 6; longer codes, of characters that no
-//! usual field contains, are searched by their length.
+//! The code is canonical: it follows from the lengths of its codes. Decoding looks up 12 bits at once, which begin with
+//! one symbol of at most 12 bits or, in most cases, with two of 5 or 6. Longer codes, of characters that usual fields
+//! do not contain, are searched by their length.
 
 use super::DecodeError;
 
@@ -21,7 +21,7 @@ const LENGTHS: [u8; SYMBOLS] = [
 ];
 
 const SYMBOLS: usize = 257;
-/// The end of the string, which must not be in one.
+/// EOS, which a string must not contain.
 const END: u16 = 256;
 const BITS_MAX: usize = 30;
 
@@ -69,13 +69,13 @@ const fn canonical() -> Canonical {
 
 const AHEAD_BITS: u32 = 12;
 
-/// What the next bits begin with: one symbol, or two.
+/// The symbols that 12 bits begin with: one or two.
 #[derive(Clone, Copy)]
 struct Ahead {
     symbols: [u8; 2],
-    /// Bits of the first symbol; 0: its code is longer than what is looked at.
+    /// Bits of the first symbol; 0 if its code is longer than 12 bits.
     first_bits: u8,
-    /// Bits of both; of the first one if there is only one.
+    /// Bits of both symbols, or of the only one.
     bits: u8,
 }
 
@@ -122,12 +122,12 @@ const fn short(table: &Canonical, word: u32, available: u32) -> (u8, u32) {
     (0, 0)
 }
 
-/// Decodes `text` to the front of `out` and returns how many bytes that makes.
+/// Decodes `text` into the front of `out`. Returns the length of the result in bytes.
 ///
 /// # Errors
 ///
-/// If it contains the end of the string, ends with something else than less than a byte of ones, or does not
-/// fit. The last two bytes of `out` are not used.
+/// If `text` contains EOS, if its padding is not of less than eight ones, or if the result is longer than `out` without
+/// its last two bytes.
 pub(super) fn decode(text: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
     // The next bits, to the left, and how many of them there are.
     let (mut bits, mut count) = (0u64, 0u32);

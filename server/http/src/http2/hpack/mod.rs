@@ -1,4 +1,4 @@
-//! HPACK (RFC 7541): field blocks as lines of a field section, as HTTP/1 has them.
+//! HPACK (RFC 7541): decodes field blocks into field lines of HTTP/1.
 //!
 //! ```text
 //!   82 86 84 41 0f …  ──▶  decode  ──▶  Field { class, "content-type: text/plain\r\n" }
@@ -6,9 +6,8 @@
 //!                            ▼ │  static table, dynamic table: lines, too
 //! ```
 //!
-//! A field is checked and classified once, when it arrives as a literal; what comes out of a table again is
-//! known to be valid, and costs a copy. Nothing is allocated: literals are put together in memory that all
-//! connections of a core share.
+//! A field is validated and classified once, when it arrives as a literal. An entry of a table is valid, and costs a
+//! copy. Nothing is allocated: literals are decoded into memory that the connections of a core share.
 
 mod dynamic;
 mod fixed;
@@ -18,11 +17,11 @@ pub use dynamic::Table;
 
 use crate::scan::{is_token_byte, text_end};
 
-/// What a field means to the responder.
+/// The meaning of a field for the responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "they are the names of fields")]
 pub enum Class {
-    /// Something for handlers.
+    /// A field for handlers.
     Ordinary,
     Method,
     Path,
@@ -34,25 +33,24 @@ pub enum Class {
     Cookie,
     Expect,
     Priority,
-    /// What makes a request malformed (RFC 9113, sections 8.2 and 8.3): a name with an upper-case letter or
-    /// something that no token has, a value with a line end, a pseudo-header field that no request has, a field
-    /// of the connection.
+    /// A field that makes a request malformed (RFC 9113, sections 8.2 and 8.3): its name is no token in lower case, its
+    /// value has a line end, it is a pseudo-header field that requests do not have, or a field of the connection.
     Malformed,
 }
 
 /// A field: its name, `: `, its value and a line end.
 #[derive(Debug, Clone, Copy)]
 pub struct Field<'a> {
-    /// What it means.
+    /// Its meaning.
     pub class: Class,
-    /// All of it.
+    /// The whole line.
     pub line: &'a [u8],
     /// Length of the name.
     pub name_len: usize,
 }
 
 impl<'a> Field<'a> {
-    /// Its name, a pseudo-header field's with the colon in front.
+    /// Its name; that of a pseudo-header field begins with a colon.
     pub fn name(&self) -> &'a [u8] {
         &self.line[..self.name_len]
     }
@@ -64,23 +62,23 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Why the fields of a block are not known, nor those of any later one of the connection.
+/// Why a block cannot be decoded. Later blocks of the connection cannot be either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecodeError {
-    /// It does not follow RFC 7541.
+    /// It violates RFC 7541.
     Malformed,
-    /// A field is longer than there is memory for.
+    /// A field is longer than the memory for one.
     TooLong,
 }
 
-/// Changes of the table's size at the beginning of a block: the smallest one and the last one (RFC 7541, section 4.2).
+/// Size updates that a block may begin with: the smallest size and the last one (RFC 7541, section 4.2).
 const SIZE_CHANGES_MAX: usize = 2;
 
-/// Calls `each` with the fields of a block, in order. `literal` is where they are put together.
+/// Calls `each` with the fields of a block, in order. Literals are decoded into `literal`.
 ///
 /// # Errors
 ///
-/// If the table of the peer and ours are no longer the same from here on.
+/// If the block is malformed or a field too long; `table` differs from that of the peer then.
 #[inline]
 pub fn decode(
     mut block: &[u8],
@@ -106,7 +104,7 @@ pub fn decode(
                 table.insert(field);
                 each(field);
             }
-            // Without indexing, or never indexed, which is the same to who does not send it on.
+            // Without indexing, or never indexed, which matters only to intermediaries.
             0x00..0x20 => each(put_together(&mut block, 4, table, literal)?),
             0x20..0x40 => return Err(DecodeError::Malformed),
         }
@@ -185,7 +183,7 @@ fn is_valid_value(class: Class, name_len: usize, value: &[u8]) -> bool {
         && (!is_te || value == b"trailers" || value.is_empty())
 }
 
-/// What a field with this name is, if its value is valid.
+/// The class of a field with this name whose value is valid.
 fn classify(name: &[u8]) -> Class {
     match name {
         b":method" => Class::Method,
@@ -210,8 +208,8 @@ fn classify(name: &[u8]) -> Class {
     }
 }
 
-/// An integer (RFC 7541, section 5.1) that begins in the lower `bits` of the next byte. Beyond 28 bits, it is
-/// of nothing that could be meant.
+/// Reads an integer (RFC 7541, section 5.1) that begins in the lower `bits` of the next byte. One of more than 28 bits
+/// is refused: nothing is so long.
 #[inline]
 fn integer(block: &mut &[u8], bits: u32) -> Result<usize, DecodeError> {
     let (first, rest) = block.split_first().ok_or(DecodeError::Malformed)?;
@@ -232,7 +230,7 @@ fn integer(block: &mut &[u8], bits: u32) -> Result<usize, DecodeError> {
     Err(DecodeError::Malformed)
 }
 
-/// A string (RFC 7541, section 5.2), decoded to the front of `space`. Returns its length.
+/// Decodes a string (RFC 7541, section 5.2) into the front of `space`. Returns its length in bytes.
 #[inline]
 fn string(block: &mut &[u8], space: &mut [u8]) -> Result<usize, DecodeError> {
     let is_coded = block.first().is_some_and(|first| first & 0x80 != 0);
@@ -254,13 +252,13 @@ pub const DATE: u8 = 33;
 /// The index of the name `server`.
 pub const SERVER: u8 = 54;
 
-/// Appends a field that nobody shall remember, with the name at `index` of the static table.
+/// Appends a literal without indexing, its name at `index` of the static table.
 pub fn put_with_name(index: u8, value: &[u8], block: &mut Vec<u8>) {
     put_integer(index.into(), 4, 0, block);
     put_string(value, block);
 }
 
-/// Appends a field that nobody shall remember. `name` is written in lower case.
+/// Appends a literal without indexing. `name` is written in lower case.
 pub fn put(name: &[u8], value: &[u8], block: &mut Vec<u8>) {
     block.push(0);
     put_integer(name.len(), 7, 0, block);
@@ -269,27 +267,27 @@ pub fn put(name: &[u8], value: &[u8], block: &mut Vec<u8>) {
     block.extend_from_slice(value);
 }
 
-/// Appends a field that the peer is to remember: it becomes the newest entry of its dynamic table.
+/// Appends a literal with incremental indexing: it becomes the newest entry of the peer's dynamic table.
 pub fn put_remembered(name: &[u8], value: &[u8], block: &mut Vec<u8>) {
     block.push(0x40);
     put_string(name, block);
     put_string(value, block);
 }
 
-/// Appends a field that the peer knows, by its index in both tables.
+/// Appends an indexed field; `index` counts both tables.
 pub fn put_indexed(index: usize, block: &mut Vec<u8>) {
     put_integer(index, 7, 0x80, block);
 }
 
-/// Appends that our table will take `bytes` from here on; goes first in a block (RFC 7541, section 4.2).
+/// Appends a size update to `bytes`, with which a block begins (RFC 7541, section 4.2).
 pub fn put_table_size(bytes: usize, block: &mut Vec<u8>) {
     put_integer(bytes, 5, 0x20, block);
 }
 
-/// Entries of the static table, which the dynamic one follows.
+/// Number of entries of the static table; indices of the dynamic one follow.
 pub const STATIC_ENTRIES: usize = fixed::ENTRIES.len();
 
-/// Appends a string in the shorter way.
+/// Appends a string, in Huffman code where that is shorter.
 fn put_string(text: &[u8], block: &mut Vec<u8>) {
     let len = huffman::encoded_len(text);
     if len < text.len() {
