@@ -6,7 +6,7 @@ use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::harness::{
     ClientSetup, Ended, Files, Served, TLS12, TLS13, ask, client, config, hear, identity, limits,
-    said, talk,
+    of_each_version, said, talk,
 };
 
 #[test]
@@ -110,11 +110,7 @@ fn a_ticket_resumes_the_session_at_another_core() {
     let files = Files::new("tickets");
     let pair = files.pair("a", &["localhost"]);
     let identity = identity(std::slice::from_ref(&pair));
-    for versions in [TLS13, TLS12] {
-        let setup = ClientSetup {
-            versions,
-            ..ClientSetup::trusting(&pair.0)
-        };
+    for setup in of_each_version(&pair.0) {
         let config = setup.config();
         for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
             let mut served = Served::new(&identity);
@@ -279,11 +275,10 @@ fn handshakes_that_were_spoilt_are_refused() {
         ..config(std::slice::from_ref(&pair))
     })
     .unwrap();
-    for versions in [TLS13, TLS12] {
+    for setup in of_each_version(&pair.0) {
         let setup = ClientSetup {
-            versions,
             certificate: Some(member.clone()),
-            ..ClientSetup::trusting(&pair.0)
+            ..setup
         };
         let config = setup.config();
         let mut random = 0x9e37_79b9_u32;
@@ -339,12 +334,8 @@ fn handshakes_that_were_spoilt_are_refused() {
 fn the_cheapest_suite_is_chosen_whatever_a_client_prefers() {
     let files = Files::new("preferred");
     let pair = files.pair("a", &["localhost"]);
-    for versions in [TLS13, TLS12] {
-        // rustls prefers AES-256.
-        let setup = ClientSetup {
-            versions,
-            ..ClientSetup::trusting(&pair.0)
-        };
+    // rustls prefers AES-256.
+    for setup in of_each_version(&pair.0) {
         let mut served = Served::new(&identity(std::slice::from_ref(&pair)));
         let mut client = client(&setup.config(), "localhost");
         assert_eq!(ask(&mut client, &mut served, "hello\n"), "HELLO\n");

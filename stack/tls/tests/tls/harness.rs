@@ -242,6 +242,14 @@ impl ClientSetup {
     }
 }
 
+/// Clients of each version that trust `certificate`.
+pub fn of_each_version(certificate: &Path) -> [ClientSetup; 2] {
+    [TLS13, TLS12].map(|versions| ClientSetup {
+        versions,
+        ..ClientSetup::trusting(certificate)
+    })
+}
+
 /// A client that wants to talk to `host`.
 pub fn client(config: &Arc<ClientConfig>, host: &str) -> ClientConnection {
     ClientConnection::new(Arc::clone(config), host.to_owned().try_into().unwrap()).unwrap()
@@ -319,6 +327,13 @@ impl Served {
                 return;
             }
             assert!(self.kept.len() < self.receive_bytes, "it would hang");
+        }
+    }
+
+    /// The same, cut into parts of at most this length.
+    pub fn receive_in_parts(&mut self, bytes: &[u8], part_bytes: usize) {
+        for part in bytes.chunks(part_bytes) {
+            self.receive(part);
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use barewire_tls::Tls;
 
 use crate::harness::{
-    ClientSetup, Files, Lines, Served, TLS12, TLS13, client, hear, identity, limits, said, talk,
+    Files, Lines, Served, TLS13, client, hear, identity, limits, of_each_version, said, talk,
 };
 use barewire_service::service::Service as _;
 
@@ -14,11 +14,7 @@ fn a_handshake_may_be_cut_anywhere() {
     let files = Files::new("cut_handshake");
     let pair = files.pair("a", &["localhost"]);
     let identity = identity(std::slice::from_ref(&pair));
-    for versions in [TLS13, TLS12] {
-        let setup = ClientSetup {
-            versions,
-            ..ClientSetup::trusting(&pair.0)
-        };
+    for setup in of_each_version(&pair.0) {
         let config = setup.config();
         for cut in (1..1700).step_by(13).chain(1..12) {
             let mut served = Served::new(&identity);
@@ -30,9 +26,7 @@ fn a_handshake_may_be_cut_anywhere() {
                 if bytes.is_empty() {
                     break;
                 }
-                for part in bytes.chunks(cut) {
-                    served.receive(part);
-                }
+                served.receive_in_parts(&bytes, cut);
                 text.extend(hear(&mut client, &mut served.out).unwrap());
             }
             assert_eq!(text, b"HELLO\n", "{cut}");
@@ -45,11 +39,7 @@ fn records_may_be_cut_anywhere() {
     let files = Files::new("cut_records");
     let pair = files.pair("a", &["localhost"]);
     let identity = identity(std::slice::from_ref(&pair));
-    for versions in [TLS13, TLS12] {
-        let setup = ClientSetup {
-            versions,
-            ..ClientSetup::trusting(&pair.0)
-        };
+    for setup in of_each_version(&pair.0) {
         let mut served = Served::new(&identity);
         let mut client = client(&setup.config(), "localhost");
         talk(&mut client, &mut served).unwrap();
@@ -66,9 +56,7 @@ fn records_may_be_cut_anywhere() {
         }
         for part_bytes in 1..40 {
             client.writer().write_all(b"a\nbc\n").unwrap();
-            for part in said(&mut client).chunks(part_bytes) {
-                served.receive(part);
-            }
+            served.receive_in_parts(&said(&mut client), part_bytes);
             let text = hear(&mut client, &mut served.out).unwrap();
             assert_eq!(text, b"A\nBC\n", "{part_bytes}");
         }
@@ -83,13 +71,7 @@ fn any_conversation_is_the_same_as_without_tls() {
     let identity = identity(std::slice::from_ref(&pair));
     for seed in 0..60_u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let setup = ClientSetup {
-            versions: match random.below(2) {
-                0 => TLS13,
-                _ => TLS12,
-            },
-            ..ClientSetup::trusting(&pair.0)
-        };
+        let setup = &of_each_version(&pair.0)[random.below(2)];
         let least = Tls::<Lines>::REPLY_BYTES_MIN;
         let (receive, reply) = (600 + random.below(20_000), least + random.below(40_000));
         let mut served = Served::with(&identity, limits(), receive, reply);
