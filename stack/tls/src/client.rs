@@ -9,7 +9,7 @@
 //! ```
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -93,14 +93,44 @@ impl ClientIdentity {
         })
     }
 
-    /// TLS around a blocking stream, by rustls alone: for requests that are not measured.
+    /// TLS around a blocking stream, by rustls alone: for requests that are not measured. Dropping it sends close_notify.
     ///
     /// # Errors
     ///
     /// If rustls refuses the configuration.
     pub fn around<T: Read + Write>(&self, stream: T) -> Result<impl Read + Write, ClientError> {
         let connection = rustls::ClientConnection::new(Arc::clone(&self.config), self.name.clone());
-        Ok(StreamOwned::new(connection?, stream))
+        Ok(Around(StreamOwned::new(connection?, stream)))
+    }
+}
+
+/// TLS around a blocking stream.
+struct Around<T: Read + Write>(StreamOwned<rustls::ClientConnection, T>);
+
+impl<T: Read + Write> Read for Around<T> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        self.0.read(space)
+    }
+}
+
+impl<T: Read + Write> Write for Around<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<T: Read + Write> Drop for Around<T> {
+    fn drop(&mut self) {
+        let StreamOwned { conn, sock } = &mut self.0;
+        if !conn.is_handshaking() {
+            conn.send_close_notify();
+            // The stream may be broken.
+            let _ = conn.write_tls(sock);
+        }
     }
 }
 

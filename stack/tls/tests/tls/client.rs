@@ -1,5 +1,7 @@
 //! Our side that calls with our side that serves: both record layers are ours, both handshakes rustls's.
 
+use std::io::{self, Read, Write};
+
 use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 use barewire_tls::{ClientConnection, ClientIdentity, Shaken, TlsClient, Trust};
 
@@ -133,6 +135,46 @@ fn what_is_said_is_answered_however_it_is_cut() {
         assert_eq!(served.counters.truncated.get(), 0);
         assert_eq!(served.counters.handshakes_tls13.get(), 1);
     }
+}
+
+/// A blocking stream to a server.
+struct Stream(Served);
+
+impl Read for Stream {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.out.len().min(space.len());
+        for (to, from) in space.iter_mut().zip(self.0.out.drain(..count)) {
+            *to = from;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.receive(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_blocking_stream_ends_with_close_notify() {
+    let files = Files::new("client_blocking");
+    let pair = files.pair("a", &["localhost"]);
+    let mut server = Stream(Served::new(&identity(std::slice::from_ref(&pair))));
+    let client = ClientIdentity::new("localhost", &Trust::Authorities(pair.0), &[]).unwrap();
+    let mut stream = client.around(&mut server).unwrap();
+    stream.write_all(b"hello\n").unwrap();
+    let mut answer = [0; 6];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HELLO\n");
+    drop(stream);
+    assert_eq!(server.0.ended, Some(Ended::Closed));
+    assert_eq!(server.0.counters.truncated.get(), 0);
 }
 
 #[test]
