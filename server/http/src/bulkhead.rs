@@ -146,6 +146,22 @@ impl<S: Service> Service for Bulkhead<S> {
         Seated(Ok((self.inner.on_open(token, id), None)))
     }
 
+    /// A seat is more than a byte.
+    #[inline]
+    fn rest(connection: &Self::Connection) -> Option<u8> {
+        match &connection.0 {
+            Ok((connection, None)) => S::rest(connection),
+            Ok((_, Some(_))) | Err(()) => None,
+        }
+    }
+
+    #[inline]
+    fn resume(connection: &mut Self::Connection, rest: u8) {
+        if let Ok((connection, _)) = &mut connection.0 {
+            S::resume(connection, rest);
+        }
+    }
+
     fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
         if let Ok((connection, _)) = &mut connection.0 {
             self.inner.on_end(connection, end);

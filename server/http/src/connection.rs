@@ -35,6 +35,32 @@ impl Default for Speaks {
     }
 }
 
+impl Connection {
+    /// See [`Service::rest`](barewire_service::service::Service::rest): an HTTP/1 connection that waits for a
+    /// request. The byte says whether it has had one.
+    #[inline]
+    pub(super) fn rest(&self) -> Option<u8> {
+        match &self.0 {
+            Speaks::Http1(http1) => http1.rest(),
+            Speaks::Http2(_) => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn resume(&mut self, rest: u8) {
+        let search = match rest {
+            0 => Search::default(),
+            _ => Search::of_later_request(),
+        };
+        let Speaks::Http1(http1) = &mut self.0 else {
+            debug_assert!(false, "HTTP/2 is never at rest");
+            return;
+        };
+        http1.phase = Phase::Head(search);
+        http1.persistence = Persistence::default();
+    }
+}
+
 /// What is kept of an HTTP/1 connection.
 #[derive(Debug, Default)]
 pub(super) struct Http1 {
@@ -225,6 +251,18 @@ impl Turn {
 }
 
 impl Http1 {
+    #[inline]
+    fn rest(&self) -> Option<u8> {
+        match self.phase {
+            Phase::Head(search)
+                if !search.has_begun() && self.began_ns == 0 && !self.sending.is_pending() =>
+            {
+                Some(u8::from(search.is_of_later_request()))
+            }
+            _ => None,
+        }
+    }
+
     /// Where the response to a request goes.
     #[inline]
     pub(super) fn way<'r, 's>(

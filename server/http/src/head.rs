@@ -44,7 +44,14 @@ impl Search {
         !self.is_later && !self.line_checked
     }
 
+    /// Whether the connection has had a request before this one.
+    #[inline]
+    pub(super) fn is_of_later_request(self) -> bool {
+        self.is_later
+    }
+
     /// Whether something of a request has arrived.
+    #[inline]
     pub(super) fn has_begun(self) -> bool {
         self.scanned > 0
     }

@@ -201,6 +201,16 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
         }
     }
 
+    #[inline]
+    fn rest(connection: &Connection) -> Option<u8> {
+        connection.rest()
+    }
+
+    #[inline]
+    fn resume(connection: &mut Connection, rest: u8) {
+        connection.resume(rest);
+    }
+
     fn on_end(&mut self, connection: &mut Connection, _: End) {
         if let Speaks::Http1(http1) = &mut connection.0 {
             self.end_call(http1);

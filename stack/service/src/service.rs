@@ -131,6 +131,24 @@ pub trait Service {
         Self::Connection::default()
     }
 
+    /// All that is worth keeping of a connection that is at rest: between two messages, with nothing half done and
+    /// nothing left to say. 0 stands for the default. `None` if there is more to it than a byte.
+    ///
+    /// A stack with many connections keeps the state of those only that are not at rest, and shows the others a
+    /// state that was [resumed](Service::resume).
+    #[inline]
+    fn rest(connection: &Self::Connection) -> Option<u8> {
+        let _ = connection;
+        None
+    }
+
+    /// Makes of the state of any connection that is at rest, a new one say, that of which [`Service::rest`] said
+    /// `rest`.
+    #[inline]
+    fn resume(connection: &mut Self::Connection, rest: u8) {
+        let _ = (connection, rest);
+    }
+
     /// A connection is over, whoever opened it. What its peer still has to say is not waited for.
     ///
     /// A stack that is told to stop at once does not say so.

@@ -8,12 +8,15 @@ use thiserror::Error;
 use crate::connection::{self, CONNECTION_BYTES, SOCKET_BYTES};
 use crate::flow::FlowTable;
 use crate::guard::time_wait::TimeWaits;
+use crate::neighbours::Neighbours;
 use crate::packet::ChecksumPolicy;
 use crate::sender::chunks::Chunks;
 use crate::sender::lent::Senders;
+use crate::states::States;
 use barewire_memory::OutOfMemory;
 use barewire_service::deadline::Deadlines;
 use barewire_service::seats::Seats;
+use barewire_service::service::Service;
 use barewire_service::timer::TimerWheel;
 
 /// The size of a shard, its limits and its deadlines.
@@ -316,31 +319,36 @@ impl StackConfig {
         self.arena_bytes() + self.sockets() as usize * SOCKET_BYTES
     }
 
-    /// Bytes that one connection takes as long as it is idle and has no socket, if the service keeps
-    /// `service_connection_bytes` for it (`size_of::<S::Connection>()`): its line, what is behind it, its timer, its
-    /// places in the flow table, which is at most half full, and in the lists, and its share of the senders that are
-    /// kept. With few connections that share is all of a sender.
-    pub fn connection_bytes(&self, service_connection_bytes: usize) -> usize {
+    /// Bytes that one connection of a service `S` takes as long as it is idle and has no socket: its line, what is
+    /// behind it, its timer, its places in the flow table, which is at most half full, and in the lists, its share of
+    /// the senders that are kept, and what the service keeps of it unless it is then [at rest](Service::rest). With few
+    /// connections the share of the senders is all of one.
+    pub fn connection_bytes<S: Service>(&self) -> usize {
         const TIMER_AND_LISTS_BYTES: usize = 16 + 4 + 4;
         let flows = (self.connections + self.time_wait) as usize;
+        let state_bytes = match S::rest(&S::Connection::default()) {
+            Some(_) => 0,
+            None => States::<S::Connection>::PLACE_BYTES,
+        };
         CONNECTION_BYTES
-            + service_connection_bytes
+            + state_bytes
             + TIMER_AND_LISTS_BYTES
             + FlowTable::memory_bytes(flows) / flows.max(1)
             + Senders::quiet_bytes(self.connections as usize) / (self.connections as usize).max(1)
     }
 
-    /// All bytes that a shard takes at most, with connections of `service_connection_bytes` each: what it has at
-    /// start, and the tables and what waits for its acknowledgment, which come as they are used.
-    pub fn memory_bytes(&self, service_connection_bytes: usize) -> usize {
+    /// All bytes that a shard with a service `S` takes at most: what it has at start, and the tables and what waits for
+    /// its acknowledgment, which come as they are used.
+    pub fn memory_bytes<S: Service>(&self) -> usize {
         let connections = self.connections as usize;
         let time_wait = self.time_wait as usize;
         self.start_bytes()
-            + connections * (CONNECTION_BYTES + service_connection_bytes)
+            + connections * (CONNECTION_BYTES + States::<S::Connection>::PLACE_BYTES)
             + TimeWaits::memory_bytes(time_wait)
             + FlowTable::memory_bytes(connections + time_wait)
             + TimerWheel::memory_bytes(connections)
             + Senders::memory_bytes(connections)
+            + Neighbours::memory_bytes(connections)
             + Chunks::memory_bytes(self.chunks().0, self.chunks().1)
     }
 }
@@ -380,6 +388,7 @@ pub enum ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use barewire_service::service::{Input, Progress, Reply};
 
     #[test]
     fn the_defaults_are_valid() {
@@ -393,15 +402,32 @@ mod tests {
             direct_path: DirectPath::Always,
             ..StackConfig::default()
         };
-        let (start, each) = (config.start_bytes(), config.connection_bytes(0));
+        let (start, each) = (
+            config.start_bytes(),
+            config.connection_bytes::<Measured<true>>(),
+        );
         println!(
             "{start} bytes at start, {each} for an idle connection, hot and cold {CONNECTION_BYTES}"
         );
         assert_eq!(config.validate(1_024), Ok(()));
-        assert!(
-            start < 128 << 20 && each * 10_000_000 < 8 << 30,
-            "{start} {each}"
-        );
+        assert!(start < 128 << 20 && each <= 256, "{start} {each}");
+        assert_eq!(config.connection_bytes::<Measured<false>>(), each + 104 + 4);
+    }
+
+    /// A service with 104 bytes for a connection that is not at rest, which it always is or never.
+    struct Measured<const RESTS: bool>;
+
+    impl<const RESTS: bool> Service for Measured<RESTS> {
+        type Connection = [u64; 13];
+        const REPLY_BYTES_MIN: usize = 1;
+
+        fn on_input(&mut self, _: &mut [u64; 13], _: Input<'_>, _: &mut Reply<'_>) -> Progress {
+            unreachable!("it is only measured")
+        }
+
+        fn rest(_: &[u64; 13]) -> Option<u8> {
+            RESTS.then_some(0)
+        }
     }
 
     #[test]

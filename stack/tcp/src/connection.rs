@@ -3,8 +3,8 @@
 //! ```text
 //!   hot   ┌ flow key ┬ sequence numbers, windows ┬ timer, link, flags ┐  64 bytes, one per connection
 //!         └──────────┴───────────────────────────┴────────────────────┘
-//!   cold  ┌ L2 header ┬ deadlines ┬ what was sent, or which socket has it ┬ service's state ┐
-//!         └───────────┴───────────┴───────────────────┬───────────────────┴─────────────────┘
+//!   cold  ┌ neighbour ┬ deadlines ┬ which sender or which socket it has ┬ state ┐  96 bytes
+//!         └───────────┴───────────┴───────────────────┬─────────────────┴───────┘
 //!                                                     ▼
 //!   pool  ┌ smoltcp socket in a set of its own, with receive and send buffer from the arena ┐
 //!         └──────────────────────── lent while the direct path does not do ─────────────────┘
@@ -23,12 +23,14 @@ use std::ptr::NonNull;
 use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
 
-use crate::control::{L2Header, SynOptions};
+use crate::control::SynOptions;
 use crate::guard::segment::Tcb;
+use crate::neighbours::NO_NEIGHBOUR;
 use crate::packet::FlowKey;
 use crate::path::Path;
 use crate::sender::Remembered;
 use crate::sender::lent::{NO_SENDER, Senders};
+use crate::states::{StateHandle, States};
 use barewire_memory::prefetch;
 use barewire_service::deadline::{Deadlines, Watch};
 use barewire_service::time::Instant;
@@ -69,31 +71,33 @@ impl HotFlags {
     }
 }
 
-/// The rest of a connection. What every segment needs comes first, in as few cache lines as it takes.
+/// The rest of a connection: one and a half cache lines, the ones that every segment needs first.
+#[derive(Debug)]
 #[repr(C, align(32))]
-pub(crate) struct Cold<C> {
-    /// Which sender of [`Senders`] the connection has; [`NO_SENDER`] while it is idle or has a socket.
+pub(crate) struct Cold {
+    /// Which sender of [`Senders`] the connection has; [`NO_SENDER`] while it is quiet or has a socket.
     pub sender: u32,
+    /// Which of [`Neighbours`](crate::neighbours::Neighbours) its packets go to; [`NO_NEIGHBOUR`] if it is over.
+    pub neighbour: u32,
+    /// What the service keeps.
+    pub state: StateHandle,
+    /// The end of the highest byte that has arrived from the peer, in whatever order.
+    pub highest: u32,
+    /// RCV.NXT as it was last sent to the peer.
+    pub told: u32,
+    /// How large packets to the peer may be.
+    pub path: Path,
+    pub watch: Watch,
+    /// The timer wheel expires at this time at the latest.
+    pub timer_at: Instant,
     /// The connection is served directly and has no socket.
     pub is_direct: bool,
-    /// Written in front of every packet to the peer.
-    pub l2: L2Header,
     /// The service knows that the peer has ended its stream.
     pub end_seen: bool,
     /// The service asked for more space to send.
     pub wants_room: bool,
     /// Our FIN waits until the peer has room for all that is before it.
     pub close_pending: bool,
-    /// How large packets to the peer may be.
-    pub path: Path,
-    /// The end of the highest byte that has arrived from the peer, in whatever order.
-    pub highest: u32,
-    /// RCV.NXT as it was last sent to the peer.
-    pub told: u32,
-    pub watch: Watch,
-    /// The timer wheel expires at this time at the latest.
-    pub timer_at: Instant,
-    pub service: C,
     /// Which socket of [`Sockets`] the connection has; [`NO_SOCKET`] while it is served directly.
     pub socket: u32,
     /// What the peer's SYN has offered.
@@ -105,12 +109,13 @@ pub(crate) struct Cold<C> {
 /// Of a connection that has no socket.
 pub(crate) const NO_SOCKET: u32 = u32::MAX;
 
-impl<C: Default> Cold<C> {
+impl Cold {
     /// A connection that is not in use.
     pub fn new() -> Self {
         Cold {
             socket: NO_SOCKET,
-            l2: L2Header::default(),
+            neighbour: NO_NEIGHBOUR,
+            state: StateHandle::NEW,
             watch: Watch::half_open(Instant::ZERO, &Deadlines::default()),
             path: Path::new(0, Instant::ZERO),
             timer_at: NEVER,
@@ -123,13 +128,12 @@ impl<C: Default> Cold<C> {
             sender: NO_SENDER,
             is_direct: false,
             remembered: Remembered::default(),
-            service: C::default(),
         }
     }
 
     /// Resets everything for the next connection.
-    pub fn renew(&mut self, l2: L2Header, watch: Watch, path: Path) {
-        self.l2 = l2;
+    pub fn renew(&mut self, neighbour: u32, watch: Watch, path: Path) {
+        self.neighbour = neighbour;
         self.watch = watch;
         self.path = path;
         self.timer_at = NEVER;
@@ -154,7 +158,13 @@ impl<C: Default> Cold<C> {
 
     /// The rest of what it will touch, once that is there.
     #[inline]
-    pub fn prefetch_rest(&self, senders: &Senders, sockets: &Sockets<'_>) {
+    pub fn prefetch_rest<C: Default>(
+        &self,
+        senders: &Senders,
+        sockets: &Sockets<'_>,
+        states: &States<C>,
+    ) {
+        states.prefetch(self.state);
         match self.is_direct {
             true => senders.prefetch(self.sender),
             false => sockets.prefetch(self.socket),
@@ -327,7 +337,7 @@ unsafe fn new_socket<'a>(receive: NonNull<[u8]>, send: NonNull<[u8]>) -> Socket<
 }
 
 /// Bytes of memory that a connection takes besides its service's state and what it has borrowed.
-pub(crate) const CONNECTION_BYTES: usize = size_of::<Hot>() + size_of::<Cold<()>>();
+pub(crate) const CONNECTION_BYTES: usize = size_of::<Hot>() + size_of::<Cold>();
 
 /// Bytes of memory that a socket takes besides its buffers.
 pub(crate) const SOCKET_BYTES: usize =
@@ -338,7 +348,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hot_line_is_one_cache_line() {
+    fn a_connection_is_two_cache_lines_and_a_half() {
         assert_eq!(size_of::<Hot>(), 64);
+        assert_eq!(size_of::<Cold>(), 96);
     }
 }

@@ -54,8 +54,9 @@ impl Default for SynOptions {
 }
 
 /// An Ethernet header as it is written on frames to a peer: mostly the peer's own, reflected.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct L2Header {
+    /// Behind `len` there are zeros.
     bytes: [u8; L2Header::BYTES_MAX],
     len: u8,
 }
@@ -86,36 +87,32 @@ impl L2Header {
     /// If `received` is not the header of a parsed frame: 14 or 18 bytes long.
     #[inline]
     pub fn reflect(received: &[u8]) -> L2Header {
-        let mut header = L2Header::default();
-        header.set_reflected(received);
+        let mut header = L2Header {
+            len: received.len() as u8,
+            ..L2Header::default()
+        };
+        header.bytes[..6].copy_from_slice(&received[6..12]);
+        header.bytes[6..12].copy_from_slice(&received[..6]);
+        header.bytes[12..received.len()].copy_from_slice(&received[12..]);
         header
     }
 
-    /// Becomes what [`L2Header::reflect`] returns, in place.
+    /// Whether it is what [`L2Header::reflect`] makes of `received`.
     ///
     /// # Panics
     ///
     /// As [`L2Header::reflect`].
     #[inline]
-    pub fn set_reflected(&mut self, received: &[u8]) {
-        // Nearly always it is the same already, and writing it would delay the next read.
-        let is_same = usize::from(self.len) == received.len()
+    pub fn is_way_back_of(&self, received: &[u8]) -> bool {
+        usize::from(self.len) == received.len()
             && self.bytes[..6] == received[6..12]
             && self.bytes[6..12] == received[..6]
-            && self.bytes[12..received.len()] == received[12..];
-        if !is_same {
-            self.reflect_all(received);
-        }
+            && self.bytes[12..received.len()] == received[12..]
     }
 
-    fn reflect_all(&mut self, received: &[u8]) {
-        self.bytes[..6].copy_from_slice(&received[6..12]);
-        self.bytes[6..12].copy_from_slice(&received[..6]);
-        self.bytes[12..14].copy_from_slice(&received[12..14]);
-        if received.len() > UNTAGGED_BYTES {
-            self.bytes[14..].copy_from_slice(&received[14..]);
-        }
-        self.len = received.len() as u8;
+    /// All of it, to be hashed.
+    pub fn key(&self) -> &[u8] {
+        &self.bytes[..self.len()]
     }
 
     /// Writes the header to the front of `slot`, and returns the space for the IP packet behind it;

@@ -43,6 +43,13 @@ pub struct FlowTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowHash(u32);
 
+impl FlowHash {
+    /// The hash of something else than a flow, for a table of such.
+    pub(crate) fn of_bytes(hasher: &SipHasher13, bytes: &[u8]) -> FlowHash {
+        FlowHash(hasher.hash(bytes) as u32)
+    }
+}
+
 /// The table holds as many flows as it was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the flow table is full")]

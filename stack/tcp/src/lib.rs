@@ -30,6 +30,7 @@ mod forward;
 pub mod guard;
 mod header;
 pub mod link;
+mod neighbours;
 pub mod outbound;
 pub mod packet;
 pub mod path;
@@ -41,6 +42,7 @@ pub mod shared;
 mod smoltcp_time;
 pub mod source_ports;
 mod sources;
+mod states;
 
 pub use config::StackConfig;
 pub use link::Link;

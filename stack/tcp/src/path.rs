@@ -200,8 +200,8 @@ pub(crate) struct Path {
     timeouts: u8,
     /// It was made smaller because of them, and nothing has been acknowledged since.
     is_guess: bool,
-    /// When a larger size may be tried.
-    until: Instant,
+    /// When a larger size may be tried, in seconds of [`Instant`].
+    until_s: u32,
 }
 
 /// After so many timeouts in a row of a long segment, its length is taken as the cause.
@@ -219,7 +219,7 @@ impl Path {
             longest: 0,
             timeouts: 0,
             is_guess: false,
-            until: now + BELIEVED,
+            until_s: (now + BELIEVED).secs() as u32,
         }
     }
 
@@ -227,7 +227,7 @@ impl Path {
     /// learnt is old.
     #[inline]
     pub fn size(&mut self, mtu: usize, now: Instant) -> usize {
-        if usize::from(self.size) < mtu && now >= self.until {
+        if usize::from(self.size) < mtu && now.secs() as u32 >= self.until_s {
             *self = Path::new(mtu, now);
         }
         usize::from(self.size)

@@ -227,6 +227,21 @@ impl<S: Service> Service for Tls<S> {
         Connection(State::Plain(self.inner.on_open(token, id)))
     }
 
+    #[inline]
+    fn rest(connection: &Self::Connection) -> Option<u8> {
+        match &connection.0 {
+            State::Plain(plain) => S::rest(plain),
+            State::Open(_) | State::Refused | State::Handshaking { .. } | State::Over => None,
+        }
+    }
+
+    #[inline]
+    fn resume(connection: &mut Self::Connection, rest: u8) {
+        if let State::Plain(plain) = &mut connection.0 {
+            S::resume(plain, rest);
+        }
+    }
+
     fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
         match &mut connection.0 {
             State::Plain(plain) => self.inner.on_end(plain, end),

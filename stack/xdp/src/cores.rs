@@ -329,7 +329,6 @@ fn report<S: Service>(
         Pages::Huge(_) => "huge",
         Pages::Normal => "normal",
     };
-    let service_bytes = size_of::<S::Connection>();
     let start = stack.start_bytes();
     lines.push(format!(
         "{core}: {total} of memory: {sockets} on {pages} pages for {count} sockets with buffers of {receive} + {send} \
@@ -341,8 +340,8 @@ fn report<S: Service>(
         receive = stack.receive_buffer_bytes,
         send = stack.send_buffer_bytes,
         frames = mib(frame_memory),
-        each = stack.connection_bytes(service_bytes),
-        most = mib(stack.memory_bytes(service_bytes) - start),
+        each = stack.connection_bytes::<S>(),
+        most = mib(stack.memory_bytes::<S>() - start),
         connections = stack.connections,
     ));
     lines

@@ -87,7 +87,7 @@ impl<S: Service> Core<'_, S> {
             _ => self.choose_isn(&segment.flow, old_snd_nxt),
         };
         let l2 = L2Header::reflect(segment.l2(frame));
-        if let Some(index) = self.open(arrival, isn, &options, l2, port.link) {
+        if let Some(index) = self.open(arrival, isn, &options, &l2, port.link) {
             match options == announced {
                 true => drop(self.ingress(index, segment.ip_packet(frame), port.transmit)),
                 false => self.hear_syn(index, segment.seq, options, segment.window, port.transmit),
@@ -98,7 +98,7 @@ impl<S: Service> Core<'_, S> {
 
     /// The peer's options within bounds: its segments are neither tiny nor longer than what we can send. The
     /// second keeps smoltcp from growing its congestion window by segments that are never sent.
-    fn bounded(&self, flow: &FlowKey, announced: SynOptions) -> SynOptions {
+    pub(super) fn bounded(&self, flow: &FlowKey, announced: SynOptions) -> SynOptions {
         SynOptions {
             mss: announced.mss.clamp(self.config.mss_min, self.mss_max(flow)),
             ..announced
@@ -126,7 +126,7 @@ impl<S: Service> Core<'_, S> {
         arrival: &Arrival,
         isn: u32,
         options: &SynOptions,
-        l2: L2Header,
+        l2: &L2Header,
         link: u8,
     ) -> Option<usize> {
         let flow = arrival.segment.flow;
@@ -169,7 +169,7 @@ impl<S: Service> Core<'_, S> {
         };
         let (connection, expect) = self.service.on_accept(arrival);
         let cold = &mut self.cold[index];
-        cold.service = connection;
+        self.states.set::<S>(&mut cold.state, connection);
         cold.watch = Watch::established(self.now, expect, &self.config.deadlines);
     }
 
@@ -263,7 +263,7 @@ impl<S: Service> Core<'_, S> {
         }
         let l2 = L2Header::reflect(segment.l2(frame));
         let index = match self.make_room() {
-            true => self.open(arrival, isn, &options, l2, port.link),
+            true => self.open(arrival, isn, &options, &l2, port.link),
             false => None,
         };
         let Some(index) = index else {

@@ -150,12 +150,13 @@ impl<S: Service> Core<'_, S> {
             snd_nxt: isn,
             ..Tcb::syn_sent(isn)
         };
-        let index = self.take_connection(flow, self.flows.hash(&flow), tcb, l2, link)?;
+        let index = self.take_connection(flow, self.flows.hash(&flow), tcb, &l2, link)?;
         let ours = self.local.address(flow.local_index());
         let endpoint = |address: IpAddr, port| IpEndpoint::new(address.into(), port);
         self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
         let cold = &mut self.cold[index];
-        cold.service = self.service.on_open(token, Id::default());
+        let state = self.service.on_open(token, Id::default());
+        self.states.set::<S>(&mut cold.state, state);
         let calling = self.sockets.slot(cold.socket).socket().connect(
             self.interface.context(),
             endpoint(flow.remote_address(), flow.remote_port()),
@@ -195,12 +196,15 @@ impl<S: Service> Core<'_, S> {
         let hot = &mut self.hot[index];
         hot.tcb.connect(segment, options.window_scale);
         hot.link = port.link;
-        self.cold[index].l2.set_reflected(segment.l2(frame));
+        self.follow_neighbour(index, segment, frame);
         self.change_state(index, State::Open);
         self.ingress(index, segment.ip_packet(frame), port.transmit);
-        self.cold[index].watch =
-            Watch::established(self.now, Expect::Message, &self.config.deadlines);
-        self.cold[index].wants_room = true;
+        let options = self.bounded(&segment.flow, *options);
+        let cold = &mut self.cold[index];
+        cold.options = options;
+        cold.highest = self.hot[index].tcb.rcv_nxt;
+        cold.watch = Watch::established(self.now, Expect::Message, &self.config.deadlines);
+        cold.wants_room = true;
         self.serve_turn(index, &[], port);
         self.finish_turn(index, 1, port);
     }
@@ -341,7 +345,8 @@ impl<S: Service> Core<'_, S> {
     /// Tells the service that a connection of its own is over.
     pub(super) fn end_call(&mut self, index: usize, end: End) {
         if self.caller.is_some() {
-            self.service.on_end(&mut self.cold[index].service, end);
+            let state = self.states.get::<S>(self.cold[index].state);
+            self.service.on_end(state, end);
         }
     }
 
@@ -375,7 +380,9 @@ impl<S: Service> Core<'_, S> {
             }
             let mut port = Port::of(links, self.hot[index].link);
             self.cold[index].wants_room = true;
-            self.serve_turn(index, &[], &mut port);
+            if !self.cold[index].is_direct {
+                self.serve_turn(index, &[], &mut port);
+            }
             self.finish_turn(index, 0, &mut port);
             return true;
         }

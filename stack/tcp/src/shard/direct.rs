@@ -212,12 +212,12 @@ impl<S: Service> Core<'_, S> {
             is_ack_urgent: false,
             budget: EGRESS_SEGMENTS_MAX,
         };
-        let hot = &mut self.hot[index];
         // See `connection_receives`.
         if place == Place::Next || is_repetition {
-            hot.link = port.link;
-            self.cold[index].l2.set_reflected(segment.l2(frame));
+            self.hot[index].link = port.link;
+            self.follow_neighbour(index, segment, frame);
         }
+        let hot = &mut self.hot[index];
         match place {
             Place::Next => {
                 turn.input = segment.payload(frame);
@@ -371,7 +371,7 @@ impl<S: Service> Core<'_, S> {
         // Repairs go before what is new.
         self.send_kept(index, &mut turn, port);
         match self.serve_directly(index, &mut turn, port) {
-            Outcome::Continue => {}
+            Outcome::Continue => self.note_idle(index),
             Outcome::Close => return self.close_from_direct(index, acknowledged, &turn, port),
             Outcome::Abort => {
                 self.counters.aborts.increment();
@@ -474,8 +474,9 @@ impl<S: Service> Core<'_, S> {
                 ended: false,
             };
             let at = header::bytes(&hot.flow);
+            let l2 = self.neighbours.get(cold.neighbour);
             let packet = match in_place {
-                true => port.transmit.slot().and_then(|slot| cold.l2.write(slot)),
+                true => port.transmit.slot().and_then(|slot| l2.write(slot)),
                 false => None,
             };
             let in_slot = packet.and_then(|packet| packet.get_mut(..at + room));
@@ -483,7 +484,9 @@ impl<S: Service> Core<'_, S> {
             let (progress, written) = match in_slot {
                 Some(packet) => {
                     let mut reply = Reply::new(&mut packet[at..]);
-                    let progress = (self.service).on_input(&mut cold.service, input, &mut reply);
+                    let state = self.states.get::<S>(cold.state);
+                    let progress = (self.service).on_input(state, input, &mut reply);
+                    self.states.settle::<S>(&mut cold.state);
                     let written = reply.len();
                     // More output can fill this segment, or a FIN leave with it.
                     let is_followed = progress.next == Next::Send && written < room;
@@ -504,7 +507,7 @@ impl<S: Service> Core<'_, S> {
                         let packet = &mut packet[..at + written];
                         write_headers(packet, &self.local, hot, seq, is_last, sum);
                         cold.path.note_sent(packet.len());
-                        port.transmit.commit(cold.l2.len() + at + written);
+                        port.transmit.commit(l2.len() + at + written);
                         turn.owes_ack = false;
                         cold.told = hot.tcb.rcv_nxt;
                         turn.budget -= 1;
@@ -514,7 +517,9 @@ impl<S: Service> Core<'_, S> {
                 None => {
                     let room = room.min(self.scratch.reply.len());
                     let mut reply = Reply::new(&mut self.scratch.reply[..room]);
-                    let progress = (self.service).on_input(&mut cold.service, input, &mut reply);
+                    let state = self.states.get::<S>(cold.state);
+                    let progress = (self.service).on_input(state, input, &mut reply);
+                    self.states.settle::<S>(&mut cold.state);
                     let written = reply.len();
                     if sender.queue(chunks, config, reply.written(), self.now) < written {
                         debug_assert!(false, "there were chunks for the reply");
@@ -598,8 +603,9 @@ impl<S: Service> Core<'_, S> {
             let Some(segment) = sender.next_segment(chunks, config, self.now) else {
                 return;
             };
-            let Some(packet) = (cold.l2.write(slot))
-                .and_then(|packet| packet.get_mut(..at + usize::from(segment.len)))
+            let l2 = self.neighbours.get(cold.neighbour);
+            let Some(packet) =
+                (l2.write(slot)).and_then(|packet| packet.get_mut(..at + usize::from(segment.len)))
             else {
                 debug_assert!(false, "a slot holds a whole frame");
                 return;
@@ -614,7 +620,7 @@ impl<S: Service> Core<'_, S> {
             let (seq, is_last) = (segment.seq, segment.is_last);
             write_headers(packet, &self.local, hot, seq, is_last, sum);
             cold.path.note_sent(packet.len());
-            let len = cold.l2.len() + packet.len();
+            let len = l2.len() + packet.len();
             port.transmit.commit(len);
             debug_assert!(sender.is_consistent(chunks), "[UNA, NXT) is not the chunks");
             if segment.is_resent {
@@ -661,8 +667,9 @@ impl<S: Service> Core<'_, S> {
         let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
         let tcb = &mut hot.tcb;
         let at = header::bytes(&hot.flow);
+        let l2 = self.neighbours.get(cold.neighbour);
         let slot = port.transmit.slot();
-        let Some(packet) = slot.and_then(|slot| cold.l2.write(slot)?.get_mut(..at)) else {
+        let Some(packet) = slot.and_then(|slot| l2.write(slot)?.get_mut(..at)) else {
             return;
         };
         if let Some(Busy { window, .. }) = self.direct.senders.get(cold.sender) {
@@ -670,7 +677,7 @@ impl<S: Service> Core<'_, S> {
         }
         let seq = tcb.acceptable_seq();
         write_headers(packet, &self.local, hot, seq, false, 0);
-        port.transmit.commit(cold.l2.len() + at);
+        port.transmit.commit(l2.len() + at);
         cold.told = hot.tcb.rcv_nxt;
     }
 
@@ -770,7 +777,6 @@ impl<S: Service> Core<'_, S> {
     /// The same, once all below `ack` is acknowledged.
     fn take_acknowledged_directly(&mut self, index: usize, ack: u32) {
         if self.direct.mode == DirectPath::Never
-            || self.caller.is_some()
             || self.is_draining
             || !self.is_quiet(index, ack)
             || !self.direct.is_wanted()

@@ -72,7 +72,7 @@ impl<S: Service> Core<'_, S> {
         let mut wire = Wire {
             received: None,
             transmit,
-            l2: &cold.l2,
+            l2: self.neighbours.get(cold.neighbour),
             ack_seq: self.hot[index].tcb.acceptable_seq(),
             spare: &mut self.scratch.spare,
             mtu,

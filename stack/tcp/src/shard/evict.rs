@@ -105,7 +105,7 @@ impl<S: Service> Core<'_, S> {
         if self.farewells.len() < self.farewells.capacity() {
             self.farewells.push(Farewell {
                 flow: hot.flow,
-                l2: self.cold[index].l2,
+                l2: *self.neighbours.get(self.cold[index].neighbour),
                 link: hot.link,
                 control: Control {
                     kind: if is_quiet { Kind::Fin } else { Kind::Reset },

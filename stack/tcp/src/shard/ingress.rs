@@ -80,7 +80,7 @@ impl<S: Service> Core<'_, S> {
     #[inline]
     fn prefetch_rest(&self, arrival: &Arrival) {
         if let Some(cold) = self.cold.get(arrival.connection as usize) {
-            cold.prefetch_rest(&self.direct.senders, &self.sockets);
+            cold.prefetch_rest(&self.direct.senders, &self.sockets, &self.states);
         }
     }
 
@@ -164,13 +164,13 @@ impl<S: Service> Core<'_, S> {
         if self.direct_receives(index, segment, frame, port) {
             return;
         }
-        let hot = &mut self.hot[index];
-        // A repeated segment shows the current link-layer address of the peer: the way back may have changed since, and our
-        // answers were lost.
-        if hot.tcb.is_repetition(segment) {
-            hot.link = port.link;
-            self.cold[index].l2.set_reflected(segment.l2(frame));
+        // A repeated segment shows the current link-layer address of the peer: the way back may have changed since, and
+        // our answers were lost.
+        if self.hot[index].tcb.is_repetition(segment) {
+            self.hot[index].link = port.link;
+            self.follow_neighbour(index, segment, frame);
         }
+        let hot = &self.hot[index];
         match hot.tcb.judge(segment, self.config.mtu) {
             Verdict::Pass => {
                 let packet = segment.ip_packet(frame);
@@ -254,7 +254,7 @@ impl<S: Service> Core<'_, S> {
         // A segment that may be forged does not show the peer's link-layer address.
         if is_acceptable {
             self.hot[index].link = port.link;
-            self.cold[index].l2.set_reflected(segment.l2(frame));
+            self.follow_neighbour(index, segment, frame);
         }
         let state = self.ingress(index, packet, port.transmit);
 
@@ -325,6 +325,13 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
+    /// Has what follows sent to where `segment` came from.
+    #[inline]
+    pub(super) fn follow_neighbour(&mut self, index: usize, segment: &Segment, frame: &[u8]) {
+        let neighbour = &mut self.cold[index].neighbour;
+        self.neighbours.follow(neighbour, segment.l2(frame));
+    }
+
     /// Hands a packet to smoltcp.
     pub(super) fn ingress<T: Transmit>(
         &mut self,
@@ -337,7 +344,7 @@ impl<S: Service> Core<'_, S> {
         let mut wire = Wire {
             received: Some(packet),
             transmit,
-            l2: &cold.l2,
+            l2: self.neighbours.get(cold.neighbour),
             ack_seq: self.hot[index].tcb.acceptable_seq(),
             spare: &mut self.scratch.spare,
             mtu: self.config.mtu,
@@ -390,7 +397,7 @@ impl<S: Service> Core<'_, S> {
             ack: Some(tcb.rcv_nxt),
             window: tcb.rcv_wnd,
         };
-        let l2 = self.cold[index].l2;
+        let l2 = *self.neighbours.get(self.cold[index].neighbour);
         self.cold[index].told = tcb.rcv_nxt;
         self.send_control(&flow, &l2, &ack, port);
     }

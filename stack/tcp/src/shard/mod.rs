@@ -58,6 +58,7 @@ use crate::guard::rate_limit::RateLimit;
 use crate::guard::segment::{State, Tcb};
 use crate::guard::time_wait::TimeWaits;
 use crate::link::{Link, Received};
+use crate::neighbours::Neighbours;
 use crate::outbound::Outbound;
 use crate::packet::{DiscardCounters, FlowKey, Local, Segment};
 use crate::sender::chunks::Chunks;
@@ -65,6 +66,7 @@ use crate::sender::counters::SenderCounters;
 use crate::sender::lent::Senders;
 use crate::shared::Shared;
 use crate::sources::Sources;
+use crate::states::States;
 use barewire_memory::table;
 use barewire_service::deadline::{Wait, Watch};
 use barewire_service::service::{End, Service};
@@ -373,7 +375,9 @@ struct Core<'a, S: Service> {
 
     /// All connections that were ever in use: up to [`StackConfig::connections`], and so with `cold`.
     hot: Vec<Hot>,
-    cold: Vec<Cold<S::Connection>>,
+    cold: Vec<Cold>,
+    states: States<S::Connection>,
+    neighbours: Neighbours,
     /// Those that are not in use any more.
     unused: Vec<u32>,
     sockets: Sockets<'a>,
@@ -508,6 +512,8 @@ impl<'a, S: Service> Core<'a, S> {
         Ok(Core {
             hot: table(connections)?,
             cold: table(connections)?,
+            states: States::new(connections)?,
+            neighbours: Neighbours::new(connections, words(&secrets.flow))?,
             unused: table(connections)?,
             sockets,
             socket_hand: 0,
@@ -684,7 +690,7 @@ impl<'a, S: Service> Core<'a, S> {
         flow: FlowKey,
         hash: FlowHash,
         tcb: Tcb,
-        l2: L2Header,
+        l2: &L2Header,
         link: u8,
     ) -> Option<usize> {
         let index = match self.unused.pop() {
@@ -721,7 +727,8 @@ impl<'a, S: Service> Core<'a, S> {
             .set((self.hot.len() - self.unused.len()) as u64);
         let watch = Watch::half_open(self.now, &self.config.deadlines);
         let path = self.path_to(&flow);
-        self.cold[index].renew(l2, watch, path);
+        let neighbour = self.neighbours.take(l2);
+        self.cold[index].renew(neighbour, watch, path);
         self.take_socket(index);
         Some(index)
     }
@@ -751,8 +758,9 @@ impl<'a, S: Service> Core<'a, S> {
             busy.sender.discard(&mut self.direct.chunks);
         }
         // Drops the protocol's state with the connection, keys say.
-        self.cold[index].service = S::Connection::default();
-        self.sockets.give_back(&mut self.cold[index].socket);
+        self.states.release(&mut cold.state);
+        self.neighbours.release(&mut cold.neighbour);
+        self.sockets.give_back(&mut cold.socket);
         self.change_state(index, State::Free);
         self.timers.cancel(index as u32);
         self.unused.push(index as u32);

@@ -48,7 +48,7 @@ impl<S: Service> Core<'_, S> {
             watch,
             end_seen,
             wants_room,
-            service: connection,
+            state,
             ..
         } = &mut self.cold[index];
         let (socket, seen) = self.sockets.slot(*socket).socket_and_seen();
@@ -76,7 +76,9 @@ impl<S: Service> Core<'_, S> {
                 ended: has_ended,
             };
             let reply = &mut self.scratch.reply;
+            let connection = self.states.get::<S>(*state);
             let (progress, written) = call(&mut self.service, connection, input, socket, reply);
+            self.states.settle::<S>(state);
             assert!(
                 progress.consumed <= queued,
                 "a service consumed more than there was"
@@ -123,19 +125,17 @@ impl<S: Service> Core<'_, S> {
         say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
     ) {
         self.hand_over(index, &[]);
-        let Cold {
-            socket,
-            service: connection,
-            ..
-        } = &mut self.cold[index];
+        let Cold { socket, state, .. } = &mut self.cold[index];
         let socket = self.sockets.slot(*socket).socket();
         if socket.send_capacity() - socket.send_queue() >= S::REPLY_BYTES_MIN {
             let Core {
                 service, scratch, ..
             } = self;
+            let connection = self.states.get::<S>(*state);
             with_room(socket, S::REPLY_BYTES_MIN, &mut scratch.reply, |reply| {
                 say(service, connection, reply);
             });
+            self.states.settle::<S>(state);
         }
     }
 
@@ -183,7 +183,7 @@ impl<S: Service> Core<'_, S> {
             ack: Some(hot.tcb.rcv_nxt),
             window: 0,
         };
-        let (flow, l2) = (hot.flow, self.cold[index].l2);
+        let (flow, l2) = (hot.flow, *self.neighbours.get(self.cold[index].neighbour));
         self.counters.out_rsts.increment();
         self.send_control(&flow, &l2, &reset, port);
         self.end(index, end);

@@ -157,6 +157,10 @@ impl Service for CommandService {
     fn on_timeout(&mut self, _: &mut CommandState, _: &mut Reply<'_>) {
         self.timeouts += 1;
     }
+
+    fn rest(connection: &CommandState) -> Option<u8> {
+        connection.under_way.is_none().then_some(0)
+    }
 }
 
 #[cfg(test)]

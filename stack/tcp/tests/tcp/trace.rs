@@ -17,6 +17,7 @@
 //!
 //! Sequence numbers are relative, as tcpdump shows them: to the peer's SYN, and to our last SYN or SYN|ACK.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use barewire_tcp::shard::Shard;
 use barewire_tcp::shared::Shared;
 use barewire_tcp::source_ports::SourcePorts;
 use barewire_tcp_testing::direct_path;
-use barewire_tcp_testing::frame::TcpFrame;
+use barewire_tcp_testing::frame::{TcpFrame, TcpView};
 
 /// A shard, and the peer at the other end of its link, or links.
 pub struct Trace {
@@ -50,7 +51,7 @@ pub struct Trace {
     /// The peer's initial sequence number.
     pub peer_isn: u32,
     /// Of each port of the peer, the shard's initial sequence number.
-    isns: [Option<u32>; 10],
+    isns: HashMap<u16, u32>,
     transcript: String,
 }
 
@@ -235,7 +236,7 @@ impl Trace {
             vlan: None,
             ip_options: &[],
             peer_isn: 0x1000_0000,
-            isns: [None; 10],
+            isns: HashMap::new(),
             transcript: String::new(),
         }
     }
@@ -280,12 +281,16 @@ impl Trace {
 
     /// Takes sequence numbers of the first connection relative to the SYN that `other` has sent.
     pub fn know_isn_of(&mut self, other: &Trace) {
-        self.isns = other.isns;
+        self.isns.clone_from(&other.isns);
     }
 
     /// The shard's initial sequence number for the peer's first port.
     pub fn isn(&self) -> u32 {
-        self.isns[1].unwrap()
+        self.isns[&1]
+    }
+
+    fn our_isn(&self, peer: u16) -> u32 {
+        self.isns.get(&peer).copied().unwrap_or(0)
     }
 
     pub fn shard(&mut self) -> &mut Shard<'static, MemoryLink, TestService> {
@@ -307,7 +312,7 @@ impl Trace {
 
     /// A segment of an established connection of the peer's port number `peer`.
     pub fn segment(&self, peer: u16, seq: u32, ack: u32, payload: &'static [u8]) -> Vec<u8> {
-        let isn = self.isns[usize::from(peer)].unwrap();
+        let isn = self.isns[&peer];
         let segment = TcpFrame {
             seq: self.peer_isn.wrapping_add(seq),
             ack: isn.wrapping_add(ack),
@@ -400,7 +405,7 @@ impl Trace {
 
     fn put_on_wire(&mut self, peer: u16, text: &str) {
         let segment = Text::parse(text);
-        let our_isn = self.isns[usize::from(peer)].unwrap_or(0);
+        let our_isn = self.our_isn(peer);
         let options = segment.option_bytes(our_isn);
         let seq = segment.seq.expect("a segment sent needs a seq");
         let frame = TcpFrame {
@@ -486,11 +491,11 @@ impl Trace {
 
     /// Reads a frame as the peer would, checksums, MAC addresses and VLAN tag included.
     fn read(&mut self, frame: &[u8]) -> (u16, Text) {
-        let ports: Vec<u16> = match self.calls {
-            false => (0..10).map(|peer| PEER_PORT + peer).collect(),
-            true => vec![SERVER_PORT],
+        let port = match self.calls {
+            false => TcpView::read(frame).unwrap().destination.port(),
+            true => SERVER_PORT,
         };
-        let local = Local::new(&[self.peer], &ports).unwrap();
+        let local = Local::new(&[self.peer], &[port]).unwrap();
         let segment = packet::parse(frame, &local, ChecksumPolicy::Verify).unwrap();
         assert_eq!(segment.flow.remote_address(), self.server);
         assert_eq!(
@@ -507,9 +512,9 @@ impl Trace {
         };
 
         if segment.flags.contains(Flags::SYN) {
-            self.isns[usize::from(peer)] = Some(segment.seq);
+            self.isns.insert(peer, segment.seq);
         }
-        let our_isn = self.isns[usize::from(peer)].unwrap_or(0);
+        let our_isn = self.our_isn(peer);
         let options = segment.tcp_options(frame).map(Result::unwrap);
         let text = Text {
             flags: segment.flags,
@@ -537,8 +542,7 @@ fn side(line: &str, sign: char) -> Option<(u16, &str)> {
     let (peer, segment) = line.split_once(sign)?;
     match peer {
         "" => Some((1, segment.trim())),
-        digit if digit.len() == 1 => Some((digit.parse().ok()?, segment.trim())),
-        _ => None,
+        number => Some((number.parse().ok()?, segment.trim())),
     }
 }
 
@@ -772,7 +776,7 @@ enum Mode {
     Calls { over_ipv6: bool },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct TestConnection {
     has_called: bool,
     to_send: usize,
@@ -821,6 +825,10 @@ impl Service for TestService {
         } else {
             Want::Nothing { until: None }
         }
+    }
+
+    fn rest(connection: &TestConnection) -> Option<u8> {
+        (*connection == TestConnection::default()).then_some(0)
     }
 
     fn on_end(&mut self, _: &mut TestConnection, end: End) {
