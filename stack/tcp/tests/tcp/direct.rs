@@ -263,3 +263,39 @@ fn a_segment_behind_a_gap_with_an_overtaken_ack_is_kept_by_a_socket() {
          < [P.] seq 7 ack 11 \"abc\\n\"",
     );
 }
+
+#[test]
+fn more_connections_than_keep_a_sender_are_served_and_repaired_alike() {
+    const CONNECTIONS: u16 = 1_200;
+    let mut trace = Trace::lines_with(|config| {
+        directly(config);
+        config.connections = 2 * u32::from(CONNECTIONS);
+    });
+    for peer in 1..=CONNECTIONS {
+        trace.run(&format!(
+            "{peer}> [S] seq 0 <mss 1460,wscale 7,sackOK>
+             {peer}< [S.] seq 0 ack 1
+             {peer}> [.] seq 1 ack 1 win 500
+             {peer}> [P.] seq 1 ack 1 \"hello\\n\"
+             {peer}< [P.] seq 1 ack 7 \"hello\\n\"
+             +1ms
+             {peer}> [.] seq 7 ack 7 win 500"
+        ));
+    }
+    // The first ones have given theirs up, and remember a round trip of 1 ms: the probe comes after the time for which
+    // an ACK may be delayed.
+    for peer in 1..=CONNECTIONS {
+        trace.run(&format!(
+            "{peer}> [P.] seq 7 ack 7 win 500 \"again\\n\"
+             {peer}< [P.] seq 7 ack 13 \"again\\n\"
+             +50ms
+             {peer}< [P.] seq 7 ack 13 \"again\\n\"
+             {peer}> [.] seq 13 ack 13 win 500"
+        ));
+    }
+    trace.run(&format!(
+        "? connections {CONNECTIONS}
+         ? retrans_segs {CONNECTIONS}
+         ? direct_hand_overs 0"
+    ));
+}
