@@ -17,7 +17,7 @@ use std::sync::Arc;
 use barewire_service::deadline::Deadlines;
 use barewire_service::service::{End, Expect, Id, Input, Next, Progress, Reply, Service, Want};
 use barewire_service::time::{Duration, Instant};
-use barewire_tcp::config::{StackConfig, UnknownFlow};
+use barewire_tcp::config::{DirectPath, StackConfig, UnknownFlow};
 use barewire_tcp::guard::Secrets;
 use barewire_tcp::link::faulty::{Faults, FaultyLink};
 use barewire_tcp::link::memory::{MemoryLink, MemoryLinkConfig};
@@ -26,6 +26,7 @@ use barewire_tcp::packet::Local;
 use barewire_tcp::random::Random;
 use barewire_tcp::shard::Shard;
 use barewire_tcp::source_ports::SourcePorts;
+use barewire_tcp_testing::direct_path;
 use barewire_tcp_testing::frame::TcpView;
 use barewire_tcp_testing::service::{Command, CommandService, pattern};
 
@@ -181,6 +182,11 @@ impl World {
             receive_buffer_bytes: random.choose(&[1_000, 8_192, 16_384]),
             send_buffer_bytes: random.choose(&[512, 4_096, 16_384]),
             deadlines: patient,
+            direct_path: direct_path().unwrap_or(match seed % 3 {
+                0 => DirectPath::Never,
+                1 => DirectPath::Always,
+                _ => DirectPath::Random(seed),
+            }),
             ..StackConfig::default()
         };
         let buffers = |config: &StackConfig| vec![0; config.arena_bytes()].leak();

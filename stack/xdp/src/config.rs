@@ -9,7 +9,7 @@ use crate::redirect::{ModeChoice, Sources};
 use crate::route::{Route, hardware_address};
 use crate::worker::Wait;
 use crate::xsk::{XskConfig, XskLink};
-use barewire_tcp::config::{DirectPath, StackConfig};
+use barewire_tcp::config::StackConfig;
 #[cfg(feature = "faults")]
 use barewire_tcp::link::faulty::Faults;
 use barewire_tcp::outbound::Outbound;
@@ -199,11 +199,6 @@ impl XdpConfig {
         XdpConfig {
             ports: Vec::new(),
             calls: Some(calls),
-            stack: StackConfig {
-                // Who calls is never served directly, so each of its connections has a socket.
-                direct_path: DirectPath::Never,
-                ..StackConfig::default()
-            },
             ..Self::new(interface, 0)
         }
     }
