@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use barewire_http::{HttpCounters, Limits, Responder, RouteError, Routes};
+use barewire_http::{HttpCounters, Limits, Responder, Routes};
 use barewire_service::service::{Arrival, End, Expect, Id, Input, Progress, Reply, Service, Want};
 use barewire_service::time::Instant;
 
@@ -29,7 +29,7 @@ enum Side {
         peer: Option<SocketAddr>,
         is_tls: bool,
     },
-    /// The index of a line.
+    /// The index of a connection to an origin.
     Origin(usize),
 }
 
@@ -45,40 +45,36 @@ impl Default for Connection {
 }
 
 impl Proxy {
-    /// A proxy for one core. `seed` is what it chooses by.
-    ///
-    /// # Errors
-    ///
-    /// None: the routes are this crate's.
+    /// A proxy for one core. `seed` is that of the random numbers by which it chooses origins.
     pub fn new(
         table: &Arc<Table>,
         limits: Limits,
         counters: Arc<ProxyCounters>,
         of_origins: Vec<Arc<OriginCounters>>,
         seed: u64,
-    ) -> Result<Self, RouteError> {
+    ) -> Self {
         let forwarder = Forwarder::new(Arc::clone(table), counters, of_origins, seed);
-        let responder = Responder::new(&Routes::new(ROUTES)?, forwarder);
-        Ok(Proxy {
+        let responder = Responder::new(&routes(), forwarder);
+        Proxy {
             responder: responder.with_limits(limits).with_http2(None),
-        })
+        }
     }
 
     /// Counters of what the responders of a proxy answer.
-    ///
-    /// # Errors
-    ///
-    /// None: the routes are this crate's.
-    pub fn http_counters() -> Result<HttpCounters, RouteError> {
-        Ok(HttpCounters::new(&Routes::new(ROUTES)?))
+    pub fn http_counters() -> HttpCounters {
+        HttpCounters::new(&routes())
     }
 
-    /// Counts in `counters`, which somebody else reads.
+    /// Counts in `counters`, which another thread reads.
     #[must_use]
     pub fn with_counters(mut self, counters: Arc<HttpCounters>) -> Self {
         self.responder = self.responder.with_counters(counters);
         self
     }
+}
+
+fn routes() -> Routes<Forwarder> {
+    Routes::new(ROUTES).expect("patterns that the tests try")
 }
 
 impl Service for Proxy {

@@ -52,7 +52,7 @@ fn start<S: Stack>(text: &str, stack: impl FnOnce(KernelConfig) -> S) -> Edge {
         let (counters, of_origins) = (Arc::clone(&counters), of_origins.clone());
         move |_core| {
             let (counters, of_origins) = (Arc::clone(&counters), of_origins.clone());
-            Proxy::new(&table, Limits::default(), counters, of_origins, 7).unwrap()
+            Proxy::new(&table, Limits::default(), counters, of_origins, 7)
         }
     };
     let running = stack(kernel).start(make, &lifecycle).unwrap();

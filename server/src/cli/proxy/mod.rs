@@ -104,7 +104,6 @@ impl Proxying {
                 seed,
             } = cores[core].clone();
             let proxy = Proxy::new(&table, limits, counters, of_origins, seed);
-            let proxy = proxy.unwrap_or_else(|error| unreachable!("its own routes: {error}"));
             proxy.with_counters(Arc::clone(&http[core]))
         }
     }

@@ -243,11 +243,10 @@ fn serve<S: Stack>(
     let routes = site::routes_with_files(args.place.test_routes, prefix)
         .context("choose another --directory-prefix")?;
     let http_counters = || match proxy {
-        None => Ok(HttpCounters::new(&routes)),
+        None => HttpCounters::new(&routes),
         Some(_) => Proxy::http_counters(),
     };
-    let http = (0..cores_max).map(|_| http_counters().map(Arc::new));
-    let http: Arc<[_]> = http.collect::<Result<Vec<_>, _>>()?.into();
+    let http: Arc<[_]> = (0..cores_max).map(|_| Arc::new(http_counters())).collect();
     let bulkheads = Bulkheads::new(seats, args.surplus(), cores_max);
     let make_service = {
         let (limits, http2) = (args.limits(), args.http2());
