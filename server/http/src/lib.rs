@@ -42,7 +42,7 @@
 //!
 //! let routes = Routes::new(ROUTES)?;
 //! let make_responder = move |_core: usize| Responder::new(&routes, State::default());
-//! // let running = Epoll::new(address).start(make_responder, &Lifecycle::new())?;
+//! // let running = Epoll::new(KernelConfig::new(address)).start(make_responder, &Lifecycle::new())?;
 //! # use barewire_service::service::{Input, Reply, Service};
 //! # let mut responder = make_responder(0);
 //! # let mut answer = |request: &str| {
@@ -68,12 +68,12 @@
 //! | send what is long, or made as it is sent | [`Content`], [`Produce`] |
 //! | do something around every handler | [`middleware`] |
 //! | serve files | [`files`] |
-//! | let somebody else answer, later | [`Relay`], [`Handler::Relay`] |
-//! | read what another server answers | [`received`] |
+//! | answer later, from elsewhere | [`Relay`], [`Handler::Relay`] |
+//! | read the responses of other servers | [`received`] |
 //! | limit what a request may cost | [`Limits`]; for HTTP/2 connections [`Http2Limits`] |
 //! | see what happens | [`HttpCounters`], [`Http2Counters`], [`middleware::RequestLog`] |
 //!
-//! HEAD, OPTIONS, 404, 405, 408, 413, `Expect`, keep-alive, pipelining and drain are taken care of.
+//! The responder itself handles HEAD, OPTIONS, 404, 405, 408, 413, `Expect`, keep-alive, pipelining and drain.
 //!
 //! Handlers run on the threads that serve: they must not block, and should not allocate. What one core
 //! counts in its state is its own; what all cores share is shared by the state, in an `Arc`.
@@ -90,8 +90,8 @@
 //!
 //! `origin` and `response` decide an answer and know no protocol; `responder`, `head` and `encode` speak
 //! HTTP/1. A connection that begins with the preface of HTTP/2 is handed to `http2`, which finds the same
-//! routes and handlers. The grammar is RFC 9112 and RFC 9110 to the letter, because whatever a server forgives, somebody
-//! uses to make two parties read the same bytes differently. Each limit has a status of its own and a
+//! routes and handlers. The grammar is that of RFC 9112 and RFC 9110 to the letter: attackers use every deviation that a
+//! server tolerates to make two parties read the same bytes differently. Each limit has a status of its own and a
 //! counter.
 //!
 //! Nothing is allocated after a [`Responder`] was made, unless a handler does: heads are parsed in place,

@@ -4,6 +4,20 @@
 //! less CPU time per request than the servers that it measures, and checks every response. If the plan is that of the
 //! 1-million-request challenge, it also compares the server's `/stats` with what the server acknowledged.
 //!
+//! ```no_run
+//! use barewire_load::{Control, Plan, measure, target::Target};
+//!
+//! let plan = Plan {
+//!     connections: 64,
+//!     rate: Some(10_000.0),
+//!     ..Plan::get(Target::parse("http://127.0.0.1:8080/")?)?
+//! };
+//! let control = Control { stop: Default::default(), progress: &|_answers| {} };
+//! let report = measure(plan, &control)?;
+//! println!("{} of {} answers", report.responses, report.latency_ns.len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! ```text
 //!           Plan ─▶ measure ─ one thread each ─▶ epoll or xdp ⇄ client (a Service without I/O)
 //!                    │                          (transport)      │ request, response, pace
@@ -32,7 +46,7 @@ pub mod plan;
 mod receipts;
 pub mod report;
 pub mod request;
-pub mod response;
+mod response;
 pub mod tally;
 pub mod target;
 pub mod transport;

@@ -8,7 +8,9 @@ use std::time::Duration;
 pub use barewire_tls::Trust;
 use barewire_tls::{ClientError, ClientIdentity};
 
-use super::request::Request;
+use http::{HeaderValue, Method, header};
+
+use super::request::{Request, TooLong};
 use super::target::Target;
 use super::window::Window;
 
@@ -103,6 +105,41 @@ pub enum Mode {
 }
 
 impl Plan {
+    /// Asks the target for the path of its URL by HTTP/1.1 in plain text: on one connection, as fast as answers come, for
+    /// ten seconds.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is too long for a request.
+    pub fn get(target: Target) -> Result<Plan, TooLong> {
+        let path = target.path.clone().unwrap_or_else(|| "/".into());
+        // What was an authority is a value.
+        let host = HeaderValue::from_str(&target.authority).ok();
+        let fields = host.map(|host| (header::HOST, host));
+        let request = Request::fixed(&Method::GET, &path, fields.as_slice(), b"")?;
+        Ok(Plan {
+            target,
+            path,
+            secure: None,
+            request: Arc::new(request),
+            probe: None,
+            stats: None,
+            requests: None,
+            window: Window {
+                warm_up: Duration::ZERO,
+                length: Some(Duration::from_secs(10)),
+            },
+            connections: 1,
+            threads: 1,
+            pipeline: 1,
+            rate: None,
+            connections_per_s: None,
+            timeout: Duration::from_secs(10),
+            unique_users: None,
+            bypass: None,
+        })
+    }
+
     /// Requests or connections that fall due per second; `None` in a closed loop.
     pub fn due_per_s(&self) -> Option<f64> {
         self.rate.or(self.connections_per_s)

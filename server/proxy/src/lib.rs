@@ -7,14 +7,46 @@
 //!   client ◀── Responder ◀────────── woken ◀────────── Call ◀───────────── origin
 //! ```
 //!
-//! A [`Proxy`] is the service of one core. Its clients' connections are those of a
-//! [`Responder`](barewire_http::Responder), so that requests are refused as any other server of this project refuses
-//! them, before an origin sees anything of them. Between a client and a line there is a call: two buffers of bounded
-//! size, one for each direction. Who fills one waits while it is full; so the slower side holds back the other, and a
-//! call never takes more memory than its two buffers.
+//! The configuration is that of `barewire proxy` (`docs/proxy.md` of the repository); any stack that accepts and opens
+//! runs it:
 //!
-//! Nothing is shared between cores but the configuration: each has its own connections to the origins, its own view
-//! of who fails, and its own counts.
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use barewire_http::Limits;
+//! use barewire_kernel::{KernelConfig, epoll::Epoll};
+//! use barewire_proxy::{Proxy, Table};
+//! use barewire_service::{Lifecycle, Stack};
+//!
+//! let config = r#"
+//!     [pool.site]
+//!     origins = ["10.0.0.5:8080", "10.0.0.6:8080"]
+//!
+//!     [[route]]
+//!     prefix = "/"
+//!     pool = "site"
+//! "#;
+//! let table = Table::new(toml::from_str(config)?)?;
+//! let mut kernel = KernelConfig::new(([0, 0, 0, 0], 8080).into());
+//! kernel.outbound = table.connections_max();
+//! kernel.tell_peers = true;
+//! let make_proxy = move |core| {
+//!     let seed = core as u64;
+//!     Proxy::new(&table, Limits::default(), Arc::default(), table.counters(), seed)
+//! };
+//! let running = Epoll::new(kernel).start(make_proxy, &Lifecycle::new())?;
+//! running.wait()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A [`Proxy`] is the service of one core. Its clients' connections are those of a
+//! [`Responder`](barewire_http::Responder), so that malformed requests are refused as by any other server of this project,
+//! before an origin sees anything of them. Between a client and the connection to an origin (a line) there is a call: two
+//! buffers of bounded size, one for each direction. Neither side is read from while its buffer is full; so the slower side
+//! holds back the other, and a call never takes more memory than its two buffers.
+//!
+//! Cores share nothing but the configuration: each has its own connections to the origins, its own view of which origins
+//! fail, and its own counters.
 
 #![deny(unsafe_code)]
 

@@ -11,6 +11,28 @@
 //!                       └── TlsCounters, TlsLimits
 //! ```
 //!
+//! The service of each core is put into a [`Tls`]; connections that come in by the listeners before `first_listener` stay
+//! plain text:
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use barewire_service::{Lifecycle, Service, Stack};
+//! # use barewire_tls::{Identity, IdentityConfig, Tls, TlsLimits};
+//! # fn serve<T: Stack, S: Service + 'static>(stack: T, make_service: fn(usize) -> S) -> Result<(), Box<dyn std::error::Error>> {
+//! let identity = Identity::load(IdentityConfig {
+//!     pairs: vec![("chain.pem".into(), "key.pem".into())],
+//!     protocols: vec![b"http/1.1".to_vec()],
+//!     client_authorities: None,
+//! })?;
+//! let make_secure = move |core| {
+//!     let first_listener = 0;
+//!     Tls::new(make_service(core), first_listener, &identity, TlsLimits::default(), Arc::default())
+//! };
+//! let running = stack.start(make_secure, &Lifecycle::new())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | module | holds |
 //! |---|---|
 //! | `service` | [`Tls`]: the states of a connection, the limits of handshakes |
