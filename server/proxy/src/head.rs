@@ -39,7 +39,7 @@ where
 {
     let names_any = fields().any(|(name, _)| name.eq_ignore_ascii_case(b"connection"));
     let all = fields();
-    all.filter(move |(name, _)| !is_of_connection(name) && !(names_any && is_named(fields(), name)))
+    all.filter(move |(name, _)| !(is_of_connection(name) || names_any && is_named(fields(), name)))
 }
 
 /// Whether one of the fields `Connection` among `fields` names `name`.
