@@ -14,7 +14,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use barewire_service::deadline::Deadlines;
 use barewire_service::service::{End, Expect, Id, Input, Next, Progress, Reply, Service, Want};
 use barewire_service::time::{Duration, Instant};
 use barewire_tcp::config::{DirectPath, StackConfig, UnknownFlow};
@@ -29,6 +28,7 @@ use barewire_tcp::source_ports::SourcePorts;
 use barewire_tcp_testing::direct_path;
 use barewire_tcp_testing::frame::TcpView;
 use barewire_tcp_testing::service::{Command, CommandService, pattern};
+use barewire_tcp_testing::simulation::patient;
 
 const OURS: [u8; 4] = [10, 77, 0, 1];
 const THEIRS: [u8; 4] = [10, 77, 0, 2];
@@ -162,17 +162,6 @@ impl World {
             delay_us: permille(2_000),
             ..Faults::default()
         };
-        let patient = Deadlines {
-            half_open_ms: 7_200_000,
-            handshake_ms: 7_200_000,
-            idle_ms: 7_200_000,
-            head_ms: 7_200_000,
-            body_ms: 7_200_000,
-            send_ms: 7_200_000,
-            close_ms: 7_200_000,
-            user_timeout_ms: 7_200_000,
-            ..Deadlines::default()
-        };
         let count = 1 + random.below(3) as usize;
         let config = StackConfig {
             connections: 64,
@@ -181,7 +170,7 @@ impl World {
             time_wait_ms: 10_000,
             receive_buffer_bytes: random.choose(&[1_000, 8_192, 16_384]),
             send_buffer_bytes: random.choose(&[512, 4_096, 16_384]),
-            deadlines: patient,
+            deadlines: patient(),
             direct_path: direct_path().unwrap_or(match seed % 3 {
                 0 => DirectPath::Never,
                 1 => DirectPath::Always,

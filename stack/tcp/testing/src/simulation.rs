@@ -137,6 +137,22 @@ pub fn run_observed(
     }
 }
 
+/// Deadlines of two hours: a connection may have to survive a long series of losses.
+pub fn patient() -> Deadlines {
+    const MS: u32 = 7_200_000;
+    Deadlines {
+        half_open_ms: MS,
+        handshake_ms: MS,
+        idle_ms: MS,
+        head_ms: MS,
+        body_ms: MS,
+        send_ms: MS,
+        close_ms: MS,
+        user_timeout_ms: MS,
+        ..Deadlines::default()
+    }
+}
+
 fn counted(samples: &[Sample]) -> String {
     let counted = samples.iter().filter(|sample| sample.value > 0);
     let pairs: Vec<String> = counted
@@ -198,18 +214,7 @@ impl Scenario {
             receive_buffer_bytes: random.choose(&[512, 1_000, 4_096, 8_192, 65_535]),
             send_buffer_bytes: random.choose(&[512, 1_000, 4_096, 16_384, 100_000]),
             mtu: random.choose(&[1_280, 1_500]),
-            // A connection may have to survive a long series of losses.
-            deadlines: Deadlines {
-                half_open_ms: 7_200_000,
-                handshake_ms: 7_200_000,
-                idle_ms: 7_200_000,
-                head_ms: 7_200_000,
-                body_ms: 7_200_000,
-                send_ms: 7_200_000,
-                close_ms: 7_200_000,
-                user_timeout_ms: 7_200_000,
-                ..Deadlines::default()
-            },
+            deadlines: patient(),
             mss_min: 48,
             rto_max_ms: random.choose(&[1_000, 4_000, 60_000]),
             direct_path: super::direct_path().unwrap_or(match seed % 3 {
