@@ -98,7 +98,10 @@ impl ClientIdentity {
     /// # Errors
     ///
     /// If rustls refuses the configuration.
-    pub fn around<T: Read + Write>(&self, stream: T) -> Result<impl Read + Write, ClientError> {
+    pub fn around<T: Read + Write>(
+        &self,
+        stream: T,
+    ) -> Result<impl Read + Write + use<T>, ClientError> {
         let connection = rustls::ClientConnection::new(Arc::clone(&self.config), self.name.clone());
         Ok(Around(StreamOwned::new(connection?, stream)))
     }
