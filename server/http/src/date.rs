@@ -14,9 +14,12 @@ pub(super) struct ServerAndDate {
     server: Box<str>,
     unix_time_s: u64,
     rendered: Piece<BYTES_MAX>,
-    /// The same as HTTP/2 has it.
+    /// How often it was rendered.
+    generation: u64,
+    /// The same for HTTP/2: literals without indexing, and literals that the client inserts into its table.
     block: Piece<BLOCK_BYTES_MAX>,
-    /// Where that is put together.
+    block_to_index: Piece<BLOCK_BYTES_MAX>,
+    /// Where these are put together.
     scratch: Vec<u8>,
 }
 
@@ -44,7 +47,9 @@ impl ServerAndDate {
             server: "Server: barewire\r\n".into(),
             unix_time_s: 0,
             rendered: Piece::new(""),
+            generation: 0,
             block: Piece::new(""),
+            block_to_index: Piece::new(""),
             scratch: Vec::with_capacity(BLOCK_BYTES_MAX),
         };
         date.render();
@@ -79,16 +84,21 @@ impl ServerAndDate {
 
     fn render(&mut self) {
         self.rendered = render(&self.server, self.unix_time_s);
+        self.generation += 1;
+        self.block = self.render_block(hpack::put_with_name);
+        self.block_to_index = self.render_block(hpack::put_to_index);
+    }
 
+    fn render_block(&mut self, put: impl Fn(u8, &[u8], &mut Vec<u8>)) -> Piece<BLOCK_BYTES_MAX> {
         let block = &mut self.scratch;
         block.clear();
         if let Some(server) = self.server.strip_prefix("Server: ") {
-            hpack::put_with_name(hpack::SERVER, server.trim_end().as_bytes(), block);
+            put(hpack::SERVER, server.trim_end().as_bytes(), block);
         }
         let mut space = [0; 29];
         let date = imf_fixdate(self.unix_time_s, &mut space);
-        hpack::put_with_name(hpack::DATE, date.as_bytes(), block);
-        self.block = Piece::of_bytes(block);
+        put(hpack::DATE, date.as_bytes(), block);
+        Piece::of_bytes(block)
     }
 
     #[inline]
@@ -101,10 +111,28 @@ impl ServerAndDate {
         imf_fixdate(self.unix_time_s, space)
     }
 
-    /// The fields of HTTP/2.
+    /// The fields of HTTP/2, as literals without indexing.
     #[inline]
     pub(super) fn block(&self) -> &Piece<BLOCK_BYTES_MAX> {
         &self.block
+    }
+
+    /// The fields of HTTP/2, as literals that the client inserts into its table, `date` last.
+    #[inline]
+    pub(super) fn block_to_index(&self) -> &Piece<BLOCK_BYTES_MAX> {
+        &self.block_to_index
+    }
+
+    /// Changes whenever the fields do.
+    #[inline]
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether there is a `server` beside `date`.
+    #[inline]
+    pub(super) fn has_server(&self) -> bool {
+        !self.server.is_empty()
     }
 }
 

@@ -4,6 +4,7 @@ use super::budget::Budget;
 use super::encode::Outlet;
 use super::frame::{PAYLOAD_BYTES_MAX, WINDOW_BYTES};
 use super::hpack::Table;
+use super::indexed::Indexed;
 use super::limits::Http2Limits;
 use super::pool::Pool;
 use super::stream::Stream;
@@ -127,6 +128,7 @@ impl Http2Connection {
         self.outlet.overflow.clear();
         self.outlet.payload_bytes_max = PAYLOAD_BYTES_MAX;
         self.outlet.table_changed = false;
+        self.outlet.indexed = Indexed::new();
         self.outlet.closes = false;
         self.is_greeted = false;
         self.said_goodbye = false;

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   HEADERS │ 88 │ server, date │ [allow] [fields] │ content-type │ content-length │ DATA │ content
-//!           └ Status ┘└ once a second ┘             └ ContentType ┘
+//!      └ Status ┘ └── Indexed ─┘                    └─ Indexed ──┘
 //! ```
 //!
-//! Fields are literals without indexing: the client's dynamic table stays empty, and a connection keeps no encoder
-//! state. Content that exceeds the client's windows is left to [`Sending`], from which the stream sends it later.
+//! What responses have in common is sent once a second and then by index ([`Indexed`]); all else is literals without
+//! indexing. Content that exceeds the client's windows is left to [`Sending`], from which the stream sends it later.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -24,6 +24,7 @@ use crate::status::Status;
 
 use super::frame::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, flag, kind};
 use super::hpack;
+use super::indexed::Indexed;
 
 /// What encoder and connection tell each other about one response.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(in super::super) struct Outlet {
     pub(super) payload_bytes_max: usize,
     /// The client has reduced its table: the next block begins with a size update (RFC 7541, section 4.2).
     pub(super) table_changed: bool,
+    /// What the client's table has.
+    pub(super) indexed: Indexed,
     /// Bytes of content that were written.
     pub(super) written: usize,
     /// The response is complete.
@@ -54,6 +57,7 @@ impl Outlet {
             window: 0,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             table_changed: false,
+            indexed: Indexed::new(),
             written: 0,
             ended: false,
             copied: 0,
@@ -78,7 +82,6 @@ pub(super) const RESERVE: usize = 64;
 
 /// Room in which every head without fields of handlers fits, in bytes.
 const HEAD_BYTES_MAX: usize = HEADER_BYTES + 1 + 5 + 96 + 64 + 128 + 32;
-const CONTENT_TYPE_BYTES_MAX: usize = 128;
 
 /// Writes one response.
 #[derive(Debug)]
@@ -179,6 +182,7 @@ impl Frames<'_, '_> {
         let len = content.len;
         if written.is_err() || len > room || len == 0 {
             self.outlet.table_changed = table_changed;
+            self.outlet.indexed.forget();
             return false;
         }
         let mut digits = itoa::Buffer::new();
@@ -274,20 +278,13 @@ impl Frames<'_, '_> {
         let status = status.block();
         space[len..len + 8].copy_from_slice(status.padded());
         len += status.len();
-        let server_and_date = self.server_and_date.block();
-        space[len..len + 96].copy_from_slice(server_and_date.padded());
-        len += server_and_date.len();
+        let indexed = &mut self.outlet.indexed;
+        len += indexed.put_server_and_date(self.server_and_date, &mut space[len..]);
         if let Some(allow) = self.allow {
             len += put_allow(&mut space[len..], allow);
         }
         if let Some(content_type) = content_type {
-            let content_type = content_type.block();
-            let space = &mut space[len..len + CONTENT_TYPE_BYTES_MAX];
-            space[..32].copy_from_slice(&content_type.padded()[..32]);
-            if content_type.len() > 32 {
-                space[32..96].copy_from_slice(&content_type.padded()[32..]);
-            }
-            len += content_type.len();
+            len += indexed.put_content_type(content_type, &mut space[len..]);
         }
         len
     }

@@ -25,6 +25,7 @@ mod encode;
 pub mod frame;
 mod head;
 pub mod hpack;
+mod indexed;
 mod limits;
 mod pool;
 mod priority;

@@ -502,8 +502,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
     fn setting(&mut self, id: u16, value: u32) -> Result<(), ErrorCode> {
         let connection = &mut *self.connection;
         match id {
-            // Responses put nothing into the client's table.
-            setting::HEADER_TABLE_SIZE => connection.outlet.table_changed |= value < 4096,
+            setting::HEADER_TABLE_SIZE => {
+                let outlet = &mut connection.outlet;
+                outlet.table_changed |= outlet.indexed.set_table_bytes(value);
+            }
             setting::ENABLE_PUSH if value > 1 => return Err(ErrorCode::Protocol),
             setting::INITIAL_WINDOW_SIZE => {
                 let window = i64::from(value);

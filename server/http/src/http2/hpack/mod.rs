@@ -258,6 +258,12 @@ pub fn put_with_name(index: u8, value: &[u8], block: &mut Vec<u8>) {
     put_string(value, block);
 }
 
+/// Appends a literal with incremental indexing, its name at `index` of the static table.
+pub fn put_to_index(index: u8, value: &[u8], block: &mut Vec<u8>) {
+    put_integer(index.into(), 6, 0x40, block);
+    put_string(value, block);
+}
+
 /// Appends a literal without indexing. `name` is written in lower case.
 pub fn put(name: &[u8], value: &[u8], block: &mut Vec<u8>) {
     block.push(0);
