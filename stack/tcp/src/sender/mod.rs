@@ -164,7 +164,7 @@ pub struct Segment {
 pub enum KeptSegment<'c> {
     /// It was sent, and is not acknowledged.
     Sent(&'c [u8]),
-    /// It was not sent yet.
+    /// It was not sent yet, or a segment before it or it itself is lost and was not sent again.
     Queued(&'c [u8]),
 }
 
@@ -362,19 +362,25 @@ impl Sender {
         &self,
         chunks: &'c Chunks,
     ) -> impl Iterator<Item = KeptSegment<'c>> + use<'c> {
-        let mut queued = self.kept.first_queued(chunks);
+        let first_queued = self.kept.first_queued(chunks);
         let mut at = self.kept.first();
+        let mut is_queued = false;
         std::iter::from_fn(move || {
             let handle = at?;
-            let next = chunks.get(handle).next;
-            at = next.is_some().then_some(next);
+            let chunk = chunks.get(handle);
+            at = chunk.next.is_some().then_some(chunk.next);
+            is_queued |= first_queued == Some(handle) || chunk.is_lost && !chunk.is_resent;
             let payload = chunks.payload(handle);
-            if queued == Some(handle) {
-                queued = at;
-                return Some(KeptSegment::Queued(payload));
-            }
-            Some(KeptSegment::Sent(payload))
+            Some(match is_queued {
+                true => KeptSegment::Queued(payload),
+                false => KeptSegment::Sent(payload),
+            })
         })
+    }
+
+    /// When the oldest segment in flight was sent last.
+    pub fn oldest_sent_at(&self, chunks: &Chunks) -> Option<Instant> {
+        Some(chunks.get(self.kept.first_sent()?).sent_at())
     }
 
     /// SND.UNA.

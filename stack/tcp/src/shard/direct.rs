@@ -886,7 +886,11 @@ impl<S: Service> Core<'_, S> {
                 sender::KeptSegment::Queued(_) => &[],
             }),
         );
-        while let Some(sent) = self.send_next(index, self.now, &mut Nowhere(&mut unseen)) {
+        // The socket's timer runs from when this was really sent.
+        let oldest_sent_at = (sender.as_ref())
+            .and_then(|sender| sender.oldest_sent_at(&self.direct.chunks))
+            .unwrap_or(self.now);
+        while let Some(sent) = self.send_next(index, oldest_sent_at, &mut Nowhere(&mut unseen)) {
             if !sent.may_be_followed() {
                 break;
             }
