@@ -16,11 +16,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("barewire-http", &["barewire-service"]),
     ("barewire-kernel", &["barewire-service"]),
     ("barewire-tls", &["barewire-service"]),
+    ("barewire-teleport", &["barewire-service"]),
     (
         "barewire-xdp",
         &["barewire-memory", "barewire-service", "barewire-tcp"],
     ),
-    ("barewire-proxy", &["barewire-http", "barewire-service"]),
+    (
+        "barewire-proxy",
+        &["barewire-http", "barewire-service", "barewire-teleport"],
+    ),
     (
         "barewire-load",
         &[
