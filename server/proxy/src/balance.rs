@@ -21,6 +21,8 @@ pub struct Origin {
     pub counters: Arc<OriginCounters>,
     /// Connections that wait for a request; the one that was used last is at the end.
     pub idle: Vec<usize>,
+    /// Connections that carry many requests at once.
+    pub shared: Vec<usize>,
     /// Connections that are open or being opened.
     pub lines: u32,
     pub outstanding: u32,
@@ -44,6 +46,7 @@ impl Origin {
             hash: hash(address.to_string().as_bytes()),
             counters,
             idle: Vec::new(),
+            shared: Vec::new(),
             lines: 0,
             outstanding: 0,
             failures: 0,

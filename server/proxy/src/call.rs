@@ -1,8 +1,11 @@
 //! A request on its way, and the response on its way back.
 
+use std::ops::Range;
+
 use barewire_http::Refusal;
-use barewire_http::received::ResponseHead;
+use barewire_http::received::{Framing, ResponseHead};
 use barewire_service::service::Id;
+use barewire_teleport::CallId;
 
 /// What a call is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +39,22 @@ pub struct Call {
     /// The client has sent all of it.
     pub is_uploaded: bool,
     pub is_chunked: bool,
+    /// Where the fields with credentials are in `request`, if it goes by teleport.
+    pub secret: Range<usize>,
+    /// What a teleport connection calls it, once it was begun there.
+    pub remote: Option<CallId>,
+    pub has_sent_end: bool,
+    /// It is in the list of those that have something to do.
+    pub is_busy: bool,
 
+    /// What arrived by teleport, and was not read.
+    pub arrived: Vec<u8>,
+    /// Nothing follows that.
+    pub has_arrived: bool,
+    /// Interim responses before the one that is final.
+    pub interims: u8,
+    /// The content that is being received; `None`: a head is next.
+    pub content: Option<Framing>,
     /// Field lines, then content, that the client has not taken.
     pub response: Vec<u8>,
     pub taken: usize,
@@ -59,11 +77,25 @@ pub struct Call {
     pub total_by_ns: u64,
 }
 
+/// The buffers of a call, for the next one.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    request: Vec<u8>,
+    response: Vec<u8>,
+    arrived: Vec<u8>,
+}
+
 impl Call {
     /// A call with these buffers, which are emptied.
-    pub fn new(by: For, (mut request, mut response): (Vec<u8>, Vec<u8>)) -> Self {
-        request.clear();
-        response.clear();
+    pub fn new(by: For, buffers: Buffers) -> Self {
+        let Buffers {
+            mut request,
+            mut response,
+            mut arrived,
+        } = buffers;
+        for buffer in [&mut request, &mut response, &mut arrived] {
+            buffer.clear();
+        }
         Call {
             by,
             pool: 0,
@@ -78,6 +110,14 @@ impl Call {
             is_whole: true,
             is_uploaded: false,
             is_chunked: false,
+            secret: 0..0,
+            remote: None,
+            has_sent_end: false,
+            is_busy: false,
+            arrived,
+            has_arrived: false,
+            interims: 0,
+            content: None,
             response,
             taken: 0,
             lines_bytes: 0,
@@ -94,6 +134,30 @@ impl Call {
         }
     }
 
+    /// What it leaves for the next one.
+    pub fn into_buffers(self) -> Buffers {
+        Buffers {
+            request: self.request,
+            response: self.response,
+            arrived: self.arrived,
+        }
+    }
+
+    /// As it was before it was sent anywhere.
+    pub fn begin_anew(&mut self) {
+        self.sent = 0;
+        self.has_sent_end = false;
+        self.arrived.clear();
+        self.has_arrived = false;
+        self.interims = 0;
+        self.content = None;
+    }
+
+    /// Whether any of it was sent, also if that has given way to more.
+    pub fn was_sent(&self) -> bool {
+        self.sent > 0 || !self.is_whole
+    }
+
     /// Bytes of the request that wait for the origin.
     pub fn unsent(&self) -> usize {
         self.request.len() - self.sent
@@ -106,6 +170,8 @@ impl Call {
         let room = bytes_max.saturating_sub(self.request.len());
         if room < bytes_max / 4 && self.sent > 0 {
             self.request.drain(..self.sent);
+            let moved = |at: usize| at.saturating_sub(self.sent);
+            self.secret = moved(self.secret.start)..moved(self.secret.end);
             self.sent = 0;
             self.is_whole = false;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use barewire_teleport::{Compression, Limits};
 use serde::Deserialize;
 
 /// All of it.
@@ -45,16 +46,65 @@ impl Default for LimitsConfig {
     }
 }
 
+/// What is spoken with the origins of a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1, a request at a time on each connection.
+    #[default]
+    Http,
+    /// Many requests at once on few connections (docs/teleport.md).
+    Teleport,
+}
+
+/// How teleport compresses batches, if the origin agrees: else by the next one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CompressionName {
+    /// Not at all.
+    None,
+    /// Each batch by itself.
+    Lz4,
+    /// With what was said before on the connection.
+    #[default]
+    Zstd,
+}
+
+impl From<CompressionName> for Compression {
+    fn from(name: CompressionName) -> Self {
+        match name {
+            CompressionName::None => Compression::None,
+            CompressionName::Lz4 => Compression::Lz4,
+            CompressionName::Zstd => Compression::Zstd,
+        }
+    }
+}
+
 /// Origins of which each can answer every request of a route.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolConfig {
     /// Their addresses.
     pub origins: Vec<SocketAddr>,
+    /// What is spoken with them.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// How that is compressed, with [`Protocol::Teleport`].
+    #[serde(default)]
+    pub compression: CompressionName,
+    /// Connections to each origin, of each core, with [`Protocol::Teleport`].
+    #[serde(default = "defaults::teleport_connections")]
+    pub teleport_connections: u32,
+    /// Bytes that an origin may have on their way on one of those.
+    #[serde(default = "defaults::window_bytes")]
+    pub window_bytes: u32,
+    /// Fields that are kept out of the compressor, beside those with credentials.
+    #[serde(default)]
+    pub secret_fields: Vec<String>,
     /// How the origin for a request is chosen.
     #[serde(default)]
     pub balance: Balance,
-    /// Connections to each origin from each core; 503 beyond.
+    /// Connections to each origin from each core, with [`Protocol::Http`]; 503 beyond.
     #[serde(default = "defaults::connections_max")]
     pub connections_max: u32,
     /// How long the head of a response may take, from the end of the request's head.
@@ -135,6 +185,12 @@ pub struct RouteConfig {
 }
 
 mod defaults {
+    pub fn teleport_connections() -> u32 {
+        2
+    }
+    pub fn window_bytes() -> u32 {
+        super::Limits::default().window_bytes
+    }
     pub fn connections_max() -> u32 {
         256
     }

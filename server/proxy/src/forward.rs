@@ -11,15 +11,17 @@ use barewire_http::{Method, Route};
 use barewire_service::service::{Id, Want};
 use barewire_service::time::{Duration, Instant};
 use barewire_service::timer::TimerWheel;
+use barewire_teleport::{Secrets, TeleportCounters};
 use slab::Slab;
 use tracing::Level;
 
 use crate::balance::{self, Budget, Origin, Random};
-use crate::call::{Call, For};
-use crate::config::PoolConfig;
+use crate::call::{Buffers, Call, For};
+use crate::config::{PoolConfig, Protocol};
 use crate::counters::{OriginCounters, ProxyCounters};
 use crate::head::{self, Asker};
 use crate::line::{Line, NO_ID};
+use crate::shared::Shared;
 use crate::table::Table;
 
 const MS: u64 = 1_000_000;
@@ -42,7 +44,10 @@ pub struct Forwarder {
     pub(crate) calls: Slab<Call>,
     pub(crate) lines: Slab<Line>,
     /// Buffers of calls that are over.
-    spare: Vec<(Vec<u8>, Vec<u8>)>,
+    spare: Vec<Buffers>,
+    /// What is kept out of compressors, by pool.
+    secrets: Vec<Secrets>,
+    teleport: Arc<TeleportCounters>,
     wants: VecDeque<Want>,
     /// By the index of a call.
     timers: TimerWheel,
@@ -69,6 +74,8 @@ impl Forwarder {
     ) -> Self {
         let calls_max = table.limits.calls_max;
         counters.calls_max.set(calls_max as u64);
+        let secrets = table.pools.iter();
+        let secrets = secrets.map(|pool| Secrets::with(pool.config.secret_fields.iter().cloned()));
         let (mut origins, mut pools) = (Vec::new(), Vec::new());
         let mut of_origins = of_origins.into_iter();
         for (at, pool) in table.pools.iter().enumerate() {
@@ -88,6 +95,8 @@ impl Forwarder {
             calls: Slab::with_capacity(calls_max),
             lines: Slab::with_capacity(table.limits.connections_max),
             spare: Vec::with_capacity(calls_max),
+            secrets: secrets.collect(),
+            teleport: Arc::default(),
             wants: VecDeque::with_capacity(2 * calls_max),
             timers: TimerWheel::new(calls_max, Instant::ZERO),
             random: Random::new(seed),
@@ -99,6 +108,11 @@ impl Forwarder {
             is_tls: false,
             table,
         }
+    }
+
+    /// Counts what teleport connections carry in `counters`, which somebody else reads.
+    pub fn count_teleport_in(&mut self, counters: Arc<TeleportCounters>) {
+        self.teleport = counters;
     }
 
     pub(crate) fn pool(&self, call: usize) -> &PoolConfig {
@@ -154,7 +168,7 @@ impl Forwarder {
     fn forget(&mut self, at: usize) {
         let call = self.calls.remove(at);
         self.timers.cancel(at as u32);
-        self.spare.push((call.request, call.response));
+        self.spare.push(call.into_buffers());
         self.counters.calls.set(self.calls.len() as u64);
     }
 
@@ -180,6 +194,9 @@ impl Forwarder {
     /// Puts the call on a connection to `origin`; on a new one if it `is_retry`, since all that were kept may be stale.
     fn send_to(&mut self, at: usize, origin: usize, is_retry: bool) {
         let config = &self.table.pools[self.calls[at].pool].config;
+        if config.protocol == Protocol::Teleport {
+            return self.share(at, origin);
+        }
         let kept = match is_retry {
             true => None,
             false => self.origins[origin].idle.pop(),
@@ -192,15 +209,72 @@ impl Forwarder {
                 if self.origins[origin].lines >= each_max || self.lines.len() >= all_max {
                     return self.fail(at, Refusal::OriginsBusy);
                 }
-                let line = self.lines.insert(Line::new(origin));
-                self.origins[origin].lines += 1;
-                self.want(Want::Connect {
-                    to: self.origins[origin].address,
-                    token: line as u64,
-                });
+                self.open_line(origin, None)
+            }
+        };
+        self.put_on(at, line, kept.is_some());
+        self.lines[line].call = Some(at);
+        if kept.is_some() {
+            self.wake_line(line);
+        }
+    }
+
+    fn open_line(&mut self, origin: usize, shared: Option<Shared>) -> usize {
+        let line = self.lines.insert(Line::new(origin, shared));
+        self.origins[origin].lines += 1;
+        self.want(Want::Connect {
+            to: self.origins[origin].address,
+            token: line as u64,
+        });
+        line
+    }
+
+    /// Puts the call on the teleport connection to `origin` that has the fewest; on a new one as long as all have some
+    /// and there may be more.
+    fn share(&mut self, at: usize, origin: usize) {
+        let config = &self.table.pools[self.calls[at].pool].config;
+        let load = |line: usize| {
+            let line = self.lines.get(line).filter(|line| !line.closes)?;
+            line.shared.as_ref().map(|shared| shared.load)
+        };
+        let lines = self.origins[origin].shared.iter();
+        let usable = lines.filter_map(|&line| Some((load(line)?, line)));
+        let least = usable.clone().min();
+        let may_open = usable.count() < config.teleport_connections as usize
+            && self.lines.len() < self.table.limits.connections_max;
+        let line = match least {
+            Some((0, line)) => line,
+            Some((_, line)) if !may_open => line,
+            None if !may_open => return self.fail(at, Refusal::OriginsBusy),
+            _ => {
+                let credit_bytes = self.table.limits.response_buffer_bytes;
+                let shared = Shared::new(config, credit_bytes, Arc::clone(&self.teleport));
+                let line = self.open_line(origin, Some(shared));
+                self.origins[origin].shared.push(line);
                 line
             }
         };
+        self.put_on(at, line, self.lines[line].is_open);
+        if let Some(shared) = &mut self.lines[line].shared {
+            shared.add(at);
+        }
+        self.publish_teleport();
+        self.wake_line(line);
+    }
+
+    pub(crate) fn publish_teleport(&self) {
+        let shared = self.origins.iter().flat_map(|origin| &origin.shared);
+        let shared = shared.filter_map(|&line| self.lines.get(line)?.shared.as_ref());
+        let (lines, calls) = shared.fold((0, 0), |(lines, calls), shared| {
+            (lines + 1, calls + shared.load as u64)
+        });
+        self.teleport.connections.set(lines);
+        self.teleport.calls_open.set(calls);
+    }
+
+    /// The call goes on on this line, which was open before if it `is_kept`.
+    fn put_on(&mut self, at: usize, line: usize, is_kept: bool) {
+        let origin = self.lines[line].origin;
         let config = &self.table.pools[self.calls[at].pool].config;
         let of_origin = &mut self.origins[origin];
         of_origin.outstanding += 1;
@@ -213,17 +287,27 @@ impl Forwarder {
         let call = &mut self.calls[at];
         call.origin = origin;
         call.line = Some(line);
-        let timeout_ms = match kept {
-            Some(_) => config.response_timeout_ms,
-            None => config.connect_timeout_ms,
+        let timeout_ms = match is_kept {
+            true => config.response_timeout_ms,
+            false => config.connect_timeout_ms,
         };
         call.response_by_ns = self.now_ns + u64::from(timeout_ms) * MS;
         self.timers.schedule(at as u32, instant(call.deadline_ns()));
-        self.lines[line].call = Some(at);
-        if kept.is_some() {
+        if is_kept {
             self.origins[origin].counters.reused.increment();
-            self.wake_line(line);
         }
+    }
+
+    /// The call has more to send, or room to take more.
+    pub(crate) fn nudge(&mut self, at: usize) {
+        let call = &mut self.calls[at];
+        let Some(line) = call.line else {
+            return;
+        };
+        if let Some(shared) = &mut self.lines[line].shared {
+            shared.nudge(at, call);
+        }
+        self.wake_line(line);
     }
 
     /// Asks for a call of the service on a connection to an origin, if that is open.
@@ -251,12 +335,17 @@ impl Forwarder {
     /// Takes the call off its connection to the origin, and returns that.
     pub(crate) fn leave_line(&mut self, at: usize) -> Option<usize> {
         let call = &mut self.calls[at];
-        let line = call.line.take()?;
+        let line_at = call.line.take();
+        let line = line_at?;
         let origin = &mut self.origins[call.origin];
         origin.outstanding -= 1;
         origin.counters.outstanding.set(origin.outstanding.into());
-        self.lines[line].call = None;
-        Some(line)
+        let line = &mut self.lines[line];
+        line.call = None;
+        if let Some(shared) = &mut line.shared {
+            shared.remove(at, call);
+        }
+        line_at
     }
 
     /// The call has failed.
@@ -269,7 +358,7 @@ impl Forwarder {
     pub(crate) fn retry_or_fail(&mut self, at: usize, refusal: Refusal) {
         let config = self.pool(at);
         let call = &self.calls[at];
-        let may_be_repeated = call.sent == 0 || call.is_idempotent;
+        let may_be_repeated = !call.was_sent() || call.is_idempotent;
         let can_be_repeated = call.is_whole
             && call.head.is_none()
             && call.retries < config.retries_max
@@ -285,7 +374,7 @@ impl Forwarder {
         self.counters.retried.increment();
         let call = &mut self.calls[at];
         call.retries += 1;
-        call.sent = 0;
+        call.begin_anew();
         self.dispatch(at, Some(failed));
     }
 
@@ -309,9 +398,17 @@ impl Forwarder {
             return;
         }
         let origin = call.origin;
-        let was_open = call.line.is_some_and(|line| self.lines[line].is_open);
+        // By teleport, one may wait for its turn on a line that is open.
+        let was_begun = |line: &Line| line.shared.is_none() || call.remote.is_some();
+        let line = call.line.map(|line| &self.lines[line]);
+        let was_open = line.is_some_and(|line| line.is_open && was_begun(line));
+        let is_silent = line.is_some_and(|line| line.is_silent_since(call.began_ns));
         self.origins[origin].counters.failed_late.increment();
         self.blame(origin);
+        if let (true, Some(line)) = (is_silent, self.calls[at].line) {
+            self.lines[line].closes = true;
+            self.abort_line(line);
+        }
         self.hang_up(at);
         match was_open {
             true => self.fail(at, Refusal::OriginLate),
@@ -319,14 +416,21 @@ impl Forwarder {
         }
     }
 
-    /// Resets the connection to the origin that the call is on.
+    /// Resets the connection to the origin that the call is on; if others share it, only the call.
     fn hang_up(&mut self, at: usize) {
         if let Some(line) = self.leave_line(at) {
-            match self.lines[line].id {
-                // It is not opened yet, and will be closed at once.
-                NO_ID => self.lines[line].closes = true,
-                id => self.want(Want::Abort(id)),
+            match self.lines[line].shared {
+                Some(_) => self.wake_line(line),
+                None => self.abort_line(line),
             }
+        }
+    }
+
+    fn abort_line(&mut self, line: usize) {
+        match self.lines[line].id {
+            // It is not opened yet, and will be closed at once.
+            NO_ID => self.lines[line].closes = true,
+            id => self.want(Want::Abort(id)),
         }
     }
 
@@ -381,11 +485,13 @@ impl Forwarder {
                     call.total_by_ns = total_by_ns;
                     call.request.extend_from_slice(text.as_bytes());
                     self.origins[origin].check = Some(at);
-                    // On a new connection: one that was kept does not show whether the origin still accepts.
+                    // By HTTP/1.1 on a new connection: one that was kept does not show whether the origin still accepts.
                     self.calls[at].origin = origin;
                     self.send_to(at, origin, true);
                     let line = self.calls.get(at).and_then(|call| call.line);
-                    if let Some(line) = line {
+                    if let Some(line) = line
+                        && self.lines[line].shared.is_none()
+                    {
                         self.lines[line].closes = true;
                     }
                 }
@@ -452,6 +558,12 @@ impl Relay<Forwarder> for Forward {
         call.began_ns = state.now_ns;
         call.total_by_ns = state.now_ns + u64::from(config.total_timeout_ms) * MS;
         head::compose(request, upload, &asker, &mut call.request);
+        if config.protocol == Protocol::Teleport {
+            let secret_from = state.secrets[route.pool].move_back(&mut call.request);
+            if secret_from < call.request.len() {
+                call.secret = secret_from..call.request.len();
+            }
+        }
         state.budgets[route.pool].earn(config.retries_percent);
         state.dispatch(at, None);
         if let Some(refusal) = state.calls[at].failure {
@@ -468,7 +580,8 @@ impl Relay<Forwarder> for Forward {
     }
 
     fn upload(&self, state: &mut Forwarder, call: u32, data: &[u8], is_last: bool) {
-        let call = &mut state.calls[call as usize];
+        let at = call as usize;
+        let call = &mut state.calls[at];
         call.upload(data);
         if is_last {
             call.is_uploaded = true;
@@ -476,9 +589,7 @@ impl Relay<Forwarder> for Forward {
                 call.request.extend_from_slice(b"0\r\n\r\n");
             }
         }
-        if let Some(line) = call.line {
-            state.wake_line(line);
-        }
+        state.nudge(at);
     }
 
     fn reply<'s>(&self, state: &'s mut Forwarder, call: u32) -> Relayed<'s> {
@@ -522,9 +633,7 @@ impl Relay<Forwarder> for Forward {
         let is_roomy = call.untaken() <= state.table.limits.response_buffer_bytes / 2;
         if call.is_line_held && is_roomy {
             call.is_line_held = false;
-            if let Some(line) = call.line {
-                state.wake_line(line);
-            }
+            state.nudge(at as usize);
         }
     }
 

@@ -1,4 +1,4 @@
-//! A reverse proxy and load balancer to HTTP/1.1 origins, without I/O.
+//! A reverse proxy and load balancer to HTTP/1.1 and teleport origins, without I/O.
 //!
 //! ```text
 //!   client ──▶ Responder (barewire-http) ──▶ Forward: a Relay ──▶ Call ──▶ Line ──▶ origin
@@ -59,9 +59,13 @@ mod head;
 mod line;
 mod proxy;
 mod response;
+mod shared;
 mod table;
 
-pub use config::{Balance, CheckConfig, LimitsConfig, PoolConfig, ProxyConfig, RouteConfig};
+pub use config::{
+    Balance, CheckConfig, CompressionName, LimitsConfig, PoolConfig, Protocol, ProxyConfig,
+    RouteConfig,
+};
 pub use counters::{OriginCounters, ProxyCounters};
 pub use proxy::{Connection, Proxy};
 pub use table::{ConfigError, Table};

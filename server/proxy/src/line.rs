@@ -1,4 +1,5 @@
-//! A connection to an origin: requests out, responses in, one at a time.
+//! A connection to an origin: requests out, responses in, one at a time. [`shared`](crate::shared) has those that carry
+//! many at once.
 
 use barewire_http::received::{Found, Framing, ResponseError};
 use barewire_http::{REQUEST_LOG, Refusal};
@@ -6,6 +7,7 @@ use barewire_service::service::{End, Expect, Id, Input, Next, Progress, Reply};
 
 use crate::forward::Forwarder;
 use crate::response::parse;
+use crate::shared::Shared;
 
 /// Stands for a connection that is not opened yet.
 pub const NO_ID: Id = Id {
@@ -27,15 +29,14 @@ pub struct Line {
     is_idle: bool,
     /// Responses received on it.
     served: u32,
-    interims: u8,
     /// It is closed after this response: the origin says so, or it cannot be used again.
     pub closes: bool,
-    /// The content that is being received; `None`: a head is next.
-    content: Option<Framing>,
+    /// What it is beside that, if it speaks teleport.
+    pub shared: Option<Shared>,
 }
 
 impl Line {
-    pub fn new(origin: usize) -> Self {
+    pub fn new(origin: usize, shared: Option<Shared>) -> Self {
         Line {
             origin,
             id: NO_ID,
@@ -44,15 +45,20 @@ impl Line {
             is_woken: false,
             is_idle: false,
             served: 0,
-            interims: 0,
             closes: false,
-            content: None,
+            shared,
         }
+    }
+
+    /// Whether others share it, and it is not open or has brought nothing since `ns`.
+    pub fn is_silent_since(&self, ns: u64) -> bool {
+        let shared = self.shared.as_ref();
+        shared.is_some_and(|shared| !self.is_open || shared.heard_ns < ns)
     }
 }
 
 /// The outcome of reading.
-enum Read {
+pub enum Read {
     /// More bytes are needed.
     Wait,
     /// The client has to take bytes first.
@@ -74,13 +80,16 @@ impl Forwarder {
         if !line.is_open {
             self.line_is_open(at);
         }
+        if self.lines[at].shared.is_some() {
+            return self.on_shared(at, input, reply);
+        }
         let Some(call) = self.lines[at].call else {
             return self.keep(at, input);
         };
         let line = &mut self.lines[at];
         line.is_idle = false;
-        if line.served > 0 && self.calls[call].sent == 0 && (input.ended || !input.bytes.is_empty())
-        {
+        let has_input = input.ended || !input.bytes.is_empty();
+        if line.served > 0 && !self.calls[call].was_sent() && has_input {
             // The origin closed it before the request was sent.
             return turn(input.bytes.len(), Next::Abort);
         }
@@ -111,7 +120,8 @@ impl Forwarder {
         let line = &mut self.lines[at];
         line.is_open = true;
         self.origins[line.origin].counters.opened.increment();
-        if let Some(call) = line.call {
+        let waiting = line.shared.as_ref().map(Shared::calls);
+        for call in waiting.into_iter().flatten().chain(line.call) {
             let timeout_ns = u64::from(self.pool(call).response_timeout_ms) * 1_000_000;
             self.calls[call].response_by_ns = self.now_ns + timeout_ns;
         }
@@ -135,7 +145,9 @@ impl Forwarder {
     fn unlist(&mut self, at: usize) {
         let line = &mut self.lines[at];
         line.is_idle = false;
-        self.origins[line.origin].idle.retain(|&idle| idle != at);
+        let origin = &mut self.origins[line.origin];
+        origin.idle.retain(|&idle| idle != at);
+        origin.shared.retain(|&shared| shared != at);
     }
 
     /// Writes as much of the request as fits.
@@ -153,7 +165,8 @@ impl Forwarder {
         }
     }
 
-    fn read(
+    /// Reads on in the response of a call, as far as its client has room for it.
+    pub fn read(
         &mut self,
         at: usize,
         call: usize,
@@ -165,7 +178,8 @@ impl Forwarder {
         let read = loop {
             let bytes = &input.bytes[*consumed..];
             let (line, it) = (&mut self.lines[at], &mut self.calls[call]);
-            let Some(content) = &mut line.content else {
+            let room = response_bytes_max.saturating_sub(it.untaken());
+            let Some(content) = &mut it.content else {
                 if bytes.is_empty() {
                     break Read::Wait;
                 }
@@ -177,8 +191,8 @@ impl Forwarder {
                 };
                 *consumed += len;
                 if head.is_interim() {
-                    line.interims += 1;
-                    if line.interims > INTERIMS_MAX {
+                    it.interims += 1;
+                    if it.interims > INTERIMS_MAX {
                         return Err(ResponseError::TooManyInterims);
                     }
                     continue;
@@ -188,9 +202,9 @@ impl Forwarder {
                     return Err(ResponseError::HeadTooLong);
                 }
                 it.head = Some(head);
-                line.interims = 0;
-                line.closes |= head.closes(it.to_head);
-                line.content = Some(head.content(it.to_head));
+                // It says nothing about a connection that others share.
+                line.closes |= head.closes(it.to_head) && line.shared.is_none();
+                it.content = Some(head.content(it.to_head));
                 is_news = true;
                 let origin = &mut self.origins[line.origin];
                 let is_5xx = head.status >= 500;
@@ -198,7 +212,6 @@ impl Forwarder {
                 origin.succeeded();
                 continue;
             };
-            let room = response_bytes_max.saturating_sub(it.untaken());
             if room == 0 && !matches!(content, Framing::Length(0)) {
                 break Read::Held;
             }
@@ -234,7 +247,6 @@ impl Forwarder {
         self.leave_line(call);
         self.wake_client(call);
         let line = &mut self.lines[at];
-        line.content = None;
         line.served += 1;
         line.closes |= !is_over;
         let rest = Input {
@@ -252,32 +264,47 @@ impl Forwarder {
     /// A connection to an origin is over.
     pub fn line_ends(&mut self, at: usize, end: End) {
         self.unlist(at);
+        let calls: Vec<_> = match &self.lines[at].shared {
+            Some(shared) => shared.calls(),
+            None => self.lines[at].call.into_iter().collect(),
+        };
+        for &call in &calls {
+            self.leave_line(call);
+        }
         let line = self.lines.remove(at);
         let origin = &mut self.origins[line.origin];
         origin.lines -= 1;
         origin.counters.connections.set(origin.lines.into());
-        let Some(call) = line.call else {
-            return;
-        };
-        self.calls[call].line = None;
-        origin.outstanding -= 1;
-        origin.counters.outstanding.set(origin.outstanding.into());
+        if line.shared.is_some() {
+            self.publish_teleport();
+        }
         let is_ours = matches!(end, End::NoConnection | End::NoPort);
-        // A connection that was kept may end at any time; this is not a failure of the origin.
-        let was_stale = line.served > 0 && self.calls[call].head.is_none();
-        match line.is_open {
-            _ if is_ours => return self.fail(call, Refusal::OriginsBusy),
-            _ if was_stale => {}
-            true => {
-                origin.counters.failed_ended.increment();
-                self.blame(line.origin);
+        if let (false, Some(&call)) = (is_ours, calls.first())
+            && !self.was_stale(&line, call)
+        {
+            let counters = &self.origins[line.origin].counters;
+            match line.is_open {
+                true => counters.failed_ended.increment(),
+                false => counters.failed_connect.increment(),
             }
-            false => {
-                origin.counters.failed_connect.increment();
-                self.blame(line.origin);
+            self.blame(line.origin);
+        }
+        for call in calls {
+            match is_ours {
+                true => self.fail(call, Refusal::OriginsBusy),
+                false => self.retry_or_fail(call, Refusal::OriginFailed),
             }
         }
-        self.retry_or_fail(call, Refusal::OriginFailed);
+    }
+
+    /// A connection that was kept may end at any time; this is not a failure of the origin. One that this end closes has
+    /// been counted as one, if it is.
+    fn was_stale(&self, line: &Line, call: usize) -> bool {
+        let call = &self.calls[call];
+        match &line.shared {
+            None => line.served > 0 && call.head.is_none(),
+            Some(shared) => line.closes || shared.is_ready && !call.was_sent(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use barewire_http::{HttpCounters, Limits, Responder, Routes};
 use barewire_service::service::{Arrival, End, Expect, Id, Input, Progress, Reply, Service, Want};
 use barewire_service::time::Instant;
+use barewire_teleport::TeleportCounters;
 
 use crate::counters::{OriginCounters, ProxyCounters};
 use crate::forward::{Forwarder, ROUTES};
@@ -63,6 +64,13 @@ impl Proxy {
     /// Counters of what the responders of a proxy answer.
     pub fn http_counters() -> HttpCounters {
         HttpCounters::new(&routes())
+    }
+
+    /// Counts what teleport connections carry in `counters`, which another thread reads.
+    #[must_use]
+    pub fn with_teleport_counters(mut self, counters: Arc<TeleportCounters>) -> Self {
+        self.responder.state_mut().count_teleport_in(counters);
+        self
     }
 
     /// Counts in `counters`, which another thread reads.

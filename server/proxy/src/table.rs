@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{LimitsConfig, PoolConfig, ProxyConfig, RouteConfig};
+use crate::config::{LimitsConfig, PoolConfig, Protocol, ProxyConfig, RouteConfig};
 use crate::counters::OriginCounters;
 
 /// Routes, pools and origins of all cores.
@@ -136,6 +136,12 @@ impl Table {
         self.limits.connections_max
     }
 
+    /// Whether a pool is reached by teleport.
+    pub fn has_teleport(&self) -> bool {
+        let mut pools = self.pools.iter();
+        pools.any(|pool| pool.config.protocol == Protocol::Teleport)
+    }
+
     /// Counters for one core, an element for each of [`Table::origins`].
     pub fn counters(&self) -> Vec<Arc<OriginCounters>> {
         self.origins().map(|_| Arc::default()).collect()
@@ -223,6 +229,7 @@ fn check_pool(name: &str, config: &PoolConfig) -> Result<(), ConfigError> {
     }
     for (name, value) in [
         ("connections_max", config.connections_max),
+        ("teleport_connections", config.teleport_connections),
         ("response_timeout_ms", config.response_timeout_ms),
         ("total_timeout_ms", config.total_timeout_ms),
         ("connect_timeout_ms", config.connect_timeout_ms),
@@ -230,6 +237,7 @@ fn check_pool(name: &str, config: &PoolConfig) -> Result<(), ConfigError> {
     ] {
         at_least(name, value.into(), 1)?;
     }
+    at_least("window_bytes", config.window_bytes.into(), 16 * 1024)?;
     if let Some(check) = &config.check {
         let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         let host = check.host.as_deref().unwrap_or("");

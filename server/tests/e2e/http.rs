@@ -36,6 +36,11 @@ impl Client {
         Client(stream)
     }
 
+    /// The same connection, for another thread.
+    pub fn same(&self) -> Client {
+        Client(self.0.try_clone().unwrap())
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).unwrap();
     }

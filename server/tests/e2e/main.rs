@@ -52,6 +52,7 @@ mod soak;
 mod state;
 #[cfg(feature = "xdp")]
 mod surroundings;
+mod teleport;
 mod tls;
 mod tls_clients;
 mod unheard;

@@ -1,6 +1,6 @@
-//! A proxy for the length of a test, and origins that do what a test says.
+//! A proxy for the length of a test, which also unpacks teleport, and origins that do what a test says.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -14,6 +14,10 @@ use barewire_proxy::{OriginCounters, Proxy, ProxyConfig, ProxyCounters, Table};
 use barewire_service::counters::Samples;
 use barewire_service::stack::{Running, Stack};
 use barewire_service::{Lifecycle, Phase};
+use barewire_teleport::{
+    CallId, Endpoint, Event, Limits as TeleportLimits, ServiceLimits, Side, Teleport,
+    TeleportCounters,
+};
 
 pub type Start = fn(&str) -> Edge;
 
@@ -22,8 +26,13 @@ pub struct Edge {
     running: Option<Running>,
     lifecycle: Lifecycle,
     pub address: SocketAddr,
+    /// Where others reach it by teleport.
+    pub teleport_address: SocketAddr,
     counters: Arc<ProxyCounters>,
     of_origins: Vec<Arc<OriginCounters>>,
+    /// What it unpacked, and what it sent.
+    pub unpacked: Arc<TeleportCounters>,
+    pub packed: Arc<TeleportCounters>,
 }
 
 pub fn epoll(config: &str) -> Edge {
@@ -42,26 +51,35 @@ fn start<S: Stack>(text: &str, stack: impl FnOnce(KernelConfig) -> S) -> Edge {
         pin: false,
         connections: 64,
         outbound: 64,
+        listen_also: vec![([127, 0, 0, 1], 0).into()],
         tell_peers: true,
         ..KernelConfig::new(([127, 0, 0, 1], 0).into())
     };
     let counters = Arc::new(ProxyCounters::default());
     let of_origins = table.counters();
     let lifecycle = Lifecycle::new();
+    let [unpacked, packed] = [(); 2].map(|()| Arc::<TeleportCounters>::default());
     let make = {
         let (counters, of_origins) = (Arc::clone(&counters), of_origins.clone());
+        let (unpacked, packed) = (Arc::clone(&unpacked), Arc::clone(&packed));
         move |_core| {
             let (counters, of_origins) = (Arc::clone(&counters), of_origins.clone());
-            Proxy::new(&table, Limits::default(), counters, of_origins, 7)
+            let proxy = Proxy::new(&table, Limits::default(), counters, of_origins, 7);
+            let proxy = proxy.with_teleport_counters(Arc::clone(&packed));
+            let limits = ServiceLimits::default();
+            Teleport::new(proxy, 1, limits, Arc::clone(&unpacked))
         }
     };
     let running = stack(kernel).start(make, &lifecycle).unwrap();
     Edge {
         address: running.addresses[0],
+        teleport_address: running.addresses[1],
         running: Some(running),
         lifecycle,
         counters,
         of_origins,
+        unpacked,
+        packed,
     }
 }
 
@@ -243,6 +261,53 @@ impl Origin {
             }
         })
     }
+}
+
+/// An origin that speaks teleport on each of its connections, and does with each request what `answer` says: it gets the
+/// end, the call, and what was asked.
+pub fn teleport_origin(
+    answer: impl Fn(&mut Endpoint, CallId, &str) -> Then + Send + Sync + 'static,
+) -> Origin {
+    Origin::start(move |stream, tell| {
+        let counters = Arc::<TeleportCounters>::default();
+        let mut end = Endpoint::new(Side::Server, TeleportLimits::default(), counters);
+        let mut space = vec![0; 1 << 16];
+        loop {
+            let Some(count) = stream.read(&mut space).ok().filter(|&count| count > 0) else {
+                return;
+            };
+            let mut bytes = &space[..count];
+            let mut asked = Vec::new();
+            while !bytes.is_empty() {
+                let taken = end.receive(bytes).unwrap();
+                bytes = &bytes[taken..];
+                while let Some(event) = end.next_event().unwrap() {
+                    if let Event::Data { call, bytes, .. } = event {
+                        asked.push((call, String::from_utf8_lossy(bytes).into_owned()));
+                    }
+                }
+            }
+            for (call, text) in asked {
+                tell(read_head(&mut text.as_bytes()).unwrap());
+                if answer(&mut end, call, &text) == Then::HangUp {
+                    return;
+                }
+            }
+            while end.has_output() {
+                let count = end.write(&mut space).unwrap();
+                if stream.get_ref().write_all(&space[..count]).is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+/// What such an origin does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    GoOn,
+    HangUp,
 }
 
 /// One pool, one route, and `more` of the pool.

@@ -4,20 +4,22 @@
 
 mod cases;
 mod edge;
+mod teleport;
 
-/// Runs every case on the stack that `$start` starts.
+/// Runs every case of a module on each stack.
 macro_rules! on_each_stack {
-    ($($case:ident)+) => {
-        mod epoll {
-            $( #[test] fn $case() { super::cases::$case(super::edge::epoll); } )+
+    ($cases:ident: $epoll:ident $uring:ident $($case:ident)+) => {
+        mod $epoll {
+            $( #[test] fn $case() { super::$cases::$case(super::edge::epoll); } )+
         }
-        mod uring {
-            $( #[test] fn $case() { super::cases::$case(super::edge::uring); } )+
+        mod $uring {
+            $( #[test] fn $case() { super::$cases::$case(super::edge::uring); } )+
         }
     };
 }
 
 on_each_stack! {
+    cases: epoll uring
     a_request_is_made_anew_and_its_response_too
     connections_to_an_origin_are_kept_and_reused
     pipelined_requests_are_answered_in_order
@@ -36,5 +38,21 @@ on_each_stack! {
     beyond_the_limit_of_calls_requests_are_refused
     responses_without_content_have_none
     a_response_without_length_ends_with_its_stream
+    drain_finishes_the_calls_in_progress
+}
+
+on_each_stack! {
+    teleport: teleport_epoll teleport_uring
+    requests_and_responses_arrive_as_they_were_in_each_compression
+    bodies_of_megabytes_go_both_ways_at_once
+    a_hundred_clients_share_two_connections
+    a_fast_call_overtakes_a_slow_one
+    a_client_that_does_not_read_stops_only_its_own_call
+    a_client_that_goes_away_takes_its_call_along
+    what_an_origin_did_not_take_is_sent_elsewhere_whatever_the_method
+    what_an_origin_may_have_taken_is_sent_elsewhere_if_it_is_idempotent
+    an_origin_of_another_version_or_protocol_is_a_bad_gateway
+    an_origin_that_vanishes_is_a_gateway_timeout_and_its_connection_is_given_up
+    garbage_and_frames_that_are_too_long_end_their_connection_only
     drain_finishes_the_calls_in_progress
 }

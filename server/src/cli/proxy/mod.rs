@@ -10,6 +10,7 @@ use barewire_http::{HttpCounters, Limits};
 use barewire_kernel::KernelConfig;
 use barewire_proxy::{OriginCounters, Proxy, ProxyConfig, ProxyCounters, Table};
 use barewire_service::stack::CounterGroup;
+use barewire_teleport::TeleportCounters;
 use clap::{ArgMatches, Args, Command};
 
 use super::config::Sources;
@@ -37,6 +38,7 @@ pub struct Proxying {
 struct OfCore {
     counters: Arc<ProxyCounters>,
     of_origins: Vec<Arc<OriginCounters>>,
+    teleport: Arc<TeleportCounters>,
     seed: u64,
 }
 
@@ -73,6 +75,7 @@ impl Proxying {
             Ok(OfCore {
                 counters: Arc::default(),
                 of_origins: table.counters(),
+                teleport: Arc::default(),
                 seed: u64::from_ne_bytes(seed),
             })
         });
@@ -101,10 +104,13 @@ impl Proxying {
             let OfCore {
                 counters,
                 of_origins,
+                teleport,
                 seed,
             } = cores[core].clone();
             let proxy = Proxy::new(&table, limits, counters, of_origins, seed);
-            proxy.with_counters(Arc::clone(&http[core]))
+            proxy
+                .with_counters(Arc::clone(&http[core]))
+                .with_teleport_counters(teleport)
         }
     }
 
@@ -125,7 +131,14 @@ impl Proxying {
                 part: part_of(pool, &address.to_string()),
                 counters: counters.clone(),
             });
-            std::iter::once(all).chain(origins)
+            let teleport = CounterGroup {
+                core: Some(core),
+                queue: None,
+                part: "teleport_out",
+                counters: of_core.teleport.clone(),
+            };
+            let teleport = self.table.has_teleport().then_some(teleport);
+            std::iter::once(all).chain(teleport).chain(origins)
         })
     }
 }

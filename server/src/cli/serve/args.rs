@@ -16,6 +16,7 @@ use ipnet::IpNet;
 
 #[cfg(feature = "faults")]
 use super::bad_wire::BadWire;
+use super::teleport::TeleportArgs;
 use crate::cli::config::{ConfigArgs, Sources};
 use crate::cli::list::List;
 use crate::cli::logging::LogArgs;
@@ -44,6 +45,8 @@ pub struct ServeArgs {
     pub place: PlaceArgs,
     #[command(flatten)]
     pub tls: TlsArgs,
+    #[command(flatten)]
+    pub teleport: TeleportArgs,
     #[command(flatten)]
     pub link: LinkArgs,
     #[command(flatten)]
@@ -846,7 +849,7 @@ impl ServeArgs {
     /// The settings that have no meaning for the stack.
     pub fn foreign(&self, command: &Command) -> Vec<String> {
         let groups: &[&str] = match self.stack() {
-            StackName::Xdp => &["KernelArgs", "UringArgs"],
+            StackName::Xdp => &["KernelArgs", "UringArgs", "TeleportArgs"],
             StackName::Epoll => &["LinkArgs", "TcpArgs", "UringArgs"],
             StackName::Uring => &["LinkArgs", "TcpArgs"],
         };

@@ -64,8 +64,10 @@ fn config(args: &ServeArgs) -> Result<KernelConfig, StartError> {
         .map_or(config.connections, |n| n as usize);
     config.receive_buffer_bytes = args.receive_buffer_bytes(config.receive_buffer_bytes);
     config.send_buffer_bytes = limits.send_buffer_bytes.unwrap_or(config.send_buffer_bytes);
+    // In the order that `teleport` and `tls` know them by.
+    config.listen_also.extend(args.teleport.teleport_listen);
     if args.tls.is_wanted() {
-        config.listen_also = vec![args.tls_listen()];
+        config.listen_also.push(args.tls_listen());
     }
     config.check(Responder::<Site>::REPLY_BYTES_MIN)?;
     Ok(config)

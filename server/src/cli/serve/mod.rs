@@ -11,6 +11,7 @@ mod operation;
 mod outlive;
 mod state;
 mod supervise;
+mod teleport;
 mod tls;
 #[cfg(feature = "xdp")]
 mod xdp;
@@ -34,6 +35,9 @@ use self::manager::Notice;
 use self::operation::{Answering, Endpoints};
 use self::state::StateFile;
 use self::supervise::{Ending, Supervisor};
+#[cfg(feature = "xdp")]
+use self::teleport::Nothing;
+use self::teleport::{Around, Unpacking};
 use self::tls::{Capacity, Secure};
 use crate::cli::config::{self, Source, Sources};
 use crate::cli::proxy::Proxying;
@@ -103,7 +107,7 @@ pub fn run(
                 connections: stack.stack.connections,
                 receive_buffer_bytes: stack.stack.receive_buffer_bytes,
             };
-            let serve = || serve(args, "xdp", stack, capacity, seats, None);
+            let serve = || serve(args, "xdp", stack, capacity, seats, Nothing, None);
             match (args.link.wait_for_interface, outlive::is_child()) {
                 (false, _) => serve(),
                 (true, false) => outlive::run(
@@ -163,7 +167,8 @@ fn serve_epoll(
         proxy.configure(&mut stack.config);
     }
     let capacity = kernel::capacity(&stack.config);
-    serve(args, "epoll", stack, capacity, args.seats(), proxy)
+    let around = unpacking(args, capacity);
+    serve(args, "epoll", stack, capacity, args.seats(), around, proxy)
 }
 
 /// Serves with io_uring, or with epoll where the kernel does not let us.
@@ -180,13 +185,20 @@ fn serve_uring(
     match barewire_kernel::uring::supported(&stack) {
         Ok(()) => {
             let capacity = kernel::capacity(&stack.config);
-            serve(args, "uring", stack, capacity, args.seats(), proxy)
+            let around = unpacking(args, capacity);
+            serve(args, "uring", stack, capacity, args.seats(), around, proxy)
         }
         Err(missing) => {
             tracing::warn!("{missing}; falling back to epoll");
             serve_epoll(args, proxy, command)
         }
     }
+}
+
+/// Teleport as `args` ask for it, on a stack that gives connections `capacity`.
+fn unpacking(args: &ServeArgs, capacity: Capacity) -> Unpacking {
+    let (buffer_bytes, timeout_ms) = (capacity.receive_buffer_bytes, args.deadline.body_timeout_ms);
+    Unpacking::new(&args.teleport, buffer_bytes, timeout_ms, cores_max(args))
 }
 
 /// Starts `stack`, which is called `name`, tells what it got, and stays until it has ended.
@@ -196,6 +208,7 @@ fn serve<S: Stack>(
     stack: S,
     capacity: Capacity,
     seats: Option<Arc<Seats>>,
+    around: impl Around,
     proxy: Option<&Proxying>,
 ) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
@@ -238,7 +251,9 @@ fn serve<S: Stack>(
         _ => None,
     };
     let files = args.files.open()?;
-    let secure = Secure::open(&args.tls, args.http2().is_some(), capacity, cores_max)?;
+    let tls_listener = around.listener().map_or(1, |teleport| teleport + 1);
+    let http2 = args.http2().is_some();
+    let secure = Secure::open(&args.tls, http2, capacity, cores_max, tls_listener)?;
     let prefix = files.is_some().then_some(&*args.files.directory_prefix);
     let routes = site::routes_with_files(args.place.test_routes, prefix)
         .context("choose another --directory-prefix")?;
@@ -269,12 +284,17 @@ fn serve<S: Stack>(
 
     let lifecycle = Lifecycle::new();
     let mut running = match proxy {
-        None => start(stack, &bulkheads, secure.as_ref(), make_service, &lifecycle)?,
+        None => {
+            let around = (&around, &bulkheads, secure.as_ref());
+            start(stack, around, make_service, &lifecycle)?
+        }
         Some(proxy) => {
             let make_proxy = proxy.maker(args.limits(), Arc::clone(&http), enter.clone());
-            start(stack, &bulkheads, secure.as_ref(), make_proxy, &lifecycle)?
+            let around = (&around, &bulkheads, secure.as_ref());
+            start(stack, around, make_proxy, &lifecycle)?
         }
     };
+    running.counters.extend(around.counters(running.cpus.len()));
     if let Some(proxy) = proxy {
         running.counters.extend(proxy.counters(running.cpus.len()));
     }
@@ -336,7 +356,12 @@ fn serve<S: Stack>(
     if let (Some(file), Some(state)) = (&mut state, begun_with) {
         file.save(&state)?;
     }
-    report(&running, secure.is_some(), &events, &answering);
+    let schemes: Vec<_> = ["http"]
+        .into_iter()
+        .chain(around.listener().map(|_| "teleport"))
+        .chain(secure.as_ref().map(|_| "https"))
+        .collect();
+    report(&running, &schemes, &events, &answering);
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);
@@ -353,16 +378,15 @@ fn serve<S: Stack>(
     })
 }
 
-/// Starts `stack` with a service for each core, and TLS around it if there is some.
+/// Starts `stack` with a service for each core, and what is around it: TLS last, if there is some.
 fn start<St: Stack, S: Service + 'static>(
     stack: St,
-    bulkheads: &Bulkheads,
-    secure: Option<&Secure>,
+    (around, bulkheads, secure): (&impl Around, &Bulkheads, Option<&Secure>),
     make_service: impl Fn(usize) -> S + Clone + Send + 'static,
     lifecycle: &Lifecycle,
 ) -> Result<Running, St::Error> {
-    let bulkheads = bulkheads.clone();
-    let make_service = move |core| bulkheads.around(core, make_service(core));
+    let (around, bulkheads) = (around.clone(), bulkheads.clone());
+    let make_service = move |core| bulkheads.around(core, around.around(core, make_service(core)));
     match secure.cloned() {
         None => stack.start(make_service, lifecycle),
         Some(secure) => {
@@ -372,8 +396,9 @@ fn start<St: Stack, S: Service + 'static>(
     }
 }
 
-/// Says what each core got and what it all takes, then that the server is ready, and where.
-fn report(running: &Running, is_secure: bool, events: &Events, answering: &Answering) {
+/// Says what each core got and what it all takes, then that the server is ready, and where: each address is served by
+/// these schemes in turn.
+fn report(running: &Running, schemes: &[&str], events: &Events, answering: &Answering) {
     for notice in &running.notices {
         say(&notice.to_string());
     }
@@ -390,8 +415,8 @@ fn report(running: &Running, is_secure: bool, events: &Events, answering: &Answe
     let urls: Vec<_> = running
         .addresses
         .iter()
-        .enumerate()
-        .map(|(place, &address)| tls::url(place, address, is_secure))
+        .zip(schemes.iter().cycle())
+        .map(|(address, scheme)| format!("{scheme}://{address}"))
         .collect();
     say(&format!("ready {}", urls.join(" ")));
     manager::tell(Notice::Ready);

@@ -7,7 +7,6 @@
 
 use std::env;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -21,8 +20,6 @@ use super::args::TlsArgs;
 
 /// What clients may choose from by ALPN, the best first; the first one only if HTTP/2 is on.
 const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
-/// Among the addresses of a stack, the listener in plain text comes first.
-const LISTENER: usize = 1;
 /// How often files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -38,6 +35,8 @@ pub struct Capacity {
 /// What all cores serve TLS with.
 #[derive(Debug, Clone)]
 pub struct Secure {
+    /// The place of its listener in a stack's list of addresses: the last.
+    listener: usize,
     identity: Arc<Identity>,
     limits: TlsLimits,
     counters: Arc<[Arc<TlsCounters>]>,
@@ -54,6 +53,7 @@ impl Secure {
         http2: bool,
         capacity: Capacity,
         cores: usize,
+        listener: usize,
     ) -> anyhow::Result<Option<Self>> {
         if !args.is_wanted() {
             return Ok(None);
@@ -65,6 +65,7 @@ impl Secure {
             );
         }
         Ok(Some(Secure {
+            listener,
             identity: identity(args, http2)?,
             limits: TlsLimits {
                 connections: capacity.connections,
@@ -79,7 +80,13 @@ impl Secure {
     /// `service` with TLS around it, for one core.
     pub fn around<S: Service>(&self, core: usize, service: S) -> Tls<S> {
         let counters = Arc::clone(&self.counters[core]);
-        Tls::new(service, LISTENER, &self.identity, self.limits, counters)
+        Tls::new(
+            service,
+            self.listener,
+            &self.identity,
+            self.limits,
+            counters,
+        )
     }
 
     /// What the first `cores` count.
@@ -131,15 +138,6 @@ pub fn identity(args: &TlsArgs, http2: bool) -> Result<Arc<Identity>, barewire_t
         protocols: protocols.iter().map(|name| name.to_vec()).collect(),
         client_authorities: args.tls_client_ca.clone(),
     })
-}
-
-/// Where a client finds the server at an address of the stack with this place in its list.
-pub fn url(place: usize, address: SocketAddr, is_secure: bool) -> String {
-    // Each address is served on both ports in turn.
-    match is_secure && place % 2 == LISTENER {
-        true => format!("https://{address}"),
-        false => format!("http://{address}"),
-    }
 }
 
 /// Lets certificates be read again.

@@ -1,0 +1,464 @@
+//! A teleport connection to an origin: many calls at once, each with a message in both directions (docs/teleport.md).
+//!
+//! What one turn brings is taken first, and told to clients; then every call that has something to send sends a part, in
+//! turns, and all of that is one batch. A call whose client does not take its response keeps what has arrived, which its
+//! credit bounds, and holds back nobody else.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use barewire_http::{REQUEST_LOG, Refusal};
+use barewire_service::service::{Expect, Input, Next, Progress, Reply};
+use barewire_teleport::{
+    CallId, Endpoint, Event, Fault, Limits, Reason, ServiceLimits, Side, TeleportCounters,
+};
+
+use crate::call::Call;
+use crate::config::PoolConfig;
+use crate::forward::Forwarder;
+use crate::line::Read;
+
+/// Bytes of a call in a row, when others have something to send, too.
+const QUANTUM_BYTES: usize = 8 * 1024;
+
+/// What is kept of a teleport connection beside what every line has.
+#[derive(Debug)]
+pub struct Shared {
+    /// Taken out while it is in use.
+    endpoint: Option<Box<Endpoint>>,
+    /// Calls that were begun, by slot.
+    begun: Vec<Option<(usize, CallId)>>,
+    /// Calls that were not.
+    waiting: VecDeque<usize>,
+    /// Calls that were begun and may have something to do, each once.
+    busy: VecDeque<usize>,
+    /// Calls that nobody waits for any more.
+    given_up: Vec<CallId>,
+    /// Calls on it, begun or waiting.
+    pub load: usize,
+    /// The other end has said hello.
+    pub is_ready: bool,
+    /// When something last arrived.
+    pub heard_ns: u64,
+    completed: u32,
+}
+
+impl Shared {
+    pub fn new(config: &PoolConfig, credit_bytes: usize, counters: Arc<TeleportCounters>) -> Self {
+        let limits = Limits {
+            compression: config.compression.into(),
+            call_credit_bytes: u32::try_from(credit_bytes).unwrap_or(u32::MAX),
+            window_bytes: config.window_bytes,
+            ..ServiceLimits::default().connection
+        };
+        Shared {
+            endpoint: Some(Box::new(Endpoint::new(Side::Client, limits, counters))),
+            begun: Vec::new(),
+            waiting: VecDeque::new(),
+            busy: VecDeque::new(),
+            given_up: Vec::new(),
+            load: 0,
+            is_ready: false,
+            heard_ns: 0,
+            completed: 0,
+        }
+    }
+
+    /// A further call, to be begun in the next turn.
+    pub fn add(&mut self, call: usize) {
+        self.waiting.push_back(call);
+        self.load += 1;
+    }
+
+    /// Takes a call off.
+    pub fn remove(&mut self, at: usize, call: &mut Call) {
+        self.load -= 1;
+        match call.remote.take() {
+            None => self.waiting.retain(|&waiting| waiting != at),
+            Some(id) => {
+                self.begun[id.slot as usize] = None;
+                self.given_up.push(id);
+            }
+        }
+        if std::mem::take(&mut call.is_busy) {
+            self.busy.retain(|&busy| busy != at);
+        }
+    }
+
+    /// The call may have something to send or to take.
+    pub fn nudge(&mut self, at: usize, call: &mut Call) {
+        if call.remote.is_some() && !call.is_busy {
+            call.is_busy = true;
+            self.busy.push_back(at);
+        }
+    }
+
+    /// All calls on it.
+    pub fn calls(&self) -> Vec<usize> {
+        let begun = self.begun.iter().flatten().map(|(call, _)| *call);
+        begun.chain(self.waiting.iter().copied()).collect()
+    }
+
+    fn find(&self, id: CallId) -> Option<usize> {
+        let (call, of) = (*self.begun.get(id.slot as usize)?)?;
+        (of == id).then_some(call)
+    }
+}
+
+impl Forwarder {
+    /// Something has arrived on a teleport connection, or it was woken.
+    pub fn on_shared(&mut self, at: usize, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
+        let Some(mut endpoint) = self.shared(at).and_then(|shared| shared.endpoint.take()) else {
+            return ending(input, Next::Abort);
+        };
+        let next = self.shared_turn(at, &mut endpoint, input, reply);
+        let next = next.unwrap_or_else(|fault| {
+            endpoint.fail(fault);
+            let origin = self.lines[at].origin;
+            self.origins[origin].counters.failed_malformed.increment();
+            self.blame(origin);
+            self.lines[at].closes = true;
+            Next::Abort
+        });
+        let mut messages = 0;
+        if let Some(shared) = self.shared(at) {
+            shared.endpoint = Some(endpoint);
+            messages = std::mem::take(&mut shared.completed);
+        }
+        self.publish_teleport();
+        Progress {
+            consumed: input.bytes.len(),
+            messages,
+            next,
+        }
+    }
+
+    fn shared(&mut self, at: usize) -> Option<&mut Shared> {
+        self.lines[at].shared.as_mut()
+    }
+
+    fn shared_turn(
+        &mut self,
+        at: usize,
+        endpoint: &mut Endpoint,
+        input: Input<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<Next, Fault> {
+        self.tell_given_up(at, endpoint);
+        let mut bytes = input.bytes;
+        if !bytes.is_empty() {
+            let now_ns = self.now_ns;
+            if let Some(shared) = self.shared(at) {
+                shared.heard_ns = now_ns;
+            }
+        }
+        while !bytes.is_empty() {
+            let taken = endpoint.receive(bytes)?;
+            bytes = &bytes[taken..];
+            self.take_events(at, endpoint)?;
+        }
+        let can_go_on = loop {
+            let has_begun = self.begin_waiting(at, endpoint);
+            let has_sent = self.send_busy(at, endpoint);
+            self.tell_given_up(at, endpoint);
+            let len = endpoint.write(reply.spare())?;
+            reply.advance(len);
+            if len == 0 && !has_begun && !has_sent {
+                break false;
+            }
+            if reply.remaining() == 0 {
+                break true;
+            }
+        };
+        let is_draining = self.draining;
+        let Some(shared) = self.shared(at) else {
+            return Ok(Next::Abort);
+        };
+        let is_over = is_draining || endpoint.is_closing();
+        Ok(match shared.load {
+            _ if input.ended => Next::Close,
+            _ if can_go_on || endpoint.has_output() => Next::Send,
+            0 if is_over => Next::Close,
+            0 => Next::Receive(Expect::Message),
+            _ => Next::Receive(Expect::Anything),
+        })
+    }
+
+    /// Tells the other end which calls nobody waits for.
+    fn tell_given_up(&mut self, at: usize, endpoint: &mut Endpoint) {
+        if let Some(shared) = self.shared(at) {
+            for id in shared.given_up.drain(..) {
+                endpoint.reset(id, Reason::Cancelled);
+            }
+        }
+    }
+
+    fn take_events(&mut self, at: usize, endpoint: &mut Endpoint) -> Result<(), Fault> {
+        loop {
+            match endpoint.next_event()? {
+                None => return Ok(()),
+                Some(Event::Data {
+                    call: id,
+                    bytes,
+                    is_last,
+                }) => {
+                    let call = self.shared(at).and_then(|shared| shared.find(id));
+                    if let Some(call) = call {
+                        let count = self.take_response(at, (call, id), bytes, is_last);
+                        endpoint.grant(id, count);
+                    }
+                }
+                Some(Event::Credit(id)) => {
+                    let call = self.shared(at).and_then(|shared| shared.find(id));
+                    if let Some(call) = call {
+                        self.nudge(call);
+                    }
+                }
+                Some(Event::Reset(id, reason)) => {
+                    let call = self.shared(at).and_then(|shared| shared.find(id));
+                    if let Some(call) = call {
+                        self.refused_by_origin(at, call, reason);
+                    }
+                }
+                Some(Event::GoAway(last_call)) => self.goes_away(at, last_call),
+                Some(Event::Ready) => {
+                    if let Some(shared) = self.shared(at) {
+                        shared.is_ready = true;
+                    }
+                }
+                Some(Event::Pong) => {}
+            }
+        }
+    }
+
+    /// Takes bytes of a response, and keeps what its client has no room for. Returns how many more may come.
+    fn take_response(
+        &mut self,
+        at: usize,
+        (call, id): (usize, CallId),
+        bytes: &[u8],
+        is_last: bool,
+    ) -> usize {
+        let it = &mut self.calls[call];
+        it.has_arrived = is_last;
+        if !it.arrived.is_empty() {
+            it.arrived.extend_from_slice(bytes);
+            return self.read_arrived(at, (call, id));
+        }
+        let consumed = self.read_shared(at, call, bytes);
+        if let Some(it) = self.call_on(call, id) {
+            it.arrived.extend_from_slice(&bytes[consumed..]);
+        }
+        consumed
+    }
+
+    /// Goes on with what was kept of a response.
+    fn read_arrived(&mut self, at: usize, (call, id): (usize, CallId)) -> usize {
+        let mut arrived = std::mem::take(&mut self.calls[call].arrived);
+        let consumed = self.read_shared(at, call, &arrived);
+        if let Some(it) = self.call_on(call, id) {
+            arrived.drain(..consumed);
+            it.arrived = arrived;
+        }
+        consumed
+    }
+
+    /// The call, if it is still the one that was begun as `id`.
+    fn call_on(&mut self, call: usize, id: CallId) -> Option<&mut Call> {
+        let call = self.calls.get_mut(call)?;
+        (call.remote == Some(id)).then_some(call)
+    }
+
+    /// Reads a response as far as its client has room. The call may be over behind this.
+    fn read_shared(&mut self, at: usize, call: usize, bytes: &[u8]) -> usize {
+        let it = &self.calls[call];
+        let input = Input {
+            bytes,
+            full: bytes.len() >= self.table.limits.response_buffer_bytes,
+            ended: it.has_arrived,
+        };
+        let mut consumed = 0;
+        match self.read(at, call, input, &mut consumed) {
+            Err(error) => {
+                let origin = self.lines[at].origin;
+                let address = self.origins[origin].address;
+                tracing::debug!(target: REQUEST_LOG, origin = %address, "the response is refused: {error}");
+                self.origins[origin].counters.failed_malformed.increment();
+                self.blame(origin);
+                self.leave_line(call);
+                self.fail(call, Refusal::OriginMalformed);
+            }
+            Ok(Read::Complete) => {
+                self.calls[call].is_complete = true;
+                if let Some(shared) = self.shared(at) {
+                    shared.completed += 1;
+                }
+                self.leave_line(call);
+                self.wake_client(call);
+            }
+            Ok(Read::Held) => self.calls[call].is_line_held = true,
+            Ok(Read::Wait) if input.ended => self.broken_by_origin(at, call),
+            Ok(Read::Wait) => {}
+        }
+        consumed
+    }
+
+    /// The response will not become whole.
+    fn broken_by_origin(&mut self, at: usize, call: usize) {
+        let origin = self.lines[at].origin;
+        self.origins[origin].counters.failed_ended.increment();
+        self.blame(origin);
+        self.leave_line(call);
+        self.retry_or_fail(call, Refusal::OriginFailed);
+    }
+
+    fn refused_by_origin(&mut self, at: usize, call: usize, reason: Reason) {
+        if reason != Reason::Refused {
+            return self.broken_by_origin(at, call);
+        }
+        self.leave_line(call);
+        self.was_not_taken(call);
+    }
+
+    /// The origin will answer calls up to this one, and no other.
+    fn goes_away(&mut self, at: usize, last_call: u32) {
+        self.lines[at].closes = true;
+        let Some(shared) = self.shared(at) else {
+            return;
+        };
+        let begun = shared.begun.iter().flatten();
+        let mut ignored: Vec<_> = begun
+            .filter(|(_, id)| id.number > last_call)
+            .map(|(call, _)| *call)
+            .collect();
+        ignored.extend(&shared.waiting);
+        for call in ignored {
+            self.leave_line(call);
+            self.was_not_taken(call);
+        }
+    }
+
+    /// The origin has done nothing for the call, so that it may be repeated.
+    fn was_not_taken(&mut self, call: usize) {
+        let it = &mut self.calls[call];
+        if it.is_whole {
+            it.sent = 0;
+        }
+        self.retry_or_fail(call, Refusal::OriginFailed);
+    }
+
+    /// Begins calls, as many as the other end takes.
+    fn begin_waiting(&mut self, at: usize, endpoint: &mut Endpoint) -> bool {
+        let mut has_begun = false;
+        while let Some(shared) = self.lines[at].shared.as_mut() {
+            let Some(&call) = shared.waiting.front() else {
+                break;
+            };
+            let it = &mut self.calls[call];
+            let (range, _) = it.next_part(QUANTUM_BYTES);
+            let ends = it.is_uploaded && range.end == it.request.len();
+            let bytes = &it.request[range];
+            let Some((id, count)) = endpoint.open_call(bytes, ends) else {
+                break;
+            };
+            has_begun = true;
+            it.has_sent_end = ends && count == bytes.len();
+            it.sent += count;
+            it.remote = Some(id);
+            let slot = id.slot as usize;
+            if shared.begun.len() <= slot {
+                shared.begun.resize(slot + 1, None);
+            }
+            shared.begun[slot] = Some((call, id));
+            shared.waiting.pop_front();
+            shared.nudge(call, it);
+            if !it.is_uploaded {
+                self.wake_client(call);
+            }
+        }
+        has_begun
+    }
+
+    /// Lets each call that has something to do go on, once.
+    fn send_busy(&mut self, at: usize, endpoint: &mut Endpoint) -> bool {
+        let mut has_moved = false;
+        let count = self.shared(at).map_or(0, |shared| shared.busy.len());
+        for _ in 0..count {
+            let Some(call) = self.shared(at).and_then(|shared| shared.busy.pop_front()) else {
+                break;
+            };
+            let it = &mut self.calls[call];
+            it.is_busy = false;
+            let Some(id) = it.remote else {
+                continue;
+            };
+            if !it.is_line_held && (it.has_arrived || !it.arrived.is_empty()) {
+                let consumed = self.read_arrived(at, (call, id));
+                endpoint.grant(id, consumed);
+            }
+            let Some(it) = self.call_on(call, id) else {
+                continue;
+            };
+            let has_sent = send(it, id, endpoint);
+            has_moved |= has_sent;
+            let (is_pending, is_uploaded) = (it.has_unsaid(), it.is_uploaded);
+            if is_pending {
+                self.nudge(call);
+            }
+            if has_sent && !is_uploaded {
+                self.wake_client(call);
+            }
+        }
+        has_moved
+    }
+}
+
+/// Sends a part of a request. Returns whether it could.
+fn send(it: &mut Call, id: CallId, endpoint: &mut Endpoint) -> bool {
+    let mut quantum = QUANTUM_BYTES;
+    let mut has_sent = false;
+    while it.has_unsaid() && quantum > 0 {
+        let (range, is_secret) = it.next_part(quantum);
+        let ends = it.is_uploaded && range.end == it.request.len();
+        let bytes = &it.request[range];
+        let Some(count) = endpoint.send(id, bytes, is_secret, ends) else {
+            break;
+        };
+        has_sent = true;
+        it.has_sent_end = ends && count == bytes.len();
+        it.sent += count;
+        quantum -= count.min(quantum);
+        if bytes.is_empty() {
+            break;
+        }
+    }
+    has_sent
+}
+
+impl Call {
+    /// Whether a part of the request, or its end, was not sent.
+    fn has_unsaid(&self) -> bool {
+        self.unsent() > 0 || self.is_uploaded && !self.has_sent_end
+    }
+
+    /// What is to be sent next, and whether that is secret: at most `bytes_max` of the same kind.
+    fn next_part(&self, bytes_max: usize) -> (Range<usize>, bool) {
+        let (from, end) = (self.sent, self.request.len());
+        let is_secret = self.secret.contains(&from);
+        let end = match is_secret {
+            true => self.secret.end,
+            false if self.secret.start > from => self.secret.start.min(end),
+            false => end,
+        };
+        (from..end.min(from + bytes_max), is_secret)
+    }
+}
+
+fn ending(input: Input<'_>, next: Next) -> Progress {
+    Progress {
+        consumed: input.bytes.len(),
+        messages: 0,
+        next,
+    }
+}
