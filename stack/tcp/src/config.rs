@@ -59,9 +59,15 @@ pub struct StackConfig {
     /// Receive buffer of each connection, and with it the largest window it offers, at most
     /// [`StackConfig::RECEIVE_BUFFER_BYTES_MAX`]. The longest message a service can see at once.
     pub receive_buffer_bytes: usize,
-    /// Send buffer of each connection: how much can be unacknowledged. At least twice the service's
-    /// `REPLY_BYTES_MIN`, or a reply has to wait for the one before it.
+    /// The largest window that the direct path offers, to peers that scale windows (RFC 7323); others get 65,535 bytes
+    /// at most. A window takes no memory but for what lies behind a gap.
+    pub receive_window_bytes_max: usize,
+    /// Send buffer of each socket, and how much the direct path queues for a connection until the windows allow to
+    /// send it. At least twice the service's `REPLY_BYTES_MIN`, or a reply has to wait for the one before it.
     pub send_buffer_bytes: usize,
+    /// How much the direct path keeps for one connection, in flight and queued, as far as its share of the chunks goes:
+    /// what can be on its way in a round trip. Never less than [`StackConfig::send_buffer_bytes`].
+    pub send_queue_bytes_max: usize,
     /// The longest IP packet in bytes that the links carry: the smallest MTU of them. The MSS that
     /// peers are told and held to follows from it.
     pub mtu: usize,
@@ -197,7 +203,9 @@ impl Default for StackConfig {
             time_wait: 65_536,
             time_wait_ms: 60_000,
             receive_buffer_bytes: 8_192,
+            receive_window_bytes_max: 4_000_000,
             send_buffer_bytes: 16_384,
+            send_queue_bytes_max: 4 << 20,
             mtu: 1_500,
             checksums: ChecksumPolicy::Verify,
             deadlines: Deadlines::default(),
@@ -217,8 +225,12 @@ impl StackConfig {
     pub const RECEIVE_BUFFER_BYTES_MAX: usize = connection::RECEIVE_BUFFER_BYTES_MAX;
     /// The smallest receive buffer: one segment of the smallest MTU.
     pub const RECEIVE_BUFFER_BYTES_MIN: usize = 512;
+    /// The largest window that can be told (RFC 7323, section 2.3).
+    pub const RECEIVE_WINDOW_BYTES_MAX: usize = 1 << 30;
     /// The largest send buffer.
     pub const SEND_BUFFER_BYTES_MAX: usize = 1 << 24;
+    /// The most that one connection can keep in flight: the largest window of TCP (RFC 7323, section 2.3).
+    pub const SEND_QUEUE_BYTES_MAX: usize = 1 << 30;
     /// The smallest MTU: what IPv6 asks of every link (RFC 8200, section 5).
     pub const MTU_MIN: usize = 1_280;
     /// The largest MTU: a jumbo frame.
@@ -273,6 +285,18 @@ impl StackConfig {
             send_min,
             Self::SEND_BUFFER_BYTES_MAX,
         )?;
+        check(
+            "receive_window_bytes_max",
+            self.receive_window_bytes_max,
+            0,
+            Self::RECEIVE_WINDOW_BYTES_MAX,
+        )?;
+        check(
+            "send_queue_bytes_max",
+            self.send_queue_bytes_max,
+            0,
+            Self::SEND_QUEUE_BYTES_MAX,
+        )?;
         let bits = |name, bits: u32, max| check(name, bits as usize, 1, max);
         bits("source_prefix_ipv4_bits", self.source_prefix_ipv4_bits, 32)?;
         bits("source_prefix_ipv6_bits", self.source_prefix_ipv6_bits, 128)?;
@@ -286,6 +310,15 @@ impl StackConfig {
             DirectPath::Never => self.connections,
             DirectPath::Always | DirectPath::Random(_) => self.sockets.min(self.connections),
         }
+    }
+
+    /// The shift of our window fields: the smallest that lets them tell the largest window.
+    pub(crate) fn receive_window_shift(&self) -> u8 {
+        let mut shift = 0;
+        while usize::from(u16::MAX) << shift < self.receive_window_bytes_max && shift < 14 {
+            shift += 1;
+        }
+        shift
     }
 
     /// How many connections may be half-open: each has a socket, and leaves some to the others.

@@ -1,7 +1,7 @@
 //! The headers of a segment, written in front of a payload whose sum is known.
 //!
-//! What the direct path sends has no options and always the same shape, so its headers are twenty words, and
-//! the payload is not read again for the checksum.
+//! What the direct path sends has always the same shape, so its headers are twenty words, and the payload is not read
+//! again for the checksum. Options, which only an ACK without payload has, lie where the payload would be.
 
 use std::net::IpAddr;
 
@@ -15,6 +15,8 @@ pub(crate) struct Header {
     pub ack: u32,
     pub window: u16,
     pub flags: Flags,
+    /// Bytes of what follows the headers that are options, a multiple of four.
+    pub options_len: u8,
 }
 
 const IPV4_BYTES: usize = 20;
@@ -23,7 +25,7 @@ const TCP_BYTES: usize = 20;
 const HOP_LIMIT: u8 = 64;
 const PROTOCOL_TCP: u8 = 6;
 
-/// Bytes of the IP and TCP headers of a segment of `flow`: where its payload begins.
+/// Bytes of the IP and TCP headers of a segment of `flow`, without options: where its payload begins.
 #[inline]
 pub(crate) fn bytes(flow: &FlowKey) -> usize {
     if flow.is_ipv6() {
@@ -33,8 +35,8 @@ pub(crate) fn bytes(flow: &FlowKey) -> usize {
     }
 }
 
-/// Writes the headers to the front of `packet`, which is the whole IP packet with its payload in place.
-/// `payload_sum` is that of [`copy_and_sum`](crate::sender::checksum::copy_and_sum).
+/// Writes the headers to the front of `packet`, which is the whole IP packet with its options and payload in place.
+/// `payload_sum` is that of both, [`copy_and_sum`](crate::sender::checksum::copy_and_sum).
 ///
 /// # Panics
 ///
@@ -78,7 +80,9 @@ pub(crate) fn write(
         Direction::ToPeer => (flow.local_port(), flow.remote_port()),
         Direction::FromPeer => (flow.remote_port(), flow.local_port()),
     };
-    let offset_and_flags = u16::from_be_bytes([(TCP_BYTES as u8 / 4) << 4, header.flags.0]);
+    debug_assert!(header.options_len.is_multiple_of(4) && header.options_len <= 40);
+    let offset_words = (TCP_BYTES as u8 + header.options_len) / 4;
+    let offset_and_flags = u16::from_be_bytes([offset_words << 4, header.flags.0]);
     // The checksum is of the numbers, so that nothing is read back.
     let checksum = !fold(
         addresses
@@ -171,13 +175,15 @@ mod tests {
             ack in any::<u32>(),
             window in any::<u16>(),
             port in 1_u16..,
-            payload in proptest::collection::vec(any::<u8>(), 0..1460),
+            options_words in 0_u8..=10,
+            payload in proptest::collection::vec(any::<u8>(), 40..1460),
         ) {
             let ours: IpAddr = if over_ipv6 { "fd00::2".parse().unwrap() } else { [10, 0, 0, 2].into() };
             let remote: IpAddr = if over_ipv6 { "fd00::1".parse().unwrap() } else { [10, 0, 0, 1].into() };
             let local = Local::new(&[ours], &[80]).unwrap();
             let flow = FlowKey::new(remote, port, 0, 80);
-            let header = Header { seq, ack, window, flags: Flags::ACK | Flags::PSH };
+            let options_len = options_words * 4;
+            let header = Header { seq, ack, window, flags: Flags::ACK | Flags::PSH, options_len };
 
             let at = 14 + bytes(&flow);
             let mut frame = vec![2; at + payload.len()];
@@ -190,7 +196,7 @@ mod tests {
                 (segment.flow, segment.seq, segment.ack, segment.window, segment.flags),
                 (flow, seq, ack, window, header.flags)
             );
-            prop_assert_eq!(segment.payload(&frame), &payload[..]);
+            prop_assert_eq!(segment.payload(&frame), &payload[usize::from(options_len)..]);
         }
     }
 }

@@ -301,6 +301,14 @@ pub struct TcpArgs {
     #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..=1_000), default_value_t = StackConfig::default().rto_min_ms)]
     pub rto_min_ms: u32,
 
+    /// What one connection that is served directly may have in flight and queued, as far as the core's memory for it goes
+    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = StackConfig::default().send_queue_bytes_max)]
+    pub send_queue_bytes_max: usize,
+
+    /// Largest receive window of a connection that is served directly
+    #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = StackConfig::default().receive_window_bytes_max)]
+    pub receive_window_bytes_max: usize,
+
     /// Which established connections are served in place, without a smoltcp socket: always, never, or random:SEED
     /// for tests
     #[arg(long, value_name = "WHICH", default_value = "always")]

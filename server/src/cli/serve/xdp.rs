@@ -96,6 +96,8 @@ fn limits(args: &ServeArgs, defaults: StackConfig) -> StackConfig {
         send_buffer_bytes: connection
             .send_buffer_bytes
             .unwrap_or(defaults.send_buffer_bytes),
+        send_queue_bytes_max: tcp.send_queue_bytes_max,
+        receive_window_bytes_max: tcp.receive_window_bytes_max,
         deadlines: args.deadlines(),
         rto_max_ms: tcp.rto_max_ms,
         rto_min_ms: tcp.rto_min_ms,

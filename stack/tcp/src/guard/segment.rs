@@ -15,20 +15,44 @@ pub(crate) struct Tcb {
     /// Behind the highest sequence number that was ever sent.
     pub snd_nxt: u32,
     pub rcv_nxt: u32,
-    pub rcv_wnd: u16,
+    /// Our window in bytes, of which the peer may have been told a little less: its field is scaled.
+    pub rcv_wnd: u32,
     /// The last window field of the peer, as on the wire.
     pub snd_wnd: u16,
     /// SEG.SEQ of the segment that it came with (SND.WL1).
     pub snd_wl1: u32,
-    /// The largest window the peer has offered, in bytes (MAX.SND.WND).
-    pub snd_wnd_max: u32,
-    /// The shift of the peer's window fields.
-    pub snd_scale: u8,
+    /// The largest window field of the peer (MAX.SND.WND).
+    pub snd_wnd_max: u16,
+    pub scales: Scales,
     pub state: State,
     /// The peer has sent its FIN, and all before it has arrived.
     pub fin_received: bool,
     /// We have sent ours, which is then the last before SND.NXT.
     pub fin_sent: bool,
+}
+
+/// By how many bits the window fields of a connection are shifted (RFC 7323, section 2), in one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Scales(u8);
+
+impl Scales {
+    /// The shift of the peer's fields, and that of ours, neither of them larger than 14.
+    pub fn new(snd: u8, rcv: u8) -> Scales {
+        debug_assert!(snd <= 14 && rcv <= 14);
+        Scales(snd << 4 | rcv)
+    }
+
+    /// The shift of the peer's window fields.
+    #[inline]
+    pub fn snd(self) -> u8 {
+        self.0 >> 4
+    }
+
+    /// The shift of our window fields.
+    #[inline]
+    pub fn rcv(self) -> u8 {
+        self.0 & 0xf
+    }
 }
 
 /// Which rules hold for a connection.
@@ -113,10 +137,10 @@ impl Tcb {
         self.snd_una = syn_ack.ack;
         self.rcv_nxt = syn_ack.seq.wrapping_add(1);
         self.snd_wl1 = syn_ack.seq;
-        self.snd_scale = window_scale.unwrap_or(0);
+        self.scales = Scales::new(window_scale.unwrap_or(0), 0);
         // RFC 7323, section 2.2: the window of a SYN is not scaled, all later ones are.
-        self.snd_wnd = syn_ack.window >> self.snd_scale;
-        self.snd_wnd_max = u32::from(syn_ack.window);
+        self.snd_wnd = syn_ack.window >> self.scales.snd();
+        self.snd_wnd_max = syn_ack.window.div_ceil(1 << self.scales.snd());
     }
 
     /// What to do with `segment`, on a path whose packets have at most `mtu` bytes.
@@ -126,7 +150,7 @@ impl Tcb {
         let is_expected = self.state == State::Open
             && !segment.flags.intersects(UNUSUAL)
             && segment.seq == self.rcv_nxt
-            && segment.payload_len() <= usize::from(self.rcv_wnd)
+            && segment.payload_len() <= self.rcv_wnd as usize
             && segment.ack.wrapping_sub(self.snd_una) <= self.snd_nxt.wrapping_sub(self.snd_una)
             && !self.fin_received
             && !self.would_overrun(segment, mtu)
@@ -212,7 +236,7 @@ impl Tcb {
             self.snd_wl1 = segment.seq;
         }
         self.snd_wnd = segment.window;
-        self.snd_wnd_max = self.snd_wnd_max.max(self.snd_wnd_bytes());
+        self.snd_wnd_max = self.snd_wnd_max.max(segment.window);
     }
 
     /// Whether our window is closed and `segment` lies where the window would be, a probe for example.
@@ -235,7 +259,7 @@ impl Tcb {
         let start = segment.seq.wrapping_sub(self.rcv_nxt) as i32;
         let end = start.wrapping_add_unsigned(segment.sequence_len());
         matches!(self.state, State::Open | State::Closing)
-            && (-i32::from(u16::MAX)..0).contains(&start)
+            && self.is_recent(start)
             && end <= 0
             && is_before(self.snd_una, segment.ack)
     }
@@ -245,7 +269,7 @@ impl Tcb {
         let offset = segment.seq.wrapping_sub(self.rcv_nxt);
         if offset == 0 {
             Verdict::Reset
-        } else if offset < u32::from(self.rcv_wnd) {
+        } else if offset < self.rcv_wnd {
             Verdict::Challenge(Reason::RstInWindow)
         } else {
             Verdict::Drop(Reason::RstOutOfWindow)
@@ -256,7 +280,7 @@ impl Tcb {
         let len = segment.payload_len() as u32;
         let start = segment.seq.wrapping_sub(self.rcv_nxt) as i32;
         let end = start.wrapping_add_unsigned(len);
-        let window = i32::from(self.rcv_wnd);
+        let window = self.rcv_wnd as i32;
 
         // Into a closed window the peer may probe with one byte; smoltcp answers that.
         if start >= window.max(1) {
@@ -284,7 +308,7 @@ impl Tcb {
         }
         if is_before(segment.ack, self.snd_una) {
             let age = self.snd_una.wrapping_sub(segment.ack);
-            return match age <= self.snd_wnd_max {
+            return match age <= self.snd_wnd_max_bytes() {
                 true => Verdict::PassOvertaken,
                 false => Verdict::Challenge(Reason::AckTooOld),
             };
@@ -315,7 +339,7 @@ impl Tcb {
     pub fn is_acceptable(&self, segment: &Segment) -> bool {
         let start = segment.seq.wrapping_sub(self.rcv_nxt) as i32;
         let end = start.wrapping_add_unsigned(segment.payload_len() as u32);
-        let window = i32::from(self.rcv_wnd);
+        let window = self.rcv_wnd as i32;
         match segment.payload_len() {
             0 => start == 0 || (0 <= start && start < window),
             _ => (0 <= start && start < window) || (0 < end && end <= window),
@@ -328,7 +352,7 @@ impl Tcb {
     pub fn is_repetition(&self, segment: &Segment) -> bool {
         let start = segment.seq.wrapping_sub(self.rcv_nxt) as i32;
         let in_flight = self.snd_nxt.wrapping_sub(self.snd_una);
-        (-i32::from(u16::MAX)..0).contains(&start)
+        self.is_recent(start)
             && self.state != State::SynReceived
             && segment.flags.contains(Flags::ACK)
             && segment.ack.wrapping_sub(self.snd_una) <= in_flight
@@ -346,7 +370,39 @@ impl Tcb {
     }
 
     /// The peer's window in bytes.
+    #[inline]
     pub fn snd_wnd_bytes(&self) -> u32 {
-        u32::from(self.snd_wnd) << self.snd_scale
+        u32::from(self.snd_wnd) << self.scales.snd()
+    }
+
+    /// The largest window that the peer has offered, in bytes.
+    #[inline]
+    pub fn snd_wnd_max_bytes(&self) -> u32 {
+        u32::from(self.snd_wnd_max) << self.scales.snd()
+    }
+
+    /// Our window as a segment tells it that is no SYN.
+    #[inline]
+    pub fn rcv_wnd_field(&self) -> u16 {
+        u16::try_from(self.rcv_wnd >> self.scales.rcv()).unwrap_or(u16::MAX)
+    }
+
+    /// Tells a window of `bytes` from here on, or what is left of the one that the peer knows, which is not taken back
+    /// (RFC 9293, section 3.8.6.2.2), not even by what the scale rounds off (RFC 7323, section 2.4).
+    #[inline]
+    pub fn tell_window(&mut self, bytes: u32) {
+        let unit = (1 << self.scales.rcv()) - 1;
+        let max = u32::from(u16::MAX) << self.scales.rcv();
+        let rounded = bytes & !unit;
+        self.rcv_wnd = match rounded >= self.rcv_wnd {
+            true => rounded.min(max),
+            false => ((self.rcv_wnd + unit) & !unit).min(max),
+        };
+    }
+
+    /// Whether what begins so far before RCV.NXT, which is less than zero, may have been sent when our window was there.
+    #[inline]
+    pub fn is_recent(&self, start: i32) -> bool {
+        (-(i32::from(u16::MAX) << self.scales.rcv())..0).contains(&start)
     }
 }

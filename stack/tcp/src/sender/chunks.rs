@@ -43,8 +43,8 @@ pub struct Chunks {
     large: Zeroed<Buffer<LARGE_BYTES>>,
     small_supply: Supply,
     large_supply: Supply,
-    /// Large chunks that only a split may take. What has to be split to be sent holds memory itself, so
-    /// without them connections could wait for each other for ever.
+    /// Large chunks that only a split may take, and what was received and acknowledged. What has to be split to be sent
+    /// holds memory itself, so without them connections could wait for each other for ever.
     reserve: u32,
     /// What was counted; its owner shares it with readers.
     pub counters: std::sync::Arc<SenderCounters>,
@@ -71,12 +71,12 @@ impl Handle {
 #[repr(C)]
 pub struct Chunk {
     sent_at_us: i64,
-    pub(super) next: Handle,
+    pub(crate) next: Handle,
     /// Sequence number of the first byte.
-    pub(super) seq: u32,
+    pub(crate) seq: u32,
     /// Where in the buffer the first byte is: bytes before it are acknowledged.
     offset: u16,
-    pub(super) len: u16,
+    pub(crate) len: u16,
     /// The peer has it, but not all before it.
     pub(super) is_sacked: bool,
     /// It is taken for lost.
@@ -90,18 +90,18 @@ pub struct Chunk {
 impl Chunk {
     /// When it was last sent.
     #[inline]
-    pub(super) fn sent_at(&self) -> Instant {
+    pub(crate) fn sent_at(&self) -> Instant {
         Instant::from_micros(self.sent_at_us)
     }
 
     #[inline]
-    pub(super) fn set_sent_at(&mut self, at: Instant) {
+    pub(crate) fn set_sent_at(&mut self, at: Instant) {
         self.sent_at_us = at.total_micros();
     }
 
     /// Sequence number behind the last byte.
     #[inline]
-    pub(super) fn end(&self) -> u32 {
+    pub(crate) fn end(&self) -> u32 {
         self.seq.wrapping_add(u32::from(self.len))
     }
 }
@@ -223,20 +223,33 @@ impl Chunks {
     }
 
     #[inline]
-    pub(super) fn get(&self, handle: Handle) -> &Chunk {
+    pub(crate) fn get(&self, handle: Handle) -> &Chunk {
         &self.meta[handle.0 as usize]
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, handle: Handle) -> &mut Chunk {
+    pub(crate) fn get_mut(&mut self, handle: Handle) -> &mut Chunk {
         &mut self.meta[handle.0 as usize]
     }
 
     /// Takes a chunk and copies `bytes` into it. Returns it with the sum of the bytes.
     #[inline]
-    pub(super) fn keep(&mut self, seq: u32, bytes: &[u8]) -> Option<(Handle, u16)> {
+    pub(crate) fn keep(&mut self, seq: u32, bytes: &[u8]) -> Option<(Handle, u16)> {
         let handle = self.take(bytes.len(), self.reserve)?;
         Some((handle, self.fill(handle, seq, bytes)))
+    }
+
+    /// Takes a chunk for received bytes; with `is_owed` also one of those in reserve.
+    pub(crate) fn keep_received(
+        &mut self,
+        seq: u32,
+        bytes: &[u8],
+        is_owed: bool,
+    ) -> Option<Handle> {
+        let reserve = if is_owed { 0 } else { self.reserve };
+        let handle = self.take(bytes.len(), reserve)?;
+        self.fill(handle, seq, bytes);
+        Some(handle)
     }
 
     #[inline]
@@ -257,7 +270,7 @@ impl Chunks {
     }
 
     /// Adds to a chunk as many of `bytes` as fit and as keep it at most `len_max` long.
-    pub(super) fn append(&mut self, handle: Handle, bytes: &[u8], len_max: usize) -> usize {
+    pub(crate) fn append(&mut self, handle: Handle, bytes: &[u8], len_max: usize) -> usize {
         let chunk = &self.meta[handle.0 as usize];
         let len = usize::from(chunk.len);
         let at = usize::from(chunk.offset) + len;
@@ -273,7 +286,7 @@ impl Chunks {
 
     /// Takes the first `count` bytes off a chunk that has more: they are acknowledged.
     #[inline]
-    pub(super) fn trim(&mut self, handle: Handle, count: u32) {
+    pub(crate) fn trim(&mut self, handle: Handle, count: u32) {
         let chunk = &mut self.meta[handle.0 as usize];
         chunk.seq = chunk.seq.wrapping_add(count);
         chunk.offset += count as u16;
@@ -283,7 +296,7 @@ impl Chunks {
     /// Moves all but the first `at` bytes of a chunk to a new one behind it, and returns that.
     ///
     /// `None`, and nothing changed, if there is no free chunk for them.
-    pub(super) fn split(&mut self, handle: Handle, at: usize) -> Option<Handle> {
+    pub(crate) fn split(&mut self, handle: Handle, at: usize) -> Option<Handle> {
         let mut bytes = [0; LARGE_BYTES];
         let rest = &self.payload(handle)[at..];
         let len = rest.len();
@@ -314,7 +327,7 @@ impl Chunks {
 
     /// Gives a chunk back.
     #[inline]
-    pub(super) fn free(&mut self, handle: Handle) {
+    pub(crate) fn free(&mut self, handle: Handle) {
         let is_small = self.is_small(handle);
         let supply = if is_small {
             &mut self.small_supply
@@ -354,7 +367,7 @@ impl Chunks {
 
     /// Asks for the memory that an acknowledgment of `handle` and the next payload will touch.
     #[inline]
-    pub(super) fn prefetch(&self, handle: Handle) {
+    pub(crate) fn prefetch(&self, handle: Handle) {
         let index = handle.0 as usize;
         if let Some(chunk) = self.meta.get(index) {
             prefetch(chunk);

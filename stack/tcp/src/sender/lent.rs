@@ -12,6 +12,7 @@
 //! connection if all of them have something in flight.
 
 use super::Sender;
+use crate::receiver::inbox::Inbox;
 use crate::receiver::window::GrowingWindow;
 use barewire_memory::{OutOfMemory, prefetch};
 
@@ -20,6 +21,8 @@ pub(crate) struct Busy {
     pub sender: Sender,
     /// How much the peer may send.
     pub window: GrowingWindow,
+    /// What has arrived and the service has not taken.
+    pub inbox: Inbox,
     connection: u32,
 }
 
@@ -85,6 +88,7 @@ impl Senders {
         let busy = Some(Busy {
             sender,
             window,
+            inbox: Inbox::new(),
             connection: connection as u32,
         });
         match self.unused.pop() {

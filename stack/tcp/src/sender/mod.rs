@@ -73,6 +73,8 @@ pub struct Config {
     pub ack_delay_max: Duration,
     /// Bytes that one connection may keep, sent and queued together.
     pub queue_bytes_max: u32,
+    /// Of these, bytes that wait to be sent.
+    pub unsent_bytes_max: u32,
 }
 
 impl Default for Config {
@@ -83,6 +85,7 @@ impl Default for Config {
             rto_initial: Duration::from_secs(1),
             ack_delay_max: Duration::from_millis(40),
             queue_bytes_max: 1 << 20,
+            unsent_bytes_max: 1 << 20,
         }
     }
 }

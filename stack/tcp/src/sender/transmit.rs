@@ -54,13 +54,34 @@ impl Sender {
     /// Bytes that [`Sender::queue`] would take now, if there is a free chunk for each.
     ///
     /// A connection may have a quarter of what is free, and two segments in any case: one that is alone
-    /// gets much, many share (dynamic thresholds, Choudhury and Hahne 1998).
+    /// gets much, many share (dynamic thresholds, Choudhury and Hahne 1998). Of that only
+    /// [`Config::unsent_bytes_max`] may wait for the windows: the service is asked again as they open.
     #[inline]
     pub fn room_to_queue(&self, chunks: &Chunks, config: &Config) -> usize {
         let share = chunks.free_bytes() / SHARE_OF_FREE_BYTES;
         let limit = share.max(2 * usize::from(self.mss));
         let limit = limit.min(config.queue_bytes_max as usize);
-        limit.saturating_sub((self.kept.flight() + self.kept.queued) as usize)
+        let unsent = self
+            .unsent_max(config)
+            .saturating_sub(self.kept.queued as usize);
+        limit.saturating_sub(self.kept()).min(unsent)
+    }
+
+    /// Bytes that may wait for the windows: whole segments, if it is some, so that none is cut short because the queue
+    /// ended there.
+    #[inline]
+    fn unsent_max(&self, config: &Config) -> usize {
+        let (max, mss) = (config.unsent_bytes_max as usize, usize::from(self.mss));
+        match max / mss {
+            0 | 1 => max,
+            count => count * mss,
+        }
+    }
+
+    /// Bytes sent and not acknowledged, and bytes queued.
+    #[inline]
+    pub fn kept(&self) -> usize {
+        (self.kept.flight() + self.kept.queued) as usize
     }
 
     /// Queues as many of `bytes` as there is room for, and returns how many.

@@ -3,7 +3,7 @@
 use crate::config::{UnknownFlow, WhenFull};
 use crate::control::{self, Control, Direction, Kind, L2Header, SynOptions};
 use crate::guard::cookie::Redeemed;
-use crate::guard::segment::{State, Tcb};
+use crate::guard::segment::{Scales, State, Tcb};
 use crate::guard::{is_before, isn};
 use crate::link::Transmit;
 use crate::packet::{Flags, FlowKey, Segment};
@@ -111,6 +111,14 @@ impl<S: Service> Core<'_, S> {
         (self.config.mtu - ip_header_len - 20) as u16
     }
 
+    /// Both sides scale their windows, or none (RFC 7323, section 2.2).
+    fn scales(&self, options: &SynOptions) -> Scales {
+        match options.window_scale {
+            Some(shift) => Scales::new(shift, self.config.receive_window_shift()),
+            None => Scales::default(),
+        }
+    }
+
     fn choose_isn(&self, flow: &FlowKey, old_snd_nxt: Option<u32>) -> u32 {
         let isn = self.isns.choose(flow, self.now);
         // RFC 6191, section 2: segments of the new connection must not be taken for the old one's.
@@ -140,7 +148,7 @@ impl<S: Service> Core<'_, S> {
             rcv_nxt: irs.wrapping_add(1),
             rcv_wnd: 0,
             snd_wl1: irs,
-            snd_scale: options.window_scale.unwrap_or(0),
+            scales: self.scales(options),
             state: State::SynReceived,
             ..Tcb::default()
         };
@@ -212,8 +220,9 @@ impl<S: Service> Core<'_, S> {
         let syn_ack = Control {
             kind: Kind::Syn(SynOptions {
                 mss: self.mss_max(&segment.flow),
-                // Our windows are not scaled, theirs may be.
-                window_scale: options.window_scale.map(|_| 0),
+                window_scale: options
+                    .window_scale
+                    .map(|_| self.config.receive_window_shift()),
                 sack_permitted: options.sack_permitted,
             }),
             seq: isn,

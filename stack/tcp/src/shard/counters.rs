@@ -151,6 +151,15 @@ barewire_service::counters! {
         direct_takes: Counter,
         /// Times smoltcp took a connection over that was served directly.
         direct_hand_overs: Counter,
+        /// Segments for smoltcp on connections that kept more than its sockets hold: taken was only what they
+        /// acknowledge, the rest has to come again.
+        hand_overs_postponed: Counter,
+        /// Segments kept by the direct path that arrived behind a gap.
+        inbox_kept: Counter,
+        /// Segments dropped because the chunks of the core were too few to keep them.
+        inbox_drops: Loss,
+        /// Connections aborted because no chunk was left for what their service had not taken.
+        inbox_aborts: Loss,
 
         /// Connections that went to TIME-WAIT.
         tw: Counter,

@@ -6,7 +6,8 @@
 //! ```text
 //!   received frame ─▶ takes ─▶ Sender::on_ack ─▶ Service ─▶ transmit slot ─▶ Sender::push_sent ─▶ headers
 //!                       │                           ▲           no slot, no window: Sender::queue
-//!                       │ anything else             └── payload in the received frame, reply in the slot
+//!                       │ anything else             └── payload in the received frame, or what waited for it in the
+//!                       │                               inbox; reply in the slot
 //!                       ▼
 //!                   hand_over ─▶ a new smoltcp socket ─▶ quiet again ─▶ take_directly
 //! ```
@@ -21,9 +22,9 @@
 //! * A connection has one of two forms: [`Cold::is_direct`](crate::connection::Cold::is_direct), or the socket has
 //!   its state. [`Tcb`] holds what was sent to and received from the peer in both cases, and the guards read
 //!   nothing else.
-//! * [`Sender`] keeps at most as much as the socket's send buffer takes, and no window larger than the socket's receive
-//!   buffer is announced until the service has shown that it takes what arrives. So a connection can be handed over
-//!   at any time.
+//! * What a socket's buffers do not hold cannot be handed over. A connection with more than that in flight, or waiting
+//!   for its service, stays where it is: of what only smoltcp understands, a FIN say, it takes the acknowledgment, and
+//!   the peer sends it again (`hand_overs_postponed`). What lies behind a gap is kept here, in the [`Inbox`].
 //! * A service's call cannot be undone, so there is a chunk for its reply before it is called.
 
 use crate::config::{DirectPath, StackConfig};
@@ -35,10 +36,12 @@ use crate::header::{self, Header};
 use crate::link::Transmit;
 use crate::packet::{Flags, Local, Segment};
 use crate::random::Random;
+use crate::receiver::inbox::{BLOCKS_TOLD_MAX, Inbox};
 use crate::receiver::window::GrowingWindow;
+use crate::sender::checksum::copy_and_sum;
 use crate::sender::chunks::{Chunks, LARGE_BYTES};
 use crate::sender::lent::{Busy, NO_SENDER, Senders};
-use crate::sender::sack::Options;
+use crate::sender::sack::{self, Block, Options};
 use crate::sender::{self, Ack, Sender, Start, Timeout};
 use barewire_service::service::{End, Input, Next, Reply, Service};
 use barewire_service::time::Duration;
@@ -62,8 +65,10 @@ pub(super) struct Direct {
 struct Turn<'f> {
     /// What the peer sent and the service has not consumed.
     input: &'f [u8],
-    /// The service has seen `input`, and wants more of it.
-    is_seen: bool,
+    /// `input` is a copy of what is in the inbox.
+    is_in_inbox: bool,
+    /// There is something in the inbox that the service has not seen.
+    has_unseen: bool,
     /// Something arrived that no segment has acknowledged yet.
     owes_ack: bool,
     /// It is to be acknowledged at once.
@@ -72,17 +77,65 @@ struct Turn<'f> {
     budget: usize,
 }
 
+impl<'f> Turn<'f> {
+    fn new() -> Turn<'f> {
+        Turn {
+            input: &[],
+            is_in_inbox: false,
+            has_unseen: false,
+            owes_ack: false,
+            is_ack_urgent: false,
+            budget: EGRESS_SEGMENTS_MAX,
+        }
+    }
+
+    /// The service has consumed `count` bytes of the input.
+    #[inline]
+    fn consume(&mut self, count: usize, inbox: &mut Inbox, chunks: &mut Chunks) {
+        assert!(
+            count <= self.input.len(),
+            "a service consumed more than there was"
+        );
+        if self.is_in_inbox {
+            inbox.consume(chunks, count);
+        }
+        self.input = &self.input[count..];
+    }
+
+    /// Tells the window of a connection whose service has not taken what is in `inbox` and in the received frame.
+    #[inline]
+    fn tell_window(&self, tcb: &mut Tcb, window: &GrowingWindow, inbox: &Inbox, mss: u16) {
+        tcb.tell_window(window.to_tell(self.held(inbox), tcb.rcv_wnd, mss));
+    }
+
+    /// Bytes that wait for the service, in `inbox` and in the received frame.
+    #[inline]
+    fn held(&self, inbox: &Inbox) -> usize {
+        let in_frame = if self.is_in_inbox {
+            0
+        } else {
+            self.input.len()
+        };
+        inbox.ready() + in_frame
+    }
+}
+
 /// Where a segment lies that the direct path takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// At RCV.NXT, and in the window.
+    /// RCV.NXT is in it or where it begins, and all behind that is in the window.
     Next,
+    /// Behind a gap, and in the window.
+    Behind,
     /// All of it before RCV.NXT: a copy, or an ACK that was overtaken, or a keep-alive.
     Before,
 }
 
 /// The round trip that is assumed before one was measured.
 const RTT_UNKNOWN: Duration = Duration::from_millis(1);
+
+/// A window grows up to this part of the free chunks.
+const SHARE_OF_FREE_BYTES: usize = 4;
 
 /// Peers that want smaller segments are left to smoltcp.
 const MSS_MIN: usize = 512;
@@ -126,7 +179,8 @@ pub(super) fn sender_config(config: &StackConfig) -> sender::Config {
         rto_min: ms(config.rto_min_ms),
         rto_max: ms(config.rto_max_ms),
         rto_initial: defaults.rto_initial.min(ms(config.rto_max_ms)),
-        queue_bytes_max: config.send_buffer_bytes as u32,
+        queue_bytes_max: config.send_queue_bytes_max.max(config.send_buffer_bytes) as u32,
+        unsent_bytes_max: config.send_buffer_bytes as u32,
         ..defaults
     }
 }
@@ -145,8 +199,9 @@ fn write_headers(
     let header = Header {
         seq,
         ack: hot.tcb.rcv_nxt,
-        window: hot.tcb.rcv_wnd,
+        window: hot.tcb.rcv_wnd_field(),
         flags: Flags(Flags::ACK.0 | flags),
+        options_len: 0,
     };
     header::write(
         packet,
@@ -168,16 +223,18 @@ fn place(tcb: &Tcb, segment: &Segment) -> Option<Place> {
     }
     // RFC 5961, section 5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
     let in_flight = tcb.snd_nxt.wrapping_sub(tcb.snd_una);
-    if tcb.snd_nxt.wrapping_sub(segment.ack) > in_flight.saturating_add(tcb.snd_wnd_max) {
+    if tcb.snd_nxt.wrapping_sub(segment.ack) > in_flight.saturating_add(tcb.snd_wnd_max_bytes()) {
         return None;
     }
-    let len = segment.payload_len();
-    if segment.seq == tcb.rcv_nxt {
-        return (len <= usize::from(tcb.rcv_wnd)).then_some(Place::Next);
-    }
     let start = segment.seq.wrapping_sub(tcb.rcv_nxt) as i32;
-    let is_before = start < 0 && start >= -i32::from(u16::MAX) && start + len as i32 <= 0;
-    is_before.then_some(Place::Before)
+    let end = i64::from(start) + segment.payload_len() as i64;
+    let is_in_window = end <= i64::from(tcb.rcv_wnd);
+    match start {
+        0 => is_in_window.then_some(Place::Next),
+        1.. => (is_in_window && end > i64::from(start)).then_some(Place::Behind),
+        ..0 if end <= 0 => tcb.is_recent(start).then_some(Place::Before),
+        ..0 => is_in_window.then_some(Place::Next),
+    }
 }
 
 impl<S: Service> Core<'_, S> {
@@ -194,7 +251,8 @@ impl<S: Service> Core<'_, S> {
         if !self.cold[index].is_direct && !self.take_back(index, segment) {
             return false;
         }
-        if matches!(self.direct.mode, DirectPath::Random(_)) && !self.direct.is_wanted() {
+        let is_random = matches!(self.direct.mode, DirectPath::Random(_));
+        if is_random && self.can_be_handed_over(index) && !self.direct.is_wanted() {
             self.hand_over(index, &[]);
             return false;
         }
@@ -205,27 +263,18 @@ impl<S: Service> Core<'_, S> {
         let is_repetition = place == Place::Before && tcb.is_repetition(segment);
         self.lend_sender(index);
         let acknowledged = self.take_ack_directly(index, segment, frame);
-        let mut turn = Turn {
-            input: &[],
-            is_seen: false,
-            owes_ack: false,
-            is_ack_urgent: false,
-            budget: EGRESS_SEGMENTS_MAX,
-        };
         // See `connection_receives`.
         if place == Place::Next || is_repetition {
             self.hot[index].link = port.link;
             self.follow_neighbour(index, segment, frame);
         }
-        let hot = &mut self.hot[index];
+        let mut turn = Turn::new();
         match place {
-            Place::Next => {
-                turn.input = segment.payload(frame);
-                turn.owes_ack = !turn.input.is_empty();
-                let len = turn.input.len() as u32;
-                hot.tcb.rcv_nxt = hot.tcb.rcv_nxt.wrapping_add(len);
-                hot.tcb.rcv_wnd -= len as u16;
-                self.cold[index].highest = hot.tcb.rcv_nxt;
+            Place::Next => self.take_next(index, segment, frame, &mut turn),
+            Place::Behind => {
+                self.keep_behind_gap(index, segment, frame);
+                turn.owes_ack = true;
+                turn.is_ack_urgent = true;
             }
             // A copy shows that our ACK was lost, and so was the answer with it.
             Place::Before => {
@@ -235,6 +284,106 @@ impl<S: Service> Core<'_, S> {
         }
         self.direct_turn(index, acknowledged, turn, port);
         true
+    }
+
+    /// Takes what a segment brings that is next.
+    #[inline]
+    fn take_next<'f>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &'f [u8],
+        turn: &mut Turn<'f>,
+    ) {
+        let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
+        let tcb = &mut hot.tcb;
+        let known = tcb.rcv_nxt.wrapping_sub(segment.seq) as usize;
+        let input = &segment.payload(frame)[known..];
+        if input.is_empty() {
+            return;
+        }
+        turn.owes_ack = true;
+        let Direct {
+            chunks, senders, ..
+        } = &mut self.direct;
+        let end = match senders.get_mut(cold.sender) {
+            Some(Busy { inbox, .. }) if !inbox.is_empty() => {
+                turn.is_ack_urgent = true;
+                // What fills a gap frees chunks.
+                let is_owed = inbox.behind_a_gap() > 0;
+                let next = tcb.rcv_nxt;
+                let (end, is_kept) = inbox.insert(chunks, next, next, input, is_owed);
+                if !is_kept {
+                    self.counters.inbox_drops.increment();
+                }
+                turn.has_unseen = end != next;
+                end
+            }
+            _ => {
+                turn.input = input;
+                tcb.rcv_nxt.wrapping_add(input.len() as u32)
+            }
+        };
+        tcb.rcv_wnd -= end.wrapping_sub(tcb.rcv_nxt);
+        tcb.rcv_nxt = end;
+        if is_before(cold.highest, end) {
+            cold.highest = end;
+        }
+    }
+
+    /// Keeps what a segment brings that lies behind a gap.
+    fn keep_behind_gap(&mut self, index: usize, segment: &Segment, frame: &[u8]) {
+        let (tcb, cold) = (&self.hot[index].tcb, &mut self.cold[index]);
+        let Direct {
+            chunks, senders, ..
+        } = &mut self.direct;
+        let Some(Busy { inbox, .. }) = senders.get_mut(cold.sender) else {
+            return;
+        };
+        let payload = segment.payload(frame);
+        let (end, is_kept) = inbox.insert(chunks, tcb.rcv_nxt, segment.seq, payload, false);
+        debug_assert_eq!(end, tcb.rcv_nxt, "there is a gap");
+        if !is_kept {
+            self.counters.inbox_drops.increment();
+            return;
+        }
+        self.counters.inbox_kept.increment();
+        let end = segment.seq.wrapping_add(payload.len() as u32);
+        if is_before(cold.highest, end) {
+            cold.highest = end;
+        }
+    }
+
+    /// Whether a socket's buffers hold all that a connection keeps that is served directly.
+    #[inline]
+    pub(super) fn can_be_handed_over(&self, index: usize) -> bool {
+        match self.direct.senders.get(self.cold[index].sender) {
+            Some(Busy { sender, inbox, .. }) => {
+                sender.kept() <= self.config.send_buffer_bytes
+                    && inbox.ready() <= self.config.receive_buffer_bytes
+            }
+            None => true,
+        }
+    }
+
+    /// Takes nothing but the acknowledgment of a segment that is for smoltcp, which cannot take the connection over
+    /// yet. What else it says has to come again.
+    #[cold]
+    pub(super) fn postpone_hand_over<T: Transmit>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        self.counters.hand_overs_postponed.increment();
+        let acknowledged = self.take_ack_directly(index, segment, frame);
+        let turn = Turn {
+            owes_ack: segment.sequence_len() > 0,
+            is_ack_urgent: true,
+            ..Turn::new()
+        };
+        self.direct_turn(index, acknowledged, turn, port);
     }
 
     /// The sender of a connection that has one.
@@ -271,7 +420,7 @@ impl<S: Service> Core<'_, S> {
         };
         let quiet_since = self.now - Duration::from_millis(u64::from(quiet_ms));
         let sender = Sender::new(&start, quiet_since);
-        let buffer_bytes = u16::try_from(self.config.receive_buffer_bytes).unwrap_or(u16::MAX);
+        let buffer_bytes = self.config.receive_buffer_bytes as u32;
         let window = GrowingWindow::new(tcb.rcv_wnd.max(buffer_bytes), self.now);
         cold.sender = self.direct.senders.take(index, sender, window);
     }
@@ -283,7 +432,7 @@ impl<S: Service> Core<'_, S> {
             let Some(index) = self.direct.senders.next_user() else {
                 continue;
             };
-            let is_quiet = self.sender(index).is_some_and(Sender::is_quiet);
+            let is_quiet = self.is_quiet_directly(index);
             let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
             let is_idle =
                 cold.told == hot.tcb.rcv_nxt && !cold.wants_room && !hot.flags.is_waiting_to_send;
@@ -295,6 +444,12 @@ impl<S: Service> Core<'_, S> {
                 return;
             }
         }
+    }
+
+    /// Whether nothing is in flight, nothing queued, and nothing waits for the service.
+    fn is_quiet_directly(&self, index: usize) -> bool {
+        let busy = self.direct.senders.get(self.cold[index].sender);
+        busy.is_some_and(|busy| busy.sender.is_quiet() && busy.inbox.is_empty())
     }
 
     /// Takes what a segment acknowledges, and returns how many bytes that is.
@@ -318,7 +473,7 @@ impl<S: Service> Core<'_, S> {
         let ack = Ack {
             seq: segment.seq,
             ack: segment.ack,
-            window: u32::from(segment.window) << hot.tcb.snd_scale,
+            window: u32::from(segment.window) << hot.tcb.scales.snd(),
             has_payload: segment.payload_len() > 0,
             sack: options.blocks(),
             rtt: None,
@@ -326,9 +481,9 @@ impl<S: Service> Core<'_, S> {
         let acked = sender.on_ack(chunks, config, &ack, self.now);
         let tcb = &mut hot.tcb;
         tcb.snd_una = sender.una();
-        tcb.snd_wnd = (sender.window() >> tcb.snd_scale) as u16;
+        tcb.snd_wnd = (sender.window() >> tcb.scales.snd()) as u16;
         tcb.snd_wl1 = sender.window_seq();
-        tcb.snd_wnd_max = tcb.snd_wnd_max.max(sender.window());
+        tcb.snd_wnd_max = tcb.snd_wnd_max.max(tcb.snd_wnd);
         debug_assert!(sender.is_consistent(chunks), "[UNA, NXT) is not the chunks");
         acked.bytes
     }
@@ -351,14 +506,7 @@ impl<S: Service> Core<'_, S> {
         if self.cold[index].wants_room {
             self.lend_sender(index);
         }
-        let turn = Turn {
-            input: &[],
-            is_seen: false,
-            owes_ack: false,
-            is_ack_urgent: false,
-            budget: EGRESS_SEGMENTS_MAX,
-        };
-        self.direct_turn(index, 0, turn, port);
+        self.direct_turn(index, 0, Turn::new(), port);
     }
 
     fn direct_turn<T: Transmit>(
@@ -368,11 +516,14 @@ impl<S: Service> Core<'_, S> {
         mut turn: Turn<'_>,
         port: &mut Port<'_, T>,
     ) {
+        if self.cold[index].close_pending {
+            return self.close_from_direct(index, acknowledged, turn, port);
+        }
         // Repairs go before what is new.
         self.send_kept(index, &mut turn, port);
-        match self.serve_directly(index, &mut turn, port) {
+        match self.serve_what_waits(index, &mut turn, port) {
             Outcome::Continue => self.note_idle(index),
-            Outcome::Close => return self.close_from_direct(index, acknowledged, &turn, port),
+            Outcome::Close => return self.close_from_direct(index, acknowledged, turn, port),
             Outcome::Abort => {
                 self.counters.aborts.increment();
                 if turn.owes_ack {
@@ -382,17 +533,31 @@ impl<S: Service> Core<'_, S> {
             }
         }
         self.send_kept(index, &mut turn, port);
+        let held = turn.input;
+        let is_held = held.is_empty() || self.hold(index, held);
+        if is_held {
+            turn.input = &[];
+        }
+        if !turn.owes_ack && self.has_made_room(index, &turn) {
+            turn.owes_ack = true;
+            turn.is_ack_urgent = true;
+        }
         if turn.owes_ack {
-            match turn.is_ack_urgent || !turn.input.is_empty() || self.is_ack_worth_it(index) {
-                true => self.acknowledge(index, turn.input.len(), port),
+            match turn.is_ack_urgent || !held.is_empty() || self.is_ack_worth_it(index) {
+                true => self.acknowledge(index, &turn, port),
                 false => self.owing.push(index as u32),
             }
         }
         self.note_direct_progress(index, acknowledged);
-        if !turn.input.is_empty() || self.is_stuck_for_room(index) {
-            self.hand_over(index, turn.input);
-            let slot = self.sockets.slot(self.cold[index].socket);
-            slot.seen = if turn.is_seen { turn.input.len() } else { 0 };
+        if !is_held || self.is_stuck_for_room(index) {
+            if !self.can_be_handed_over(index) {
+                if is_held {
+                    return self.wait_to_send(index);
+                }
+                self.counters.inbox_aborts.increment();
+                return self.abort(index, End::Closed, port);
+            }
+            self.hand_over(index, if is_held { &[] } else { held });
             self.serve_turn(index, &[], port);
             return self.finish_turn(index, 0, port);
         }
@@ -402,23 +567,96 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Closes a connection. Its last reply is queued, so that the FIN leaves with it.
+    /// Keeps the end of what has arrived, which the service has seen and not consumed. Returns false if no chunk is
+    /// free.
+    fn hold(&mut self, index: usize, input: &[u8]) -> bool {
+        let Direct {
+            chunks, senders, ..
+        } = &mut self.direct;
+        let Some(Busy { inbox, .. }) = senders.get_mut(self.cold[index].sender) else {
+            return false;
+        };
+        let seq = (self.hot[index].tcb.rcv_nxt).wrapping_sub(input.len() as u32);
+        let (_, is_kept) = inbox.insert(chunks, seq, seq, input, true);
+        if !is_kept {
+            inbox.discard(chunks);
+        }
+        is_kept
+    }
+
+    /// Closes a connection. Its last reply is queued, so that the FIN leaves with it. As long as more is kept than a
+    /// socket takes, that has to be acknowledged first.
     fn close_from_direct<T: Transmit>(
         &mut self,
         index: usize,
         acknowledged: u32,
-        turn: &Turn<'_>,
+        mut turn: Turn<'_>,
         port: &mut Port<'_, T>,
     ) {
+        let Direct {
+            chunks, senders, ..
+        } = &mut self.direct;
+        if let Some(Busy { inbox, .. }) = senders.get_mut(self.cold[index].sender) {
+            inbox.discard(chunks);
+        }
+        turn.input = &[];
+        if !self.can_be_handed_over(index) {
+            self.send_kept(index, &mut turn, port);
+        }
         self.note_direct_progress(index, acknowledged);
         let free_slots = port.transmit.free_slots();
-        self.hand_over(index, turn.input);
         self.close(index);
-        self.finish_turn(index, 0, port);
+        if !self.cold[index].is_direct {
+            self.finish_turn(index, 0, port);
+        }
         let was_told = port.transmit.free_slots() != free_slots;
         if turn.owes_ack && !was_told && self.hot[index].tcb.state != State::Free {
-            self.send_ack(index, port);
+            match self.cold[index].is_direct {
+                true => self.acknowledge(index, &turn, port),
+                false => self.send_ack(index, port),
+            }
         }
+    }
+
+    /// Lets the service say something on a connection that cannot be handed over.
+    pub(super) fn say_directly(
+        &mut self,
+        index: usize,
+        say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
+    ) {
+        let cold = &mut self.cold[index];
+        let Direct {
+            chunks,
+            config,
+            senders,
+            ..
+        } = &mut self.direct;
+        let Some(Busy { sender, .. }) = senders.get_mut(cold.sender) else {
+            return;
+        };
+        if sender.room_to_queue(chunks, config) >= S::REPLY_BYTES_MIN {
+            let mut reply = Reply::new(&mut self.scratch.reply[..S::REPLY_BYTES_MIN]);
+            let state = self.states.get::<S>(cold.state);
+            say(&mut self.service, state, &mut reply);
+            self.states.settle::<S>(&mut cold.state);
+            let queued = sender.queue(chunks, config, reply.written(), self.now);
+            debug_assert_eq!(queued, reply.len(), "there was room for it");
+        }
+    }
+
+    /// Whether the service has taken so much that waited for it that the peer should hear of the room.
+    #[inline]
+    fn has_made_room(&self, index: usize, turn: &Turn<'_>) -> bool {
+        let told = self.hot[index].tcb.rcv_wnd;
+        let busy = self.direct.senders.get(self.cold[index].sender);
+        busy.is_some_and(
+            |Busy {
+                 sender,
+                 window,
+                 inbox,
+                 ..
+             }| { window.is_worth_telling(turn.held(inbox), told, sender.mss()) },
+        )
     }
 
     /// Whether the service waits for space that no acknowledgment will free.
@@ -427,6 +665,57 @@ impl<S: Service> Core<'_, S> {
         cold.wants_room
             && !self.hot[index].flags.is_waiting_to_send
             && self.sender(index).is_some_and(Sender::is_quiet)
+    }
+
+    /// Lets the service take what has arrived, in the received frame or in the inbox.
+    #[inline]
+    fn serve_what_waits<T: Transmit>(
+        &mut self,
+        index: usize,
+        turn: &mut Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) -> Outcome {
+        let cold = &self.cold[index];
+        let has_ready = (self.direct.senders.get(cold.sender))
+            .is_some_and(|Busy { inbox, .. }| inbox.ready() > 0);
+        match has_ready && (turn.has_unseen || cold.wants_room) {
+            true => self.serve_inbox(index, turn, port),
+            false => self.serve_directly(index, turn, port),
+        }
+    }
+
+    /// Shows the service what is ready in the inbox, a receive buffer at a time.
+    fn serve_inbox<T: Transmit>(
+        &mut self,
+        index: usize,
+        turn: &mut Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) -> Outcome {
+        let mut buffer = std::mem::take(&mut self.scratch.input);
+        let outcome = loop {
+            let Direct {
+                chunks, senders, ..
+            } = &mut self.direct;
+            let Some(Busy { inbox, .. }) = senders.get(self.cold[index].sender) else {
+                break Outcome::Continue;
+            };
+            let len = inbox.copy_ready(chunks, &mut buffer);
+            let mut part = Turn {
+                input: &buffer[..len],
+                is_in_inbox: true,
+                ..*turn
+            };
+            let outcome = self.serve_directly(index, &mut part, port);
+            let left = part.input.len();
+            (turn.budget, turn.owes_ack) = (part.budget, part.owes_ack);
+            // More than a buffer was ready, and the service has not come to a stop within it.
+            let may_go_on = left < len && len == buffer.len() && !self.cold[index].wants_room;
+            if outcome != Outcome::Continue || !may_go_on {
+                break outcome;
+            }
+        };
+        self.scratch.input = buffer;
+        outcome
     }
 
     /// Calls the service for as long as there is something new for it and room for its replies.
@@ -448,7 +737,13 @@ impl<S: Service> Core<'_, S> {
                 senders,
                 ..
             } = &mut self.direct;
-            let Some(Busy { sender, window, .. }) = senders.get_mut(cold.sender) else {
+            let Some(Busy {
+                sender,
+                window,
+                inbox,
+                ..
+            }) = senders.get_mut(cold.sender)
+            else {
                 return Outcome::Continue;
             };
             let to_keep = sender.room_to_queue(chunks, config);
@@ -488,6 +783,7 @@ impl<S: Service> Core<'_, S> {
                     let progress = (self.service).on_input(state, input, &mut reply);
                     self.states.settle::<S>(&mut cold.state);
                     let written = reply.len();
+                    turn.consume(progress.consumed, inbox, chunks);
                     // More output can fill this segment, or a FIN leave with it.
                     let is_followed = progress.next == Next::Send && written < room;
                     if progress.next == Next::Close || is_followed {
@@ -500,8 +796,7 @@ impl<S: Service> Core<'_, S> {
                             debug_assert!(false, "there was a chunk for the reply");
                             return Outcome::Abort;
                         };
-                        let held = turn.input.len() - progress.consumed;
-                        hot.tcb.rcv_wnd = window_of(window.bytes(), held);
+                        turn.tell_window(&mut hot.tcb, window, inbox, sender.mss());
                         hot.tcb.snd_nxt = sender.nxt();
                         let is_last = progress.next != Next::Send;
                         let packet = &mut packet[..at + written];
@@ -521,6 +816,7 @@ impl<S: Service> Core<'_, S> {
                     let progress = (self.service).on_input(state, input, &mut reply);
                     self.states.settle::<S>(&mut cold.state);
                     let written = reply.len();
+                    turn.consume(progress.consumed, inbox, chunks);
                     if sender.queue(chunks, config, reply.written(), self.now) < written {
                         debug_assert!(false, "there were chunks for the reply");
                         return Outcome::Abort;
@@ -532,17 +828,16 @@ impl<S: Service> Core<'_, S> {
                 hot.progress_at_ms = self.now.total_millis() as u32;
             }
             debug_assert!(sender.is_consistent(chunks), "[UNA, NXT) is not the chunks");
-            assert!(
-                progress.consumed <= turn.input.len(),
-                "a service consumed more than there was"
-            );
-            turn.input = &turn.input[progress.consumed..];
-            turn.is_seen = true;
             // A socket must be able to take what one segment holds.
             let may_grow = self.config.receive_buffer_bytes >= self.config.mtu;
-            if may_grow && turn.input.is_empty() && progress.consumed > 0 {
+            if may_grow && progress.consumed > 0 {
                 let rtt = sender.rtt().smoothed().unwrap_or(RTT_UNKNOWN);
-                window.on_taken(progress.consumed as u32, rtt, self.now);
+                let scaled_max = u32::from(u16::MAX) << hot.tcb.scales.rcv();
+                let bytes_max = scaled_max.min(self.config.receive_window_bytes_max as u32);
+                // What lies behind a gap takes chunks.
+                let share = chunks.free_bytes() / SHARE_OF_FREE_BYTES;
+                let bytes_max = bytes_max.min(share as u32);
+                window.on_taken(progress.consumed as u32, bytes_max, rtt, self.now);
             }
             cold.wants_room = progress.next == Next::Send;
             let deadlines = &self.config.deadlines;
@@ -587,7 +882,13 @@ impl<S: Service> Core<'_, S> {
                 senders,
                 ..
             } = &mut self.direct;
-            let Some(Busy { sender, window, .. }) = senders.get_mut(cold.sender) else {
+            let Some(Busy {
+                sender,
+                window,
+                inbox,
+                ..
+            }) = senders.get_mut(cold.sender)
+            else {
                 return;
             };
             if turn.budget == 0 || port.transmit.free_slots() <= port.reserve {
@@ -616,8 +917,8 @@ impl<S: Service> Core<'_, S> {
             };
             let tcb = &mut hot.tcb;
             tcb.snd_nxt = sender.nxt();
-            tcb.rcv_wnd = window_of(window.bytes(), turn.input.len());
-            let (seq, is_last) = (segment.seq, segment.is_last);
+            turn.tell_window(tcb, window, inbox, sender.mss());
+            let (seq, is_last) = (segment.seq, segment.is_last && !cold.wants_room);
             write_headers(packet, &self.local, hot, seq, is_last, sum);
             cold.path.note_sent(packet.len());
             let len = l2.len() + packet.len();
@@ -656,28 +957,53 @@ impl<S: Service> Core<'_, S> {
                 continue;
             }
             match cold.is_direct {
-                true => self.acknowledge(index, 0, port),
+                true => self.acknowledge(index, &Turn::new(), port),
                 false => self.send_ack(index, port),
             }
         }
     }
 
-    /// Sends an ACK of what has arrived, of which `held` bytes wait for the service.
-    fn acknowledge<T: Transmit>(&mut self, index: usize, held: usize, port: &mut Port<'_, T>) {
+    /// Sends an ACK of what has arrived, with what lies behind a gap.
+    fn acknowledge<T: Transmit>(&mut self, index: usize, turn: &Turn<'_>, port: &mut Port<'_, T>) {
         let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
         let tcb = &mut hot.tcb;
+        let mut options = [0; 40];
+        let mut options_len = 0;
+        if let Some(busy) = self.direct.senders.get(cold.sender) {
+            let Busy { sender, inbox, .. } = busy;
+            turn.tell_window(tcb, &busy.window, inbox, sender.mss());
+            if inbox.behind_a_gap() > 0 && cold.options.sack_permitted {
+                let mut blocks = [Block::default(); BLOCKS_TOLD_MAX];
+                let count = inbox.blocks(&self.direct.chunks, tcb.rcv_nxt, &mut blocks);
+                options_len = sack::write(&mut options, None, &blocks[..count]);
+            }
+        }
         let at = header::bytes(&hot.flow);
         let l2 = self.neighbours.get(cold.neighbour);
         let slot = port.transmit.slot();
-        let Some(packet) = slot.and_then(|slot| l2.write(slot)?.get_mut(..at)) else {
+        let packet = slot.and_then(|slot| l2.write(slot)?.get_mut(..at + options_len));
+        let Some(packet) = packet else {
             return;
         };
-        if let Some(Busy { window, .. }) = self.direct.senders.get(cold.sender) {
-            tcb.rcv_wnd = window_of(window.bytes(), held);
-        }
-        let seq = tcb.acceptable_seq();
-        write_headers(packet, &self.local, hot, seq, false, 0);
-        port.transmit.commit(l2.len() + at);
+        let options_sum = copy_and_sum(&mut packet[at..], &options[..options_len]);
+        let header = Header {
+            seq: hot.tcb.acceptable_seq(),
+            ack: hot.tcb.rcv_nxt,
+            window: hot.tcb.rcv_wnd_field(),
+            flags: Flags::ACK,
+            options_len: options_len as u8,
+        };
+        let direction = Direction::ToPeer;
+        header::write(
+            packet,
+            &self.local,
+            &hot.flow,
+            direction,
+            &header,
+            options_sum,
+        );
+        let len = l2.len() + packet.len();
+        port.transmit.commit(len);
         cold.told = hot.tcb.rcv_nxt;
     }
 
@@ -809,7 +1135,7 @@ impl<S: Service> Core<'_, S> {
             && !hot.flags.is_waiting_to_send
             && !cold.is_direct
             // The peer does not wait for more room.
-            && usize::from(tcb.rcv_wnd) * 2 >= self.config.receive_buffer_bytes
+            && tcb.rcv_wnd as usize * 2 >= self.config.receive_buffer_bytes
             // Nothing has arrived behind a gap.
             && tcb.rcv_nxt == cold.highest
             && !cold.wants_room
@@ -825,17 +1151,21 @@ impl<S: Service> Core<'_, S> {
             && socket.recv_queue() == 0
     }
 
-    /// Gives a connection that is served directly to a new smoltcp socket. `held` is the end of what the peer has
-    /// sent, which the service has not consumed.
+    /// Gives a connection that is served directly to a new smoltcp socket. `unheld` is the end of what the peer has
+    /// sent, which the service has seen and not consumed, and which is not in the inbox.
     ///
     /// Does nothing to a connection that smoltcp has.
-    pub(super) fn hand_over(&mut self, index: usize, held: &[u8]) {
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, unless the connection [can be handed over](Core::can_be_handed_over).
+    pub(super) fn hand_over(&mut self, index: usize, unheld: &[u8]) {
+        debug_assert!(self.can_be_handed_over(index), "no socket holds all that");
         let cold = &mut self.cold[index];
         if !std::mem::take(&mut cold.is_direct) {
             return;
         }
-        let busy = self.direct.senders.give_back(&mut cold.sender);
-        let mut sender = busy.map(|busy| busy.sender);
+        let mut busy = self.direct.senders.give_back(&mut cold.sender);
         self.counters.direct_hand_overs.increment();
         let Hot {
             flow,
@@ -844,6 +1174,14 @@ impl<S: Service> Core<'_, S> {
             ..
         } = self.hot[index];
         let (path, told) = (self.cold[index].path, self.cold[index].told);
+        let mut input = std::mem::take(&mut self.scratch.input);
+        let held = match &busy {
+            Some(Busy { inbox, .. }) if !inbox.is_empty() => {
+                let len = inbox.copy_ready(&self.direct.chunks, &mut input);
+                &input[..len]
+            }
+            _ => unheld,
+        };
         let isn = tcb.snd_una.wrapping_sub(1);
         let irs = tcb.rcv_nxt.wrapping_sub(held.len() as u32 + 1);
         self.hot[index].tcb = Tcb {
@@ -862,26 +1200,20 @@ impl<S: Service> Core<'_, S> {
         debug_assert!(listening.is_ok(), "a new socket can listen");
         self.replay_handshake(index, irs, options);
 
-        let mut packet = std::mem::take(&mut self.scratch.packet);
-        let mut unseen = std::mem::take(&mut self.scratch.unseen);
-        let header = Header {
-            seq: irs.wrapping_add(1),
-            ack: tcb.snd_una,
-            window: tcb.snd_wnd,
-            flags: Flags::ACK,
-        };
-        let at = header::bytes(&flow);
-        if let Some(packet) = packet.get_mut(..at + held.len()) {
-            let sum = sender::checksum::copy_and_sum(&mut packet[at..], held);
-            let direction = Direction::FromPeer;
-            header::write(packet, &self.local, &flow, direction, &header, sum);
-            self.ingress(index, packet, &mut Nowhere(&mut unseen));
+        self.replay(index, &tcb, irs.wrapping_add(1), held);
+        let held_len = held.len();
+        self.scratch.input = input;
+        if let Some(Busy { inbox, .. }) = &mut busy {
+            self.replay_inbox(index, &tcb, inbox);
+            inbox.discard(&mut self.direct.chunks);
         }
+        let sender = busy.as_mut().map(|busy| &mut busy.sender);
+        let mut unseen = std::mem::take(&mut self.scratch.unseen);
         let chunks = &self.direct.chunks;
         let socket = self.sockets.slot(self.cold[index].socket).socket();
         let sent = queue_all(
             socket,
-            kept_segments(sender.as_ref(), chunks).map(|kept| match kept {
+            kept_segments(sender.as_deref(), chunks).map(|kept| match kept {
                 sender::KeptSegment::Sent(bytes) => bytes,
                 sender::KeptSegment::Queued(_) => &[],
             }),
@@ -899,7 +1231,7 @@ impl<S: Service> Core<'_, S> {
         let socket = self.sockets.slot(self.cold[index].socket).socket();
         let queued = queue_all(
             socket,
-            kept_segments(sender.as_ref(), chunks).map(|kept| match kept {
+            kept_segments(sender.as_deref(), chunks).map(|kept| match kept {
                 sender::KeptSegment::Queued(bytes) => bytes,
                 sender::KeptSegment::Sent(_) => &[],
             }),
@@ -907,19 +1239,22 @@ impl<S: Service> Core<'_, S> {
         debug_assert!(sent && queued, "what was kept fits the send buffer");
         debug_assert_eq!(
             socket.recv_queue(),
-            held.len(),
+            held_len,
             "what was held is there again"
         );
         socket.set_congestion_control(CongestionControl::Reno);
-        self.scratch.packet = packet;
         self.scratch.unseen = unseen;
 
+        let reach = tcb.rcv_nxt.wrapping_add(self.receive_room(held_len) as u32);
         let cold = &mut self.cold[index];
         (cold.path, cold.told) = (path, told);
+        if is_before(reach, cold.highest) {
+            cold.highest = reach;
+        }
         let slot = self.sockets.slot(cold.socket);
         slot.late_at = crate::connection::NEVER;
-        slot.seen = 0;
-        if let Some(sender) = &mut sender {
+        slot.seen = held_len;
+        if let Some(sender) = sender {
             cold.remembered = sender.remember();
             sender.discard(&mut self.direct.chunks);
         }
@@ -927,6 +1262,64 @@ impl<S: Service> Core<'_, S> {
         hot.tcb = tcb;
         hot.progress_at_ms = progress_at_ms;
         debug_assert!(!is_before(tcb.snd_nxt, tcb.snd_una));
+    }
+
+    /// Room in the receive buffer of a socket that holds `held` bytes.
+    fn receive_room(&self, held: usize) -> usize {
+        self.config.receive_buffer_bytes.saturating_sub(held)
+    }
+
+    /// Lets a new socket hear `bytes` of the peer's from `seq` on, in a segment or more. The first one completes its
+    /// handshake.
+    fn replay(&mut self, index: usize, tcb: &Tcb, seq: u32, bytes: &[u8]) {
+        let flow = self.hot[index].flow;
+        let at = header::bytes(&flow);
+        let mut packet = std::mem::take(&mut self.scratch.packet);
+        let mut unseen = std::mem::take(&mut self.scratch.unseen);
+        let len_max = packet.len() - at;
+        let mut rest = bytes;
+        loop {
+            let (payload, behind) = rest.split_at(rest.len().min(len_max));
+            let header = Header {
+                seq: seq.wrapping_add((bytes.len() - rest.len()) as u32),
+                ack: tcb.snd_una,
+                window: tcb.snd_wnd,
+                flags: Flags::ACK,
+                options_len: 0,
+            };
+            let packet = &mut packet[..at + payload.len()];
+            let sum = copy_and_sum(&mut packet[at..], payload);
+            let direction = Direction::FromPeer;
+            header::write(packet, &self.local, &flow, direction, &header, sum);
+            self.ingress(index, packet, &mut Nowhere(&mut unseen));
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        self.scratch.packet = packet;
+        self.scratch.unseen = unseen;
+    }
+
+    /// Lets a new socket hear what is behind a gap in `inbox`, as far as its buffer goes. The rest is the peer's to send
+    /// again (RFC 2018, section 8).
+    fn replay_inbox(&mut self, index: usize, tcb: &Tcb, inbox: &Inbox) {
+        let room = self.receive_room(inbox.ready());
+        let mut copy = [0; LARGE_BYTES];
+        let mut from = tcb.rcv_nxt;
+        loop {
+            let next = inbox.pieces(&self.direct.chunks, from).next();
+            let Some((seq, payload)) = next else {
+                return;
+            };
+            if seq.wrapping_sub(tcb.rcv_nxt) as usize >= room {
+                return;
+            }
+            let len = payload.len();
+            copy[..len].copy_from_slice(payload);
+            self.replay(index, tcb, seq, &copy[..len]);
+            from = seq.wrapping_add(len as u32);
+        }
     }
 }
 
@@ -945,10 +1338,4 @@ fn queue_all<'c>(socket: &mut tcp::Socket<'_>, segments: impl Iterator<Item = &'
         fits &= socket.send_slice(bytes) == Ok(bytes.len());
     }
     fits
-}
-
-/// The window to announce while `held` bytes wait for the service.
-#[inline]
-fn window_of(window: u16, held: usize) -> u16 {
-    window.saturating_sub(u16::try_from(held).unwrap_or(u16::MAX))
 }

@@ -74,6 +74,7 @@ impl<S: Service> Core<'_, S> {
             transmit,
             l2: self.neighbours.get(cold.neighbour),
             ack_seq: self.hot[index].tcb.acceptable_seq(),
+            window_shift: self.hot[index].tcb.scales.rcv(),
             spare: &mut self.scratch.spare,
             mtu,
             sent: None,
@@ -142,7 +143,7 @@ impl<S: Service> Core<'_, S> {
         self.cold[index].path.note_sent(sent.packet_len);
         tcb.fin_sent |= sent.flags.contains(Flags::FIN);
         tcb.rcv_nxt = sent.ack;
-        tcb.rcv_wnd = sent.window;
+        tcb.rcv_wnd = sent.window_bytes;
         self.cold[index].told = sent.ack;
     }
 

@@ -111,7 +111,7 @@ impl<S: Service> Core<'_, S> {
                     kind: if is_quiet { Kind::Fin } else { Kind::Reset },
                     seq: hot.tcb.acceptable_seq(),
                     ack: Some(hot.tcb.rcv_nxt),
-                    window: hot.tcb.rcv_wnd,
+                    window: hot.tcb.rcv_wnd_field(),
                 },
             });
         }

@@ -170,8 +170,16 @@ impl<S: Service> Core<'_, S> {
             self.hot[index].link = port.link;
             self.follow_neighbour(index, segment, frame);
         }
+        let verdict = self.hot[index].tcb.judge(segment, self.config.mtu);
+        let is_for_smoltcp = matches!(
+            verdict,
+            Verdict::Pass | Verdict::PassOvertaken | Verdict::PassAckOnly
+        );
+        if is_for_smoltcp && self.cold[index].is_direct && !self.can_be_handed_over(index) {
+            return self.postpone_hand_over(index, segment, frame, port);
+        }
         let hot = &self.hot[index];
-        match hot.tcb.judge(segment, self.config.mtu) {
+        match verdict {
             Verdict::Pass => {
                 let packet = segment.ip_packet(frame);
                 self.advance(index, segment, frame, packet, port);
@@ -241,7 +249,13 @@ impl<S: Service> Core<'_, S> {
         self.hand_over(index, &[]);
         let hot = &mut self.hot[index];
         let cold = &mut self.cold[index];
-        let end = segment.seq.wrapping_add(segment.payload_len() as u32);
+        // What the socket has no room for has not arrived.
+        let reach = self.config.receive_buffer_bytes.min(
+            (segment.seq.wrapping_sub(hot.tcb.rcv_nxt) as i32)
+                .saturating_add(segment.payload_len() as i32)
+                .max(0) as usize,
+        );
+        let end = hot.tcb.rcv_nxt.wrapping_add(reach as u32);
         if is_before(cold.highest, end) {
             cold.highest = end;
         }
@@ -346,6 +360,7 @@ impl<S: Service> Core<'_, S> {
             transmit,
             l2: self.neighbours.get(cold.neighbour),
             ack_seq: self.hot[index].tcb.acceptable_seq(),
+            window_shift: self.hot[index].tcb.scales.rcv(),
             spare: &mut self.scratch.spare,
             mtu: self.config.mtu,
             sent: None,
@@ -395,7 +410,7 @@ impl<S: Service> Core<'_, S> {
             kind: Kind::Ack,
             seq: tcb.acceptable_seq(),
             ack: Some(tcb.rcv_nxt),
-            window: tcb.rcv_wnd,
+            window: tcb.rcv_wnd_field(),
         };
         let l2 = *self.neighbours.get(self.cold[index].neighbour);
         self.cold[index].told = tcb.rcv_nxt;

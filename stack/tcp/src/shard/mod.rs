@@ -756,6 +756,7 @@ impl<'a, S: Service> Core<'a, S> {
         cold.is_direct = false;
         if let Some(mut busy) = self.direct.senders.give_back(&mut cold.sender) {
             busy.sender.discard(&mut self.direct.chunks);
+            busy.inbox.discard(&mut self.direct.chunks);
         }
         // Drops the protocol's state with the connection, keys say.
         self.states.release(&mut cold.state);
@@ -785,9 +786,13 @@ impl<'a, S: Service> Core<'a, S> {
             self.unlist_time_wait(oldest, &flow);
         }
         let Hot { flow, tcb, .. } = &self.hot[index];
-        let record = self
-            .time_waits
-            .insert(*flow, tcb.snd_nxt, tcb.rcv_nxt, tcb.rcv_wnd, self.now);
+        let record = self.time_waits.insert(
+            *flow,
+            tcb.snd_nxt,
+            tcb.rcv_nxt,
+            tcb.rcv_wnd_field(),
+            self.now,
+        );
         let listed = self
             .flows
             .insert(self.flows.hash(flow), self.config.connections + record);
@@ -847,6 +852,7 @@ fn new_interface(seed: u64, mtu: usize, now: Instant) -> Interface {
         transmit: &mut Nowhere(&mut []),
         l2: &L2Header::default(),
         ack_seq: 0,
+        window_shift: 0,
         spare: &mut [],
         mtu,
         sent: None,

@@ -124,6 +124,9 @@ impl<S: Service> Core<'_, S> {
         index: usize,
         say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
     ) {
+        if !self.can_be_handed_over(index) {
+            return self.say_directly(index, say);
+        }
         self.hand_over(index, &[]);
         let Cold { socket, state, .. } = &mut self.cold[index];
         let socket = self.sockets.slot(*socket).socket();
@@ -142,17 +145,23 @@ impl<S: Service> Core<'_, S> {
     /// Ends our side in order: what was written is sent, then a FIN. What still arrives is
     /// acknowledged and discarded, so that the peer reads the reply before its data is answered with an
     /// RST.
+    ///
+    /// A connection that keeps more than a socket takes goes on until that is acknowledged, and is then closed.
     pub(super) fn close(&mut self, index: usize) {
-        self.hand_over(index, &[]);
         let cold = &mut self.cold[index];
-        cold.close_pending = true;
-        let nothing_more = Progress {
-            consumed: 0,
-            messages: 0,
-            next: Next::Close,
-        };
-        cold.watch
-            .on_progress(self.now, &nothing_more, &self.config.deadlines);
+        if !std::mem::replace(&mut cold.close_pending, true) {
+            let nothing_more = Progress {
+                consumed: 0,
+                messages: 0,
+                next: Next::Close,
+            };
+            cold.watch
+                .on_progress(self.now, &nothing_more, &self.config.deadlines);
+        }
+        if !self.can_be_handed_over(index) {
+            return;
+        }
+        self.hand_over(index, &[]);
         self.change_state(index, State::Closing);
         self.close_if_there_is_room(index);
     }

@@ -20,6 +20,9 @@ pub(super) struct Wire<'w, T> {
     /// RFC 9293, section 3.10.7.4, has SND.NXT there. smoltcp writes the sequence number of its retransmission,
     /// which a peer that has received more must drop; two such ends acknowledge each other without progress.
     pub ack_seq: u32,
+    /// By how many bits the window fields of what is sent are shifted; a SYN|ACK tells the peer so. smoltcp, whose
+    /// windows are no larger than the field, does not shift them.
+    pub window_shift: u8,
     /// A device for packets that have no slot: they are dropped.
     pub spare: &'w mut [u8],
     /// Largest IP packet, in bytes.
@@ -33,7 +36,7 @@ pub(super) struct Wire<'w, T> {
 pub(super) struct Sent {
     pub seq: u32,
     pub ack: u32,
-    pub window: u16,
+    pub window_bytes: u32,
     pub flags: Flags,
     pub payload_len: u32,
     /// Length of the IP packet.
@@ -49,7 +52,7 @@ impl Sent {
         Sent {
             seq: word(4),
             ack: word(8),
-            window: u16::from_be_bytes([tcp[14], tcp[15]]),
+            window_bytes: u32::from(u16::from_be_bytes([tcp[14], tcp[15]])),
             flags: Flags(tcp[13]),
             payload_len: (tcp.len() - tcp_header_len) as u32,
             packet_len: packet.len(),
@@ -84,16 +87,52 @@ fn ip_header_len(packet: &[u8]) -> usize {
     if packet[0] >> 4 == 6 { 40 } else { 20 }
 }
 
-/// Writes another sequence number into a finished packet (RFC 1624).
+/// Writes another sequence number into a finished packet.
 #[cold]
 fn change_seq(packet: &mut [u8], seq: u32) {
-    let (_, tcp) = packet.split_at_mut(ip_header_len(packet));
-    let half = |tcp: &[u8], at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
-    let old = [!half(tcp, 16), !half(tcp, 4), !half(tcp, 6)];
-    tcp[4..8].copy_from_slice(&seq.to_be_bytes());
-    let new = [half(tcp, 4), half(tcp, 6)];
-    let sum = !checksum::combine(&[old[0], old[1], old[2], new[0], new[1]]);
-    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+    let tcp_at = ip_header_len(packet);
+    let [a, b, c, d] = seq.to_be_bytes();
+    change_half(packet, tcp_at + 4, [a, b]);
+    change_half(packet, tcp_at + 6, [c, d]);
+}
+
+/// Writes a window field that is shifted by so many bits into a finished packet, or into a SYN|ACK what that number is.
+/// Returns the window in bytes.
+fn shift_window(packet: &mut [u8], flags: Flags, shift: u8) -> u32 {
+    let tcp_at = ip_header_len(packet);
+    let window = u16::from_be_bytes([packet[tcp_at + 14], packet[tcp_at + 15]]);
+    if !flags.contains(Flags::SYN) {
+        let shifted = window >> shift;
+        change_half(packet, tcp_at + 14, shifted.to_be_bytes());
+        return u32::from(shifted) << shift;
+    }
+    let end = tcp_at + usize::from(packet[tcp_at + 12] >> 4) * 4;
+    let mut at = tcp_at + 20;
+    while at + 2 < end {
+        const NO_OPERATION: u8 = 1;
+        const WINDOW_SCALE: u8 = 3;
+        match packet[at] {
+            NO_OPERATION => at += 1,
+            WINDOW_SCALE => {
+                let value_at = at + 2;
+                let mut half = [packet[value_at & !1], packet[value_at | 1]];
+                half[value_at & 1] = shift;
+                change_half(packet, value_at & !1, half);
+                break;
+            }
+            _ => at += usize::from(packet[at + 1]).max(1),
+        }
+    }
+    u32::from(window)
+}
+
+/// Writes two bytes at an even place of a finished packet, and keeps its checksum right (RFC 1624).
+fn change_half(packet: &mut [u8], at: usize, new: [u8; 2]) {
+    let sum_at = ip_header_len(packet) + 16;
+    let half = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    let sum = !checksum::combine(&[!half(sum_at), !half(at), u16::from_be_bytes(new)]);
+    packet[at..at + 2].copy_from_slice(&new);
+    packet[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 pub(super) struct Arrival<'t>(&'t [u8]);
@@ -102,6 +141,7 @@ pub(super) struct Departure<'t, T> {
     transmit: &'t mut T,
     l2: &'t L2Header,
     ack_seq: u32,
+    window_shift: u8,
     spare: &'t mut [u8],
     sent: &'t mut Option<Sent>,
 }
@@ -123,6 +163,7 @@ impl<T: Transmit> Device for Wire<'_, T> {
             transmit: self.transmit,
             l2: self.l2,
             ack_seq: self.ack_seq,
+            window_shift: self.window_shift,
             spare: self.spare,
             sent: &mut self.sent,
         };
@@ -135,6 +176,7 @@ impl<T: Transmit> Device for Wire<'_, T> {
             transmit: self.transmit,
             l2: self.l2,
             ack_seq: self.ack_seq,
+            window_shift: self.window_shift,
             spare: self.spare,
             sent: &mut self.sent,
         })
@@ -178,6 +220,9 @@ impl<T: Transmit> TxToken for Departure<'_, T> {
         if sent.is_bare_ack() && is_before(sent.seq, self.ack_seq) {
             change_seq(packet, self.ack_seq);
             sent.seq = self.ack_seq;
+        }
+        if self.window_shift > 0 {
+            sent.window_bytes = shift_window(packet, sent.flags, self.window_shift);
         }
         *self.sent = Some(sent);
         self.transmit.commit(self.l2.len() + len);

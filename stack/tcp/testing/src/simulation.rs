@@ -213,6 +213,8 @@ impl Scenario {
             time_wait_ms: random.choose(&[30_000, 60_000]),
             receive_buffer_bytes: random.choose(&[512, 1_000, 4_096, 8_192, 65_535]),
             send_buffer_bytes: random.choose(&[512, 1_000, 4_096, 16_384, 100_000]),
+            receive_window_bytes_max: random.choose(&[65_535, 200_000, 4_000_000]),
+            send_queue_bytes_max: random.choose(&[0, 30_000, 4 << 20]),
             mtu: random.choose(&[1_280, 1_500]),
             deadlines: patient(),
             mss_min: 48,

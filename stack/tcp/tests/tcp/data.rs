@@ -37,7 +37,7 @@ fn several_messages_in_one_segment_are_answered_by_one() {
 
 #[test]
 fn a_hole_is_reported_and_filled() {
-    Trace::echo().established().run(
+    Trace::echo_with(on_sockets).established().run(
         "> [P.] seq 11 ack 1 len 10
          < [.] seq 1 ack 1 <sack>
          > [P.] seq 31 ack 1 len 10
@@ -53,7 +53,7 @@ fn a_hole_is_reported_and_filled() {
 
 #[test]
 fn overlapping_segments_are_joined_without_a_seam() {
-    Trace::echo().established().run(
+    Trace::echo_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 len 100
          < [P.] seq 1 ack 101 len 100
          # half old, half new
@@ -84,7 +84,7 @@ fn an_old_duplicate_is_acknowledged() {
 fn data_whose_acknowledgment_was_overtaken_is_taken() {
     // Two requests, the second sent after the reply to an earlier one had been read, arrive in the
     // wrong order: the first acknowledges less than is known already. RFC 5961, section 5.2.
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 \"a\\n\"
          < [P.] seq 1 ack 3 \"a\\n\"
          > [P.] seq 5 ack 3 \"c\\n\"
@@ -137,7 +137,7 @@ fn keep_alive_probes_are_answered() {
 #[test]
 fn the_receive_ring_is_one_piece_to_the_service() {
     // 8,192 bytes of ring; each round leaves the reading position elsewhere.
-    let mut trace = Trace::lines().established();
+    let mut trace = Trace::lines_with(on_sockets).established();
     let (mut seq, mut ack) = (1, 1);
     for round in 0..40 {
         let text = format!("{round:0700}\n");

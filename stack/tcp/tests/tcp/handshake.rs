@@ -1,6 +1,12 @@
 //! LISTEN, SYN-RECEIVED, ESTABLISHED (RFC 9293, section 3.5).
 
+use barewire_tcp::config::{DirectPath, StackConfig};
+
 use crate::trace::Trace;
+
+fn directly(config: &mut StackConfig) {
+    config.direct_path = DirectPath::Always;
+}
 
 #[test]
 fn all_options_are_agreed_on() {
@@ -196,7 +202,7 @@ fn a_syn_ack_is_refused() {
 
 #[test]
 fn both_sequence_spaces_wrap_around() {
-    let mut trace = Trace::echo().with_isn(u32::MAX - 2);
+    let mut trace = Trace::echo_with(directly).with_isn(u32::MAX - 2);
     trace.peer_isn = u32::MAX - 3;
     trace.established().run(
         "> [P.] seq 1 ack 1 \"one\"
@@ -204,7 +210,6 @@ fn both_sequence_spaces_wrap_around() {
          > [P.] seq 7 ack 4 \"three\"
          < [.] seq 4 ack 4 <sack>
          > [P.] seq 4 ack 1 \"two\"
-         < [.] seq 4 ack 12
          < [P.] seq 4 ack 12 \"twothree\"
          > [F.] seq 12 ack 12
          < [F.] seq 12 ack 13

@@ -1,6 +1,6 @@
 //! What happens when something is full.
 
-use crate::trace::Trace;
+use crate::trace::{Trace, on_sockets};
 
 #[test]
 fn past_the_limit_syns_are_dropped_and_connections_live_on() {
@@ -26,7 +26,7 @@ fn past_the_limit_syns_are_dropped_and_connections_live_on() {
 
 #[test]
 fn more_islands_than_can_be_kept_are_sent_again_by_the_peer() {
-    let mut trace = Trace::echo().established();
+    let mut trace = Trace::echo_with(on_sockets).established();
     // 32 islands of one byte with one byte of water between them.
     for island in 0..32 {
         trace.run(&format!(

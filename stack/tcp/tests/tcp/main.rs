@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod bulk;
 mod calls;
 mod close;
 mod cookies;

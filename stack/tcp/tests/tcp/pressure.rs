@@ -233,7 +233,7 @@ fn an_idle_connection_has_no_socket() {
 #[test]
 fn who_has_kept_a_socket_longest_gives_it_up() {
     let mut trace = two_sockets();
-    // A line that does not end takes a socket.
+    // A line that does not end, and came with urgent data, takes a socket.
     for peer in 1..=3 {
         trace.run(&format!(
             "{peer}> [S] seq 0
@@ -244,13 +244,13 @@ fn who_has_kept_a_socket_longest_gives_it_up() {
     }
     for peer in 1..=2 {
         trace.run(&format!(
-            "{peer}> [P.] seq 1 ack 1 \"drip\"
+            "{peer}> [P.U] seq 1 ack 1 \"drip\"
              {peer}< [.] seq 1 ack 5
              +100ms"
         ));
     }
     trace.run(
-        "3> [P.] seq 1 ack 1 \"drip\"
+        "3> [P.U] seq 1 ack 1 \"drip\"
          3< [.] seq 1 ack 5
          1< [R.] seq 1 ack 5
          ? sockets 2

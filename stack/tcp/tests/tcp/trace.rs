@@ -62,10 +62,12 @@ pub const OUR_PORT: u16 = 50_000;
 const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x05];
 const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0c];
 
-/// The defaults, with the direct path that the environment names.
+/// The defaults, with the direct path that the environment names, and windows that are not scaled, so that traces show
+/// them in bytes.
 fn default_config() -> StackConfig {
     let config = StackConfig::default();
     StackConfig {
+        receive_window_bytes_max: usize::from(u16::MAX),
         direct_path: direct_path().unwrap_or(config.direct_path),
         ..config
     }

@@ -239,6 +239,7 @@ fn duplicate_acks_of_a_peer_with_little_room_are_left_to_the_timer() {
 fn the_largest_receive_buffer_takes_a_full_window_out_of_order() {
     // One byte more, and smoltcp 0.14 would panic on the last segment.
     let mut trace = Trace::lines_with(|config| {
+        on_sockets(config);
         config.receive_buffer_bytes = 65_535;
         config.send_buffer_bytes = 4_096;
     });
