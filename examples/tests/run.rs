@@ -127,6 +127,22 @@ fn http_has_state_parameters_and_json() {
 }
 
 #[test]
+fn many_calls_go_through_one_connection() {
+    let server = Server::on_loopback(env!("CARGO_BIN_EXE_teleport_server"), &[]);
+    let paths: Vec<_> = (0..200).map(|at| format!("/hello/{at}")).collect();
+    let said = Command::new(env!("CARGO_BIN_EXE_teleport_client"))
+        .arg(server.addresses[1].to_string())
+        .args(&paths)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let names = said.lines().filter_map(|line| line.strip_prefix("Hello, "));
+    let wanted: Vec<_> = (0..200).map(|at| format!("{at}.")).collect();
+    assert_eq!(names.collect::<Vec<_>>(), wanted);
+    assert!(ask(&server, "GET /hello/you", "\r\n").ends_with("Hello, you.\n"));
+}
+
+#[test]
 fn middleware_asks_for_the_password() {
     let program = env!("CARGO_BIN_EXE_middleware");
     let server = Server::on_loopback(program, &["dXNlcjpwYXNzd29yZA=="]);
@@ -168,6 +184,8 @@ fn examples_are_short_and_alike() {
         "echo_uring",
         "http_server",
         "middleware",
+        "teleport_server",
+        "teleport_client",
         "client_xdp",
     ] {
         let lines = read(name).lines().count();

@@ -9,7 +9,7 @@
 //!   messages ◀─ Endpoint::next_event ◀─── frames ◀─ Endpoint::receive ◀─ the wire
 //! ```
 //!
-//! [`Endpoint`] is either end of a connection; who calls drives it. [`Teleport`] is the serving end as a
+//! [`Endpoint`] is either end of a connection; who calls drives it. [`Client`] does so over a blocking stream. [`Teleport`] is the serving end as a
 //! [`Service`](barewire_service::service::Service) around a service that answers HTTP/1.1: to that, each call is a
 //! connection of its own.
 //!
@@ -21,6 +21,7 @@
 mod batch;
 mod block;
 mod calls;
+mod client;
 mod compression;
 mod counters;
 mod endpoint;
@@ -32,6 +33,7 @@ mod secrets;
 mod service;
 
 pub use calls::CallId;
+pub use client::{Client, ClientError, Outcome};
 pub use compression::Compression;
 pub use counters::TeleportCounters;
 pub use endpoint::{Endpoint, Event, Side};

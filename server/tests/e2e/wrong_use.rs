@@ -84,6 +84,14 @@ fn a_wrong_command_line_is_a_usage_error() {
             "--interface lo --listen 127.0.0.1:80",
             &["--interface", "--listen"],
         ),
+        (
+            "--interface lo --teleport-listen 127.0.0.1:81",
+            &["--teleport-listen", "xdp"],
+        ),
+        (
+            "--listen 127.0.0.1:80 --teleport-listen 127.0.0.1:80",
+            &["teleport and HTTP", "127.0.0.1:80"],
+        ),
         ("--address 127.0.0.1", &["--interface"]),
         ("--listen localhost", &["--listen"]),
         ("--headers-max 0", &["--headers-max", "1.."]),

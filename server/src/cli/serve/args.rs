@@ -795,6 +795,15 @@ impl ServeArgs {
             );
             return Err(command.error(ErrorKind::ArgumentConflict, same));
         }
+        if let Some(address) = self.teleport.teleport_listen
+            && address.port() != 0
+            && (address == self.listen() || self.tls.is_wanted() && address == self.tls_listen())
+        {
+            let same = format!(
+                "teleport and HTTP cannot share {address}: choose another --teleport-listen"
+            );
+            return Err(command.error(ErrorKind::ArgumentConflict, same));
+        }
         if let Some(narrow) = self.narrow_buffer() {
             return Err(command.error(ErrorKind::ValueValidation, narrow));
         }
