@@ -173,9 +173,9 @@ impl<C: Default> Session<C> {
         }
     }
 
-    /// The wait for input was too long, or the server drains: what the service has to say about it by `say` goes to
-    /// `space`, and the connection ends after that. Returns the number of bytes written.
-    pub fn last_word<S: Service<Connection = C>>(
+    /// The wait for input was too long, or the server drains: `say` writes the last reply of the service to `space`, and the
+    /// connection ends after that. Returns the number of bytes written.
+    pub fn final_reply<S: Service<Connection = C>>(
         &mut self,
         service: &mut S,
         say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),

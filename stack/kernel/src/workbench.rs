@@ -34,7 +34,7 @@ pub enum Action {
 }
 
 /// The name of a connection that never was.
-const NOBODY: Id = Id {
+const NO_CONNECTION: Id = Id {
     index: u32::MAX,
     generation: u32::MAX,
 };
@@ -162,7 +162,7 @@ impl<S: Service> Workbench<S> {
     /// A connection that the service wanted could not even begin to be opened: it is over at once.
     pub fn not_opened(&mut self, token: u64, end: service::End) {
         self.counters.connect_failed.increment();
-        let mut connection = self.service.on_open(token, NOBODY);
+        let mut connection = self.service.on_open(token, NO_CONNECTION);
         self.service.on_end(&mut connection, end);
     }
 
@@ -225,14 +225,14 @@ impl<S: Service> Workbench<S> {
     }
 
     /// Lets the service say something before a connection ends. Returns the buffer, and how many bytes are in it.
-    pub fn last_word(
+    pub fn final_reply(
         &mut self,
         session: &mut Session<S::Connection>,
         say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
     ) -> (Buffer, usize) {
         let reply = self.send.take();
         let space = self.send.bytes_mut(&reply);
-        let written = session.last_word(&mut self.service, say, space);
+        let written = session.final_reply(&mut self.service, say, space);
         (reply, written)
     }
 

@@ -113,7 +113,7 @@ impl Screen {
         }
         let until = Instant::now() + interval;
         while event::poll(until.saturating_duration_since(Instant::now()))? {
-            if is_farewell(&event::read()?) {
+            if is_quit(&event::read()?) {
                 return Ok(Wish::Leave);
             }
         }
@@ -131,7 +131,7 @@ impl Drop for Screen {
     }
 }
 
-fn is_farewell(event: &Event) -> bool {
+fn is_quit(event: &Event) -> bool {
     let Event::Key(key) = event else {
         return false;
     };

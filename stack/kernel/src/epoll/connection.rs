@@ -209,7 +209,7 @@ impl<C: Default> Connection<C> {
                     if self.readable {
                         self.receive(bench);
                     } else if bench.draining && expect == Expect::Message && self.input.is_empty() {
-                        self.last_word(bench, S::on_dismiss);
+                        self.final_reply(bench, S::on_dismiss);
                     } else {
                         return Outcome::Wait;
                     }
@@ -239,7 +239,7 @@ impl<C: Default> Connection<C> {
             self.state = State::Ended(End::TimedOut);
             return Outcome::End;
         }
-        self.last_word(bench, S::on_timeout);
+        self.final_reply(bench, S::on_timeout);
         self.advance(bench)
     }
 
@@ -329,12 +329,12 @@ impl<C: Default> Connection<C> {
     }
 
     /// Lets the service say something before the connection ends. Input is waited for only when everything was sent.
-    fn last_word<S: Service<Connection = C>>(
+    fn final_reply<S: Service<Connection = C>>(
         &mut self,
         bench: &mut Workbench<S>,
         say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),
     ) {
-        let (reply, written) = bench.last_word(&mut self.session, say);
+        let (reply, written) = bench.final_reply(&mut self.session, say);
         self.put(reply, written, 0, bench);
     }
 

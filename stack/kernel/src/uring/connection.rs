@@ -225,7 +225,7 @@ impl<C: Default> Connection<C> {
         }
         bench.counters.timed_out(wait);
         if wait.is_for_input() {
-            self.last_word(S::on_timeout, bench, ring);
+            self.final_reply(S::on_timeout, bench, ring);
         } else {
             self.end(End::TimedOut);
         }
@@ -246,7 +246,7 @@ impl<C: Default> Connection<C> {
                 }
                 Next::Receive(_) if self.unseen => self.serve_input(bench, ring),
                 Next::Receive(Expect::Message) if bench.draining && self.input.is_empty() => {
-                    self.last_word(S::on_dismiss, bench, ring);
+                    self.final_reply(S::on_dismiss, bench, ring);
                 }
                 Next::Receive(_) | Next::Wait => break,
                 Next::Send => self.serve_input(bench, ring),
@@ -304,13 +304,13 @@ impl<C: Default> Connection<C> {
     }
 
     /// Lets the service say something before the connection ends. Input is waited for only when everything was sent.
-    fn last_word<S: Service<Connection = C>>(
+    fn final_reply<S: Service<Connection = C>>(
         &mut self,
         say: impl FnOnce(&mut S, &mut C, &mut Reply<'_>),
         bench: &mut Workbench<S>,
         ring: &mut Ring,
     ) {
-        let (reply, written) = bench.last_word(&mut self.session, say);
+        let (reply, written) = bench.final_reply(&mut self.session, say);
         self.send(reply, written, 0, bench, ring);
     }
 

@@ -553,12 +553,12 @@ impl Ring {
     /// Resets a connection: what the kernel was sending is forgotten, and its buffer comes back.
     pub fn reset(&mut self, index: u32) {
         /// Connecting to AF_UNSPEC disconnects (connect(2)), which an unfinished stream takes as abort.
-        static NOBODY: libc::sockaddr = libc::sockaddr {
+        static NO_ADDRESS: libc::sockaddr = libc::sockaddr {
             sa_family: libc::AF_UNSPEC as libc::sa_family_t,
             sa_data: [0; 14],
         };
         let len = size_of::<libc::sockaddr>() as libc::socklen_t;
-        let entry = opcode::Connect::new(Fixed(index), &raw const NOBODY, len).build();
+        let entry = opcode::Connect::new(Fixed(index), &raw const NO_ADDRESS, len).build();
         self.push(
             entry.flags(squeue::Flags::SKIP_SUCCESS),
             Purpose::Ignored,

@@ -102,8 +102,8 @@ impl<S: Service> Core<'_, S> {
         if !is_quiet {
             self.counters.out_rsts.increment();
         }
-        if self.farewells.len() < self.farewells.capacity() {
-            self.farewells.push(Farewell {
+        if self.last_segments.len() < self.last_segments.capacity() {
+            self.last_segments.push(LastSegment {
                 flow: hot.flow,
                 l2: *self.neighbours.get(self.cold[index].neighbour),
                 link: hot.link,
@@ -121,28 +121,28 @@ impl<S: Service> Core<'_, S> {
     /// Sends a FIN or an RST to those that were ended in this turn, as far as there are slots. A peer that gets none is
     /// answered with an RST when it sends its next segment.
     #[inline]
-    pub(super) fn say_farewell<L: Link>(&mut self, links: &mut [L]) {
-        while let Some(farewell) = self.farewells.pop() {
-            let Farewell {
+    pub(super) fn send_last_segments<L: Link>(&mut self, links: &mut [L]) {
+        while let Some(last) = self.last_segments.pop() {
+            let LastSegment {
                 flow,
                 l2,
                 link,
                 control,
-            } = farewell;
+            } = last;
             self.send_control(&flow, &l2, &control, &mut Port::of(links, link));
         }
     }
 }
 
 /// The last segment to a peer whose connection was ended.
-pub(super) struct Farewell {
+pub(super) struct LastSegment {
     flow: FlowKey,
     l2: L2Header,
     link: u8,
     control: Control,
 }
 
-impl Farewell {
+impl LastSegment {
     /// Most of them in one turn.
     pub const PER_TURN: usize = 256;
 }

@@ -75,7 +75,7 @@ use barewire_service::timer::TimerWheel;
 
 use connect::Caller;
 use direct::Direct;
-use evict::Farewell;
+use evict::LastSegment;
 use path::KnownPaths;
 use wire::{Nowhere, Wire};
 
@@ -197,7 +197,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         }
         core.drain_some(links);
         core.follow_service(links);
-        core.say_farewell(links);
+        core.send_last_segments(links);
         core.publish_levels();
         let mut is_sending = !core.waiting.is_empty();
         for link in links.iter_mut() {
@@ -369,7 +369,7 @@ struct Core<'a, S: Service> {
     /// After a pause: until when no peer is too late.
     pardon_until: Instant,
     /// The last segments to the peers whose connections were ended in this turn.
-    farewells: Vec<Farewell>,
+    last_segments: Vec<LastSegment>,
     /// The connection that is looked at next when one has to be ended.
     evict_hand: usize,
 
@@ -564,7 +564,7 @@ impl<'a, S: Service> Core<'a, S> {
             asked_for: None,
             turns_to_hear: 0,
             pardon_until: Instant::ZERO,
-            farewells: Vec::with_capacity(Farewell::PER_TURN),
+            last_segments: Vec::with_capacity(LastSegment::PER_TURN),
             evict_hand: 0,
             service,
             local,

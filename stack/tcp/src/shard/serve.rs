@@ -109,17 +109,17 @@ impl<S: Service> Core<'_, S> {
 
     /// Tells the service that its peer took too long.
     pub(super) fn tell_timeout(&mut self, index: usize) {
-        self.ask_last_word(index, S::on_timeout);
+        self.ask_final_reply(index, S::on_timeout);
     }
 
     /// Ends a connection that waits for nothing but another message.
     pub(super) fn dismiss(&mut self, index: usize) {
-        self.ask_last_word(index, S::on_dismiss);
+        self.ask_final_reply(index, S::on_dismiss);
         self.close(index);
     }
 
     /// Lets the service say something before its connection is closed.
-    fn ask_last_word(
+    fn ask_final_reply(
         &mut self,
         index: usize,
         say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
