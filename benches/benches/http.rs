@@ -13,7 +13,7 @@ use barewire_http::files::{Directory, DirectoryConfig};
 use barewire_http::{
     Answer, Connection, HttpCounters, Limits, Request, Responder, Response, Route, Routes,
 };
-use barewire_service::service::{Input, Reply, Service};
+use barewire_service::service::{Input, Progress, Reply, Service};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde::Serialize;
 
@@ -67,15 +67,9 @@ fn requests(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(depth as u64));
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let mut connection = Connection::default();
                 let mut reply = Reply::new(&mut space);
-                let input = Input {
-                    bytes: black_box(&bytes),
-                    full: false,
-                    ended: false,
-                };
-                let progress = responder.on_input(&mut connection, input, &mut reply);
-                black_box((progress, reply.len()))
+                let progress = respond(&mut responder, &bytes, &mut reply);
+                (progress, reply.len())
             });
         });
     };
@@ -107,6 +101,17 @@ fn requests(criterion: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// What a responder makes of the requests in `bytes`, which are the first ones of a connection.
+#[inline(always)]
+fn respond<S: Service>(responder: &mut S, bytes: &[u8], reply: &mut Reply<'_>) -> Progress {
+    let input = Input {
+        bytes: black_box(bytes),
+        full: false,
+        ended: false,
+    };
+    black_box(responder.on_input(&mut S::Connection::default(), input, reply))
 }
 
 /// Requests of an HTTP/2 connection whose table has what they repeat, as h2load and browsers send them.
@@ -253,16 +258,10 @@ fn routes(criterion: &mut Criterion) {
         let mut space = vec![0; 64 * 1024];
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
             bencher.iter(|| {
-                let mut connection = Connection::default();
                 let mut reply = Reply::new(&mut space);
-                let input = Input {
-                    bytes: black_box(request.as_bytes()),
-                    full: false,
-                    ended: false,
-                };
-                let progress = responder.on_input(&mut connection, input, &mut reply);
+                let progress = respond(&mut responder, request.as_bytes(), &mut reply);
                 assert!(reply.written().ends_with(b"ok"));
-                black_box(progress)
+                progress
             });
         });
     }
@@ -293,14 +292,11 @@ fn files(criterion: &mut Criterion) {
         let request = request.replace("Cache-Control: max-age=0", field);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let mut connection = Connection::default();
-                let mut reply = Reply::new(&mut space);
-                let input = Input {
-                    bytes: black_box(request.as_bytes()),
-                    full: false,
-                    ended: false,
-                };
-                black_box(responder.on_input(&mut connection, input, &mut reply))
+                respond(
+                    &mut responder,
+                    request.as_bytes(),
+                    &mut Reply::new(&mut space),
+                )
             });
         });
     }
