@@ -25,8 +25,7 @@
 
 use thiserror::Error;
 
-use super::chunked::Chunked;
-pub use super::chunked::Found;
+pub use super::chunked::{Chunked, Found};
 
 /// Most header fields of a response that are accepted.
 pub const FIELDS_MAX: usize = 128;
