@@ -1,12 +1,13 @@
 //! Why a kernel stack cannot start, with cause and cure.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use barewire_service::cores::PinError;
 
 /// Why a kernel stack cannot start.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum StartError {
     /// The address cannot be served.
     #[error(transparent)]
@@ -58,6 +59,13 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// The same text as `Display`, with cause and cure: it is what `main` prints of an error that it returns.
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Why the address cannot be served.

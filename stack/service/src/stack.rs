@@ -38,7 +38,8 @@ pub trait Stack {
     /// # Errors
     ///
     /// If anything that was asked for cannot be had. Nothing stays open, attached or running then.
-    /// Print it with `{}`: that names cause and cure. What `main` prints of an error that it returns is `{:?}`.
+    /// Printed with `{}` it names cause and cure; the stacks of this project print the same with `{:?}`, as `main` does
+    /// with an error that it returns.
     fn start<S, F>(self, make_service: F, lifecycle: &Lifecycle) -> Result<Running, Self::Error>
     where
         S: Service + 'static,

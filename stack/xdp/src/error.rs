@@ -1,5 +1,6 @@
 //! Why the stack cannot start.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
@@ -16,7 +17,7 @@ use crate::route::RouteError;
 use crate::xsk::XskError;
 
 /// Why the stack cannot start.
-#[derive(Debug, Error)]
+#[derive(Error)]
 pub enum XdpError {
     /// The interface cannot be used.
     #[error(transparent)]
@@ -162,4 +163,11 @@ pub enum XdpError {
         /// The kernel's reason.
         source: io::Error,
     },
+}
+
+/// The same text as `Display`, with cause and cure: it is what `main` prints of an error that it returns.
+impl fmt::Debug for XdpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

@@ -18,6 +18,7 @@ mod connection;
 mod ring;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
@@ -64,7 +65,7 @@ impl Uring {
 }
 
 /// Why the io_uring stack cannot start.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum UringError {
     /// The same as with any other kernel stack.
     #[error(transparent)]
@@ -72,6 +73,13 @@ pub enum UringError {
     /// This kernel, or its configuration, does not let us.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
+}
+
+/// The same text as `Display`, with cause and cure: it is what `main` prints of an error that it returns.
+impl fmt::Debug for UringError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl From<PinError> for UringError {
