@@ -4,14 +4,18 @@
 //!
 //! A table of routes says which handler answers what. A handler gets the state of its core, the request
 //! and a [`Response`], which it turns into an [`Answer`]. A [`Responder`] is the server of one core; a
-//! stack makes one on each, and calls it with the bytes that arrive.
+//! stack makes one on each, and calls it with the bytes that arrive. Each core has a state of its own, which needs no
+//! lock; what all cores have to see, as the words here, is in an `Arc` that their states share:
 //!
 //! ```
+//! use std::sync::{Arc, Mutex, PoisonError};
+//!
 //! use barewire_http::{Answer, Request, Responder, Response, Route, Routes, Status};
 //!
 //! #[derive(Default)]
 //! struct State {
-//!     words: Vec<String>,
+//!     words: Arc<Mutex<Vec<String>>>,
+//!     words_added: u64,
 //! }
 //!
 //! const ROUTES: &[Route<State>] = &[
@@ -20,28 +24,36 @@
 //! ];
 //!
 //! fn list(state: &mut State, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
-//!     response.json(&state.words)
+//!     response.json(&*state.words.lock().unwrap_or_else(PoisonError::into_inner))
 //! }
 //!
 //! fn add(state: &mut State, request: &Request<'_>, body: &[u8], response: Response<'_, '_>) -> Answer {
-//!     match request.json(body) {
-//!         Ok(word) => state.words.push(word),
+//!     let word: String = match request.json(body) {
+//!         Ok(word) => word,
 //!         Err(error) => return response.refuse(error),
-//!     }
-//!     let location = format!("/words/{}", state.words.len() - 1);
+//!     };
+//!     state.words_added += 1;
+//!     let mut words = state.words.lock().unwrap_or_else(PoisonError::into_inner);
+//!     let location = format!("/words/{}", words.len());
+//!     words.push(word);
 //!     response.status(Status::Created).field("Location", location).empty()
 //! }
 //!
 //! fn word(state: &mut State, request: &Request<'_>, response: Response<'_, '_>) -> Answer {
 //!     let number = request.param("number").and_then(|number| number.parse().ok());
-//!     match number.and_then(|number: usize| state.words.get(number)) {
+//!     let words = state.words.lock().unwrap_or_else(PoisonError::into_inner);
+//!     match number.and_then(|number: usize| words.get(number)) {
 //!         Some(word) => response.text(word),
 //!         None => response.status(Status::NotFound).text("There is no such word.\n"),
 //!     }
 //! }
 //!
+//! let words = Arc::default();
 //! let routes = Routes::new(ROUTES)?;
-//! let make_responder = move |_core: usize| Responder::new(&routes, State::default());
+//! let make_responder = move |_core: usize| {
+//!     let words = Arc::clone(&words);
+//!     Responder::new(&routes, State { words, words_added: 0 })
+//! };
 //! // let running = Epoll::new(KernelConfig::new(address)).start(make_responder, &Lifecycle::new())?;
 //! # use barewire_service::service::{Input, Reply, Service};
 //! # let mut responder = make_responder(0);
@@ -75,8 +87,7 @@
 //!
 //! The responder itself handles HEAD, OPTIONS, 404, 405, 408, 413, `Expect`, keep-alive, pipelining and drain.
 //!
-//! Handlers run on the threads that serve: they must not block, and should not allocate. What one core
-//! counts in its state is its own; what all cores share is shared by the state, in an `Arc`.
+//! Handlers run on the threads that serve: they must not block for long, and should not allocate.
 //!
 //! # How it works
 //!
