@@ -95,6 +95,8 @@ fn every_stack_counts_what_is_asked_in_tls_and_by_http2() {
         }
         let ended = server.terminate();
         assert_eq!(ended.served(), asked, "{stack}");
+        // Every connection was ended by close_notify.
+        assert!(!ended.stderr.contains("truncated="), "{}", ended.stderr);
     }
 }
 
