@@ -28,14 +28,14 @@ func main() {
 		config := &tls.Config{RootCAs: authorities}
 		transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: http2}
 		client := &http.Client{Transport: transport}
-		body := bytes.Repeat([]byte("go"), 2_000_000)
+		body := bytes.Repeat([]byte("go"), 50_000_000)
 		answer, err := client.Post(base+"/test/echo", "text/plain", bytes.NewReader(body))
 		must(err)
 		echo, err := io.ReadAll(answer.Body)
 		must(err)
 		fmt.Println(answer.Proto, answer.StatusCode, bytes.Equal(echo, body))
 		var all sync.WaitGroup
-		for i := 0; i < 50; i++ {
+		for i := 0; i < 100; i++ {
 			all.Add(1)
 			go func() {
 				defer all.Done()
