@@ -47,6 +47,7 @@ mod room;
 mod server;
 mod service_manager;
 mod signals;
+mod slow_handshakes;
 #[cfg(feature = "xdp")]
 mod soak;
 mod state;

@@ -28,7 +28,7 @@ public class Client {
         for (Version version : new Version[] {Version.HTTP_1_1, Version.HTTP_2}) {
             HttpClient client = HttpClient.newBuilder().sslContext(context).version(version).build();
             // It reads nothing before all of its body is sent; its window for a stream of HTTP/2 is 16 MB.
-            int length = version == Version.HTTP_2 ? 10_000_000 : 1_000_000;
+            int length = version == Version.HTTP_2 ? 10_000_000 : 60_000;
             byte[] body = "java".repeat(length / 4).getBytes();
             var request = HttpRequest.newBuilder(URI.create(arguments[0] + "/test/echo"))
                 .POST(BodyPublishers.ofByteArray(body));
