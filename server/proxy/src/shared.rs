@@ -171,11 +171,11 @@ impl Forwarder {
                 break true;
             }
         };
-        let is_draining = self.draining;
+        self.lines[at].closes |= endpoint.is_nearly_used_up();
+        let is_over = self.draining || self.lines[at].closes;
         let Some(shared) = self.shared(at) else {
             return Ok(Next::Abort);
         };
-        let is_over = is_draining || endpoint.is_closing();
         Ok(match shared.load {
             _ if input.ended => Next::Close,
             _ if can_go_on || endpoint.has_output() => Next::Send,

@@ -192,6 +192,25 @@ mod tests {
     }
 
     #[test]
+    fn both_contexts_take_as_much_as_the_documentation_says() {
+        let (mut packer, mut unpacker) = both(Compression::Zstd);
+        let content: Vec<u8> = (0..CONTENT_BYTES_MAX)
+            .map(|at| (at * at >> 7) as u8)
+            .collect();
+        let mut packed = vec![0; 2 * CONTENT_BYTES_MAX];
+        let mut space = vec![0; CONTENT_BYTES_MAX + 1];
+        for _ in 0..10 {
+            let len = packer.pack(&content, &mut packed).unwrap().unwrap();
+            unpacker.unpack(&packed[..len], &mut space).unwrap();
+        }
+        let (Pack::Zstd(packer), Unpack::Zstd(unpacker)) = (&packer.0, &unpacker.0) else {
+            panic!("not zstd");
+        };
+        let bytes = packer.sizeof() + unpacker.sizeof();
+        assert!((700_000..1_100_000).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
     fn garbage_is_refused_or_is_at_most_a_block() {
         let mut state = 1u32;
         for compression in [Compression::Lz4, Compression::Zstd] {

@@ -368,7 +368,7 @@ impl Endpoint {
     }
 
     fn on_credit(&mut self, number: u32, bytes: u32) -> Result<Option<CallId>, Fault> {
-        if number > self.last_call {
+        if number > self.last_call && self.goes_away != Going::Said {
             return Err(Fault::Call);
         }
         let Some((id, call)) = self.calls.find(number) else {
@@ -437,9 +437,10 @@ impl Endpoint {
         self.in_flight >= u64::from(window)
     }
 
-    /// Whether numbers are used up: a connection has 2^32 - 1 calls.
-    pub fn is_used_up(&self) -> bool {
-        self.last_call == u32::MAX
+    /// Whether few numbers are left: a connection has 2^32 - 1 calls, and it is time for another one.
+    pub fn is_nearly_used_up(&self) -> bool {
+        const LEFT: u32 = 1 << 16;
+        self.last_call > u32::MAX - LEFT
     }
 
     /// Takes bytes of a message into the batch of this turn, and behind the last of them its end if it `ends`. Those that

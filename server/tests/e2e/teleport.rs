@@ -49,7 +49,7 @@ fn requests() -> Vec<String> {
         "DELETE /plaintext HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
         post("/test/body", "some body"),
         post("/test/echo", &"0123456789".repeat(200_000)),
-        "POST /test/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        "POST /test/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
             .to_owned(),
         post("/event", "{\"userId\":\"u\",\"value\":1.5}"),
         post("/event", "no JSON"),

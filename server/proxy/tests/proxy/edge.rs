@@ -33,6 +33,8 @@ pub struct Edge {
     /// What it unpacked, and what it sent.
     pub unpacked: Arc<TeleportCounters>,
     pub packed: Arc<TeleportCounters>,
+    /// The one that it reaches by teleport, if it was started with one.
+    behind: Option<Box<Edge>>,
 }
 
 pub fn epoll(config: &str) -> Edge {
@@ -41,6 +43,23 @@ pub fn epoll(config: &str) -> Edge {
 
 pub fn uring(config: &str) -> Edge {
     start(config, Uring::new)
+}
+
+/// Two of them: what `config` says is behind the second one, which the first one reaches by teleport.
+pub fn epoll_by_teleport(config: &str) -> Edge {
+    by_teleport(epoll, config)
+}
+
+pub fn uring_by_teleport(config: &str) -> Edge {
+    by_teleport(uring, config)
+}
+
+fn by_teleport(start: Start, config: &str) -> Edge {
+    let behind = start(config);
+    let config = pool_of(&[behind.teleport_address], "protocol = \"teleport\"");
+    let mut front = start(&config);
+    front.behind = Some(Box::new(behind));
+    front
 }
 
 fn start<S: Stack>(text: &str, stack: impl FnOnce(KernelConfig) -> S) -> Edge {
@@ -80,6 +99,7 @@ fn start<S: Stack>(text: &str, stack: impl FnOnce(KernelConfig) -> S) -> Edge {
         of_origins,
         unpacked,
         packed,
+        behind: None,
     }
 }
 

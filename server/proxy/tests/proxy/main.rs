@@ -6,20 +6,20 @@ mod cases;
 mod edge;
 mod teleport;
 
-/// Runs every case of a module on each stack.
+/// Runs cases of a module on each stack: as the tests of two modules, each with a function that starts a proxy.
 macro_rules! on_each_stack {
-    ($cases:ident: $epoll:ident $uring:ident $($case:ident)+) => {
+    ($cases:ident: $epoll:ident = $start_epoll:ident, $uring:ident = $start_uring:ident; $($case:ident)+) => {
         mod $epoll {
-            $( #[test] fn $case() { super::$cases::$case(super::edge::epoll); } )+
+            $( #[test] fn $case() { super::$cases::$case(super::edge::$start_epoll); } )+
         }
         mod $uring {
-            $( #[test] fn $case() { super::$cases::$case(super::edge::uring); } )+
+            $( #[test] fn $case() { super::$cases::$case(super::edge::$start_uring); } )+
         }
     };
 }
 
 on_each_stack! {
-    cases: epoll uring
+    cases: epoll = epoll, uring = uring;
     a_request_is_made_anew_and_its_response_too
     connections_to_an_origin_are_kept_and_reused
     pipelined_requests_are_answered_in_order
@@ -42,7 +42,7 @@ on_each_stack! {
 }
 
 on_each_stack! {
-    teleport: teleport_epoll teleport_uring
+    teleport: teleport_epoll = epoll, teleport_uring = uring;
     requests_and_responses_arrive_as_they_were_in_each_compression
     bodies_of_megabytes_go_both_ways_at_once
     a_hundred_clients_share_two_connections
@@ -54,5 +54,17 @@ on_each_stack! {
     an_origin_of_another_version_or_protocol_is_a_bad_gateway
     an_origin_that_vanishes_is_a_gateway_timeout_and_its_connection_is_given_up
     garbage_and_frames_that_are_too_long_end_their_connection_only
+    drain_finishes_the_calls_in_progress
+}
+
+on_each_stack! {
+    cases: chain_epoll = epoll_by_teleport, chain_uring = uring_by_teleport;
+    pipelined_requests_are_answered_in_order
+    a_client_that_does_not_read_holds_its_origin_back
+    an_origin_that_does_not_read_holds_its_client_back
+    an_origin_that_is_not_there_or_says_nothing_valid_is_a_bad_gateway
+    an_origin_that_promises_more_than_it_sends_ends_the_connection
+    what_no_route_has_is_not_found
+    a_response_without_length_ends_with_its_stream
     drain_finishes_the_calls_in_progress
 }

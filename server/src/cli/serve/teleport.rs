@@ -93,9 +93,11 @@ pub trait Around: Clone + Send + 'static {
 }
 
 /// Nothing: the stack has no listener for it.
+#[cfg(feature = "xdp")]
 #[derive(Debug, Clone)]
 pub struct Nothing;
 
+#[cfg(feature = "xdp")]
 impl Around for Nothing {
     type Service<S: Service + 'static> = S;
 
