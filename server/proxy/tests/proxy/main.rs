@@ -54,6 +54,7 @@ on_each_stack! {
     an_origin_of_another_version_or_protocol_is_a_bad_gateway
     an_origin_that_vanishes_is_a_gateway_timeout_and_its_connection_is_given_up
     garbage_and_frames_that_are_too_long_end_their_connection_only
+    a_check_is_a_call_like_the_others
     drain_finishes_the_calls_in_progress
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -390,6 +391,32 @@ fn listen() -> (std::net::TcpListener, SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
+}
+
+pub fn a_check_is_a_call_like_the_others(start: Start) {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let of_origin = Arc::clone(&is_up);
+    let origin = Origin::start(move |stream, _| {
+        while let Some(request) = read_message(stream, true) {
+            let is_check = request.first_line.contains("/health");
+            let response = match is_check && !of_origin.load(Relaxed) {
+                true => "HTTP/1.1 500 Down\r\nContent-Length: 0\r\n\r\n",
+                false => OK,
+            };
+            if stream.get_ref().write_all(response.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let check = "[pool.app.check]\npath = \"/health\"\ninterval_ms = 10\ntimeout_ms = 5000";
+    let (front, _back) = chain(start, &[origin.address], check);
+    front.wait_for("usable", 0);
+    let mut client = front.connect();
+    assert_eq!(client.get("/").status(), "503");
+    is_up.store(true, Relaxed);
+    front.wait_for("usable", 1);
+    assert_eq!(client.get("/").content, b"ok");
+    assert!(front.count("opened") <= 2);
 }
 
 pub fn drain_finishes_the_calls_in_progress(start: Start) {
