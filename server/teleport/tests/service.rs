@@ -387,3 +387,40 @@ fn garbage_ends_the_connection_and_one_too_many_is_refused() {
     assert_eq!(progress.next, Next::Close);
     assert_eq!(wire.counters.failed_protocol.get(), 1);
 }
+
+#[test]
+fn nothing_is_allocated_for_a_call_once_a_connection_has_had_some() {
+    const CALLS: usize = 50;
+    let mut wire = Wire::new(Limits::default());
+    wire.service.inner_mut().ended.reserve(10 * CALLS);
+    let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut round = || {
+        for _ in 0..CALLS {
+            wire.client.open_call(b"cookie\n", true).unwrap();
+        }
+        let len = wire.client.write(&mut up).unwrap();
+        let input = Input {
+            bytes: &up[..len],
+            full: false,
+            ended: false,
+        };
+        let mut reply = Reply::new(&mut down);
+        let counted = allocation_counter::measure(|| {
+            wire.service
+                .on_input(&mut wire.connection, input, &mut reply);
+        });
+        let mut bytes = reply.written();
+        let mut ends = 0;
+        while !bytes.is_empty() {
+            let taken = wire.client.receive(bytes).unwrap();
+            bytes = &bytes[taken..];
+            while let Some(event) = wire.client.next_event().unwrap() {
+                ends += usize::from(matches!(event, Event::Data { is_last: true, .. }));
+            }
+        }
+        assert_eq!(ends, CALLS);
+        counted.count_total
+    };
+    round();
+    assert_eq!([round(), round(), round()], [0; 3]);
+}
