@@ -159,8 +159,8 @@ fn a_fin_has_to_come_again_while_more_is_in_flight_than_a_socket_holds() {
     trace.run(&segments(1, 12, 10));
     let mut acked = 1 + 10 * MSS;
     trace.send(1, &format!("[.] seq 12 ack {acked} win 5000"));
-    trace.run(&segments(acked, 12, 17));
-    trace.run("< [P.] seq 39421 ack 12 len 580");
+    let last = "< [P.] seq 39421 ack 12 len 580";
+    trace.run(&(segments(acked, 12, 17) + last));
     trace.run(&format!(
         "> [F.] seq 12 ack {acked} win 5000
          < [.] seq 40001 ack 12
@@ -184,10 +184,10 @@ fn a_connection_is_closed_once_what_a_socket_does_not_hold_is_acknowledged() {
     trace.run(&segments(1, 18, 10));
     let acked = 1 + 10 * MSS;
     trace.send(1, &format!("[.] seq 18 ack {acked} win 5000"));
-    trace.run(&segments(acked, 18, 17));
+    let last = "< [P.] seq 39421 ack 18 len 584";
+    trace.run(&(segments(acked, 18, 17) + last));
     trace.run(
-        "< [P.] seq 39421 ack 18 len 584
-         ? direct_hand_overs 0
+        "? direct_hand_overs 0
          ? closing 0
          # What comes now is acknowledged and thrown away.
          > [P.] seq 18 ack 20001 win 5000 \"hello\\n\"
