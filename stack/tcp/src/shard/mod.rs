@@ -211,9 +211,12 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
     /// time.
     pub fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         let Shard { links, core } = self;
-        if core.turns_to_hear > 0 || core.drained < core.hot.len() && core.is_draining {
+        let is_closing = core.is_draining && core.drained < core.hot.len();
+        let is_stalled = is_closing && core.is_drain_stalled();
+        if core.turns_to_hear > 0 || is_closing && !is_stalled {
             return Some(now);
         }
+        let stalled = is_stalled.then(|| now + DRAIN_RETRY);
         let forwarding = core.forwarding.as_ref();
         if forwarding.is_some_and(|forwarding| !forwarding.may_sleep(core.shard)) {
             return Some(now);
@@ -225,7 +228,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         };
         let time_wait = core.time_waits.next_at(now);
         let wanted = core.caller.as_ref().and_then(|caller| caller.until);
-        [waiting, core.timers.next_at(), time_wait, wanted]
+        [waiting, core.timers.next_at(), time_wait, wanted, stalled]
             .into_iter()
             .flatten()
             .min()
@@ -333,6 +336,9 @@ const DRAINED_PER_TURN: usize = 256;
 
 /// How many segments are taken in one turn that arrived at other shards.
 const FORWARDED_PER_TURN: usize = 64;
+
+/// When to look again for sockets to close connections with.
+const DRAIN_RETRY: Duration = Duration::from_millis(1);
 
 /// When to look again at links that are full.
 const LINK_RETRY: Duration = Duration::from_millis(1);
@@ -823,9 +829,10 @@ impl<'a, S: Service> Core<'a, S> {
         if !self.is_draining {
             return;
         }
-        let start = self.drained;
-        self.drained = self.hot.len().min(start + DRAINED_PER_TURN);
-        for index in start..self.drained {
+        let end = self.hot.len().min(self.drained + DRAINED_PER_TURN);
+        while self.drained < end && !self.is_drain_stalled() {
+            let index = self.drained;
+            self.drained += 1;
             if self.hot[index].tcb.state == State::SynSent {
                 self.hang_up(index);
             } else if self.is_idle(index) {
@@ -833,6 +840,13 @@ impl<'a, S: Service> Core<'a, S> {
                 self.finish_turn(index, 0, &mut port);
             }
         }
+    }
+
+    /// Whether the next connection to close needs a socket for it, and all of them are in use by others that are being
+    /// closed.
+    fn is_drain_stalled(&self) -> bool {
+        let is_direct = (self.cold.get(self.drained)).is_some_and(|cold| cold.is_direct);
+        is_direct && self.sockets.are_used_up() && self.levels.closing > 0
     }
 
     /// Whether a connection waits for nothing but the first byte of a message.

@@ -258,6 +258,44 @@ fn a_segment_behind_a_gap_with_an_overtaken_ack_is_kept() {
 }
 
 #[test]
+fn a_socket_sends_again_what_was_found_lost_before_it_took_over() {
+    lines().run(
+        "> [P.] seq 1 ack 1 \"send 2000\\n\"
+         < [.] seq 1 ack 11 len 1460
+         < [P.] seq 1461 ack 11 len 540
+         +1010ms
+         # the congestion window of one segment holds back the rest, which is lost as well
+         < [.] seq 1 ack 11 len 1460
+         # a line that does not end takes a socket
+         > [P.] seq 11 ack 1 \"x\"
+         ? direct_hand_overs 1
+         < [.] seq 2001 ack 12
+         < [P.] seq 1461 ack 12 len 540
+         > [.] seq 12 ack 2001
+         +5s
+         ? retrans_segs 2",
+    );
+}
+
+#[test]
+fn the_timer_of_a_socket_runs_from_when_the_segment_was_sent() {
+    lines().run(
+        "> [P.] seq 1 ack 1 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         +700ms
+         > [P.] seq 7 ack 1 \"x\"
+         < [.] seq 7 ack 8
+         ? direct_hand_overs 1
+         +290ms
+         +20ms
+         < [P.] seq 1 ack 8 \"hello\\n\"
+         > [.] seq 8 ack 7
+         +5s
+         ? retrans_segs 1",
+    );
+}
+
+#[test]
 fn more_connections_than_keep_a_sender_are_served_and_repaired_alike() {
     const CONNECTIONS: u16 = 1_200;
     let mut trace = Trace::lines_with(|config| {

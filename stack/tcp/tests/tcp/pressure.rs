@@ -231,6 +231,37 @@ fn an_idle_connection_has_no_socket() {
 }
 
 #[test]
+fn a_drain_closes_as_many_at_once_as_there_are_sockets() {
+    let mut trace = two_sockets();
+    for peer in 1..=4 {
+        trace.run(&format!(
+            "{peer}> [S] seq 0
+             {peer}< [S.] seq 0 ack 1
+             {peer}> [.] seq 1 ack 1"
+        ));
+    }
+    trace.drain();
+    trace.run(
+        "1< [F.] seq 1 ack 1
+         2< [F.] seq 1 ack 1
+         +20ms
+         2> [F.] seq 1 ack 2
+         2< [.] seq 2 ack 2
+         3< [F.] seq 1 ack 1
+         1> [F.] seq 1 ack 2
+         1< [.] seq 2 ack 2
+         4< [F.] seq 1 ack 1
+         3> [F.] seq 1 ack 2
+         3< [.] seq 2 ack 2
+         4> [F.] seq 1 ack 2
+         4< [.] seq 2 ack 2
+         ? connections 0
+         ? socket_evictions 0
+         ? estab_resets 0",
+    );
+}
+
+#[test]
 fn who_has_kept_a_socket_longest_gives_it_up() {
     let mut trace = two_sockets();
     // A line that does not end, and came with urgent data, takes a socket.

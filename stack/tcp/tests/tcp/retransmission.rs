@@ -185,7 +185,7 @@ fn a_lost_request_is_answered_when_it_comes_again() {
 fn an_ack_during_a_retransmission_has_the_highest_number_that_was_sent() {
     // smoltcp would write 1461, where it is about to go on. A peer that has received everything drops
     // such an ACK, and with it the news that its own data has arrived.
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 \"send 2000\\n\"
          < [.] seq 1 ack 11 len 1460
          < [P.] seq 1461 ack 11 len 540
