@@ -40,8 +40,10 @@ use barewire_service::stack::{CounterGroup, Running, Stack};
 use barewire_xdp::{Calls, XdpConfig};
 use caller::{Caller, Limits, Shared};
 
-/// How long connections may take to close when all is asked and answered, in milliseconds.
+/// How long a connection may take to close when all is asked and answered, in milliseconds.
 const DRAIN_MS: u32 = 1_000;
+/// Connections that are closed in a millisecond even on a busy machine: so much longer may it take for all of them.
+const CLOSED_PER_MS: usize = 20;
 /// How long a port rests that we closed first. Far less than RFC 9293 asks for: a load generator has few
 /// ports, and segments do not live for minutes on the networks that it is for.
 const TIME_WAIT_MS: u32 = 1_000;
@@ -240,7 +242,7 @@ fn config(plan: &Plan, bypass: &BypassPlan, address: SocketAddr) -> Result<XdpCo
             Some(spin_us) => Wait::Adaptive { spin_us },
             None => defaults.wait,
         },
-        drain_ms: DRAIN_MS,
+        drain_ms: DRAIN_MS + (plan.connections / CLOSED_PER_MS) as u32,
         stack: StackConfig {
             // A single core may get all of them, while others have not closed yet.
             connections: (plan.connections + plan.connections / 8 + 64) as u32,
