@@ -268,9 +268,9 @@ fn a_socket_sends_again_what_was_found_lost_before_it_took_over() {
          < [.] seq 1 ack 11 len 1460
          # a line that does not end takes a socket
          > [P.] seq 11 ack 1 \"x\"
-         ? direct_hand_overs 1
          < [.] seq 2001 ack 12
          < [P.] seq 1461 ack 12 len 540
+         ? direct_hand_overs 1
          > [.] seq 12 ack 2001
          +5s
          ? retrans_segs 2",
