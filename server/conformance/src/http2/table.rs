@@ -193,6 +193,8 @@ fn malformed(table: &mut Table) {
     table.malformed("8.3", "a pseudo-header field twice", &with(":path", "/"));
     table.malformed("8.3", "a pseudo-header field behind others",
         &[(":method", "GET"), (":scheme", "http"), (":authority", "a"), ("a", "b"), (":path", "/plaintext")]);
+    table.malformed("8.3", "an authority between cookies",
+        &[(":method", "GET"), (":scheme", "http"), (":path", "/plaintext"), ("cookie", "a=0123456789"), (":authority", "a"), ("cookie", "b=1")]);
     table.malformed("8.3.1", "no method", &request("GET", "/plaintext")[1..]);
     table.malformed("8.3.1", "no scheme", &[(":method", "GET"), (":path", "/plaintext"), (":authority", "a")]);
     table.malformed("8.3.1", "no path", &[(":method", "GET"), (":scheme", "http"), (":authority", "a")]);

@@ -140,8 +140,12 @@ impl<'s> Seen<'s> {
 
     #[inline]
     fn pseudo(&mut self, field: Field<'_>) {
+        // RFC 9113, section 8.3: before all others, and once.
+        if self.is_regular {
+            self.is_malformed = true;
+            return;
+        }
         let value = field.value();
-        // RFC 9113, section 8.3: once, and before all others.
         let is_repeated = match field.class {
             Class::Method => {
                 let method = Method::from_token(value).ok_or(IsConnect(value == b"CONNECT"));
@@ -170,7 +174,7 @@ impl<'s> Seen<'s> {
                 is_repeated
             }
         };
-        self.is_malformed |= is_repeated || self.is_regular;
+        self.is_malformed |= is_repeated;
     }
 
     /// `:authority` is what Host is in HTTP/1.
