@@ -34,7 +34,7 @@ use crate::secrets::{Secrets, head_end};
 pub struct ServiceLimits {
     /// Of each connection.
     pub connection: Limits,
-    /// Connections that may be open at once; one beyond is reset. Each takes 200 KiB, with zstd 1 MiB.
+    /// Connections that may be open at once; one beyond is reset. Each takes 200 KiB, with zstd 1.7 MiB.
     pub connections_max: usize,
     /// How long a call may wait for the other end to send, or to take, more of it, in milliseconds.
     pub call_timeout_ms: u32,

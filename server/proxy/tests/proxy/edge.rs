@@ -34,7 +34,7 @@ pub struct Edge {
     pub unpacked: Arc<TeleportCounters>,
     pub packed: Arc<TeleportCounters>,
     /// The one that it reaches by teleport, if it was started with one.
-    behind: Option<Box<Edge>>,
+    _behind: Option<Box<Edge>>,
 }
 
 pub fn epoll(config: &str) -> Edge {
@@ -58,7 +58,7 @@ fn by_teleport(start: Start, config: &str) -> Edge {
     let behind = start(config);
     let config = pool_of(&[behind.teleport_address], "protocol = \"teleport\"");
     let mut front = start(&config);
-    front.behind = Some(Box::new(behind));
+    front._behind = Some(Box::new(behind));
     front
 }
 
@@ -99,7 +99,7 @@ fn start<S: Stack>(text: &str, stack: impl FnOnce(KernelConfig) -> S) -> Edge {
         of_origins,
         unpacked,
         packed,
-        behind: None,
+        _behind: None,
     }
 }
 

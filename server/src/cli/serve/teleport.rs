@@ -18,7 +18,7 @@ pub struct TeleportArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub teleport_listen: Option<SocketAddr>,
 
-    /// Teleport connections per core; further ones are reset. Each takes 200 KiB, with zstd 1.3 MiB
+    /// Teleport connections per core; further ones are reset. Each takes 200 KiB, with zstd 1.7 MiB
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536), default_value_t = ServiceLimits::default().connections_max)]
     pub teleport_connections_max: usize,
 
