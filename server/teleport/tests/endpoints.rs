@@ -1,5 +1,7 @@
 //! Two ends in memory: what one says, the other hears, however the bytes are cut.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use barewire_teleport::{

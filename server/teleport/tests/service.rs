@@ -1,5 +1,7 @@
 //! The serving end around a service that answers by HTTP/1.1, without sockets.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use barewire_service::service::{
