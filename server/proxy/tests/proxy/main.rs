@@ -64,7 +64,6 @@ on_each_stack! {
     a_client_that_does_not_read_holds_its_origin_back
     an_origin_that_does_not_read_holds_its_client_back
     an_origin_that_is_not_there_or_says_nothing_valid_is_a_bad_gateway
-    an_origin_that_promises_more_than_it_sends_ends_the_connection
     what_no_route_has_is_not_found
     a_response_without_length_ends_with_its_stream
     drain_finishes_the_calls_in_progress
