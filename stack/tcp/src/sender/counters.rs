@@ -17,6 +17,11 @@ barewire_service::counters! {
         /// Chunks split because the peer's window or the path had become too small for them.
         chunks_split: Counter,
 
+        /// Times a reply had to wait because its connection kept as much as one may.
+        queues_full: Counter,
+        /// Times a reply had to wait because its connection had its share of the chunks.
+        queues_throttled: Counter,
+
         /// Segments sent again.
         resent_segs: Counter,
         /// Segments taken for lost.

@@ -481,6 +481,37 @@ fn a_partial_acknowledgment_keeps_the_rest() {
 }
 
 #[test]
+fn one_connection_has_a_share_of_the_chunks_and_the_next_still_has_two_segments() {
+    let mut chunks = Chunks::new(1, 64).unwrap();
+    let config = Config::default();
+    let start = Start {
+        nxt: 1,
+        window: 1 << 20,
+        window_seq: 1,
+        mss: 1_000,
+        has_sack: true,
+        remembered: Remembered::default(),
+    };
+    let mut greedy = Sender::new(&start, Instant::ZERO);
+    let kept = greedy.queue(&mut chunks, &config, &[0; 100_000], Instant::ZERO);
+    assert!((2_000..=64 * LARGE_BYTES / SHARE_OF_FREE_BYTES).contains(&kept));
+    greedy.count_limit(&chunks, &config, kept);
+    assert_eq!(chunks.counters.queues_throttled.get(), 1);
+    let mut modest = Sender::new(&start, Instant::ZERO);
+    assert_eq!(
+        modest.queue(&mut chunks, &config, &[0; 2_000], Instant::ZERO),
+        2_000
+    );
+    let bounded = Config {
+        queue_bytes_max: 2_500,
+        ..config
+    };
+    assert_eq!(modest.room_to_queue(&chunks, &bounded), 500);
+    modest.count_limit(&chunks, &bounded, 501);
+    assert_eq!(chunks.counters.queues_full.get(), 1);
+}
+
+#[test]
 fn exhausted_chunks_are_an_ordinary_result() {
     let mut story = Story::with_sack();
     story.chunks = Chunks::new(1, 1).unwrap();

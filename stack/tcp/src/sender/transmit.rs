@@ -58,9 +58,7 @@ impl Sender {
     /// [`Config::unsent_bytes_max`] may wait for the windows: the service is asked again as they open.
     #[inline]
     pub fn room_to_queue(&self, chunks: &Chunks, config: &Config) -> usize {
-        let share = chunks.free_bytes() / SHARE_OF_FREE_BYTES;
-        let limit = share.max(2 * usize::from(self.mss));
-        let limit = limit.min(config.queue_bytes_max as usize);
+        let limit = self.share(chunks).min(config.queue_bytes_max as usize);
         let unsent = self
             .unsent_max(config)
             .saturating_sub(self.kept.queued as usize);
@@ -75,6 +73,23 @@ impl Sender {
         match max / mss {
             0 | 1 => max,
             count => count * mss,
+        }
+    }
+
+    /// Bytes of the chunks of the core that this connection may have.
+    #[inline]
+    fn share(&self, chunks: &Chunks) -> usize {
+        let share = chunks.free_bytes() / SHARE_OF_FREE_BYTES;
+        share.max(2 * usize::from(self.mss))
+    }
+
+    /// Counts which limit keeps `len` more bytes from being queued, unless it is the windows.
+    pub(crate) fn count_limit(&self, chunks: &Chunks, config: &Config, len: usize) {
+        let wanted = self.kept() + len;
+        if wanted > config.queue_bytes_max as usize {
+            chunks.counters.queues_full.increment();
+        } else if wanted > self.share(chunks) {
+            chunks.counters.queues_throttled.increment();
         }
     }
 

@@ -366,24 +366,29 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Takes nothing but the acknowledgment of a segment that is for smoltcp, which cannot take the connection over
-    /// yet. What else it says has to come again.
+    /// Takes the acknowledgment of a segment for smoltcp, which could not take the connection over. Returns whether it
+    /// still cannot: then what else the segment says has to come again.
     #[cold]
-    pub(super) fn postpone_hand_over<T: Transmit>(
+    pub(super) fn is_hand_over_postponed<T: Transmit>(
         &mut self,
         index: usize,
         segment: &Segment,
         frame: &[u8],
         port: &mut Port<'_, T>,
-    ) {
-        self.counters.hand_overs_postponed.increment();
+    ) -> bool {
         let acknowledged = self.take_ack_directly(index, segment, frame);
+        if self.can_be_handed_over(index) {
+            self.note_direct_progress(index, acknowledged);
+            return false;
+        }
+        self.counters.hand_overs_postponed.increment();
         let turn = Turn {
             owes_ack: segment.sequence_len() > 0,
             is_ack_urgent: true,
             ..Turn::new()
         };
         self.direct_turn(index, acknowledged, turn, port);
+        true
     }
 
     /// The sender of a connection that has one.
@@ -756,6 +761,7 @@ impl<S: Service> Core<'_, S> {
             let free = chunks.free_bytes() / LARGE_BYTES * usize::from(sender.mss());
             let room = if in_place { at_once } else { to_keep.min(free) };
             if room < S::REPLY_BYTES_MIN {
+                sender.count_limit(chunks, config, S::REPLY_BYTES_MIN);
                 cold.wants_room = true;
                 return Outcome::Continue;
             }

@@ -175,8 +175,12 @@ impl<S: Service> Core<'_, S> {
             verdict,
             Verdict::Pass | Verdict::PassOvertaken | Verdict::PassAckOnly
         );
-        if is_for_smoltcp && self.cold[index].is_direct && !self.can_be_handed_over(index) {
-            return self.postpone_hand_over(index, segment, frame, port);
+        if is_for_smoltcp
+            && self.cold[index].is_direct
+            && !self.can_be_handed_over(index)
+            && self.is_hand_over_postponed(index, segment, frame, port)
+        {
+            return;
         }
         let hot = &self.hot[index];
         match verdict {

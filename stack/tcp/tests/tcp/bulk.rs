@@ -184,7 +184,7 @@ fn a_connection_is_closed_once_what_a_socket_does_not_hold_is_acknowledged() {
     trace.run(&segments(1, 18, 10));
     let acked = 1 + 10 * MSS;
     trace.send(1, &format!("[.] seq 18 ack {acked} win 5000"));
-    let last = "< [P.] seq 39421 ack 18 len 584";
+    let last = "< [P.] seq 39421 ack 18 len 580 \"bye\\n\"";
     trace.run(&(segments(acked, 18, 17) + last));
     trace.run(
         "? direct_hand_overs 0
