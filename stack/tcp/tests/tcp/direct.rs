@@ -267,7 +267,7 @@ fn a_socket_sends_again_what_was_found_lost_before_it_took_over() {
          # the congestion window of one segment holds back the rest, which is lost as well
          < [.] seq 1 ack 11 len 1460
          # a line that does not end takes a socket
-         > [P.] seq 11 ack 1 \"x\"
+         > [P.U] seq 11 ack 1 \"x\"
          < [.] seq 2001 ack 12
          < [P.] seq 1461 ack 12 len 540
          ? direct_hand_overs 1
@@ -283,7 +283,7 @@ fn the_timer_of_a_socket_runs_from_when_the_segment_was_sent() {
         "> [P.] seq 1 ack 1 \"hello\\n\"
          < [P.] seq 1 ack 7 \"hello\\n\"
          +700ms
-         > [P.] seq 7 ack 1 \"x\"
+         > [P.U] seq 7 ack 1 \"x\"
          < [.] seq 7 ack 8
          ? direct_hand_overs 1
          +290ms
