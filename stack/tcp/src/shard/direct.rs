@@ -377,7 +377,8 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) -> bool {
         let acknowledged = self.take_ack_directly(index, segment, frame);
-        if self.can_be_handed_over(index) {
+        // One that only waits for its end is closed in its turn.
+        if self.can_be_handed_over(index) && !self.cold[index].close_pending {
             self.note_direct_progress(index, acknowledged);
             return false;
         }
