@@ -266,9 +266,8 @@ fn a_socket_sends_again_what_was_found_lost_before_it_took_over() {
          +1010ms
          # the congestion window of one segment holds back the rest, which is lost as well
          < [.] seq 1 ack 11 len 1460
-         # a line that does not end takes a socket
+         # urgent data takes a socket
          > [P.U] seq 11 ack 1 \"x\"
-         < [.] seq 2001 ack 12
          < [P.] seq 1461 ack 12 len 540
          ? direct_hand_overs 1
          > [.] seq 12 ack 2001
