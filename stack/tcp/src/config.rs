@@ -341,7 +341,7 @@ impl StackConfig {
         match self.direct_path {
             DirectPath::Never => (0, 0),
             DirectPath::Always | DirectPath::Random(_) => {
-                let large = self.connections.saturating_mul(2);
+                let large = self.connections.saturating_mul(3);
                 (self.connections, large.clamp(1_024, 131_072))
             }
         }

@@ -53,7 +53,7 @@ impl Sender {
 
     /// Bytes that [`Sender::queue`] would take now, if there is a free chunk for each.
     ///
-    /// A connection may have a quarter of what is free, and two segments in any case: one that is alone
+    /// A connection may have a quarter of what is free, and three segments in any case: one that is alone
     /// gets much, many share (dynamic thresholds, Choudhury and Hahne 1998). Of that only
     /// [`Config::unsent_bytes_max`] may wait for the windows: the service is asked again as they open.
     #[inline]
@@ -80,7 +80,7 @@ impl Sender {
     #[inline]
     fn share(&self, chunks: &Chunks) -> usize {
         let share = chunks.free_bytes() / SHARE_OF_FREE_BYTES;
-        share.max(2 * usize::from(self.mss))
+        share.max(3 * usize::from(self.mss))
     }
 
     /// Counts which limit keeps `len` more bytes from being queued, unless it is the windows.
