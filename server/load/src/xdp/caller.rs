@@ -257,13 +257,11 @@ impl Caller {
         }
     }
 
-    /// Nothing is left to ask: waits for the answers.
+    /// Nothing is left to ask: waits for the answers. Idle connections are closed by the drain that follows, no more of
+    /// them at once than there are sockets.
     fn finish(&mut self, now: Instant, now_ns: u64) -> Want {
         (self.to_open, self.end_ns) = (0, u64::MAX);
         self.to_retry.clear();
-        if self.idle > 0 {
-            return Want::Call;
-        }
         // A connection that is opened for one request still has that to ask, and may come from another
         // core. Others that are still being opened have nothing to ask any more.
         let is_awaited = match self.client.is_churning() {
@@ -271,7 +269,7 @@ impl Caller {
                 self.shared.finished.load(Ordering::Acquire) < self.shared.threads
                     || self.shared.in_use.load(Ordering::Acquire) > 0
             }
-            false => self.in_use > self.opening,
+            false => self.in_use > self.opening + self.idle,
         };
         if is_awaited {
             return until(now, now_ns, now_ns + READY_NS);
