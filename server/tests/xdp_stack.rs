@@ -152,6 +152,12 @@ fn is_attached(lab: &Lab) -> bool {
         .contains("prog/xdp")
 }
 
+/// A process that another test starts holds copies of this one's file descriptors until it executes its program, that of
+/// the attachment too.
+fn wait_until_detached(lab: &Lab) {
+    wait_until("the program is detached", || !is_attached(lab));
+}
+
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let started = Instant::now();
     while !condition() {
@@ -192,7 +198,7 @@ fn every_queue_is_served_by_its_core_and_given_back() {
 
         server.lifecycle.advance(Phase::Drain);
         server.join();
-        assert!(!is_attached(&lab));
+        wait_until_detached(&lab);
     }
 }
 
@@ -272,7 +278,7 @@ fn drain_lets_connections_end_and_stop_does_not_wait_for_them() {
     echo(&mut busy);
     server.lifecycle.advance(Phase::Stop);
     server.join();
-    assert!(!is_attached(&lab));
+    wait_until_detached(&lab);
     let refused = lab
         .client(|| TcpStream::connect_timeout(&address, PATIENCE))
         .unwrap_err();
@@ -316,7 +322,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
             .server(|| config.start(|_| Echo::default(), &Lifecycle::new()))
             .err()
             .unwrap();
-        assert!(!is_attached(&lab), "{error}");
+        wait_until_detached(&lab);
         assert_eq!(our_threads(), 0, "{error}");
         error
     };

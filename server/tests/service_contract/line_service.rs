@@ -2,7 +2,7 @@
 //!
 //! | command | reply |
 //! |---|---|
-//! | `echo TEXT` | `TEXT` and a line feed |
+//! | `echo TEXT` | `TEXT` and a line feed, whatever the room |
 //! | `fill N` | N bytes of [`pattern`], whatever the room |
 //! | `body N`, then N bytes | `got N` |
 //! | `flow` | bytes without end, until the line `stop` comes: then `stopped` |
@@ -44,6 +44,8 @@ struct Dialled {
 
 #[derive(Debug, Default)]
 pub struct Connection {
+    /// What of an `echo` is still to be said.
+    echo: VecDeque<u8>,
     fill: usize,
     is_flowing: bool,
     body: Option<Body>,
@@ -107,7 +109,10 @@ impl Service for LineService {
                     }
                 },
             }
-            if !fill(connection, reply) || reply.remaining() < Self::REPLY_BYTES_MIN {
+            if !echo(connection, reply)
+                || !fill(connection, reply)
+                || reply.remaining() < Self::REPLY_BYTES_MIN
+            {
                 break Next::Send;
             }
             if let Some(body) = &mut connection.body {
@@ -134,7 +139,7 @@ impl Service for LineService {
                 bytes = &bytes[end + 1..];
                 match line.split_once(' ').unwrap_or((line, "")) {
                     ("echo", text) => {
-                        assert!(reply.put(text.as_bytes()) && reply.put(b"\n"));
+                        connection.echo.extend(text.bytes().chain([b'\n']));
                     }
                     ("fill", count) => connection.fill = count.parse().unwrap(),
                     ("body", len) => {
@@ -195,7 +200,7 @@ impl Service for LineService {
                 }
             }
             messages += 1;
-            if self.draining && connection.fill == 0 {
+            if self.draining && connection.fill == 0 && echo(connection, reply) {
                 break Next::Close;
             }
         };
@@ -308,6 +313,16 @@ impl LineService {
             self.wants.push_back(Want::Wake(dialled.by));
         }
     }
+}
+
+/// Writes what fits of an `echo`; whether it is complete.
+fn echo(connection: &mut Connection, reply: &mut Reply<'_>) -> bool {
+    let count = connection.echo.len().min(reply.remaining());
+    for (space, byte) in reply.spare().iter_mut().zip(connection.echo.drain(..count)) {
+        *space = byte;
+    }
+    reply.advance(count);
+    connection.echo.is_empty()
 }
 
 /// Writes what fits of a `fill`; whether it is complete.
