@@ -97,13 +97,7 @@ impl Forwarder {
         let mut consumed = 0;
         match self.read(at, call, input, &mut consumed) {
             Err(error) => {
-                let origin = self.lines[at].origin;
-                let address = self.origins[origin].address;
-                tracing::debug!(target: REQUEST_LOG, origin = %address, "the response is refused: {error}");
-                self.origins[origin].counters.failed_malformed.increment();
-                self.blame(origin);
-                self.leave_line(call);
-                self.fail(call, Refusal::OriginMalformed);
+                self.refuse_response(at, call, error);
                 turn(input.bytes.len(), Next::Abort)
             }
             Ok(Read::Complete) => self.complete(at, call, input, consumed),
@@ -139,6 +133,17 @@ impl Forwarder {
             self.origins[line.origin].idle.push(at);
         }
         turn(0, Next::Receive(Expect::Message))
+    }
+
+    /// A response is not one that can be passed on: blames its origin, and answers the client.
+    pub fn refuse_response(&mut self, at: usize, call: usize, error: ResponseError) {
+        let origin = self.lines[at].origin;
+        let address = self.origins[origin].address;
+        tracing::debug!(target: REQUEST_LOG, origin = %address, "the response is refused: {error}");
+        self.origins[origin].counters.failed_malformed.increment();
+        self.blame(origin);
+        self.leave_line(call);
+        self.fail(call, Refusal::OriginMalformed);
     }
 
     /// Removes it from those that can be used.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use barewire_http::{REQUEST_LOG, Refusal};
+use barewire_http::Refusal;
 use barewire_service::service::{Expect, Input, Next, Progress, Reply};
 use barewire_teleport::{
     CallId, Endpoint, Event, Fault, Limits, Reason, ServiceLimits, Side, TeleportCounters,
@@ -203,21 +203,18 @@ impl Forwarder {
                     bytes,
                     is_last,
                 }) => {
-                    let call = self.shared(at).and_then(|shared| shared.find(id));
-                    if let Some(call) = call {
+                    if let Some(call) = self.call_of(at, id) {
                         let count = self.take_response(at, (call, id), bytes, is_last);
                         endpoint.grant(id, count);
                     }
                 }
                 Some(Event::Credit(id)) => {
-                    let call = self.shared(at).and_then(|shared| shared.find(id));
-                    if let Some(call) = call {
+                    if let Some(call) = self.call_of(at, id) {
                         self.nudge(call);
                     }
                 }
                 Some(Event::Reset(id, reason)) => {
-                    let call = self.shared(at).and_then(|shared| shared.find(id));
-                    if let Some(call) = call {
+                    if let Some(call) = self.call_of(at, id) {
                         self.refused_by_origin(at, call, reason);
                     }
                 }
@@ -264,6 +261,11 @@ impl Forwarder {
         consumed
     }
 
+    /// The call that a connection carries as `id`, unless it is over.
+    fn call_of(&mut self, at: usize, id: CallId) -> Option<usize> {
+        self.shared(at)?.find(id)
+    }
+
     /// The call, if it is still the one that was begun as `id`.
     fn call_on(&mut self, call: usize, id: CallId) -> Option<&mut Call> {
         let call = self.calls.get_mut(call)?;
@@ -281,13 +283,7 @@ impl Forwarder {
         let mut consumed = 0;
         match self.read(at, call, input, &mut consumed) {
             Err(error) => {
-                let origin = self.lines[at].origin;
-                let address = self.origins[origin].address;
-                tracing::debug!(target: REQUEST_LOG, origin = %address, "the response is refused: {error}");
-                self.origins[origin].counters.failed_malformed.increment();
-                self.blame(origin);
-                self.leave_line(call);
-                self.fail(call, Refusal::OriginMalformed);
+                self.refuse_response(at, call, error);
             }
             Ok(Read::Complete) => {
                 self.calls[call].is_complete = true;
