@@ -107,6 +107,26 @@ fn a_client_that_does_not_greet_is_told_so() {
 }
 
 #[test]
+fn a_body_that_is_collected_leaves_the_window_as_it_was() {
+    let (mut memory, _) = memory_within(Http2Limits::default());
+    let mut connection = memory.connect();
+    let exactly = settings(&[(4, 13)]);
+    memory.send(&mut connection, &[&PREFACE[..], &exactly].concat());
+    connection.sent.clear();
+    assert_eq!(
+        answer(&mut memory, &mut connection, &get(1, "/plaintext")),
+        ["HEADERS 1 200", "DATA 1 END Hello, World!"]
+    );
+    let post = headers(3, 0, &request("POST", "/test/body"));
+    assert_eq!(answer(&mut memory, &mut connection, &post), [""; 0]);
+    let end = data(3, flag::END_STREAM, b"Hello, World!");
+    assert_eq!(
+        answer(&mut memory, &mut connection, &end),
+        ["HEADERS 3 200", "DATA 3 END Hello, World!"]
+    );
+}
+
+#[test]
 fn a_drain_lets_what_has_begun_finish() {
     let (mut memory, _) = memory_within(Http2Limits::default());
     let mut connection = connect(&mut memory);

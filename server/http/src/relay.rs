@@ -7,8 +7,8 @@
 //!         ◀── content, framed anew here   ◀──┘
 //! ```
 //!
-//! This module frames both messages: a [`Relay`] gets and gives content without chunks
-//! or lengths, so that no framing is passed on. While there is no space to upload, the client is not read
+//! This module frames both messages of HTTP/1, and `http2::relay` those of HTTP/2: a [`Relay`] gets and gives content
+//! without chunks or lengths, so that no framing is passed on. While there is no space to upload, the client is not read
 //! from; while there is none to reply, the relay is not called.
 
 use std::ops::ControlFlow;
@@ -33,12 +33,19 @@ use super::status::Status;
 /// A call is begun once, and ended once: after its last content was consumed, or when its client is
 /// gone. The relay has to wake its client's connection whenever it makes progress.
 pub trait Relay<S>: Sync {
-    /// Accepts a request, whose body is uploaded afterwards. Returns the number of the call.
+    /// Accepts a request, whose body is uploaded afterwards. `version` is that of HTTP in which it arrived, as in
+    /// `Via` (RFC 9110, section 7.6.3). Returns the number of the call.
     ///
     /// # Errors
     ///
     /// Why it is not accepted.
-    fn begin(&self, state: &mut S, request: &Request<'_>, body: Upload) -> Result<u32, Refusal>;
+    fn begin(
+        &self,
+        state: &mut S,
+        request: &Request<'_>,
+        version: &'static str,
+        body: Upload,
+    ) -> Result<u32, Refusal>;
 
     /// How many bytes of the body it can take now.
     fn upload_room(&self, state: &mut S, call: u32) -> usize;
@@ -141,7 +148,11 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             Framing::Length(length) => Upload::Length(length),
             Framing::Chunked => Upload::Chunked,
         };
-        let call = match relay.begin(&mut self.origin.state, request, upload) {
+        let version = match exchange.version {
+            Version::Http10 => "1.0",
+            Version::Http11 => "1.1",
+        };
+        let call = match relay.begin(&mut self.origin.state, request, version, upload) {
             Ok(call) => call,
             Err(refusal) => return self.refuse_relay(connection, refusal, exchange, reply),
         };

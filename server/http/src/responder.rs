@@ -212,8 +212,11 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
     }
 
     fn on_end(&mut self, connection: &mut Connection, _: End) {
-        if let Speaks::Http1(http1) = &mut connection.0 {
-            self.end_call(http1);
+        match &mut connection.0 {
+            Speaks::Http1(http1) => self.end_call(http1),
+            Speaks::Http2(http2) => {
+                http2::end_calls(http2, &self.routes, &mut self.origin.state);
+            }
         }
     }
 

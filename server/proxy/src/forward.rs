@@ -524,6 +524,7 @@ impl Relay<Forwarder> for Forward {
         &self,
         state: &mut Forwarder,
         request: &Request<'_>,
+        version: &'static str,
         upload: Upload,
     ) -> Result<u32, Refusal> {
         let path = request.path();
@@ -546,6 +547,7 @@ impl Relay<Forwarder> for Forward {
         let asker = Asker {
             peer: state.peer,
             is_tls: state.is_tls,
+            version,
             is_trusted: route.trust_forwarded,
         };
         let call = &mut state.calls[at];

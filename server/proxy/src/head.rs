@@ -11,6 +11,8 @@ use barewire_http::{Request, Upload};
 pub struct Asker {
     pub peer: Option<SocketAddr>,
     pub is_tls: bool,
+    /// The version of HTTP in which it asked, for `Via`.
+    pub version: &'static str,
     /// It is a trusted proxy: its `Forwarded` and `X-Forwarded-…` are kept.
     pub is_trusted: bool,
 }
@@ -97,7 +99,9 @@ pub fn compose(request: &Request<'_>, upload: Upload, asker: &Asker, out: &mut V
         }
     }
     // A list may have several lines (RFC 9110, section 5.3).
-    out.extend_from_slice(b"Via: 1.1 barewire\r\n");
+    out.extend_from_slice(b"Via: ");
+    out.extend_from_slice(asker.version.as_bytes());
+    out.extend_from_slice(b" barewire\r\n");
     say_who_asked(request, asker, host, out);
     match upload {
         Upload::Absent => {}

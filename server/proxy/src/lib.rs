@@ -13,7 +13,7 @@
 //! ```no_run
 //! use std::sync::Arc;
 //!
-//! use barewire_http::Limits;
+//! use barewire_http::{Http2Limits, Limits};
 //! use barewire_kernel::{KernelConfig, epoll::Epoll};
 //! use barewire_proxy::{Proxy, Table};
 //! use barewire_service::{Lifecycle, Stack};
@@ -31,8 +31,8 @@
 //! kernel.outbound = table.connections_max();
 //! kernel.tell_peers = true;
 //! let make_proxy = move |core| {
-//!     let seed = core as u64;
-//!     Proxy::new(&table, Limits::default(), Arc::default(), table.counters(), seed)
+//!     let (seed, http2) = (core as u64, Some(Http2Limits::default()));
+//!     Proxy::new(&table, Limits::default(), http2, Arc::default(), table.counters(), seed)
 //! };
 //! let running = Epoll::new(kernel).start(make_proxy, &Lifecycle::new())?;
 //! running.wait()?;

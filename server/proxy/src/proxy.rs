@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use barewire_http::{HttpCounters, Limits, Responder, Routes};
+use barewire_http::{Http2Limits, HttpCounters, Limits, Responder, Routes};
 use barewire_service::service::{Arrival, End, Expect, Id, Input, Progress, Reply, Service, Want};
 use barewire_service::time::Instant;
 use barewire_teleport::TeleportCounters;
@@ -46,10 +46,12 @@ impl Default for Connection {
 }
 
 impl Proxy {
-    /// A proxy for one core. `seed` is that of the random numbers by which it chooses origins.
+    /// A proxy for one core, which offers HTTP/2 within the limits `http2`, if there are any. `seed` is that of the random
+    /// numbers by which it chooses origins.
     pub fn new(
         table: &Arc<Table>,
         limits: Limits,
+        http2: Option<Http2Limits>,
         counters: Arc<ProxyCounters>,
         of_origins: Vec<Arc<OriginCounters>>,
         seed: u64,
@@ -57,7 +59,7 @@ impl Proxy {
         let forwarder = Forwarder::new(Arc::clone(table), counters, of_origins, seed);
         let responder = Responder::new(&routes(), forwarder);
         Proxy {
-            responder: responder.with_limits(limits).with_http2(None),
+            responder: responder.with_limits(limits).with_http2(http2),
         }
     }
 

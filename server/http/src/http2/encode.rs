@@ -19,6 +19,7 @@ use crate::date::ServerAndDate;
 use crate::encode::{Counted, put};
 use crate::fields::lines;
 use crate::piece::Piece;
+use crate::relay::RelayedHead;
 use crate::response_fields::ResponseFields;
 use crate::status::Status;
 
@@ -74,6 +75,64 @@ impl Outlet {
         self.written = 0;
         self.ended = false;
         self.copied = 0;
+    }
+
+    /// Adds the head of a relay's response to what waits for room. Content, or the end of the stream, follows.
+    pub(super) fn put_relayed_head(&mut self, stream: u32, head: &RelayedHead<'_>, date: &str) {
+        self.stream = stream;
+        let mut block = std::mem::take(&mut self.overflow);
+        let start = block.len();
+        block.extend_from_slice(&[0; HEADER_BYTES]);
+        if std::mem::take(&mut self.table_changed) {
+            block.push(0x20);
+        }
+        // Without indexing, the name at 8.
+        block.extend_from_slice(&[0x08, 3]);
+        block.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
+        for (name, value) in lines(head.lines) {
+            hpack::put(name, value, &mut block);
+        }
+        if !date.is_empty() {
+            hpack::put(b"date", date.as_bytes(), &mut block);
+        }
+        if let Some(length) = head.length {
+            let mut digits = itoa::Buffer::new();
+            hpack::put(
+                b"content-length",
+                digits.format(length).as_bytes(),
+                &mut block,
+            );
+        }
+        self.frame_block(&mut block, start, false);
+        self.overflow = block;
+    }
+
+    /// Frames the block in `frames` from `start` on, where there is room for the first header: HEADERS, and
+    /// CONTINUATION if the block is longer than one payload.
+    fn frame_block(&self, frames: &mut Vec<u8>, start: usize, ends_stream: bool) {
+        let mut at = start;
+        let mut kind = kind::HEADERS;
+        let mut flags = if ends_stream { flag::END_STREAM } else { 0 };
+        loop {
+            let left = frames.len() - at - HEADER_BYTES;
+            let len = left.min(self.payload_bytes_max);
+            if len == left {
+                flags |= flag::END_HEADERS;
+            }
+            let header = Header {
+                len,
+                kind,
+                flags,
+                stream: self.stream,
+            };
+            frames[at..at + HEADER_BYTES].copy_from_slice(&header.bytes());
+            if len == left {
+                return;
+            }
+            at += HEADER_BYTES + len;
+            frames.splice(at..at, [0; HEADER_BYTES]);
+            (kind, flags) = (kind::CONTINUATION, 0);
+        }
     }
 }
 
@@ -339,41 +398,13 @@ impl Frames<'_, '_> {
             let len = put_length(&mut space, digits.format(length).as_bytes());
             block.extend_from_slice(&space[..len]);
         }
-        self.frame_block(&mut block, start, ends_stream);
+        self.outlet.frame_block(&mut block, start, ends_stream);
         // Nothing waits, usually: the frames fit, and the memory is kept for the next time.
         if start == 0 && block.len() <= self.reply.remaining() {
             put(self.reply, &block);
             block.clear();
         }
         self.outlet.overflow = block;
-    }
-
-    /// Frames the block in `frames` from `start` on, where there is room for the first header: HEADERS, and
-    /// CONTINUATION if the block is longer than one payload.
-    fn frame_block(&self, frames: &mut Vec<u8>, start: usize, ends_stream: bool) {
-        let mut at = start;
-        let mut kind = kind::HEADERS;
-        let mut flags = if ends_stream { flag::END_STREAM } else { 0 };
-        loop {
-            let left = frames.len() - at - HEADER_BYTES;
-            let len = left.min(self.outlet.payload_bytes_max);
-            if len == left {
-                flags |= flag::END_HEADERS;
-            }
-            let header = Header {
-                len,
-                kind,
-                flags,
-                stream: self.outlet.stream,
-            };
-            frames[at..at + HEADER_BYTES].copy_from_slice(&header.bytes());
-            if len == left {
-                return;
-            }
-            at += HEADER_BYTES + len;
-            frames.splice(at..at, [0; HEADER_BYTES]);
-            (kind, flags) = (kind::CONTINUATION, 0);
-        }
     }
 }
 

@@ -29,6 +29,7 @@ mod indexed;
 mod limits;
 mod pool;
 mod priority;
+mod relay;
 mod send;
 mod serve;
 mod stream;
@@ -40,6 +41,7 @@ pub use counters::Http2Counters;
 pub(super) use encode::{Frames, Outlet};
 pub use limits::Http2Limits;
 pub(super) use pool::Lease;
+pub(super) use relay::end_calls;
 pub(super) use turn::{dismiss, time_out};
 
 use super::limits::Limits;

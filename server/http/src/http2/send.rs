@@ -7,6 +7,7 @@ use crate::middleware::Middleware;
 
 use super::encode::RESERVE;
 use super::frame::{ErrorCode, HEADER_BYTES, Header, flag, kind};
+use super::relay;
 use super::stream::{Body, Stream};
 use super::turn::Turn;
 
@@ -19,6 +20,8 @@ enum Frame {
     Last,
     /// A window is closed.
     Blocked,
+    /// Its relay has nothing to send, or a window is closed.
+    Waits,
     /// There is no room.
     Full,
     /// The content ended before its time.
@@ -50,6 +53,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                     let at = self.connection.streams.len() - 1;
                     self.give_stream_credit(at);
                 }
+                Frame::Waits => {}
                 Frame::Blocked => return false,
                 Frame::Full => return true,
                 Frame::Last | Frame::Broken => self.end_response(id, frame),
@@ -72,7 +76,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             self.reset(id, ErrorCode::Internal);
         } else if record.is_over() {
             self.forget(id);
-        } else if record.body == (Body::Discard { allowance: 0 }) {
+        } else if matches!(record.body, Body::Discard { allowance: 0 } | Body::Relay) {
             self.reset(id, ErrorCode::No);
         }
     }
@@ -83,7 +87,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             match self.send_frame(record) {
                 Frame::Written => {}
                 Frame::Last => record.responds = false,
-                Frame::Blocked | Frame::Full => break,
+                Frame::Waits | Frame::Blocked | Frame::Full => break,
                 Frame::Broken => {
                     self.origin.counters.contents_broken.increment();
                     self.reset(record.id, ErrorCode::Internal);
@@ -104,6 +108,8 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                     .buffer
                     .as_ref()
                     .is_some_and(|buffer| stream.echoed == buffer.len());
+            // Of a relay's response, only asking tells whether its end is all that is left.
+            let is_end = is_end || stream.relaying.is_some();
             stream.has_data() && (is_end || stream.send_window > 0 && connection.send_window > 0)
         };
         let streams = connection.streams.iter().enumerate();
@@ -133,6 +139,15 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let len_max = room.min(window).min(connection.outlet.payload_bytes_max);
         let space = &mut self.reply.spare()[HEADER_BYTES..HEADER_BYTES + len_max];
         let (len, is_last) = match &mut record.buffer {
+            _ if record.relaying.is_some() => {
+                let routes = self.routes;
+                let content = relay::take_content(routes, &mut self.origin.state, record, space);
+                match content {
+                    Some(taken) => taken,
+                    None if record.relaying.is_some() => return Frame::Waits,
+                    None => return Frame::Broken,
+                }
+            }
             Some(buffer) => {
                 let waiting = &buffer[record.echoed..];
                 let len = waiting.len().min(len_max);

@@ -98,7 +98,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
     }
 
     #[cold]
-    fn refuse_stream(&mut self, stream: u32) {
+    pub(super) fn refuse_stream(&mut self, stream: u32) {
         self.origin.counters.http2.http2_streams_refused.increment();
         self.reset(stream, ErrorCode::RefusedStream);
     }
@@ -229,8 +229,8 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 self.after_response(stream, head, route, answer, sending, true);
                 consumed
             }
-            Handler::Relay(_) => {
-                self.reset(stream, ErrorCode::Http11Required);
+            Handler::Relay(relay) => {
+                self.begin_relay(stream, head, route, relay, request, ends_stream);
                 0
             }
             Handler::Echo => {
@@ -305,6 +305,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return self.refuse_stream(stream);
         };
         let request = &head.request;
+        if body == Body::Collect {
+            // Nothing of a response was written yet.
+            self.connection.outlet.begin(stream, 0);
+        }
         let mut record = self.record(stream, head, route);
         record.body = body;
         if body == Body::Collect {
@@ -327,7 +331,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         self.connection.streams.push(record);
     }
 
-    fn record(&self, stream: u32, head: &Head<'_>, route: usize) -> Stream {
+    pub(super) fn record(&self, stream: u32, head: &Head<'_>, route: usize) -> Stream {
         let mut record = Stream::new(stream, route, head.request.method, self.now_ns);
         record.content_length = head.content_length;
         record.priority = head.priority;
@@ -340,7 +344,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
 
     /// Sends `100 Continue` (RFC 9110, section 10.1.1).
     #[cold]
-    fn invite_body(&mut self, stream: u32) {
+    pub(super) fn invite_body(&mut self, stream: u32) {
         let header = Header {
             len: 5,
             kind: kind::HEADERS,
@@ -487,7 +491,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
 
     /// Answers with an error; the rest of the request is not wanted.
     #[cold]
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         stream: u32,
         refusal: Refusal,
@@ -566,6 +570,12 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                     buffer.extend_from_slice(data);
                 }
             }
+            Body::Relay => {
+                if let Some(buffer) = &mut record.buffer {
+                    buffer.extend_from_slice(data);
+                }
+                self.upload(at);
+            }
             Body::Discard { allowance } => match allowance.checked_sub(data.len() as u64) {
                 Some(left) => {
                     *allowance = left;
@@ -612,6 +622,8 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let body = std::mem::replace(&mut record.body, Body::Done);
         if body == Body::Collect {
             self.serve_collected(at);
+        } else if body == Body::Relay {
+            self.upload(at);
         } else if self.connection.streams[at].is_over() {
             self.forget(stream);
         }

@@ -5,6 +5,7 @@ use crate::method::Method;
 
 use super::pool::Pool;
 use super::priority::Priority;
+use super::relay::Relaying;
 
 /// The state of a stream.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(super) struct Stream {
     /// Bytes in `sending` that were copied.
     pub(super) copied: usize,
     /// Of a request whose body is collected: target, field lines, body. Of an echo: what is to be sent, from
-    /// `echoed` on.
+    /// `echoed` on. Of a request that is relayed: what the relay has no room for.
     pub(super) buffer: Option<Vec<u8>>,
     pub(super) target_len: usize,
     pub(super) lines_len: usize,
@@ -38,6 +39,8 @@ pub(super) struct Stream {
     pub(super) moved_bytes: usize,
     /// The response has been begun, and has not ended.
     pub(super) responds: bool,
+    /// The call that answers it.
+    pub(super) relaying: Option<Relaying>,
 }
 
 /// How the body of a request is handled.
@@ -47,6 +50,8 @@ pub(super) enum Body {
     Collect,
     /// It is sent back.
     Echo,
+    /// It is handed on.
+    Relay,
     /// It is discarded, up to so many bytes.
     Discard { allowance: u64 },
     /// It has arrived.
@@ -76,6 +81,7 @@ impl Stream {
             moved_ns: now_ns,
             moved_bytes: 0,
             responds: false,
+            relaying: None,
         }
     }
 
@@ -86,6 +92,9 @@ impl Stream {
 
     /// Whether a frame of its response can be sent if its window allows.
     pub(super) fn has_data(&self) -> bool {
+        if let Some(relaying) = &self.relaying {
+            return relaying.may_send();
+        }
         self.sending.is_pending()
             || self.responds
                 && self

@@ -19,6 +19,7 @@ use super::frame::{
 };
 use super::hpack;
 use super::priority::Priority;
+use super::relay;
 use super::stream::Body;
 
 /// A call on a connection.
@@ -158,7 +159,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             };
         }
         if !is_full && !self.connection.streams.is_empty() {
-            is_full = self.send_waiting();
+            is_full = self.ask_relays() || self.send_waiting();
         }
         let next = self.next(is_full, consumed < input.bytes.len());
         Progress {
@@ -179,6 +180,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
         if !self.connection.streams.is_empty() {
             return Next::Receive(match self.moved {
+                _ if self.waits_for_relays() => Expect::Anything,
                 true => Expect::MoreBody,
                 false => Expect::Body,
             });
@@ -284,6 +286,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
     pub(super) fn forget(&mut self, stream: u32) {
         if let Some(at) = self.connection.find(stream) {
             let mut stream = self.connection.streams.swap_remove(at);
+            relay::end_call(self.routes, &mut self.origin.state, &mut stream);
             self.connection.waiting_bytes -= stream.copied;
             stream.end(&self.core.pool);
         }
@@ -318,6 +321,11 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let is_late =
             |since_ns: u64, ms: u32| now_ns.saturating_sub(since_ns) > u64::from(ms) * 1_000_000;
         let stream_ms = self.core.limits.stream_ms;
+        for stream in &mut self.connection.streams {
+            if stream.waits_for_relay() {
+                stream.moved_ns = now_ns;
+            }
+        }
         loop {
             let mut streams = self.connection.streams.iter();
             let Some(late) = streams.find(|stream| is_late(stream.moved_ns, stream_ms)) else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use barewire_http::Limits;
+use barewire_http::{Http2Limits, Limits};
 use barewire_kernel::KernelConfig;
 use barewire_kernel::epoll::Epoll;
 use barewire_kernel::uring::Uring;
@@ -83,7 +83,8 @@ fn start<S: Stack>(text: &str, stack: impl FnOnce(KernelConfig) -> S) -> Edge {
         let (unpacked, packed) = (Arc::clone(&unpacked), Arc::clone(&packed));
         move |_core| {
             let (counters, of_origins) = (Arc::clone(&counters), of_origins.clone());
-            let proxy = Proxy::new(&table, Limits::default(), counters, of_origins, 7);
+            let http2 = Some(Http2Limits::default());
+            let proxy = Proxy::new(&table, Limits::default(), http2, counters, of_origins, 7);
             let proxy = proxy.with_teleport_counters(Arc::clone(&packed));
             let limits = ServiceLimits::default();
             Teleport::new(proxy, 1, limits, Arc::clone(&unpacked))

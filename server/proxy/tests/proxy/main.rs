@@ -4,6 +4,7 @@
 
 mod cases;
 mod edge;
+mod http2;
 mod teleport;
 
 /// Runs cases of a module on each stack: as the tests of two modules, each with a function that starts a proxy.
@@ -55,6 +56,28 @@ on_each_stack! {
     an_origin_that_vanishes_is_a_gateway_timeout_and_its_connection_is_given_up
     garbage_and_frames_that_are_too_long_end_their_connection_only
     a_check_is_a_call_like_the_others
+    drain_finishes_the_calls_in_progress
+}
+
+on_each_stack! {
+    http2: http2_epoll = epoll, http2_uring = uring;
+    a_request_is_made_anew_and_its_response_too
+    a_fast_call_overtakes_a_slow_one
+    a_hundred_streams_are_answered
+    bodies_of_any_length_go_both_ways
+    a_client_that_does_not_read_a_stream_stops_only_that
+    a_stream_that_is_cancelled_takes_its_call_along
+    an_origin_that_promises_more_than_it_sends_ends_its_stream_only
+    what_cannot_be_forwarded_is_refused
+    drain_finishes_the_calls_in_progress
+}
+
+on_each_stack! {
+    http2: http2_chain_epoll = epoll_by_teleport, http2_chain_uring = uring_by_teleport;
+    a_fast_call_overtakes_a_slow_one
+    a_hundred_streams_are_answered
+    bodies_of_any_length_go_both_ways
+    a_client_that_does_not_read_a_stream_stops_only_that
     drain_finishes_the_calls_in_progress
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use barewire_http::{HttpCounters, Limits};
+use barewire_http::{Http2Limits, HttpCounters, Limits};
 use barewire_kernel::KernelConfig;
 use barewire_proxy::{OriginCounters, Proxy, ProxyConfig, ProxyCounters, Table};
 use barewire_service::stack::CounterGroup;
@@ -95,6 +95,7 @@ impl Proxying {
     pub fn maker<E: Fn() + Clone + Send + 'static>(
         &self,
         limits: Limits,
+        http2: Option<Http2Limits>,
         http: Arc<[Arc<HttpCounters>]>,
         enter: E,
     ) -> impl Fn(usize) -> Proxy + Clone + Send + 'static + use<E> {
@@ -107,7 +108,7 @@ impl Proxying {
                 teleport,
                 seed,
             } = cores[core].clone();
-            let proxy = Proxy::new(&table, limits, counters, of_origins, seed);
+            let proxy = Proxy::new(&table, limits, http2, counters, of_origins, seed);
             proxy
                 .with_counters(Arc::clone(&http[core]))
                 .with_teleport_counters(teleport)

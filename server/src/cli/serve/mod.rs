@@ -289,7 +289,8 @@ fn serve<S: Stack>(
             start(stack, around, make_service, &lifecycle)?
         }
         Some(proxy) => {
-            let make_proxy = proxy.maker(args.limits(), Arc::clone(&http), enter.clone());
+            let (limits, http) = (args.limits(), Arc::clone(&http));
+            let make_proxy = proxy.maker(limits, args.http2(), http, enter.clone());
             let around = (&around, &bulkheads, secure.as_ref());
             start(stack, around, make_proxy, &lifecycle)?
         }
