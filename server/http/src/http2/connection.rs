@@ -2,11 +2,12 @@
 
 use super::budget::Budget;
 use super::encode::Outlet;
-use super::frame::{PAYLOAD_BYTES_MAX, WINDOW_BYTES};
+use super::frame::WINDOW_BYTES;
 use super::hpack::Table;
 use super::indexed::Indexed;
 use super::limits::Http2Limits;
 use super::pool::Pool;
+use super::repeat::Repeat;
 use super::stream::Stream;
 
 /// An HTTP/2 connection. A pool has as many as may be in use at once; [`Self::reset`] prepares one for its next use.
@@ -14,6 +15,8 @@ use super::stream::Stream;
 pub(in super::super) struct Http2Connection {
     pub(super) reading: Reading,
     pub(super) table: Table,
+    /// There unless the head in it is being served.
+    pub(super) repeat: Option<Box<Repeat>>,
     pub(super) streams: Vec<Stream>,
     /// The highest stream that the client has used, and the highest one that was served.
     pub(super) last_stream: u32,
@@ -86,6 +89,7 @@ impl Http2Connection {
         Http2Connection {
             reading: Reading::Preface,
             table: Table::new(limits.header_table_bytes),
+            repeat: Some(Box::new(Repeat::nothing())),
             streams: Vec::new(),
             last_stream: 0,
             served_stream: 0,
@@ -119,6 +123,9 @@ impl Http2Connection {
             stream.end(pool);
         }
         self.table.reset();
+        if let Some(repeat) = &mut self.repeat {
+            repeat.forget();
+        }
         self.last_stream = 0;
         self.served_stream = 0;
         self.send_window = WINDOW_BYTES;
@@ -126,7 +133,6 @@ impl Http2Connection {
         self.receive_window = i64::from(limits.connection_window_bytes);
         self.credit = 0;
         self.outlet.overflow.clear();
-        self.outlet.payload_bytes_max = PAYLOAD_BYTES_MAX;
         self.outlet.table_changed = false;
         self.outlet.indexed = Indexed::new();
         self.outlet.closes = false;

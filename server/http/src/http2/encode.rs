@@ -33,8 +33,6 @@ pub(in super::super) struct Outlet {
     pub(super) stream: u32,
     /// Bytes of content that the client has room for.
     pub(super) window: usize,
-    /// The longest payload that the client accepts.
-    pub(super) payload_bytes_max: usize,
     /// The client has reduced its table: the next block begins with a size update (RFC 7541, section 4.2).
     pub(super) table_changed: bool,
     /// What the client's table has.
@@ -56,7 +54,6 @@ impl Outlet {
         Outlet {
             stream: 0,
             window: 0,
-            payload_bytes_max: PAYLOAD_BYTES_MAX,
             table_changed: false,
             indexed: Indexed::new(),
             written: 0,
@@ -115,7 +112,7 @@ impl Outlet {
         let mut flags = if ends_stream { flag::END_STREAM } else { 0 };
         loop {
             let left = frames.len() - at - HEADER_BYTES;
-            let len = left.min(self.payload_bytes_max);
+            let len = left.min(PAYLOAD_BYTES_MAX);
             if len == left {
                 flags |= flag::END_HEADERS;
             }
@@ -158,7 +155,7 @@ impl Frames<'_, '_> {
     /// Whether a head and `content_bytes` fit in the send space.
     #[inline]
     pub(in super::super) fn has_room(&self, content_bytes: usize) -> bool {
-        let frames = content_bytes / self.outlet.payload_bytes_max + 1;
+        let frames = content_bytes / PAYLOAD_BYTES_MAX + 1;
         HEAD_BYTES_MAX + self.fields_bytes_max() + frames * HEADER_BYTES + content_bytes + RESERVE
             <= self.reply.remaining()
     }
@@ -185,7 +182,7 @@ impl Frames<'_, '_> {
         }
         self.head(status, Some(content_type), Some(length as u64), sent == 0);
         if sent > 0 {
-            for (last, data) in pieces(content, self.outlet.payload_bytes_max) {
+            for (last, data) in pieces(content, PAYLOAD_BYTES_MAX) {
                 let flags = if last { flag::END_STREAM } else { 0 };
                 put(self.reply, &self.data_header(data.len(), flags));
                 put(self.reply, data);
@@ -229,9 +226,7 @@ impl Frames<'_, '_> {
         let room = space.len() - GAP_MAX - RESERVE;
         let room = match self.head_only {
             true => room,
-            false => room
-                .min(self.outlet.window)
-                .min(self.outlet.payload_bytes_max),
+            false => room.min(self.outlet.window).min(PAYLOAD_BYTES_MAX),
         };
         let mut content = Counted {
             space: &mut space[GAP..GAP + room],

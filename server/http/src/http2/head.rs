@@ -10,13 +10,14 @@ use crate::request::Request;
 use crate::scan::{path_end, target_end};
 use crate::target::{Target, is_authority};
 
-use super::hpack::{Class, Field};
+use super::hpack::{self, Class, DecodeError, Field, Table};
 use super::priority::Priority;
 
-/// Memory for the head of one request: its target, then its field lines.
+/// Memory for the head of one request: its target, then its field lines; and for one of its fields.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
+    pub(super) literal: Box<[u8]>,
     target_bytes_max: usize,
     headers_max: usize,
 }
@@ -24,16 +25,23 @@ pub(super) struct Space {
 impl Space {
     pub(super) fn new(limits: &Limits) -> Self {
         Space {
-            bytes: vec![0; limits.target_bytes_max + limits.head_bytes_max],
+            bytes: vec![0; limits.target_bytes_max + limits.head_bytes_max].into(),
+            // n bytes of Huffman code decode to at most 8/5 n bytes.
+            literal: vec![0; 2 * limits.head_bytes_max + 64].into(),
             target_bytes_max: limits.target_bytes_max,
             headers_max: limits.headers_max,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
 /// The fields of a block that have been decoded so far.
 #[derive(Debug)]
-pub(super) struct Seen<'s> {
+struct Seen<'s> {
     target: &'s mut [u8],
     lines: &'s mut [u8],
     lines_len: usize,
@@ -78,16 +86,38 @@ pub(super) enum Unfit {
     Refused { refusal: Refusal, head_only: bool },
 }
 
+/// Why a block is not the head of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoHead {
+    /// It cannot be decoded, so that later ones cannot be either.
+    Undecoded(DecodeError),
+    /// It has other fields than a request.
+    Unfit(Unfit),
+}
+
+/// Makes a head of a block.
+#[inline(never)]
+pub(super) fn read<'s>(
+    block: &[u8],
+    table: &mut Table,
+    space: &'s mut Space,
+) -> Result<Head<'s>, NoHead> {
+    let (target, lines) = space.bytes.split_at_mut(space.target_bytes_max);
+    let mut seen = Seen::nothing(target, lines, space.headers_max);
+    hpack::decode(block, table, &mut space.literal, |field| seen.field(field))
+        .map_err(NoHead::Undecoded)?;
+    seen.finish().map_err(NoHead::Unfit)
+}
+
 impl<'s> Seen<'s> {
     #[inline]
-    pub(super) fn nothing(space: &'s mut Space) -> Self {
-        let (target, lines) = space.bytes.split_at_mut(space.target_bytes_max);
+    fn nothing(target: &'s mut [u8], lines: &'s mut [u8], headers_max: usize) -> Self {
         Seen {
             target,
             lines,
             lines_len: 0,
             target_len: None,
-            fields_left: space.headers_max,
+            fields_left: headers_max,
             method: None,
             scheme: None,
             authority_len: 0,
@@ -105,10 +135,15 @@ impl<'s> Seen<'s> {
 
     /// Adds the next field.
     #[inline(always)]
-    pub(super) fn field(&mut self, field: Field<'_>) {
+    fn field(&mut self, field: Field<'_>) {
         match field.class {
             Class::Ordinary => self.line(field.line),
-            Class::Method | Class::Path | Class::Scheme | Class::Authority => self.pseudo(field),
+            Class::Method
+            | Class::Path
+            | Class::Scheme
+            | Class::OtherScheme
+            | Class::Authority
+            | Class::OtherAuthority => self.pseudo(field),
             _ => self.special(field),
         }
     }
@@ -158,19 +193,14 @@ impl<'s> Seen<'s> {
                 }
                 self.target_len.replace(value.len()).is_some()
             }
-            Class::Scheme => {
-                let is_ours =
-                    value.eq_ignore_ascii_case(b"http") || value.eq_ignore_ascii_case(b"https");
-                let scheme = if is_ours {
-                    Ok(())
-                } else {
-                    Err(Refusal::Scheme)
-                };
-                self.scheme.replace(scheme).is_some()
-            }
+            Class::Scheme => self.scheme.replace(Ok(())).is_some(),
+            Class::OtherScheme => self.scheme.replace(Err(Refusal::Scheme)).is_some(),
             _ => {
                 let is_repeated = self.authority_len > 0;
                 self.authority(value);
+                if field.class == Class::OtherAuthority {
+                    self.refuse(Refusal::Host);
+                }
                 is_repeated
             }
         };
@@ -191,9 +221,6 @@ impl<'s> Seen<'s> {
         space[len - 2..].copy_from_slice(b"\r\n");
         self.lines_len = len;
         self.authority_len = len;
-        if value.is_empty() || !is_authority(value, 0..value.len()) {
-            self.refuse(Refusal::Host);
-        }
     }
 
     /// Interprets a field of the responder.
@@ -255,7 +282,7 @@ impl<'s> Seen<'s> {
 
     /// The request of a complete block.
     #[inline]
-    pub(super) fn finish(self) -> Result<Head<'s>, Unfit> {
+    fn finish(self) -> Result<Head<'s>, Unfit> {
         let (target, lines): (&'s [u8], &'s [u8]) = (self.target, self.lines);
         let is_connect = matches!(self.method, Some(Err(IsConnect(true))));
         let (Some(method), Some(scheme), Some(target_len)) = (

@@ -5,7 +5,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Http2Limits {
     /// HTTP/2 connections of a core; a further one is closed with ENHANCE_YOUR_CALM. Each takes twice
-    /// `header_table_bytes` and about one kilobyte.
+    /// `header_table_bytes` and about two kilobytes.
     pub connections_max: usize,
     /// Streams of a connection that are open at once (SETTINGS_MAX_CONCURRENT_STREAMS); a further one is
     /// refused.

@@ -30,6 +30,7 @@ mod limits;
 mod pool;
 mod priority;
 mod relay;
+mod repeat;
 mod send;
 mod serve;
 mod stream;
@@ -55,7 +56,6 @@ pub(super) struct Http2 {
     head_bytes_max: usize,
     /// Memory for the head of a request, and for one of its fields.
     space: head::Space,
-    literal: Vec<u8>,
 }
 
 impl Http2 {
@@ -65,8 +65,6 @@ impl Http2 {
             pool: pool::Pool::new(limits),
             head_bytes_max: requests.head_bytes_max,
             space: head::Space::new(requests),
-            // n bytes of Huffman code decode to at most 8/5 n bytes.
-            literal: vec![0; 2 * requests.head_bytes_max + 64],
         }
     }
 }

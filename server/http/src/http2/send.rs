@@ -6,7 +6,7 @@ use crate::content::Sent;
 use crate::middleware::Middleware;
 
 use super::encode::RESERVE;
-use super::frame::{ErrorCode, HEADER_BYTES, Header, flag, kind};
+use super::frame::{ErrorCode, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, flag, kind};
 use super::relay;
 use super::stream::{Body, Stream};
 use super::turn::Turn;
@@ -136,7 +136,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let connection = &mut *self.connection;
         let room = self.reply.remaining() - HEADER_BYTES - RESERVE;
         let window = record.send_window.min(connection.send_window).max(0) as usize;
-        let len_max = room.min(window).min(connection.outlet.payload_bytes_max);
+        let len_max = room.min(window).min(PAYLOAD_BYTES_MAX);
         let space = &mut self.reply.spare()[HEADER_BYTES..HEADER_BYTES + len_max];
         let (len, is_last) = match &mut record.buffer {
             _ if record.relaying.is_some() => {

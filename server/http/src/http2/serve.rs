@@ -11,8 +11,9 @@ use crate::response::{Answer, Response};
 use crate::routes::Handler;
 
 use super::frame::{ErrorCode, HEADER_BYTES, Header, flag, kind, of_number};
-use super::head::{Head, Seen, Unfit, parse_target};
+use super::head::{Head, NoHead, Unfit, parse_target};
 use super::hpack::{self, Class, DecodeError};
+use super::repeat::{Block, recall};
 use super::stream::{Body, Stream};
 use super::turn::Turn;
 
@@ -36,32 +37,25 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         if !connection.said_goodbye {
             connection.served_stream = stream;
         }
-        // Taken out of `self`, which is borrowed as a whole while the head lives in it.
+        // Taken out of `self`, which is borrowed as a whole while the head lives in one of them.
+        let mut repeat = connection.repeat.take();
         let mut space = std::mem::take(&mut self.core.space);
-        let mut seen = Seen::nothing(&mut space);
-        let decoded = hpack::decode(
-            block,
-            &mut connection.table,
-            &mut self.core.literal,
-            |field| {
-                seen.field(field);
-            },
-        );
-        let consumed = match decoded {
-            Err(error) => {
+        let repeatable = repeat.as_deref_mut().zip(Block::of(block));
+        let head = recall(repeatable, block, &mut connection.table, &mut space);
+        let consumed = match head {
+            Err(NoHead::Undecoded(error)) => {
                 self.block_failed(error);
                 0
             }
-            Ok(()) if !self.may_begin(stream) => 0,
-            Ok(()) => match seen.finish() {
-                Ok(head) => self.serve(stream, &head, ends_stream, rest),
-                Err(unfit) => {
-                    self.unfit(stream, unfit, ends_stream);
-                    0
-                }
-            },
+            _ if !self.may_begin(stream) => 0,
+            Ok(head) => self.serve(stream, &head, ends_stream, rest),
+            Err(NoHead::Unfit(unfit)) => {
+                self.unfit(stream, unfit, ends_stream);
+                0
+            }
         };
         self.core.space = space;
+        self.connection.repeat = repeat;
         consumed
     }
 
@@ -121,9 +115,14 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let Self {
             connection, core, ..
         } = self;
-        let decoded = hpack::decode(block, &mut connection.table, &mut core.literal, |field| {
-            is_malformed |= field.class == Class::Malformed || field.line[0] == b':';
-        });
+        let decoded = hpack::decode(
+            block,
+            &mut connection.table,
+            &mut core.space.literal,
+            |field| {
+                is_malformed |= field.class == Class::Malformed || field.line[0] == b':';
+            },
+        );
         if let Err(error) = decoded {
             return self.block_failed(error);
         }

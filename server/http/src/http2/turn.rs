@@ -530,11 +530,10 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 }
             }
             setting::MAX_FRAME_SIZE => {
+                // Every client accepts frames as long as ours; longer ones would delay other streams.
                 if !(PAYLOAD_BYTES_MAX as u32..1 << 24).contains(&value) {
                     return Err(ErrorCode::Protocol);
                 }
-                // Longer frames would delay other streams.
-                connection.outlet.payload_bytes_max = PAYLOAD_BYTES_MAX;
             }
             _ => {}
         }
@@ -821,7 +820,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
 
     /// Decodes the block of a stream that is not served: the dynamic table has to follow it.
     pub(super) fn ignore_block(&mut self, block: &[u8]) {
-        let Http2 { literal, .. } = &mut *self.core;
+        let literal = &mut self.core.space.literal;
         if hpack::decode(block, &mut self.connection.table, literal, |_| {}).is_err() {
             self.fail(ErrorCode::Compression);
         }

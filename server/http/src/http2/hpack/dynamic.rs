@@ -24,6 +24,7 @@ pub struct Table {
     /// The size that the peer has set, in bytes; at most `bytes_max`.
     size_max: usize,
     bytes_max: usize,
+    changes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +55,14 @@ impl Table {
             size: 0,
             size_max: bytes_max,
             bytes_max,
+            changes: 0,
         }
+    }
+
+    /// How often it was changed: as long as this is the same, an index stands for the same field.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Removes all entries, and sets the size to the maximum.
@@ -79,6 +87,7 @@ impl Table {
 
     /// Adds a field, and evicts the oldest ones that have no room beside it.
     pub(super) fn insert(&mut self, field: Field<'_>) {
+        self.changes += 1;
         let size = field.line.len() - LINE_BYTES + ENTRY_BYTES;
         self.shrink(self.size_max.saturating_sub(size));
         if size > self.size_max {
@@ -112,6 +121,7 @@ impl Table {
     }
 
     fn resize(&mut self, size_max: usize) {
+        self.changes += 1;
         self.size_max = size_max;
         self.shrink(size_max);
     }

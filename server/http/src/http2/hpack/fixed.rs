@@ -15,7 +15,7 @@ macro_rules! entry {
 /// Its entries; the first one has the index 1.
 #[rustfmt::skip]
 pub(super) static ENTRIES: [Field<'static>; 61] = [
-    entry!(":authority", "", Authority),
+    entry!(":authority", "", OtherAuthority),
     entry!(":method", "GET", Method),
     entry!(":method", "POST", Method),
     entry!(":path", "/", Path),

@@ -16,6 +16,7 @@ mod huffman;
 pub use dynamic::Table;
 
 use crate::scan::{is_token_byte, text_end};
+use crate::target::is_authority;
 
 /// The meaning of a field for the responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +26,12 @@ pub enum Class {
     Ordinary,
     Method,
     Path,
+    /// `http` or `https`, in any case.
     Scheme,
+    OtherScheme,
+    /// A host and perhaps a port.
     Authority,
+    OtherAuthority,
     Host,
     ContentLength,
     ContentEncoding,
@@ -146,8 +151,8 @@ fn put_together<'l>(
                 .ok_or(DecodeError::TooLong)?
                 .copy_from_slice(name);
             let class = match field.class {
-                // Perhaps only the value was.
-                Class::Malformed => classify(name),
+                // Perhaps only because of the value.
+                Class::Malformed | Class::OtherScheme | Class::OtherAuthority => classify(name),
                 class => class,
             };
             (name.len(), class)
@@ -160,9 +165,14 @@ fn put_together<'l>(
     let line = literal.get_mut(..len).ok_or(DecodeError::TooLong)?;
     line[name_len..value_at].copy_from_slice(b": ");
     line[len - 2..].copy_from_slice(b"\r\n");
-    let class = match is_valid_value(class, name_len, &line[value_at..len - 2]) {
-        true => class,
-        false => Class::Malformed,
+    let value = &line[value_at..len - 2];
+    let class = match class {
+        _ if !is_valid_value(class, name_len, value) => Class::Malformed,
+        Class::Scheme if !is_web(value) => Class::OtherScheme,
+        Class::Authority if value.is_empty() || !is_authority(value, 0..value.len()) => {
+            Class::OtherAuthority
+        }
+        class => class,
     };
     Ok(Field {
         class,
@@ -181,6 +191,10 @@ fn is_valid_value(class: Class, name_len: usize, value: &[u8]) -> bool {
         && !is_space(value.first())
         && !is_space(value.last())
         && (!is_te || value == b"trailers" || value.is_empty())
+}
+
+fn is_web(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https")
 }
 
 /// The class of a field with this name whose value is valid.
