@@ -31,7 +31,7 @@ pub struct StackConfig {
     /// How many of them may be half-open (SYN-RECEIVED). Past it SYNs are answered with cookies, which
     /// take no memory; zero means cookies for all, [`StackConfig::connections`] or more for none.
     pub half_open: u32,
-    /// smoltcp sockets, each with its buffers. With the direct path a connection needs one only while something
+    /// smoltcp sockets, each with its buffers. With the direct path a connection needs one only if something
     /// unusual happens to it, and there may be fewer than [`StackConfig::connections`]; without, and for a shard that
     /// calls, there are as many. When all are in use, the connection that has waited longest with one is ended
     /// (`socket_evictions`).
@@ -319,14 +319,6 @@ impl StackConfig {
             shift += 1;
         }
         shift
-    }
-
-    /// How many connections may be half-open: each has a socket, and leaves some to the others.
-    pub(crate) fn half_open_max(&self) -> u32 {
-        match self.sockets() < self.connections {
-            true => self.half_open.min(self.sockets() / 2),
-            false => self.half_open,
-        }
     }
 
     /// Bytes of the arena that a shard carves its sockets' buffers from.

@@ -92,11 +92,12 @@ pub(crate) struct Cold {
     pub timer_at: Instant,
     /// The connection is served directly and has no socket.
     pub is_direct: bool,
-    /// The service knows that the peer has ended its stream.
+    /// The service knows that the peer has ended its stream. On the direct path, once we have closed: the peer did so
+    /// first, and our FIN is the last (LAST-ACK).
     pub end_seen: bool,
     /// The service asked for more space to send.
     pub wants_room: bool,
-    /// Our FIN waits until the peer has room for all that is before it.
+    /// Our FIN waits until the peer has room for all that is before it, in the socket.
     pub close_pending: bool,
     /// Which socket of [`Sockets`] the connection has; [`NO_SOCKET`] while it is served directly.
     pub socket: u32,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use barewire_tcp::packet::Flags;
 use barewire_tcp::random::Random;
 use barewire_tcp_testing::frame::TcpFrame;
+use rustix::net::SendFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::Target;
@@ -243,7 +244,8 @@ fn slowloris(target: &Target, count: usize) -> u64 {
     opened
 }
 
-/// Keeps so many connections: one of three is silent, one does not end its request, one does not read its answers.
+/// Keeps so many connections: one of three is silent, one does not end its request and takes a
+/// socket, one does not read its answers.
 fn exhaust(target: &Target, count: usize) -> u64 {
     /// Connections that come again at most before the others are looked at.
     const AGAIN: usize = 16;
@@ -257,7 +259,11 @@ fn exhaust(target: &Target, count: usize) -> u64 {
         // Whatever becomes of it: who is cut off comes again.
         let _ = match number % 3 {
             0 => Ok(0),
-            1 => stream.write(b"GET /plaintext HTTP/1.1\r\nHost: test\r\nX-Slow: "),
+            // Urgent data takes a smoltcp socket.
+            1 => {
+                let half = b"GET /plaintext HTTP/1.1\r\nHost: test\r\nX-Slow: ";
+                rustix::net::send(&stream, half, SendFlags::OOB).map_err(Into::into)
+            }
             _ => stream.write(&requests),
         };
         Some(stream)

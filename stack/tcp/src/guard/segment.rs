@@ -369,6 +369,12 @@ impl Tcb {
         }
     }
 
+    /// The end of the data that has arrived: RCV.NXT without the peer's FIN.
+    #[inline]
+    pub fn data_end(&self) -> u32 {
+        self.rcv_nxt.wrapping_sub(u32::from(self.fin_received))
+    }
+
     /// The peer's window in bytes.
     #[inline]
     pub fn snd_wnd_bytes(&self) -> u32 {

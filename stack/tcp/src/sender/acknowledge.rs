@@ -2,7 +2,7 @@
 
 use super::chunks::{Chunk, Chunks};
 use super::rtt::since;
-use super::{Ack, Acked, Config, Delivery, Phase, Sender, scoreboard};
+use super::{Ack, Acked, Config, Delivery, Fin, Phase, Sender, scoreboard};
 use crate::guard::is_before;
 use barewire_service::time::{Duration, Instant};
 
@@ -19,6 +19,9 @@ impl Sender {
         let flight = self.kept.flight();
         let bytes = ack.ack.wrapping_sub(self.kept.una);
         if bytes > flight {
+            if self.fin == Fin::Sent && bytes == flight + 1 {
+                return self.on_fin_ack(chunks, config, ack, now);
+            }
             return self.on_useless_ack(chunks, ack);
         }
         let is_window_changed = self.take_window(ack);
@@ -98,7 +101,7 @@ impl Sender {
         let mut delivery = Delivery::default();
         let min = self.rtt.min();
         let sacked_before = self.kept.sacked;
-        let una = self.kept.una;
+        let (una, nxt) = (self.kept.una, self.nxt());
         let rack = &mut self.rack;
         let mut note = |chunk: &Chunk| {
             let sent_at = chunk.sent_at();
@@ -113,7 +116,7 @@ impl Sender {
         let mut bytes = ack.ack.wrapping_sub(una) - sacked_and_acked;
         let blocks = &ack.sack[usize::from(has_dsack)..];
         if self.has_sack && !blocks.is_empty() {
-            bytes += scoreboard::mark_sacked(&mut self.kept, chunks, blocks, &mut note);
+            bytes += scoreboard::mark_sacked(&mut self.kept, chunks, blocks, nxt, &mut note);
         }
         delivery.bytes = bytes;
         delivery

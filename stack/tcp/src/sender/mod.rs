@@ -24,6 +24,7 @@
 //! | loss without SACK, how much to send in recovery | `recovery` | RFC 6582, RFC 3042, RFC 6937 |
 //! | congestion window | [`cubic`] | RFC 9438, RFC 5681, RFC 6928 |
 //! | a path that takes less | `path_mtu` | RFC 1191, RFC 4821 |
+//! | our FIN | `fin` | RFC 9293, 3.6 |
 //! | which connections have a sender | `lent` | |
 //!
 //! Nothing is allocated. What one ACK costs is bounded by the chunks of its connection, at most
@@ -35,6 +36,7 @@ pub mod checksum;
 pub mod chunks;
 pub mod counters;
 pub mod cubic;
+mod fin;
 mod kept;
 pub(crate) mod lent;
 mod path_mtu;
@@ -158,6 +160,8 @@ pub struct Segment {
     pub len: u16,
     /// Nothing is queued behind it: PSH.
     pub is_last: bool,
+    /// Our FIN is behind its payload.
+    pub is_fin: bool,
     /// It was sent before.
     pub is_resent: bool,
 }
@@ -221,6 +225,9 @@ pub struct Sender {
     probe: Option<Probe>,
     probe_is_due: bool,
     window_probe_is_due: bool,
+    fin: Fin,
+    /// The FIN is to be sent again, by itself.
+    fin_is_due: bool,
     /// The window is small for too long: send into it all the same.
     ignores_silly_window: bool,
     /// The congestion window kept something from being sent.
@@ -231,6 +238,17 @@ pub struct Sender {
     probe_at: Instant,
     reorder_at: Instant,
     last_sent_at: Instant,
+}
+
+/// Our FIN, which takes a sequence number and no chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fin {
+    /// There is none, or it is acknowledged.
+    None,
+    /// It leaves behind all that is queued.
+    Queued,
+    /// It is the last before SND.NXT.
+    Sent,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,6 +328,8 @@ impl Sender {
             probe: None,
             probe_is_due: false,
             window_probe_is_due: false,
+            fin: Fin::None,
+            fin_is_due: false,
             ignores_silly_window: false,
             is_cwnd_limited: false,
             has_sack: start.has_sack,
@@ -323,7 +343,7 @@ impl Sender {
     /// Nothing is in flight and nothing queued: the sender can go, and its chunks have gone.
     #[inline]
     pub fn is_quiet(&self) -> bool {
-        self.kept.flight() == 0 && self.kept.queued == 0
+        self.kept.flight() == 0 && self.kept.queued == 0 && self.fin == Fin::None
     }
 
     /// What a later sender of this connection should know.
@@ -341,6 +361,7 @@ impl Sender {
     /// Gives all chunks back; the connection is at its end.
     pub fn discard(&mut self, chunks: &mut Chunks) {
         self.kept.discard(chunks);
+        self.fin = Fin::None;
         self.rto_at = NEVER;
         self.probe_at = NEVER;
         self.reorder_at = NEVER;
@@ -354,10 +375,14 @@ impl Sender {
         }
     }
 
-    /// Whether [`Sender::next_segment`] may have a repair or a probe to send.
+    /// Whether [`Sender::next_segment`] may have a repair, a probe or a FIN to send.
     #[inline]
     pub fn is_due(&self) -> bool {
-        self.kept.lost > 0 || self.probe_is_due || self.window_probe_is_due
+        self.kept.lost > 0
+            || self.probe_is_due
+            || self.window_probe_is_due
+            || self.fin_is_due
+            || self.fin == Fin::Queued
     }
 
     /// All that is kept, in the order of the stream.
@@ -392,10 +417,10 @@ impl Sender {
         self.kept.una
     }
 
-    /// SND.NXT.
+    /// SND.NXT, which is behind our FIN once that was sent.
     #[inline]
     pub fn nxt(&self) -> u32 {
-        self.kept.nxt
+        self.kept.nxt.wrapping_add(u32::from(self.fin == Fin::Sent))
     }
 
     /// SND.WND.

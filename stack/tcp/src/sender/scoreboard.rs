@@ -6,11 +6,12 @@ use super::sack::{self, Block};
 use crate::guard::is_before;
 
 /// Marks the chunks that the blocks of an ACK name, and returns how many bytes are in them. One walk, to
-/// the end of the highest block.
+/// the end of the highest block. They end at `nxt` at most: a FIN has no chunk.
 pub(super) fn mark_sacked(
     kept: &mut Kept,
     chunks: &mut Chunks,
     blocks: &[Block],
+    nxt: u32,
     note: &mut impl FnMut(&Chunk),
 ) -> u32 {
     let mut valid = [Block::default(); sack::BLOCKS_MAX];
@@ -18,7 +19,7 @@ pub(super) fn mark_sacked(
     let mut highest = kept.una;
     for block in blocks.iter().take(sack::BLOCKS_MAX) {
         let is_in_flight =
-            block.is_valid() && is_before(kept.una, block.start) && !is_before(kept.nxt, block.end);
+            block.is_valid() && is_before(kept.una, block.start) && !is_before(nxt, block.end);
         if is_in_flight {
             valid[count] = *block;
             count += 1;

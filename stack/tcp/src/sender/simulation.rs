@@ -31,6 +31,8 @@ struct Scenario {
     /// The MSS is reduced half-way.
     shrinks: bool,
     large_chunks: u32,
+    /// The stream is ended.
+    ends: bool,
 }
 
 fn scenarios() -> impl Strategy<Value = Scenario> {
@@ -50,6 +52,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         write_max: ends.1,
         shrinks: ends.2,
         large_chunks: ends.3,
+        ends: traffic.0 % 2 == 0,
     })
 }
 
@@ -74,8 +77,8 @@ impl Random {
 }
 
 enum Event {
-    /// To the receiver: offset in the stream (as a sequence number) and payload.
-    Data(u32, Vec<u8>),
+    /// To the receiver: offset in the stream (as a sequence number), payload, and whether a FIN is behind it.
+    Data(u32, Vec<u8>, bool),
     /// To the sender.
     Answer {
         ack: u32,
@@ -97,10 +100,12 @@ struct Receiver {
     /// The right edge told, which never moves back.
     edge: usize,
     latest: Vec<Block>,
+    /// The FIN has arrived.
+    fin: bool,
 }
 
 impl Receiver {
-    fn take(&mut self, seq: u32, payload: &[u8], has_sack: bool) -> Event {
+    fn take(&mut self, seq: u32, payload: &[u8], is_fin: bool, has_sack: bool) -> Event {
         let offset = seq.wrapping_sub(self.start) as i32;
         let mut blocks = Vec::new();
         let mut is_new = false;
@@ -123,6 +128,10 @@ impl Receiver {
             }
         }
         let end = seq.wrapping_add(payload.len() as u32);
+        if is_fin {
+            assert_eq!(end, self.seq_of(self.cells.len()), "the FIN is elsewhere");
+            self.fin = true;
+        }
         if !payload.is_empty() && !is_new {
             blocks.push(Block { start: seq, end });
         }
@@ -149,8 +158,17 @@ impl Receiver {
         let len = self.cells[at..].iter().position(Option::is_none);
         Block {
             start: self.seq_of(from.map_or(0, |gap| gap + 1)),
-            end: self.seq_of(len.map_or(self.cells.len(), |len| at + len)),
+            end: match len {
+                Some(len) => self.seq_of(at + len),
+                None => self
+                    .seq_of(self.cells.len())
+                    .wrapping_add(u32::from(self.fin)),
+            },
         }
+    }
+
+    fn has_all(&self) -> bool {
+        self.fin && self.in_order == self.cells.len()
     }
 
     fn seq_of(&self, offset: usize) -> u32 {
@@ -160,7 +178,9 @@ impl Receiver {
     fn answer(&mut self, blocks: Vec<Block>) -> Event {
         self.edge = self.edge.max(self.read + self.buffer);
         Event::Answer {
-            ack: self.seq_of(self.in_order),
+            ack: self
+                .seq_of(self.in_order)
+                .wrapping_add(u32::from(self.has_all())),
             window: (self.edge - self.in_order) as u32,
             blocks,
         }
@@ -194,10 +214,12 @@ fn run(scenario: &Scenario) {
         buffer: scenario.buffer as usize,
         edge: scenario.buffer as usize,
         latest: Vec::new(),
+        fin: false,
     };
     let mut written = 0;
     let mut events: Vec<(Instant, Event)> = Vec::new();
     let mut steps = 0;
+    let mut is_ended = false;
     let mut may_shrink = scenario.shrinks;
     loop {
         steps += 1;
@@ -217,7 +239,7 @@ fn run(scenario: &Scenario) {
                     &mut random,
                     &mut events,
                     now,
-                    Event::Data(seq, piece.to_vec()),
+                    Event::Data(seq, piece.to_vec(), false),
                 );
             } else {
                 written += sender.queue(&mut chunks, &config, piece, now);
@@ -226,6 +248,10 @@ fn run(scenario: &Scenario) {
         if may_shrink && written > stream.len() / 2 {
             may_shrink = false;
             sender.set_mss(&mut chunks, scenario.mss / 2);
+        }
+        if written == stream.len() && scenario.ends && !is_ended {
+            sender.finish();
+            is_ended = true;
         }
         // Send.
         while let Some(segment) = sender.next_segment(&mut chunks, &config, now) {
@@ -236,7 +262,7 @@ fn run(scenario: &Scenario) {
                 None => Vec::new(),
             };
             assert_eq!(payload.len(), usize::from(segment.len));
-            let data = Event::Data(segment.seq, payload);
+            let data = Event::Data(segment.seq, payload, segment.is_fin);
             transmit(scenario, &mut random, &mut events, now, data);
         }
         check(&sender, &chunks);
@@ -252,8 +278,8 @@ fn run(scenario: &Scenario) {
             let (at, event) = events.swap_remove(first);
             now = now.max(at);
             match event {
-                Event::Data(seq, payload) => {
-                    let answer = receiver.take(seq, &payload, scenario.has_sack);
+                Event::Data(seq, payload, is_fin) => {
+                    let answer = receiver.take(seq, &payload, is_fin, scenario.has_sack);
                     transmit(scenario, &mut random, &mut events, now, answer);
                     let later = Duration::from_micros(random.below(20_000));
                     events.push((now + later, Event::Read));
@@ -293,6 +319,13 @@ fn run(scenario: &Scenario) {
         check(&sender, &chunks);
     }
     assert_eq!(receiver.in_order, stream.len());
+    assert_eq!(receiver.has_all(), scenario.ends);
+    assert_eq!(
+        sender.una(),
+        receiver
+            .seq_of(stream.len())
+            .wrapping_add(u32::from(scenario.ends))
+    );
     let received: Vec<u8> = receiver.cells.into_iter().flatten().collect();
     assert!(received == stream);
     assert_eq!(chunks.used(), 0);
@@ -315,8 +348,8 @@ fn transmit(
     event: Event,
 ) {
     let copy = match &event {
-        Event::Data(seq, payload) if random.happens(scenario.duplication) => {
-            Some(Event::Data(*seq, payload.clone()))
+        Event::Data(seq, payload, is_fin) if random.happens(scenario.duplication) => {
+            Some(Event::Data(*seq, payload.clone(), *is_fin))
         }
         _ => None,
     };

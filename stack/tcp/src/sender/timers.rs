@@ -1,7 +1,7 @@
 //! The timers: retransmission (RFC 6298), tail loss probe and reordering (RFC 8985), closed windows (RFC 9293).
 
 use super::chunks::Chunks;
-use super::{Config, NEVER, PROBE_AFTER_MIN, Phase, Sender, Timeout};
+use super::{Config, Fin, NEVER, PROBE_AFTER_MIN, Phase, Sender, Timeout};
 use crate::guard::is_before;
 use barewire_service::time::Instant;
 
@@ -16,6 +16,9 @@ impl Sender {
     /// Does what is due. Then ask [`Sender::next_segment`].
     pub fn on_deadline(&mut self, chunks: &mut Chunks, config: &Config, now: Instant) -> Timeout {
         if self.kept.flight() == 0 {
+            if self.fin == Fin::Sent {
+                return self.on_fin_timeout(chunks, config, now);
+            }
             return self.on_persist(chunks, config, now);
         }
         if self.reorder_at <= now {
@@ -53,6 +56,7 @@ impl Sender {
             self.probe_is_due = false;
             self.dup_acks = 0;
             self.arm_persist(chunks, config, now);
+            self.arm_fin(config, now);
         } else if bytes > 0 || delivered > 0 {
             self.rto_at = now + self.rtt.timeout(config);
             self.probe_is_due = false;
@@ -87,7 +91,7 @@ impl Sender {
     /// Nothing is in flight: sets the timer if the peer's window has to open first.
     #[inline]
     pub(super) fn arm_persist(&mut self, chunks: &Chunks, config: &Config, now: Instant) {
-        if self.kept.flight() > 0 {
+        if self.kept.flight() > 0 || self.fin == Fin::Sent {
             return;
         }
         let is_blocked = self

@@ -155,7 +155,9 @@ impl Sender {
             }
             return Some(self.resend(chunks, config, handle, now));
         }
-        let handle = self.kept.first_queued(chunks)?;
+        let Some(handle) = self.kept.first_queued(chunks) else {
+            return self.fin_alone(config, now);
+        };
         if self.kept.flight() == 0 {
             self.restart_if_idle(chunks, config, now);
         }
@@ -214,6 +216,7 @@ impl Sender {
             chunk: Some(handle),
             len,
             is_last: self.kept.queued == 0,
+            is_fin: self.sends_fin(),
             is_resent: false,
         })
     }
@@ -240,7 +243,7 @@ impl Sender {
         self.kept.mark_resent(chunks, handle, now);
         chunks.counters.resent_segs.increment();
         let chunk = chunks.get(handle);
-        let (seq, len) = (chunk.seq, chunk.len);
+        let (seq, len, end) = (chunk.seq, chunk.len, chunk.end());
         self.note_sent(u32::from(len), now);
         if seq == self.kept.una {
             self.rto_at = now + self.rtt.timeout(config);
@@ -249,7 +252,8 @@ impl Sender {
             seq,
             chunk: Some(handle),
             len,
-            is_last: self.kept.queued == 0 && chunk.end() == self.kept.nxt,
+            is_last: self.kept.queued == 0 && end == self.kept.nxt,
+            is_fin: self.has_fin_at(end),
             is_resent: true,
         }
     }
@@ -311,6 +315,7 @@ impl Sender {
             chunk: None,
             len: 0,
             is_last: false,
+            is_fin: false,
             is_resent: false,
         }
     }

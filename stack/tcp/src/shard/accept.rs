@@ -1,6 +1,7 @@
 //! How connections begin: the SYN, the cookie, the ACK that completes the handshake.
 
 use crate::config::{UnknownFlow, WhenFull};
+use crate::connection::Hot;
 use crate::control::{self, Control, Direction, Kind, L2Header, SynOptions};
 use crate::guard::cookie::Redeemed;
 use crate::guard::segment::{Scales, State, Tcb};
@@ -9,9 +10,10 @@ use crate::link::Transmit;
 use crate::packet::{Flags, FlowKey, Segment};
 use barewire_service::deadline::Watch;
 use barewire_service::service::{self, Service};
+use barewire_service::time::Duration;
 
 use super::wire::Nowhere;
-use super::{Arrival, Core, Port, new_interface};
+use super::{Arrival, Core, Port, RTO_MIN_MS, new_interface};
 
 impl<S: Service> Core<'_, S> {
     /// A segment for which there is neither a connection nor a TIME-WAIT record.
@@ -65,7 +67,7 @@ impl<S: Service> Core<'_, S> {
         // A SYN may have a forged source: no connection is ended for it, only for a cookie that comes back.
         let has_cookies = self.config.half_open < self.config.connections;
         let may_evict = self.config.when_full == WhenFull::Evict && has_cookies;
-        if self.is_full() && !may_evict {
+        if self.has_all_connections() && !may_evict {
             self.counters.listen_overflows.increment();
             return;
         }
@@ -77,7 +79,7 @@ impl<S: Service> Core<'_, S> {
         if options.mss > announced.mss {
             self.counters.mss_raised.increment();
         }
-        if self.levels.syn_received >= self.config.half_open_max() || self.is_full() {
+        if self.levels.syn_received >= self.config.half_open || self.has_all_connections() {
             self.send_cookie(segment, frame, &options, port);
             return;
         }
@@ -88,11 +90,7 @@ impl<S: Service> Core<'_, S> {
         };
         let l2 = L2Header::reflect(segment.l2(frame));
         if let Some(index) = self.open(arrival, isn, &options, &l2, port.link) {
-            match options == announced {
-                true => drop(self.ingress(index, segment.ip_packet(frame), port.transmit)),
-                false => self.hear_syn(index, segment.seq, options, segment.window, port.transmit),
-            }
-            self.finish_turn(index, 0, port);
+            self.answer_syn(index, port);
         }
     }
 
@@ -128,7 +126,7 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Takes a connection for the flow of `arrival`, listening for the SYN that shall open it at `isn`.
+    /// Takes a connection for the flow of `arrival`, whose SYN is answered at `isn`. It has no socket.
     fn open(
         &mut self,
         arrival: &Arrival,
@@ -144,23 +142,72 @@ impl<S: Service> Core<'_, S> {
         };
         let tcb = Tcb {
             snd_una: isn,
-            snd_nxt: isn,
+            snd_nxt: isn.wrapping_add(1),
             rcv_nxt: irs.wrapping_add(1),
-            rcv_wnd: 0,
+            rcv_wnd: self.config.receive_buffer_bytes as u32,
             snd_wl1: irs,
             scales: self.scales(options),
             state: State::SynReceived,
             ..Tcb::default()
         };
         let index = self.take_connection(flow, arrival.hash, tcb, l2, link)?;
-        self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
         let cold = &mut self.cold[index];
+        cold.is_direct = true;
         cold.options = *options;
         cold.highest = irs.wrapping_add(1);
-        let socket = self.socket(index);
-        let listening = socket.listen(flow.local_port());
-        debug_assert!(listening.is_ok(), "a new socket can listen");
+        cold.told = irs.wrapping_add(1);
         Some(index)
+    }
+
+    /// Sends the SYN|ACK of a half-open connection that has no socket. Its timer brings the next one: 1, 3, 7 ... s after
+    /// the first (RFC 6298, section 5.5).
+    pub(super) fn answer_syn<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        let Hot { flow, tcb, .. } = self.hot[index];
+        let cold = &self.cold[index];
+        let (options, l2) = (cold.options, *self.neighbours.get(cold.neighbour));
+        self.send_syn_ack(&flow, &l2, &options, tcb.snd_una, tcb.rcv_nxt, port);
+        let wait_ms = (self.silent_ms(index) + RTO_MIN_MS).min(self.config.rto_max_ms);
+        let mut at = self.now + Duration::from_millis(u64::from(wait_ms));
+        let ends_at = self.cold[index].watch.next_at();
+        for end in [ends_at, self.user_timeout_at(index)].into_iter().flatten() {
+            at = at.min(end);
+        }
+        self.call_at(index, at);
+    }
+
+    /// Lets a half-open connection that has no socket take the ACK that completes its handshake. Returns false, and
+    /// nothing has happened, if smoltcp has to see it: it is another segment, or the connection is not for the direct
+    /// path.
+    pub(super) fn completes_handshake(&mut self, index: usize, segment: &Segment) -> bool {
+        let tcb = &self.hot[index].tcb;
+        let is_last_ack = segment.flags.contains(Flags::ACK)
+            && !segment
+                .flags
+                .intersects(Flags::SYN | Flags::RST | Flags::URG)
+            && segment.ack == tcb.snd_nxt
+            && segment.seq == tcb.rcv_nxt
+            && segment.payload_len() <= tcb.rcv_wnd as usize;
+        is_last_ack && self.is_for_direct_path(index) && self.direct.is_wanted()
+    }
+
+    /// A new socket for a half-open connection, which hears the SYN and sends a SYN|ACK that the peer has got already.
+    pub(super) fn hand_over_half_open(&mut self, index: usize) {
+        let Tcb {
+            snd_una, rcv_nxt, ..
+        } = self.hot[index].tcb;
+        let tcb = &mut self.hot[index].tcb;
+        (tcb.snd_nxt, tcb.rcv_wnd) = (snd_una, 0);
+        self.give_socket(index, snd_una);
+        self.replay_handshake(index, rcv_nxt.wrapping_sub(1), self.cold[index].options);
+    }
+
+    /// A new socket that listens for the peer of a connection that has none, and whose ISN will be `isn`.
+    pub(super) fn give_socket(&mut self, index: usize, isn: u32) {
+        self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
+        self.take_socket(index);
+        let port = self.hot[index].flow.local_port();
+        let listening = self.socket(index).listen(port);
+        debug_assert!(listening.is_ok(), "a new socket can listen");
     }
 
     /// The handshake is complete.
@@ -192,8 +239,11 @@ impl<S: Service> Core<'_, S> {
         let Ok(options) = SynOptions::of_segment(segment, frame) else {
             return;
         };
-        let isn = self.hot[index].tcb.snd_una;
-        self.send_syn_ack(segment, frame, &options, isn, port);
+        let Tcb {
+            snd_una, rcv_nxt, ..
+        } = self.hot[index].tcb;
+        let l2 = L2Header::reflect(segment.l2(frame));
+        self.send_syn_ack(&segment.flow, &l2, &options, snd_una, rcv_nxt, port);
     }
 
     fn send_cookie<T: Transmit>(
@@ -206,31 +256,33 @@ impl<S: Service> Core<'_, S> {
         self.counters.syncookies_sent.increment();
         self.cookie_use.note(self.now);
         let isn = self.issue_cookie(segment, options);
-        self.send_syn_ack(segment, frame, options, isn, port);
+        let l2 = L2Header::reflect(segment.l2(frame));
+        let ack = segment.seq.wrapping_add(1);
+        self.send_syn_ack(&segment.flow, &l2, options, isn, ack, port);
     }
 
     fn send_syn_ack<T: Transmit>(
         &mut self,
-        segment: &Segment,
-        frame: &[u8],
+        flow: &FlowKey,
+        l2: &L2Header,
         options: &SynOptions,
         isn: u32,
+        ack: u32,
         port: &mut Port<'_, T>,
     ) {
         let syn_ack = Control {
             kind: Kind::Syn(SynOptions {
-                mss: self.mss_max(&segment.flow),
+                mss: self.mss_max(flow),
                 window_scale: options
                     .window_scale
                     .map(|_| self.config.receive_window_shift()),
                 sack_permitted: options.sack_permitted,
             }),
             seq: isn,
-            ack: Some(segment.seq.wrapping_add(1)),
+            ack: Some(ack),
             window: self.config.receive_buffer_bytes as u16,
         };
-        let l2 = L2Header::reflect(segment.l2(frame));
-        self.send_control(&segment.flow, &l2, &syn_ack, port);
+        self.send_control(flow, l2, &syn_ack, port);
     }
 
     /// Whether a segment of an unknown flow completes a handshake that a cookie began; if so it was
@@ -280,7 +332,6 @@ impl<S: Service> Core<'_, S> {
             return true;
         };
         self.counters.syncookies_recv.increment();
-        self.replay_handshake(index, irs, options);
         self.connection_receives(index, segment, frame, port);
         true
     }

@@ -151,6 +151,7 @@ impl<S: Service> Core<'_, S> {
             ..Tcb::syn_sent(isn)
         };
         let index = self.take_connection(flow, self.flows.hash(&flow), tcb, &l2, link)?;
+        self.take_socket(index);
         let ours = self.local.address(flow.local_index());
         let endpoint = |address: IpAddr, port| IpEndpoint::new(address.into(), port);
         self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);

@@ -22,16 +22,17 @@
 //! * A connection has one of two forms: [`Cold::is_direct`](crate::connection::Cold::is_direct), or the socket has
 //!   its state. [`Tcb`] holds what was sent to and received from the peer in both cases, and the guards read
 //!   nothing else.
-//! * What a socket's buffers do not hold cannot be handed over. A connection with more than that in flight, or waiting
-//!   for its service, stays where it is: of what only smoltcp understands, a FIN say, it takes the acknowledgment, and
-//!   the peer sends it again (`hand_overs_postponed`). What lies behind a gap is kept here, in the [`Inbox`].
+//! * What a socket's buffers do not hold cannot be handed over, nor can a connection of which one side has ended its
+//!   stream ([`closing`](super::closing)). Such a connection stays where it is: of what only smoltcp understands, urgent
+//!   data say, it takes the acknowledgment, and the peer sends it again (`hand_overs_postponed`). What lies behind a gap
+//!   is kept here, in the [`Inbox`].
 //! * A service's call cannot be undone, so there is a chunk for its reply before it is called.
 
 use crate::config::{DirectPath, StackConfig};
 use crate::connection::Hot;
 use crate::control::Direction;
+use crate::guard::is_before;
 use crate::guard::segment::{State, Tcb};
-use crate::guard::{is_before, isn};
 use crate::header::{self, Header};
 use crate::link::Transmit;
 use crate::packet::{Flags, Local, Segment};
@@ -50,7 +51,7 @@ use smoltcp::socket::tcp::{self, CongestionControl};
 
 use super::serve::Outcome;
 use super::wire::Nowhere;
-use super::{Core, EGRESS_SEGMENTS_MAX, Port, new_interface};
+use super::{Core, EGRESS_SEGMENTS_MAX, Port};
 
 /// What a shard needs for its direct path.
 pub(super) struct Direct {
@@ -62,15 +63,15 @@ pub(super) struct Direct {
 }
 
 /// The progress of a connection in one turn.
-struct Turn<'f> {
+pub(super) struct Turn<'f> {
     /// What the peer sent and the service has not consumed.
-    input: &'f [u8],
+    pub input: &'f [u8],
     /// `input` is a copy of what is in the inbox.
     is_in_inbox: bool,
     /// There is something in the inbox that the service has not seen.
     has_unseen: bool,
     /// Something arrived that no segment has acknowledged yet.
-    owes_ack: bool,
+    pub owes_ack: bool,
     /// It is to be acknowledged at once.
     is_ack_urgent: bool,
     /// Segments that may still be sent.
@@ -162,7 +163,7 @@ impl Direct {
 
     /// Whether a connection that could be served directly is to be.
     #[inline]
-    fn is_wanted(&mut self) -> bool {
+    pub fn is_wanted(&mut self) -> bool {
         match self.mode {
             DirectPath::Never => false,
             DirectPath::Always => true,
@@ -192,15 +193,14 @@ fn write_headers(
     local: &Local,
     hot: &Hot,
     seq: u32,
-    is_pushed: bool,
+    flags: Flags,
     payload_sum: u16,
 ) {
-    let flags = if is_pushed { Flags::PSH.0 } else { 0 };
     let header = Header {
         seq,
         ack: hot.tcb.rcv_nxt,
         window: hot.tcb.rcv_wnd_field(),
-        flags: Flags(Flags::ACK.0 | flags),
+        flags: Flags::ACK | flags,
         options_len: 0,
     };
     header::write(
@@ -213,11 +213,11 @@ fn write_headers(
     );
 }
 
-/// Where `segment` lies, if it is one of those that the direct path takes: nothing but data and an
-/// acknowledgment, neither of them out of bounds.
+/// Where `segment` lies, if it is one of those that the direct path takes: nothing but data, an acknowledgment and a
+/// FIN that is not behind a gap, none of them out of bounds.
 #[inline]
 fn place(tcb: &Tcb, segment: &Segment) -> Option<Place> {
-    const UNUSUAL: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0 | Flags::URG.0);
+    const UNUSUAL: Flags = Flags(Flags::SYN.0 | Flags::RST.0 | Flags::URG.0);
     if segment.flags.intersects(UNUSUAL) || !segment.flags.contains(Flags::ACK) {
         return None;
     }
@@ -229,10 +229,16 @@ fn place(tcb: &Tcb, segment: &Segment) -> Option<Place> {
     let start = segment.seq.wrapping_sub(tcb.rcv_nxt) as i32;
     let end = i64::from(start) + segment.payload_len() as i64;
     let is_in_window = end <= i64::from(tcb.rcv_wnd);
+    let has_fin = segment.flags.contains(Flags::FIN);
+    let end_with_fin = end + i64::from(has_fin);
+    // Nothing follows a FIN.
+    if tcb.fin_received && end_with_fin > 0 {
+        return None;
+    }
     match start {
         0 => is_in_window.then_some(Place::Next),
-        1.. => (is_in_window && end > i64::from(start)).then_some(Place::Behind),
-        ..0 if end <= 0 => tcb.is_recent(start).then_some(Place::Before),
+        1.. => (is_in_window && end > i64::from(start) && !has_fin).then_some(Place::Behind),
+        ..0 if end_with_fin <= 0 => tcb.is_recent(start).then_some(Place::Before),
         ..0 => is_in_window.then_some(Place::Next),
     }
 }
@@ -252,11 +258,22 @@ impl<S: Service> Core<'_, S> {
             return false;
         }
         let is_random = matches!(self.direct.mode, DirectPath::Random(_));
-        if is_random && self.can_be_handed_over(index) && !self.direct.is_wanted() {
+        let is_half_open = self.hot[index].tcb.state == State::SynReceived;
+        if is_random && !is_half_open && self.can_be_handed_over(index) && !self.direct.is_wanted()
+        {
             self.hand_over(index, &[]);
             return false;
         }
-        let Hot { tcb, .. } = &self.hot[index];
+        if is_half_open {
+            if !self.completes_handshake(index, segment) {
+                return false;
+            }
+            if !self.establish_directly(index, segment, frame, port) {
+                return true;
+            }
+        }
+        let tcb = &self.hot[index].tcb;
+        let is_open = tcb.state == State::Open;
         let Some(place) = place(tcb, segment) else {
             return false;
         };
@@ -272,13 +289,15 @@ impl<S: Service> Core<'_, S> {
         match place {
             Place::Next => self.take_next(index, segment, frame, &mut turn),
             Place::Behind => {
-                self.keep_behind_gap(index, segment, frame);
+                if is_open {
+                    self.keep_behind_gap(index, segment, frame);
+                }
                 turn.owes_ack = true;
                 turn.is_ack_urgent = true;
             }
             // A copy shows that our ACK was lost, and so was the answer with it.
             Place::Before => {
-                turn.owes_ack = segment.payload_len() > 0 || self.is_keep_alive(index, segment);
+                turn.owes_ack = segment.sequence_len() > 0 || self.is_keep_alive(index, segment);
                 turn.is_ack_urgent = true;
             }
         }
@@ -295,13 +314,39 @@ impl<S: Service> Core<'_, S> {
         frame: &'f [u8],
         turn: &mut Turn<'f>,
     ) {
-        let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
-        let tcb = &mut hot.tcb;
+        let tcb = &self.hot[index].tcb;
         let known = tcb.rcv_nxt.wrapping_sub(segment.seq) as usize;
         let input = &segment.payload(frame)[known..];
-        if input.is_empty() {
+        if !input.is_empty() {
+            self.take_data(index, input, turn);
+        }
+        if segment.flags.contains(Flags::FIN) {
+            self.take_fin(index, segment, turn);
+        }
+    }
+
+    /// Takes the peer's FIN, unless there was no chunk for what is before it.
+    fn take_fin(&mut self, index: usize, segment: &Segment, turn: &mut Turn<'_>) {
+        let (tcb, cold) = (&mut self.hot[index].tcb, &mut self.cold[index]);
+        let at = (segment.seq).wrapping_add(segment.payload_len() as u32);
+        turn.owes_ack = true;
+        turn.is_ack_urgent = true;
+        if at != tcb.rcv_nxt {
             return;
         }
+        tcb.rcv_nxt = at.wrapping_add(1);
+        tcb.fin_received = true;
+        cold.highest = tcb.rcv_nxt;
+        // The service has to see the end with what it has not consumed.
+        turn.has_unseen |= (self.direct.senders.get(cold.sender))
+            .is_some_and(|Busy { inbox, .. }| inbox.ready() > 0);
+    }
+
+    /// Takes data that is next.
+    #[inline]
+    fn take_data<'f>(&mut self, index: usize, input: &'f [u8], turn: &mut Turn<'f>) {
+        let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
+        let tcb = &mut hot.tcb;
         turn.owes_ack = true;
         let Direct {
             chunks, senders, ..
@@ -354,9 +399,14 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
-    /// Whether a socket's buffers hold all that a connection keeps that is served directly.
+    /// Whether a socket's buffers hold all that a connection keeps that is served directly, and no side has ended its
+    /// stream.
     #[inline]
     pub(super) fn can_be_handed_over(&self, index: usize) -> bool {
+        let tcb = &self.hot[index].tcb;
+        if self.cold[index].is_direct && (tcb.fin_received || tcb.state == State::Closing) {
+            return false;
+        }
         match self.direct.senders.get(self.cold[index].sender) {
             Some(Busy { sender, inbox, .. }) => {
                 sender.kept() <= self.config.send_buffer_bytes
@@ -377,8 +427,7 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) -> bool {
         let acknowledged = self.take_ack_directly(index, segment, frame);
-        // One that only waits for its end is closed in its turn.
-        if self.can_be_handed_over(index) && !self.cold[index].close_pending {
+        if self.can_be_handed_over(index) {
             self.note_direct_progress(index, acknowledged);
             return false;
         }
@@ -401,7 +450,7 @@ impl<S: Service> Core<'_, S> {
 
     /// Gives a connection that is served directly a sender, unless it has one.
     #[inline]
-    fn lend_sender(&mut self, index: usize) {
+    pub(super) fn lend_sender(&mut self, index: usize) {
         if self.cold[index].sender == NO_SENDER {
             self.make_sender(index);
         }
@@ -509,6 +558,9 @@ impl<S: Service> Core<'_, S> {
 
     /// Goes on with a connection that had to wait, or whose timer has expired.
     pub(super) fn resume_directly<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        if self.hot[index].tcb.state == State::SynReceived {
+            return;
+        }
         if self.cold[index].wants_room {
             self.lend_sender(index);
         }
@@ -522,14 +574,17 @@ impl<S: Service> Core<'_, S> {
         mut turn: Turn<'_>,
         port: &mut Port<'_, T>,
     ) {
-        if self.cold[index].close_pending {
-            return self.close_from_direct(index, acknowledged, turn, port);
+        if self.hot[index].tcb.state == State::Closing {
+            return self.closing_turn(index, acknowledged, turn, port);
         }
         // Repairs go before what is new.
         self.send_kept(index, &mut turn, port);
         match self.serve_what_waits(index, &mut turn, port) {
             Outcome::Continue => self.note_idle(index),
-            Outcome::Close => return self.close_from_direct(index, acknowledged, turn, port),
+            Outcome::Close => {
+                self.close(index);
+                return self.closing_turn(index, acknowledged, turn, port);
+            }
             Outcome::Abort => {
                 self.counters.aborts.increment();
                 if turn.owes_ack {
@@ -582,7 +637,10 @@ impl<S: Service> Core<'_, S> {
         let Some(Busy { inbox, .. }) = senders.get_mut(self.cold[index].sender) else {
             return false;
         };
-        let seq = (self.hot[index].tcb.rcv_nxt).wrapping_sub(input.len() as u32);
+        let seq = self.hot[index]
+            .tcb
+            .data_end()
+            .wrapping_sub(input.len() as u32);
         let (_, is_kept) = inbox.insert(chunks, seq, seq, input, true);
         if !is_kept {
             inbox.discard(chunks);
@@ -590,46 +648,13 @@ impl<S: Service> Core<'_, S> {
         is_kept
     }
 
-    /// Closes a connection. Its last reply is queued, so that the FIN leaves with it. As long as more is kept than a
-    /// socket takes, that has to be acknowledged first.
-    fn close_from_direct<T: Transmit>(
-        &mut self,
-        index: usize,
-        acknowledged: u32,
-        mut turn: Turn<'_>,
-        port: &mut Port<'_, T>,
-    ) {
-        let Direct {
-            chunks, senders, ..
-        } = &mut self.direct;
-        if let Some(Busy { inbox, .. }) = senders.get_mut(self.cold[index].sender) {
-            inbox.discard(chunks);
-        }
-        turn.input = &[];
-        if !self.can_be_handed_over(index) {
-            self.send_kept(index, &mut turn, port);
-        }
-        self.note_direct_progress(index, acknowledged);
-        let free_slots = port.transmit.free_slots();
-        self.close(index);
-        if !self.cold[index].is_direct {
-            self.finish_turn(index, 0, port);
-        }
-        let was_told = port.transmit.free_slots() != free_slots;
-        if turn.owes_ack && !was_told && self.hot[index].tcb.state != State::Free {
-            match self.cold[index].is_direct {
-                true => self.acknowledge(index, &turn, port),
-                false => self.send_ack(index, port),
-            }
-        }
-    }
-
-    /// Lets the service say something on a connection that cannot be handed over.
+    /// Lets the service say something on a connection that is served directly, if there is room for it.
     pub(super) fn say_directly(
         &mut self,
         index: usize,
         say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
     ) {
+        self.lend_sender(index);
         let cold = &mut self.cold[index];
         let Direct {
             chunks,
@@ -640,7 +665,8 @@ impl<S: Service> Core<'_, S> {
         let Some(Busy { sender, .. }) = senders.get_mut(cold.sender) else {
             return;
         };
-        if sender.room_to_queue(chunks, config) >= S::REPLY_BYTES_MIN {
+        let free = chunks.free_bytes() / LARGE_BYTES * usize::from(sender.mss());
+        if sender.room_to_queue(chunks, config).min(free) >= S::REPLY_BYTES_MIN {
             let mut reply = Reply::new(&mut self.scratch.reply[..S::REPLY_BYTES_MIN]);
             let state = self.states.get::<S>(cold.state);
             say(&mut self.service, state, &mut reply);
@@ -654,6 +680,9 @@ impl<S: Service> Core<'_, S> {
     #[inline]
     fn has_made_room(&self, index: usize, turn: &Turn<'_>) -> bool {
         let told = self.hot[index].tcb.rcv_wnd;
+        if self.hot[index].tcb.fin_received {
+            return false;
+        }
         let busy = self.direct.senders.get(self.cold[index].sender);
         busy.is_some_and(
             |Busy {
@@ -732,7 +761,8 @@ impl<S: Service> Core<'_, S> {
         turn: &mut Turn<'_>,
         port: &mut Port<'_, T>,
     ) -> Outcome {
-        if turn.input.is_empty() && !self.cold[index].wants_room {
+        let is_end_unseen = self.hot[index].tcb.fin_received && !self.cold[index].end_seen;
+        if turn.input.is_empty() && !self.cold[index].wants_room && !is_end_unseen {
             return Outcome::Continue;
         }
         loop {
@@ -770,10 +800,16 @@ impl<S: Service> Core<'_, S> {
                 self.wait_to_send(index);
                 return Outcome::Continue;
             }
+            let shown = if turn.is_in_inbox {
+                turn.input.len()
+            } else {
+                0
+            };
+            let has_ended = hot.tcb.fin_received && inbox.ready() == shown;
             let input = Input {
                 bytes: turn.input,
                 full: turn.input.len() == self.config.receive_buffer_bytes,
-                ended: false,
+                ended: has_ended,
             };
             let at = header::bytes(&hot.flow);
             let l2 = self.neighbours.get(cold.neighbour);
@@ -793,7 +829,7 @@ impl<S: Service> Core<'_, S> {
                     turn.consume(progress.consumed, inbox, chunks);
                     // More output can fill this segment, or a FIN leave with it.
                     let is_followed = progress.next == Next::Send && written < room;
-                    if progress.next == Next::Close || is_followed {
+                    if is_close(progress.next, has_ended) || is_followed {
                         let queued = sender.queue(chunks, config, reply.written(), self.now);
                         debug_assert_eq!(queued, written, "there was a chunk for the reply");
                     } else if written > 0 && progress.next != Next::Abort {
@@ -807,7 +843,8 @@ impl<S: Service> Core<'_, S> {
                         hot.tcb.snd_nxt = sender.nxt();
                         let is_last = progress.next != Next::Send;
                         let packet = &mut packet[..at + written];
-                        write_headers(packet, &self.local, hot, seq, is_last, sum);
+                        let flags = if is_last { Flags::PSH } else { Flags(0) };
+                        write_headers(packet, &self.local, hot, seq, flags, sum);
                         cold.path.note_sent(packet.len());
                         port.transmit.commit(l2.len() + at + written);
                         turn.owes_ack = false;
@@ -847,13 +884,14 @@ impl<S: Service> Core<'_, S> {
                 window.on_taken(progress.consumed as u32, bytes_max, rtt, self.now);
             }
             cold.wants_room = progress.next == Next::Send;
+            cold.end_seen = has_ended;
             let deadlines = &self.config.deadlines;
             cold.watch.on_progress(self.now, &progress, deadlines);
             match progress.next {
                 // No service is woken here.
                 Next::Abort | Next::Wait => return Outcome::Abort,
-                Next::Close => return Outcome::Close,
-                Next::Receive(_) => return Outcome::Continue,
+                next if is_close(next, has_ended) => return Outcome::Close,
+                Next::Close | Next::Receive(_) => return Outcome::Continue,
                 Next::Send if progress.consumed == 0 && written == 0 => return Outcome::Continue,
                 Next::Send if !in_place => self.send_kept(index, turn, port),
                 Next::Send => {}
@@ -863,7 +901,7 @@ impl<S: Service> Core<'_, S> {
 
     /// Sends what has to be sent again, and what is queued, as far as both windows and the turn allow.
     #[inline]
-    fn send_kept<T: Transmit>(
+    pub(super) fn send_kept<T: Transmit>(
         &mut self,
         index: usize,
         turn: &mut Turn<'_>,
@@ -923,10 +961,18 @@ impl<S: Service> Core<'_, S> {
                 None => 0,
             };
             let tcb = &mut hot.tcb;
+            if segment.is_fin && tcb.snd_una == tcb.snd_nxt {
+                hot.progress_at_ms = self.now.total_millis() as u32;
+            }
             tcb.snd_nxt = sender.nxt();
+            tcb.fin_sent |= segment.is_fin;
             turn.tell_window(tcb, window, inbox, sender.mss());
-            let (seq, is_last) = (segment.seq, segment.is_last && !cold.wants_room);
-            write_headers(packet, &self.local, hot, seq, is_last, sum);
+            let flags = match segment.is_last && !cold.wants_room {
+                _ if segment.is_fin => Flags::FIN,
+                true => Flags::PSH,
+                false => Flags(0),
+            };
+            write_headers(packet, &self.local, hot, segment.seq, flags, sum);
             cold.path.note_sent(packet.len());
             let len = l2.len() + packet.len();
             port.transmit.commit(len);
@@ -971,7 +1017,12 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Sends an ACK of what has arrived, with what lies behind a gap.
-    fn acknowledge<T: Transmit>(&mut self, index: usize, turn: &Turn<'_>, port: &mut Port<'_, T>) {
+    pub(super) fn acknowledge<T: Transmit>(
+        &mut self,
+        index: usize,
+        turn: &Turn<'_>,
+        port: &mut Port<'_, T>,
+    ) {
         let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
         let tcb = &mut hot.tcb;
         let mut options = [0; 40];
@@ -1016,22 +1067,20 @@ impl<S: Service> Core<'_, S> {
 
     /// Keeps the deadlines of a connection of which `acknowledged` bytes more were acknowledged.
     #[inline]
-    fn note_direct_progress(&mut self, index: usize, acknowledged: u32) {
+    pub(super) fn note_direct_progress(&mut self, index: usize, acknowledged: u32) {
         self.note_acknowledged(index, acknowledged);
         let cold = &mut self.cold[index];
         let never = crate::connection::NEVER;
         let (kept, sending_at) = match self.direct.senders.get(cold.sender) {
-            Some(Busy { sender, .. }) => {
-                let kept = sender.nxt().wrapping_sub(sender.una()) + sender.queued();
-                (kept, sender.deadline().unwrap_or(never))
-            }
+            Some(Busy { sender, .. }) => (sender.kept(), sender.deadline().unwrap_or(never)),
             None if cold.is_direct => (0, never),
             None => return,
         };
         let deadlines = &self.config.deadlines;
-        (cold.watch).on_sent(self.now, acknowledged as usize, kept as usize, deadlines);
+        (cold.watch).on_sent(self.now, acknowledged as usize, kept, deadlines);
         let mut at = sending_at.min(cold.watch.next_at().unwrap_or(never));
-        if kept > 0 {
+        let tcb = &self.hot[index].tcb;
+        if kept > 0 || tcb.snd_una != tcb.snd_nxt {
             at = at.min(self.user_timeout_at(index).unwrap_or(never));
         }
         self.call_at(index, at);
@@ -1044,6 +1093,10 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) {
         let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
+        if hot.tcb.state == State::SynReceived {
+            self.counters.retrans_segs.increment();
+            return self.answer_syn(index, port);
+        }
         let Direct {
             chunks,
             config,
@@ -1084,6 +1137,38 @@ impl<S: Service> Core<'_, S> {
         mss.min(LARGE_BYTES) as u16
     }
 
+    /// Whether the direct path is for connections like this one.
+    pub(super) fn is_for_direct_path(&mut self, index: usize) -> bool {
+        self.direct.mode != DirectPath::Never && usize::from(self.mss(index)) >= MSS_MIN
+    }
+
+    /// The ACK that completes a handshake has arrived. Returns false if nothing is left to do.
+    fn establish_directly<T: Transmit>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) -> bool {
+        self.hot[index].link = port.link;
+        self.follow_neighbour(index, segment, frame);
+        if self.is_source_full(&segment.flow) {
+            self.counters.source_overflows.increment();
+            self.abort(index, End::Refused, port);
+            return false;
+        }
+        let tcb = &mut self.hot[index].tcb;
+        tcb.take_window(segment);
+        tcb.snd_una = segment.ack;
+        self.establish(index);
+        self.counters.direct_takes.increment();
+        if segment.sequence_len() > 0 || self.is_draining {
+            return true;
+        }
+        self.note_direct_progress(index, 1);
+        false
+    }
+
     /// Takes a connection from smoltcp if `segment` acknowledges all that was sent and its data is next. A peer that sends a
     /// request as soon as it has its answer would never leave the connection idle.
     #[cold]
@@ -1116,8 +1201,7 @@ impl<S: Service> Core<'_, S> {
         {
             return;
         }
-        let mss = self.mss(index);
-        if usize::from(mss) < MSS_MIN {
+        if !self.is_for_direct_path(index) {
             return;
         }
         let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
@@ -1172,10 +1256,12 @@ impl<S: Service> Core<'_, S> {
         if !std::mem::take(&mut cold.is_direct) {
             return;
         }
+        if self.hot[index].tcb.state == State::SynReceived {
+            return self.hand_over_half_open(index);
+        }
         let mut busy = self.direct.senders.give_back(&mut cold.sender);
         self.counters.direct_hand_overs.increment();
         let Hot {
-            flow,
             tcb,
             progress_at_ms,
             ..
@@ -1198,13 +1284,9 @@ impl<S: Service> Core<'_, S> {
             state: tcb.state,
             ..Tcb::default()
         };
-        self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
-        self.take_socket(index);
+        self.give_socket(index, isn);
         let options = self.cold[index].options;
-        let socket = self.socket(index);
-        socket.set_congestion_control(CongestionControl::None);
-        let listening = socket.listen(flow.local_port());
-        debug_assert!(listening.is_ok(), "a new socket can listen");
+        (self.socket(index)).set_congestion_control(CongestionControl::None);
         self.replay_handshake(index, irs, options);
 
         self.replay(index, &tcb, irs.wrapping_add(1), held);
@@ -1328,6 +1410,12 @@ impl<S: Service> Core<'_, S> {
             from = seq.wrapping_add(len as u32);
         }
     }
+}
+
+/// Whether a connection is closed whose service wants `next`: it may wait for input that will not come.
+#[inline]
+fn is_close(next: Next, has_ended: bool) -> bool {
+    next == Next::Close || has_ended && matches!(next, Next::Receive(_))
 }
 
 fn kept_segments<'c>(

@@ -288,7 +288,8 @@ impl<S: Service> Core<'_, S> {
         }
         use tcp::State::{CloseWait, Closed, Closing, Established, LastAck, TimeWait};
         hot.tcb.fin_received = matches!(state, CloseWait | Closing | LastAck | TimeWait | Closed);
-        if hot.tcb.state == State::SynReceived && matches!(state, Established | CloseWait) {
+        let is_new = hot.tcb.state == State::SynReceived;
+        if is_new && matches!(state, Established | CloseWait) {
             if self.is_source_full(&segment.flow) {
                 self.counters.source_overflows.increment();
                 return self.abort(index, End::Refused, port);
@@ -303,7 +304,9 @@ impl<S: Service> Core<'_, S> {
         match says_nothing_new {
             true => {
                 self.note_progress(index, acknowledged, 0);
-                self.take_directly(index);
+                if !is_new {
+                    self.take_directly(index);
+                }
             }
             false => {
                 self.serve_turn(index, fresh, port);

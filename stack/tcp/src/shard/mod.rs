@@ -24,6 +24,7 @@
 //! links. So after a pause all of that is processed before a timer expires, and deadlines are extended a little.
 
 mod accept;
+mod closing;
 mod connect;
 mod counters;
 mod direct;
@@ -212,11 +213,9 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
     pub fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         let Shard { links, core } = self;
         let is_closing = core.is_draining && core.drained < core.hot.len();
-        let is_stalled = is_closing && core.is_drain_stalled();
-        if core.turns_to_hear > 0 || is_closing && !is_stalled {
+        if core.turns_to_hear > 0 || is_closing {
             return Some(now);
         }
-        let stalled = is_stalled.then(|| now + DRAIN_RETRY);
         let forwarding = core.forwarding.as_ref();
         if forwarding.is_some_and(|forwarding| !forwarding.may_sleep(core.shard)) {
             return Some(now);
@@ -228,7 +227,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         };
         let time_wait = core.time_waits.next_at(now);
         let wanted = core.caller.as_ref().and_then(|caller| caller.until);
-        [waiting, core.timers.next_at(), time_wait, wanted, stalled]
+        [waiting, core.timers.next_at(), time_wait, wanted]
             .into_iter()
             .flatten()
             .min()
@@ -336,9 +335,6 @@ const DRAINED_PER_TURN: usize = 256;
 
 /// How many segments are taken in one turn that arrived at other shards.
 const FORWARDED_PER_TURN: usize = 64;
-
-/// When to look again for sockets to close connections with.
-const DRAIN_RETRY: Duration = Duration::from_millis(1);
 
 /// When to look again at links that are full.
 const LINK_RETRY: Duration = Duration::from_millis(1);
@@ -611,11 +607,6 @@ impl<'a, S: Service> Core<'a, S> {
         self.turns_to_hear == 0
     }
 
-    /// Whether all connections are in use, or all sockets, of which a new connection needs one.
-    fn is_full(&self) -> bool {
-        self.has_all_connections() || self.sockets.are_used_up()
-    }
-
     fn has_all_connections(&self) -> bool {
         self.unused.is_empty() && self.hot.len() == self.config.connections as usize
     }
@@ -689,8 +680,8 @@ impl<'a, S: Service> Core<'a, S> {
         self.counters.closing.set(u64::from(self.levels.closing));
     }
 
-    /// Takes an unused connection for `flow`, which is in no connection's hands. Its socket is new, and
-    /// its L2 header and its link are those of the first packet to the peer.
+    /// Takes an unused connection for `flow`, which is in no connection's hands. It has no socket, and its L2 header and
+    /// its link are those of the first packet to the peer.
     fn take_connection(
         &mut self,
         flow: FlowKey,
@@ -735,7 +726,6 @@ impl<'a, S: Service> Core<'a, S> {
         let path = self.path_to(&flow);
         let neighbour = self.neighbours.take(l2);
         self.cold[index].renew(neighbour, watch, path);
-        self.take_socket(index);
         Some(index)
     }
 
@@ -830,7 +820,7 @@ impl<'a, S: Service> Core<'a, S> {
             return;
         }
         let end = self.hot.len().min(self.drained + DRAINED_PER_TURN);
-        while self.drained < end && !self.is_drain_stalled() {
+        while self.drained < end {
             let index = self.drained;
             self.drained += 1;
             if self.hot[index].tcb.state == State::SynSent {
@@ -840,13 +830,6 @@ impl<'a, S: Service> Core<'a, S> {
                 self.finish_turn(index, 0, &mut port);
             }
         }
-    }
-
-    /// Whether the next connection to close needs a socket for it, and all of them are in use by others that are being
-    /// closed.
-    fn is_drain_stalled(&self) -> bool {
-        let is_direct = (self.cold.get(self.drained)).is_some_and(|cold| cold.is_direct);
-        is_direct && self.sockets.are_used_up() && self.levels.closing > 0
     }
 
     /// Whether a connection waits for nothing but the first byte of a message.

@@ -124,10 +124,9 @@ impl<S: Service> Core<'_, S> {
         index: usize,
         say: impl FnOnce(&mut S, &mut S::Connection, &mut Reply<'_>),
     ) {
-        if !self.can_be_handed_over(index) {
+        if self.cold[index].is_direct {
             return self.say_directly(index, say);
         }
-        self.hand_over(index, &[]);
         let Cold { socket, state, .. } = &mut self.cold[index];
         let socket = self.sockets.slot(*socket).socket();
         if socket.send_capacity() - socket.send_queue() >= S::REPLY_BYTES_MIN {
@@ -145,25 +144,22 @@ impl<S: Service> Core<'_, S> {
     /// Ends our side in order: what was written is sent, then a FIN. What still arrives is
     /// acknowledged and discarded, so that the peer reads the reply before its data is answered with an
     /// RST.
-    ///
-    /// A connection that keeps more than a socket takes goes on until that is acknowledged, and is then closed.
     pub(super) fn close(&mut self, index: usize) {
         let cold = &mut self.cold[index];
-        if !std::mem::replace(&mut cold.close_pending, true) {
-            let nothing_more = Progress {
-                consumed: 0,
-                messages: 0,
-                next: Next::Close,
-            };
-            cold.watch
-                .on_progress(self.now, &nothing_more, &self.config.deadlines);
+        let nothing_more = Progress {
+            consumed: 0,
+            messages: 0,
+            next: Next::Close,
+        };
+        cold.watch
+            .on_progress(self.now, &nothing_more, &self.config.deadlines);
+        if cold.is_direct {
+            self.close_directly(index);
+        } else {
+            cold.close_pending = true;
+            self.change_state(index, State::Closing);
+            self.close_if_there_is_room(index);
         }
-        if !self.can_be_handed_over(index) {
-            return;
-        }
-        self.hand_over(index, &[]);
-        self.change_state(index, State::Closing);
-        self.close_if_there_is_room(index);
     }
 
     /// Ends our side, if that was to be done, as soon as the peer can take all that is before the FIN.

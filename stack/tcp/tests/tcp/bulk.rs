@@ -153,7 +153,7 @@ fn more_is_in_flight_than_a_socket_holds() {
 }
 
 #[test]
-fn a_fin_has_to_come_again_while_more_is_in_flight_than_a_socket_holds() {
+fn urgent_data_has_to_come_again_while_more_is_in_flight_than_a_socket_holds() {
     let mut trace = lines();
     trace.send(1, "[P.] seq 1 ack 1 win 5000 \"send 40000\\n\"");
     trace.run(&segments(1, 12, 10));
@@ -162,40 +162,35 @@ fn a_fin_has_to_come_again_while_more_is_in_flight_than_a_socket_holds() {
     let last = "< [P.] seq 39421 ack 12 len 580";
     trace.run(&(segments(acked, 12, 17) + last));
     trace.run(&format!(
-        "> [F.] seq 12 ack {acked} win 5000
+        "> [P.U] seq 12 ack {acked} win 5000 \"x\"
          < [.] seq 40001 ack 12
          ? hand_overs_postponed 1
          ? direct_hand_overs 0"
     ));
     acked = 40_001;
     trace.run(&format!(
-        "> [F.] seq 12 ack {acked} win 5000
-         < [F.] seq 40001 ack 13
-         ? direct_hand_overs 1
-         > [.] seq 13 ack 40002 win 5000
-         ? connections 0"
+        "> [P.U] seq 12 ack {acked} win 5000 \"x\"
+         < [.] seq 40001 ack 13
+         ? direct_hand_overs 1"
     ));
 }
 
 #[test]
-fn a_connection_is_closed_once_what_a_socket_does_not_hold_is_acknowledged() {
+fn a_connection_is_closed_with_its_last_segment_however_much_is_in_flight() {
     let mut trace = lines();
     trace.send(1, "[P.] seq 1 ack 1 win 5000 \"send 40000\\nclose\\n\"");
     trace.run(&segments(1, 18, 10));
     let acked = 1 + 10 * MSS;
     trace.send(1, &format!("[.] seq 18 ack {acked} win 5000"));
-    let last = "< [P.] seq 39421 ack 18 len 580 \"bye\\n\"";
+    let last = "< [F.] seq 39421 ack 18 len 580 \"bye\\n\"";
     trace.run(&(segments(acked, 18, 17) + last));
     trace.run(
-        "? direct_hand_overs 0
-         ? closing 0
+        "? closing 1
          # What comes now is acknowledged and thrown away.
          > [P.] seq 18 ack 20001 win 5000 \"hello\\n\"
-         < [.] seq 40005 ack 24
+         < [.] seq 40006 ack 24
          > [.] seq 24 ack 30001 win 5000
-         < [F.] seq 40005 ack 24
-         ? direct_hand_overs 1
-         ? closing 1
+         ? direct_hand_overs 0
          > [.] seq 24 ack 40006 win 5000
          > [F.] seq 24 ack 40006 win 5000
          < [.] seq 40006 ack 25",

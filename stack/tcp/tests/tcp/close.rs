@@ -1,6 +1,6 @@
 //! The end of a connection, from both sides (RFC 9293, section 3.6).
 
-use crate::trace::Trace;
+use crate::trace::{Trace, on_sockets};
 
 #[test]
 fn the_peer_closes_first() {
@@ -60,7 +60,7 @@ fn both_close_at_once() {
 
 #[test]
 fn a_half_closed_peer_gets_all_of_its_reply() {
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [FP.] seq 1 ack 1 \"send 3000\\n\"
          < [.] seq 1 ack 12 len 1460
          < [.] seq 1461 ack 12 len 588
@@ -126,7 +126,7 @@ fn what_arrives_after_we_have_closed_is_acknowledged_and_thrown_away() {
 
 #[test]
 fn a_lost_fin_is_sent_again_with_back_off() {
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 \"close\\n\"
          < [F.] seq 1 ack 7 \"bye\\n\"
          > [.] seq 7 ack 5
@@ -144,7 +144,7 @@ fn a_lost_fin_is_sent_again_with_back_off() {
 #[test]
 fn three_duplicate_acks_do_not_stop_a_lost_fin() {
     // smoltcp would take them for lost data, find none, and never send the FIN again.
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [P.] seq 1 ack 1 \"close\\n\"
          < [F.] seq 1 ack 7 \"bye\\n\"
          > [.] seq 7 ack 5

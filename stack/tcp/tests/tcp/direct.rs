@@ -143,12 +143,14 @@ fn what_is_in_flight_goes_along_and_is_not_sent_twice() {
          < [.] seq 1461 ack 11 len 1460
          < [.] seq 2921 ack 11 len 1460
          < [P.] seq 4381 ack 11 len 620
-         > [F.] seq 11 ack 1461
-         < [F.] seq 5001 ack 12
+         # urgent data takes a socket
+         > [P.U] seq 11 ack 1461 \"x\"
+         < [.] seq 5001 ack 12
          ? direct_hand_overs 1
          ? retrans_segs 0
-         > [.] seq 12 ack 5002
-         ? connections 0",
+         > [.] seq 12 ack 5001
+         +5s
+         ? retrans_segs 0",
     );
 }
 

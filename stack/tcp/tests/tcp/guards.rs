@@ -1,6 +1,6 @@
 //! Segments that nobody should have sent (RFC 5961).
 
-use crate::trace::Trace;
+use crate::trace::{Trace, on_sockets};
 
 #[test]
 fn a_reset_counts_only_at_the_left_edge_of_the_window() {
@@ -180,7 +180,7 @@ fn a_fin_at_the_very_edge_of_the_window_counts() {
 
 #[test]
 fn data_behind_a_fin_is_dropped() {
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [FP.] seq 1 ack 1 win 0 \"a\\n\"
          < [.] seq 1 ack 4 \"a\"
          < [.] seq 1 ack 4

@@ -8,6 +8,7 @@
 mod bulk;
 mod calls;
 mod close;
+mod closing;
 mod cookies;
 mod data;
 mod deadlines;

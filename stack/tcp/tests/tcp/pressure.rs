@@ -231,7 +231,7 @@ fn an_idle_connection_has_no_socket() {
 }
 
 #[test]
-fn a_drain_closes_as_many_at_once_as_there_are_sockets() {
+fn a_drain_needs_no_sockets() {
     let mut trace = two_sockets();
     for peer in 1..=4 {
         trace.run(&format!(
@@ -244,13 +244,13 @@ fn a_drain_closes_as_many_at_once_as_there_are_sockets() {
     trace.run(
         "1< [F.] seq 1 ack 1
          2< [F.] seq 1 ack 1
-         +20ms
+         3< [F.] seq 1 ack 1
+         4< [F.] seq 1 ack 1
+         ? sockets 0
          2> [F.] seq 1 ack 2
          2< [.] seq 2 ack 2
-         3< [F.] seq 1 ack 1
          1> [F.] seq 1 ack 2
          1< [.] seq 2 ack 2
-         4< [F.] seq 1 ack 1
          3> [F.] seq 1 ack 2
          3< [.] seq 2 ack 2
          4> [F.] seq 1 ack 2
@@ -296,17 +296,20 @@ fn who_has_kept_a_socket_longest_gives_it_up() {
 }
 
 #[test]
-fn half_open_connections_leave_a_socket_to_the_others() {
+fn half_open_connections_have_no_sockets() {
     two_sockets().run(
         "1> [S] seq 0
          1< [S.] seq 0 ack 1
          2> [S] seq 0
          2< [S.] seq 0 ack 1
+         3> [S] seq 0
+         3< [S.] seq 0 ack 1
          ? syncookies_sent 1
-         ? sockets 1
+         ? sockets 0
          2> [.] seq 1 ack 1
-         ? established 1
-         ? socket_evictions 0",
+         3> [.] seq 1 ack 1
+         ? established 2
+         ? sockets 0",
     );
 }
 

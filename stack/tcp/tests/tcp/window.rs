@@ -6,7 +6,7 @@ use crate::trace::{Trace, on_sockets};
 
 #[test]
 fn the_peers_window_is_kept_to() {
-    Trace::lines().run(
+    Trace::lines_with(on_sockets).run(
         "> [S] seq 0 win 1000
          < [S.] seq 0 ack 1
          > [P.] seq 1 ack 1 win 1000 \"send 1500\\n\"
@@ -43,7 +43,7 @@ fn a_shift_above_14_is_14() {
 
 #[test]
 fn a_closed_window_is_probed_until_it_opens() {
-    Trace::echo().run(
+    Trace::echo_with(on_sockets).run(
         "> [S] seq 0 win 0
          < [S.] seq 0 ack 1
          > [P.] seq 1 ack 1 win 0 \"hello\"
@@ -66,7 +66,11 @@ fn a_closed_window_is_probed_until_it_opens() {
 #[test]
 fn probes_are_no_further_apart_than_allowed() {
     // The ACK that opens the window is lost: only a probe finds out.
-    Trace::echo_with(|config| config.rto_max_ms = 3_000).run(
+    let mut trace = Trace::echo_with(|config| {
+        on_sockets(config);
+        config.rto_max_ms = 3_000;
+    });
+    trace.run(
         "> [S] seq 0 win 0
          < [S.] seq 0 ack 1
          > [P.] seq 1 ack 1 win 0 \"hello\"
@@ -90,7 +94,7 @@ fn probes_are_no_further_apart_than_allowed() {
 
 #[test]
 fn a_probe_that_the_peer_takes_counts() {
-    Trace::echo().run(
+    Trace::echo_with(on_sockets).run(
         "> [S] seq 0 win 0
          < [S.] seq 0 ack 1
          > [P.] seq 1 ack 1 win 0 \"hello\"
@@ -137,6 +141,7 @@ fn a_window_that_shrinks_below_what_is_in_flight_does_not_stop_the_rest() {
 #[test]
 fn our_window_closes_while_the_service_is_blocked_and_its_opening_is_announced() {
     let mut trace = Trace::echo_with(|config| {
+        on_sockets(config);
         config.receive_buffer_bytes = 1_000;
         config.send_buffer_bytes = 512;
     });
@@ -184,7 +189,7 @@ fn a_window_that_was_overtaken_does_not_count() {
 #[test]
 fn a_half_closed_peer_that_is_out_of_room_can_say_when_it_has_some() {
     // In LAST-ACK, smoltcp would not listen.
-    Trace::lines().established().run(
+    Trace::lines_with(on_sockets).established().run(
         "> [FP.] seq 1 ack 1 win 1 \"send 1000\\n\"
          < [.] seq 1 ack 12 len 128
          > [.] seq 12 ack 129 win 0
@@ -202,6 +207,7 @@ fn two_sides_without_room_do_not_wait_for_each_other() {
     // RFC 9293, section 3.10.7.4: the acknowledgment counts also on a segment that finds our window
     // closed. smoltcp drops both.
     let mut trace = Trace::echo_with(|config| {
+        on_sockets(config);
         config.receive_buffer_bytes = 512;
         config.send_buffer_bytes = 512;
     });
