@@ -24,7 +24,6 @@
 //! links. So after a pause all of that is processed before a timer expires, and deadlines are extended a little.
 
 mod accept;
-mod closing;
 mod connect;
 mod counters;
 mod direct;

@@ -10,23 +10,23 @@
 //! discarded; what it sends out of order is not kept, and comes again. From the first FIN of either side on a connection
 //! is not handed over: a socket could not be brought into its state.
 
-use super::direct::Turn;
-use super::{Core, Port};
 use crate::guard::segment::State;
 use crate::link::Transmit;
-use crate::sender::lent::Busy;
 use barewire_service::service::{End, Service};
+
+use super::turn::Turn;
+use crate::shard::{Core, Port};
 
 impl<S: Service> Core<'_, S> {
     /// Ends our side behind what is queued.
-    pub(super) fn close_directly(&mut self, index: usize) {
+    pub(in crate::shard) fn close_directly(&mut self, index: usize) {
         self.lend_sender(index);
         let cold = &mut self.cold[index];
         cold.end_seen = self.hot[index].tcb.fin_received;
         cold.wants_room = false;
-        if let Some(Busy { sender, inbox, .. }) = self.direct.senders.get_mut(cold.sender) {
-            inbox.discard(&mut self.direct.chunks);
-            sender.finish();
+        if let Some(slot) = self.direct.slot(cold.sender) {
+            slot.inbox.discard(slot.chunks);
+            slot.sender.finish();
         }
         self.change_state(index, State::Closing);
     }
