@@ -151,7 +151,7 @@ pub(in super::super) struct Frames<'e, 's> {
     pub(in super::super) fields: &'e mut ResponseFields,
 }
 
-impl Frames<'_, '_> {
+impl<'s> Frames<'_, 's> {
     /// Whether a head and `content_bytes` fit in the send space.
     #[inline]
     pub(in super::super) fn has_room(&self, content_bytes: usize) -> bool {
@@ -178,7 +178,7 @@ impl Frames<'_, '_> {
         let length = content.len();
         let sent = if self.head_only { 0 } else { length };
         if sent > self.outlet.window || !self.has_room(sent) {
-            return self.copy_elsewhere(status, content_type, content);
+            return self.again().copy_elsewhere(status, content_type, content);
         }
         self.head(status, Some(content_type), Some(length as u64), sent == 0);
         if sent > 0 {
@@ -189,6 +189,20 @@ impl Frames<'_, '_> {
             }
             self.outlet.written = sent;
             self.outlet.ended = true;
+        }
+    }
+
+    /// The same, to be passed on by its address: only what is unusual has it in memory.
+    #[inline(always)]
+    fn again(&mut self) -> Frames<'_, 's> {
+        Frames {
+            outlet: self.outlet,
+            head_only: self.head_only,
+            reply: self.reply,
+            sending: self.sending,
+            server_and_date: self.server_and_date,
+            allow: self.allow,
+            fields: self.fields,
         }
     }
 
@@ -309,7 +323,7 @@ impl Frames<'_, '_> {
     ) {
         self.outlet.ended = ends_stream;
         if self.fields.is_touched() || self.reply.remaining() < HEAD_BYTES_MAX {
-            return self.unusual_head(status, content_type, length, ends_stream);
+            return (self.again()).unusual_head(status, content_type, length, ends_stream);
         }
         let mut len = HEADER_BYTES + self.block(status, content_type);
         if let Some(length) = length {

@@ -14,7 +14,7 @@ use super::hpack::{self, Class, DecodeError, Field, Table};
 use super::priority::Priority;
 
 /// Memory for the head of one request: its target, then its field lines; and for one of its fields.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Space {
     bytes: Box<[u8]>,
     pub(super) literal: Box<[u8]>,
@@ -106,7 +106,7 @@ pub(super) fn read<'s>(
     let mut seen = Seen::nothing(target, lines, space.headers_max);
     hpack::decode(block, table, &mut space.literal, |field| seen.field(field))
         .map_err(NoHead::Undecoded)?;
-    seen.finish().map_err(NoHead::Unfit)
+    seen.finish()
 }
 
 impl<'s> Seen<'s> {
@@ -282,7 +282,9 @@ impl<'s> Seen<'s> {
 
     /// The request of a complete block.
     #[inline]
-    fn finish(self) -> Result<Head<'s>, Unfit> {
+    fn finish(self) -> Result<Head<'s>, NoHead> {
+        const MALFORMED: NoHead = NoHead::Unfit(Unfit::Malformed);
+
         let (target, lines): (&'s [u8], &'s [u8]) = (self.target, self.lines);
         let is_connect = matches!(self.method, Some(Err(IsConnect(true))));
         let (Some(method), Some(scheme), Some(target_len)) = (
@@ -290,14 +292,16 @@ impl<'s> Seen<'s> {
             self.scheme.or(is_connect.then_some(Ok(()))),
             self.target_len.or(is_connect.then_some(0)),
         ) else {
-            return Err(Unfit::Malformed);
+            return Err(MALFORMED);
         };
         if self.is_malformed || (target_len == 0 && !is_connect) {
-            return Err(Unfit::Malformed);
+            return Err(MALFORMED);
         }
-        let refused = |refusal| Unfit::Refused {
-            refusal,
-            head_only: matches!(method, Ok(Method::Head)),
+        let refused = |refusal| {
+            NoHead::Unfit(Unfit::Refused {
+                refusal,
+                head_only: matches!(method, Ok(Method::Head)),
+            })
         };
         if let Some(refusal) = self.refusal {
             return Err(refused(refusal));
@@ -310,8 +314,9 @@ impl<'s> Seen<'s> {
         if self.expectation == Expectation::Unknown {
             return Err(refused(Refusal::Expectation));
         }
-        let target =
-            parse_target(&target[..target_len], method).ok_or_else(|| refused(Refusal::Target))?;
+        let Some(target) = parse_target(&target[..target_len], method) else {
+            return Err(refused(Refusal::Target));
+        };
         Ok(Head {
             request: Request {
                 method,
@@ -328,7 +333,7 @@ impl<'s> Seen<'s> {
 }
 
 /// `/path?query`, or `*` for OPTIONS (RFC 9113, section 8.3.1).
-#[inline]
+#[inline(always)]
 pub(super) fn parse_target(target: &[u8], method: Method) -> Option<Target<'_>> {
     if target.first() != Some(&b'/') {
         return (target == b"*" && method == Method::Options).then_some(Target {

@@ -54,8 +54,8 @@ pub(super) struct Http2 {
     pool: Rc<pool::Pool>,
     /// The limit of heads (SETTINGS_MAX_HEADER_LIST_SIZE), in bytes.
     head_bytes_max: usize,
-    /// Memory for the head of a request, and for one of its fields.
-    space: head::Space,
+    /// Memory for the head of a request, and for one of its fields. There unless a head in it is being served.
+    space: Option<Box<head::Space>>,
 }
 
 impl Http2 {
@@ -64,7 +64,15 @@ impl Http2 {
             limits,
             pool: pool::Pool::new(limits),
             head_bytes_max: requests.head_bytes_max,
-            space: head::Space::new(requests),
+            space: Some(Box::new(head::Space::new(requests))),
+        }
+    }
+
+    /// Memory for a field.
+    fn literal(&mut self) -> &mut [u8] {
+        match &mut self.space {
+            Some(space) => &mut space.literal,
+            None => &mut [],
         }
     }
 }

@@ -77,11 +77,13 @@ pub(super) fn recall<'a>(
     if let Some(kept) = repeat.head.filter(|_| is_last) {
         return Ok(kept.with(&repeat.bytes));
     }
-    let head = read(block, table, space)?;
-    repeat.block = Some(key);
-    repeat.table_changes = table.changes();
-    repeat.head = is_last.then(|| repeat.keep(&head)).flatten();
-    Ok(head)
+    let head = read(block, table, space);
+    if let Ok(head) = &head {
+        repeat.block = Some(key);
+        repeat.table_changes = table.changes();
+        repeat.head = is_last.then(|| repeat.keep(head)).flatten();
+    }
+    head
 }
 
 impl Block {

@@ -39,18 +39,21 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
         // Taken out of `self`, which is borrowed as a whole while the head lives in one of them.
         let mut repeat = connection.repeat.take();
-        let mut space = std::mem::take(&mut self.core.space);
+        let mut space = self.core.space.take();
+        let Some(own) = space.as_deref_mut() else {
+            unreachable!("it is put back below");
+        };
         let repeatable = repeat.as_deref_mut().zip(Block::of(block));
-        let head = recall(repeatable, block, &mut connection.table, &mut space);
-        let consumed = match head {
+        let head = recall(repeatable, block, &mut connection.table, own);
+        let consumed = match &head {
             Err(NoHead::Undecoded(error)) => {
-                self.block_failed(error);
+                self.block_failed(*error);
                 0
             }
             _ if !self.may_begin(stream) => 0,
-            Ok(head) => self.serve(stream, &head, ends_stream, rest),
+            Ok(head) => self.serve(stream, head, ends_stream, rest),
             Err(NoHead::Unfit(unfit)) => {
-                self.unfit(stream, unfit, ends_stream);
+                self.unfit(stream, *unfit, ends_stream);
                 0
             }
         };
@@ -115,14 +118,9 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let Self {
             connection, core, ..
         } = self;
-        let decoded = hpack::decode(
-            block,
-            &mut connection.table,
-            &mut core.space.literal,
-            |field| {
-                is_malformed |= field.class == Class::Malformed || field.line[0] == b':';
-            },
-        );
+        let decoded = hpack::decode(block, &mut connection.table, core.literal(), |field| {
+            is_malformed |= field.class == Class::Malformed || field.line[0] == b':';
+        });
         if let Err(error) = decoded {
             return self.block_failed(error);
         }

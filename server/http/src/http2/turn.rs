@@ -529,11 +529,9 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                     }
                 }
             }
-            setting::MAX_FRAME_SIZE => {
-                // Every client accepts frames as long as ours; longer ones would delay other streams.
-                if !(PAYLOAD_BYTES_MAX as u32..1 << 24).contains(&value) {
-                    return Err(ErrorCode::Protocol);
-                }
+            // Every client accepts frames as long as ours; longer ones would delay other streams.
+            setting::MAX_FRAME_SIZE if !(PAYLOAD_BYTES_MAX as u32..1 << 24).contains(&value) => {
+                return Err(ErrorCode::Protocol);
             }
             _ => {}
         }
@@ -820,7 +818,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
 
     /// Decodes the block of a stream that is not served: the dynamic table has to follow it.
     pub(super) fn ignore_block(&mut self, block: &[u8]) {
-        let literal = &mut self.core.space.literal;
+        let literal = self.core.literal();
         if hpack::decode(block, &mut self.connection.table, literal, |_| {}).is_err() {
             self.fail(ErrorCode::Compression);
         }

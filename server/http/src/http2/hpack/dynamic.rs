@@ -81,7 +81,7 @@ impl Table {
         Some(Field {
             class: entry.class,
             line: &self.ring[entry.at as usize..][..entry.len as usize],
-            name_len: entry.name_len as usize,
+            name_len: entry.name_len,
         })
     }
 
@@ -101,7 +101,7 @@ impl Table {
         self.entries[slot] = Entry {
             at: self.end as u32,
             len: field.line.len() as u32,
-            name_len: field.name_len as u32,
+            name_len: field.name_len,
             class: field.class,
         };
         self.end += field.line.len();
@@ -150,7 +150,7 @@ mod tests {
         Field {
             class: Class::Ordinary,
             line: line.as_bytes(),
-            name_len: line.find(':').unwrap(),
+            name_len: line.find(':').unwrap() as u32,
         }
     }
 

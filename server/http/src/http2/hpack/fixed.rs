@@ -7,7 +7,7 @@ macro_rules! entry {
         Field {
             class: Class::$class,
             line: concat!($name, ": ", $value, "\r\n").as_bytes(),
-            name_len: $name.len(),
+            name_len: $name.len() as u32,
         }
     };
 }

@@ -20,6 +20,7 @@ use crate::target::is_authority;
 
 /// The meaning of a field for the responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 #[allow(missing_docs, reason = "they are the names of fields")]
 pub enum Class {
     /// A field for handlers.
@@ -44,6 +45,9 @@ pub enum Class {
 }
 
 /// A field: its name, `: `, its value and a line end.
+///
+/// It is handed on for each field of a request, and has no padding: a copy of bytes in between would be made of
+/// overlapping moves, and whoever reads it at once would wait for them.
 #[derive(Debug, Clone, Copy)]
 pub struct Field<'a> {
     /// Its meaning.
@@ -51,19 +55,19 @@ pub struct Field<'a> {
     /// The whole line.
     pub line: &'a [u8],
     /// Length of the name.
-    pub name_len: usize,
+    pub name_len: u32,
 }
 
 impl<'a> Field<'a> {
     /// Its name; that of a pseudo-header field begins with a colon.
     pub fn name(&self) -> &'a [u8] {
-        &self.line[..self.name_len]
+        &self.line[..self.name_len as usize]
     }
 
     /// Its value.
     #[inline]
     pub fn value(&self) -> &'a [u8] {
-        &self.line[self.name_len + 2..self.line.len() - 2]
+        &self.line[self.name_len as usize + 2..self.line.len() - 2]
     }
 }
 
@@ -98,26 +102,31 @@ pub fn decode(
             return Err(DecodeError::Malformed);
         }
     }
+    // Each is called, and put together, in one place, where both are compiled into this loop.
     while let Some(&first) = block.first() {
-        match first {
+        let field = match first {
             0x80.. => {
                 let index = integer(&mut block, 7)?;
-                each(indexed(index, table)?);
+                indexed(index, table)?
             }
-            0x40..0x80 => {
-                let field = put_together(&mut block, 6, table, literal)?;
-                table.insert(field);
-                each(field);
+            // Without indexing, or never indexed, which matters only to intermediaries; or with it.
+            0x00..0x20 | 0x40..0x80 => {
+                let is_remembered = first >= 0x40;
+                let bits = if is_remembered { 6 } else { 4 };
+                let field = put_together(&mut block, bits, table, literal)?;
+                if is_remembered {
+                    table.insert(field);
+                }
+                field
             }
-            // Without indexing, or never indexed, which matters only to intermediaries.
-            0x00..0x20 => each(put_together(&mut block, 4, table, literal)?),
             0x20..0x40 => return Err(DecodeError::Malformed),
-        }
+        };
+        each(field);
     }
     Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn indexed(index: usize, table: &Table) -> Result<Field<'_>, DecodeError> {
     let Some(at) = index.checked_sub(1) else {
         return Err(DecodeError::Malformed);
@@ -131,7 +140,7 @@ fn indexed(index: usize, table: &Table) -> Result<Field<'_>, DecodeError> {
 }
 
 /// A field of which at least the value is given, the index of its name in the lower `bits`.
-#[inline]
+#[inline(always)]
 fn put_together<'l>(
     block: &mut &[u8],
     bits: u32,
@@ -177,7 +186,7 @@ fn put_together<'l>(
     Ok(Field {
         class,
         line,
-        name_len,
+        name_len: name_len as u32,
     })
 }
 
