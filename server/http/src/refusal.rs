@@ -106,6 +106,8 @@ refusals! {
     OriginMalformed = "origin_malformed" BadGateway "The server behind this one sent no valid response.",
     /// The origin did not respond in time (RFC 9110, 15.6.5).
     OriginLate = "origin_late" GatewayTimeout "The server behind this one did not respond in time.",
+    /// The request wants a stored response only, and none is stored (RFC 9111, 5.2.1.7).
+    NotCached = "not_cached" GatewayTimeout "There is no stored response that can be used.",
     /// The major version of HTTP is not 1 (RFC 9110, 15.6.6).
     Version = "version" VersionNotSupported "Only HTTP/1.0 and HTTP/1.1 are supported.",
 }

@@ -1,11 +1,14 @@
 //! A request on its way, and the response on its way back.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use barewire_http::Refusal;
 use barewire_http::received::{Framing, ResponseHead};
 use barewire_service::service::Id;
 use barewire_teleport::CallId;
+
+use crate::cache::{Fetch, Stored};
 
 /// What a call is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub enum For {
     Client(Id),
     /// A check of an origin.
     Check,
+    /// The cache, whose clients have their answers or wait for it.
+    Cache,
 }
 
 /// A call in progress. It takes the buffers of an earlier call, so that most calls allocate nothing.
@@ -69,6 +74,15 @@ pub struct Call {
     pub is_woken: bool,
     /// The connection to the origin waits for space in `response`.
     pub is_line_held: bool,
+
+    /// What it does for the cache, if its route has one.
+    pub fetch: Option<Box<Fetch>>,
+    /// The response, if it is a stored one: `response` has its field lines only.
+    pub stored: Option<Rc<Stored>>,
+    /// `response` keeps what its client has taken, for the cache.
+    pub is_filling: bool,
+    /// It has no client, and is to be ended.
+    pub is_over: bool,
 
     pub began_ns: u64,
     /// Bytes of content that the client has taken.
@@ -127,6 +141,10 @@ impl Call {
             failure: None,
             is_woken: false,
             is_line_held: false,
+            fetch: None,
+            stored: None,
+            is_filling: false,
+            is_over: false,
             began_ns: 0,
             content_bytes: 0,
             response_by_ns: 0,
@@ -134,8 +152,11 @@ impl Call {
         }
     }
 
-    /// What it leaves for the next one.
-    pub fn into_buffers(self) -> Buffers {
+    /// What it leaves for the next one: buffers of at most twice this size, as they are without a cache.
+    pub fn into_buffers(mut self, response_bytes_max: usize) -> Buffers {
+        if self.response.capacity() > 2 * response_bytes_max {
+            self.response = Vec::new();
+        }
         Buffers {
             request: self.request,
             response: self.response,

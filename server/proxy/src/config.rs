@@ -13,6 +13,9 @@ pub struct ProxyConfig {
     /// What a core may use.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// The cache of a core. If it is given, all routes have it that do not say otherwise.
+    #[serde(default)]
+    pub cache: Option<CacheConfig>,
     /// Pools of origins, by name.
     #[serde(default)]
     pub pool: BTreeMap<String, PoolConfig>,
@@ -42,6 +45,34 @@ impl Default for LimitsConfig {
             connections_max: 1024,
             request_buffer_bytes: 32 * 1024,
             response_buffer_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// What the cache of a core may take.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Bytes of all stored responses.
+    pub bytes_max: u64,
+    /// Stored responses. Each counts as at least `bytes_max / entries_max` bytes.
+    pub entries_max: usize,
+    /// Bytes of a response that is stored, its field lines included; at most half of `bytes_max`.
+    pub object_bytes_max: usize,
+    /// Stored responses of one resource, which differ by `Vary`.
+    pub variants_max: usize,
+    /// How long a response is fresh at most that does not say it: a tenth of the time since it was modified.
+    pub heuristic_max_s: u32,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        CacheConfig {
+            bytes_max: 16 * 1024 * 1024,
+            entries_max: 1024,
+            object_bytes_max: 1024 * 1024,
+            variants_max: 8,
+            heuristic_max_s: 24 * 60 * 60,
         }
     }
 }
@@ -182,6 +213,9 @@ pub struct RouteConfig {
     /// Keep the client's `Forwarded` and `X-Forwarded-…`, and append to them: the client is a trusted proxy.
     #[serde(default)]
     pub trust_forwarded: bool,
+    /// Store responses, and answer from them; by default if there is a table `cache`.
+    #[serde(default)]
+    pub cache: Option<bool>,
 }
 
 mod defaults {

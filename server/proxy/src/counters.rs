@@ -59,3 +59,57 @@ barewire_service::counters! {
         usable: Gauge,
     }
 }
+
+barewire_service::counters! {
+    /// The cache of one core of a proxy.
+    pub struct CacheCounters {
+        /// Requests answered by a stored response that was fresh.
+        hits: Counter,
+        /// Requests answered by one that was stale: they accept that, or it is validated behind them.
+        hits_stale: Counter,
+        /// Requests answered by one that was stale because its origin had failed.
+        hits_on_error: Counter,
+        /// Requests that were not answered by what was stored, though they might have been.
+        misses: Counter,
+        /// Those of them that waited for what another one had asked for.
+        collapsed: Counter,
+        /// Requests that only an origin can answer: other methods than GET and HEAD, ranges, conditions for origins.
+        bypassed: Counter,
+        /// Stored responses that their origin said were still current.
+        revalidated: Counter,
+        /// Responses stored, those included that were validated.
+        stored: Counter,
+        /// Stored responses that gave way to others.
+        evicted: Counter,
+        /// Stored responses that were removed because a request had changed their resource.
+        invalidated: Counter,
+        /// Stored responses that were removed because an operator said so.
+        purged: Counter,
+        /// Resources with stored responses.
+        entries: Gauge,
+        /// Responses that can be stored.
+        entries_max: Limit,
+        /// Bytes of stored responses, each counted as at least `bytes_max / entries_max`.
+        bytes: Gauge,
+        /// Bytes that can be stored.
+        bytes_max: Limit,
+        /// Responses not stored because of their status, without explicit freshness.
+        unstorable_status: Counter,
+        /// Responses not stored because of no-store.
+        unstorable_no_store: Counter,
+        /// Responses not stored because they are private.
+        unstorable_private: Counter,
+        /// Responses not stored because they answer a request with Authorization.
+        unstorable_authorization: Counter,
+        /// Responses not stored because they set a cookie.
+        unstorable_set_cookie: Counter,
+        /// Responses not stored because they vary by something that differs between any two requests.
+        unstorable_vary: Counter,
+        /// Responses not stored because they are stale at once and cannot be validated.
+        unstorable_useless: Counter,
+        /// Responses not stored because they are longer than `object_bytes_max`.
+        unstorable_too_large: Counter,
+        /// Responses not stored because their resource was changed or purged meanwhile.
+        unstorable_void: Counter,
+    }
+}

@@ -16,9 +16,10 @@ use slab::Slab;
 use tracing::Level;
 
 use crate::balance::{self, Budget, Origin, Random};
+use crate::cache::{Cache, Said};
 use crate::call::{Buffers, Call, For};
 use crate::config::{PoolConfig, Protocol};
-use crate::counters::{OriginCounters, ProxyCounters};
+use crate::counters::{CacheCounters, OriginCounters, ProxyCounters};
 use crate::head::{self, Asker};
 use crate::line::{Line, NO_ID};
 use crate::shared::Shared;
@@ -48,11 +49,14 @@ pub struct Forwarder {
     /// What is kept out of compressors, by pool.
     secrets: Vec<Secrets>,
     teleport: Arc<TeleportCounters>,
+    /// If a route has one.
+    pub(crate) cache: Option<Box<Cache>>,
     wants: VecDeque<Want>,
     /// By the index of a call.
     timers: TimerWheel,
     random: Random,
     pub(crate) now_ns: u64,
+    pub(crate) unix_s: u64,
     next_check_ns: u64,
     pub(crate) draining: bool,
     /// The client whose request is being handled.
@@ -97,10 +101,12 @@ impl Forwarder {
             spare: Vec::with_capacity(calls_max),
             secrets: secrets.collect(),
             teleport: Arc::default(),
+            cache: table.cache.map(|cache| Cache::new(cache, seed)),
             wants: VecDeque::with_capacity(2 * calls_max),
             timers: TimerWheel::new(calls_max, Instant::ZERO),
             random: Random::new(seed),
             now_ns: 0,
+            unix_s: 0,
             next_check_ns: if has_checks { 0 } else { u64::MAX },
             draining: false,
             asking: NO_ID,
@@ -115,6 +121,13 @@ impl Forwarder {
         self.teleport = counters;
     }
 
+    /// Counts what the cache does in `counters`, which somebody else reads.
+    pub fn count_cache_in(&mut self, counters: Arc<CacheCounters>) {
+        if let Some(cache) = &mut self.cache {
+            cache.count_in(counters);
+        }
+    }
+
     pub(crate) fn pool(&self, call: usize) -> &PoolConfig {
         &self.table.pools[self.calls[call].pool].config
     }
@@ -123,6 +136,10 @@ impl Forwarder {
     pub fn next_want(&mut self, now: Instant) -> Want {
         if let Some(want) = self.wants.pop_front() {
             return want;
+        }
+        while let Some(call) = self.pop_over() {
+            self.hang_up(call);
+            self.forget(call);
         }
         while let Some(call) = self.timers.pop_expired(instant(self.now_ns)) {
             self.deadline_passes(call as usize);
@@ -166,14 +183,16 @@ impl Forwarder {
 
     /// The call is over: keeps its buffers for the next one.
     fn forget(&mut self, at: usize) {
+        self.forget_fetch(at);
         let call = self.calls.remove(at);
         self.timers.cancel(at as u32);
-        self.spare.push(call.into_buffers());
+        let bytes_max = self.table.limits.response_buffer_bytes;
+        self.spare.push(call.into_buffers(bytes_max));
         self.counters.calls.set(self.calls.len() as u64);
     }
 
     /// Sends the call to an origin; if one has failed, to another one.
-    fn dispatch(&mut self, at: usize, failed: Option<usize>) {
+    pub(crate) fn dispatch(&mut self, at: usize, failed: Option<usize>) {
         let (pool, key) = (self.calls[at].pool, self.calls[at].key);
         let among = self.pools[pool].clone();
         let config = &self.table.pools[pool].config;
@@ -298,6 +317,11 @@ impl Forwarder {
         }
     }
 
+    pub(crate) fn schedule_deadline(&mut self, at: usize) {
+        let deadline = instant(self.calls[at].deadline_ns());
+        self.timers.schedule(at as u32, deadline);
+    }
+
     /// The call has more to send, or room to take more.
     pub(crate) fn nudge(&mut self, at: usize) {
         let call = &mut self.calls[at];
@@ -329,6 +353,7 @@ impl Forwarder {
                 self.wants.push_back(Want::Wake(id));
             }
             For::Check => self.check_goes_on(at),
+            For::Cache => self.fetch_goes_on(at),
         }
     }
 
@@ -348,8 +373,15 @@ impl Forwarder {
         line_at
     }
 
-    /// The call has failed.
+    /// The call has failed, unless a stored response answers it.
     pub(crate) fn fail(&mut self, at: usize, refusal: Refusal) {
+        let is_answered = self.calls[at].stored.is_some();
+        if !is_answered && !self.cache_takes_failure(at, refusal) {
+            self.refuse(at, refusal);
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, at: usize, refusal: Refusal) {
         self.calls[at].failure = Some(refusal);
         self.wake_client(at);
     }
@@ -397,6 +429,10 @@ impl Forwarder {
             // The client is slow; the stack's deadlines limit that.
             return;
         }
+        if self.is_follower(at) {
+            self.leave_flight(at);
+            return self.fail(at, Refusal::OriginLate);
+        }
         let origin = call.origin;
         // By teleport, one may wait for its turn on a line that is open.
         let was_begun = |line: &Line| line.shared.is_none() || call.remote.is_some();
@@ -438,15 +474,18 @@ impl Forwarder {
     fn log(&self, at: usize) {
         let call = &self.calls[at];
         let outcome = match (call.failure, call.is_complete) {
+            _ if call.stored.is_some() => "stored",
             (Some(refusal), _) => refusal.detail().trim_end(),
             (None, true) => "complete",
             (None, false) => "the client went away",
         };
+        let was_sent = call.stored.is_none() && !self.is_follower(at);
+        let origin = was_sent.then(|| self.origins[call.origin].address);
         tracing::debug!(
             target: REQUEST_LOG,
             request = call.request_line(),
             pool = &*self.table.pools[call.pool].name,
-            origin = %self.origins[call.origin].address,
+            origin = origin.map(tracing::field::display),
             status = call.head.map(|head| head.status),
             content_bytes = call.content_bytes,
             retries = call.retries,
@@ -519,6 +558,54 @@ impl Forwarder {
     }
 }
 
+impl Forwarder {
+    /// Makes of a request what its origin gets.
+    fn prepare(&mut self, at: usize, route: usize, request: &Request<'_>, upload: Upload, version: &'static str) {
+        let route = &self.table.routes[route];
+        let config = &self.table.pools[route.pool].config;
+        let asker = Asker {
+            peer: self.peer,
+            is_tls: self.is_tls,
+            version,
+            is_trusted: route.trust_forwarded,
+        };
+        let call = &mut self.calls[at];
+        call.key = balance::key(config.balance, self.peer, request.path());
+        call.is_idempotent = !matches!(request.method(), Method::Post | Method::Patch);
+        call.is_chunked = upload == Upload::Chunked;
+        call.is_uploaded = matches!(upload, Upload::Absent | Upload::Length(0));
+        call.total_by_ns = self.now_ns + u64::from(config.total_timeout_ms) * MS;
+        head::compose(request, upload, &asker, &mut call.request);
+        self.budgets[route.pool].earn(config.retries_percent);
+        let is_by_teleport = config.protocol == Protocol::Teleport;
+        self.keep_conditions(at);
+        let call = &mut self.calls[at];
+        if is_by_teleport {
+            let secret_from = self.secrets[call.pool].move_back(&mut call.request);
+            if secret_from < call.request.len() {
+                call.secret = secret_from..call.request.len();
+            }
+        }
+    }
+
+    /// Validates what a request was answered with, unless somebody does already.
+    fn validate_behind(&mut self, route: usize, request: &Request<'_>, version: &'static str) {
+        if !self.is_unasked(request) {
+            return;
+        }
+        let Some(at) = self.take_call(For::Cache) else {
+            return;
+        };
+        let call = &mut self.calls[at];
+        call.pool = self.table.routes[route].pool;
+        call.began_ns = self.now_ns;
+        call.is_head_taken = true;
+        self.begin_validation(at, request);
+        self.prepare(at, route, request, Upload::Absent, version);
+        self.set_out(at);
+    }
+}
+
 impl Relay<Forwarder> for Forward {
     fn begin(
         &self,
@@ -541,33 +628,27 @@ impl Relay<Forwarder> for Forward {
             state.counters.refused_calls.increment();
             return Err(Refusal::OriginsBusy);
         };
-        state.counters.begun.increment();
-        let route = &state.table.routes[route];
-        let config = &state.table.pools[route.pool].config;
-        let asker = Asker {
-            peer: state.peer,
-            is_tls: state.is_tls,
-            version,
-            is_trusted: route.trust_forwarded,
-        };
         let call = &mut state.calls[at];
-        call.pool = route.pool;
-        call.key = balance::key(config.balance, state.peer, path);
+        call.pool = state.table.routes[route].pool;
         call.to_head = request.method() == Method::Head;
-        call.is_idempotent = !matches!(request.method(), Method::Post | Method::Patch);
-        call.is_chunked = upload == Upload::Chunked;
-        call.is_uploaded = matches!(upload, Upload::Absent | Upload::Length(0));
         call.began_ns = state.now_ns;
-        call.total_by_ns = state.now_ns + u64::from(config.total_timeout_ms) * MS;
-        head::compose(request, upload, &asker, &mut call.request);
-        if config.protocol == Protocol::Teleport {
-            let secret_from = state.secrets[route.pool].move_back(&mut call.request);
-            if secret_from < call.request.len() {
-                call.secret = secret_from..call.request.len();
+        if state.table.routes[route].cache {
+            match state.ask_cache(at, route, request, upload) {
+                Said::Ask => {}
+                Said::Answered => return Ok(at as u32),
+                Said::AnsweredStale => {
+                    state.validate_behind(route, request, version);
+                    return Ok(at as u32);
+                }
+                Said::Refused(refusal) => {
+                    state.forget(at);
+                    return Err(refusal);
+                }
             }
         }
-        state.budgets[route.pool].earn(config.retries_percent);
-        state.dispatch(at, None);
+        state.counters.begun.increment();
+        state.prepare(at, route, request, upload, version);
+        state.set_out(at);
         if let Some(refusal) = state.calls[at].failure {
             state.hang_up(at);
             state.forget(at);
@@ -597,6 +678,26 @@ impl Relay<Forwarder> for Forward {
     fn reply<'s>(&self, state: &'s mut Forwarder, call: u32) -> Relayed<'s> {
         let call = &mut state.calls[call as usize];
         call.is_woken = false;
+        if let (Some(stored), Some(head)) = (&call.stored, call.head) {
+            return match call.is_head_taken {
+                false => Relayed::Head(RelayedHead {
+                    status: head.status,
+                    lines: &call.response[..call.lines_bytes],
+                    has_date: true,
+                    length: head.content_length,
+                    has_content: !call.to_head
+                        && head.content_length.is_some_and(|length| length > 0),
+                }),
+                true if call.to_head || head.content_length.is_none() => Relayed::Content {
+                    bytes: &[],
+                    is_last: true,
+                },
+                true => Relayed::Content {
+                    bytes: &stored.body[call.taken..],
+                    is_last: true,
+                },
+            };
+        }
         match (call.failure, call.head) {
             (Some(refusal), _) if !call.is_head_taken => Relayed::Refused(refusal),
             (Some(_), _) => Relayed::Broken,
@@ -621,12 +722,18 @@ impl Relay<Forwarder> for Forward {
         match what {
             Consumed::Head => {
                 call.is_head_taken = true;
-                call.taken = call.lines_bytes;
+                call.taken = match call.stored {
+                    Some(_) => 0,
+                    None => call.lines_bytes,
+                };
             }
             Consumed::Content(count) => {
                 call.taken += count;
                 call.content_bytes += count as u64;
             }
+        }
+        if call.is_filling || call.stored.is_some() {
+            return;
         }
         if call.untaken() == 0 {
             call.response.clear();
@@ -642,7 +749,9 @@ impl Relay<Forwarder> for Forward {
     fn end(&self, state: &mut Forwarder, call: u32) {
         let at = call as usize;
         let call = &state.calls[at];
-        if call.is_complete {
+        if call.stored.is_some() {
+            // The cache has counted it.
+        } else if call.is_complete {
             state.counters.completed.increment();
         } else if call.failure.is_none() {
             state.counters.abandoned.increment();
@@ -652,6 +761,10 @@ impl Relay<Forwarder> for Forward {
         if tracing::enabled!(target: REQUEST_LOG, Level::DEBUG) {
             state.log(at);
         }
+        if state.goes_on_alone(at) {
+            return;
+        }
+        state.leave_flight(at);
         state.hang_up(at);
         state.forget(at);
     }

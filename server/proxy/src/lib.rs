@@ -51,21 +51,25 @@
 #![deny(unsafe_code)]
 
 mod balance;
+mod cache;
 mod call;
 mod config;
 mod counters;
 mod forward;
 mod head;
 mod line;
+mod orders;
 mod proxy;
 mod response;
 mod shared;
 mod table;
 
+pub use cache::Purge;
 pub use config::{
-    Balance, CheckConfig, CompressionName, LimitsConfig, PoolConfig, Protocol, ProxyConfig,
-    RouteConfig,
+    Balance, CacheConfig, CheckConfig, CompressionName, LimitsConfig, PoolConfig, Protocol,
+    ProxyConfig, RouteConfig,
 };
-pub use counters::{OriginCounters, ProxyCounters};
+pub use counters::{CacheCounters, OriginCounters, ProxyCounters};
+pub use orders::{Order, Orders};
 pub use proxy::{Connection, Proxy};
 pub use table::{ConfigError, Table};

@@ -179,11 +179,17 @@ impl Forwarder {
         consumed: &mut usize,
     ) -> Result<Read, ResponseError> {
         let response_bytes_max = self.table.limits.response_buffer_bytes;
+        let object_bytes_max = self.table.cache.map_or(0, |cache| cache.object_bytes_max);
         let mut is_news = false;
         let read = loop {
             let bytes = &input.bytes[*consumed..];
             let (line, it) = (&mut self.lines[at], &mut self.calls[call]);
-            let room = response_bytes_max.saturating_sub(it.untaken());
+            let room = match it.is_filling {
+                true => object_bytes_max.saturating_sub(it.response.len()),
+                // What a stored response stands for is thrown away.
+                false if it.stored.is_some() => usize::MAX,
+                false => response_bytes_max.saturating_sub(it.untaken()),
+            };
             let Some(content) = &mut it.content else {
                 if bytes.is_empty() {
                     break Read::Wait;
@@ -215,9 +221,16 @@ impl Forwarder {
                 let is_5xx = head.status >= 500;
                 origin.counters.responses_5xx.add(u64::from(is_5xx));
                 origin.succeeded();
+                if it.fetch.is_some() {
+                    self.cache_takes_head(call);
+                }
                 continue;
             };
             if room == 0 && !matches!(content, Framing::Length(0)) {
+                if it.is_filling {
+                    self.fill_is_too_large(call);
+                    continue;
+                }
                 break Read::Held;
             }
             let (count, found) = content.advance(bytes, room, input.ended)?;
@@ -225,8 +238,9 @@ impl Forwarder {
             match found {
                 Found::More => break Read::Wait,
                 Found::End => break Read::Complete,
+                Found::Data(_) if it.stored.is_some() => {}
                 Found::Data(len) => {
-                    if it.is_head_taken && it.taken >= it.response.len() / 2 {
+                    if it.is_head_taken && it.taken >= it.response.len() / 2 && !it.is_filling {
                         it.response.drain(..it.taken);
                         it.taken = 0;
                     }
@@ -238,6 +252,7 @@ impl Forwarder {
         };
         match read {
             // The client is woken when the response is complete.
+            Read::Complete if self.calls[call].is_filling => self.fill_is_complete(call),
             Read::Complete => {}
             _ if is_news => self.wake_client(call),
             _ => {}

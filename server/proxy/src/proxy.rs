@@ -8,14 +8,17 @@ use barewire_service::service::{Arrival, End, Expect, Id, Input, Progress, Reply
 use barewire_service::time::Instant;
 use barewire_teleport::TeleportCounters;
 
-use crate::counters::{OriginCounters, ProxyCounters};
+use crate::counters::{CacheCounters, OriginCounters, ProxyCounters};
 use crate::forward::{Forwarder, ROUTES};
+use crate::orders::{Order, Orders};
 use crate::table::Table;
 
 /// One core's proxy.
 #[derive(Debug)]
 pub struct Proxy {
     responder: Responder<Forwarder>,
+    /// What it is told, as which core.
+    orders: Option<(Orders, usize)>,
 }
 
 /// The state of a connection.
@@ -60,6 +63,7 @@ impl Proxy {
         let responder = Responder::new(&routes(), forwarder);
         Proxy {
             responder: responder.with_limits(limits).with_http2(http2),
+            orders: None,
         }
     }
 
@@ -73,6 +77,27 @@ impl Proxy {
     pub fn with_teleport_counters(mut self, counters: Arc<TeleportCounters>) -> Self {
         self.responder.state_mut().count_teleport_in(counters);
         self
+    }
+
+    /// Counts what its cache does in `counters`, which another thread reads.
+    #[must_use]
+    pub fn with_cache_counters(mut self, counters: Arc<CacheCounters>) -> Self {
+        self.responder.state_mut().count_cache_in(counters);
+        self
+    }
+
+    /// Carries out the orders for this core.
+    #[must_use]
+    pub fn with_orders(mut self, orders: Orders, core: usize) -> Self {
+        self.orders = Some((orders, core));
+        self
+    }
+
+    #[cold]
+    fn carry_out(&mut self, order: Order) -> usize {
+        match order {
+            Order::Purge(purge) => self.responder.state_mut().purge(&purge),
+        }
     }
 
     /// Counts in `counters`, which another thread reads.
@@ -140,11 +165,19 @@ impl Service for Proxy {
 
     fn on_clock(&mut self, unix_time_s: u64) {
         self.responder.on_clock(unix_time_s);
+        self.responder.state_mut().unix_s = unix_time_s;
     }
 
     fn on_time(&mut self, now_ns: u64) {
         self.responder.on_time(now_ns);
         self.responder.state_mut().now_ns = now_ns;
+        while let Some((orders, core)) = &self.orders
+            && let Some((order, answers)) = orders.take(*core)
+        {
+            let answer = self.carry_out(order);
+            // Whoever gave it may have stopped waiting.
+            let _ = answers.try_send(answer);
+        }
     }
 
     fn on_drain(&mut self) {

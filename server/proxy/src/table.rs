@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{LimitsConfig, PoolConfig, Protocol, ProxyConfig, RouteConfig};
+use crate::config::{CacheConfig, LimitsConfig, PoolConfig, Protocol, ProxyConfig, RouteConfig};
 use crate::counters::OriginCounters;
 
 /// Routes, pools and origins of all cores.
 #[derive(Debug)]
 pub struct Table {
     pub(crate) limits: LimitsConfig,
+    /// If a route has a cache.
+    pub(crate) cache: Option<CacheConfig>,
     /// In the order in which they are tried.
     pub(crate) routes: Vec<RouteEntry>,
     pub(crate) pools: Vec<Pool>,
@@ -21,6 +23,7 @@ pub(crate) struct RouteEntry {
     pub prefix: String,
     pub pool: usize,
     pub trust_forwarded: bool,
+    pub cache: bool,
 }
 
 #[derive(Debug)]
@@ -85,6 +88,7 @@ impl Table {
     pub fn new(config: ProxyConfig) -> Result<Arc<Table>, ConfigError> {
         let ProxyConfig {
             limits,
+            cache,
             pool,
             route,
         } = config;
@@ -99,8 +103,11 @@ impl Table {
         }
         let mut routes = Vec::new();
         for each in route {
-            routes.push(entry(each, &pools)?);
+            routes.push(entry(each, &pools, cache.is_some())?);
         }
+        let has_cache = routes.iter().any(|route| route.cache);
+        let cache = has_cache.then(|| cache.unwrap_or_default());
+        cache.as_ref().map_or(Ok(()), check_cache)?;
         routes.sort_by_key(|route: &RouteEntry| {
             let len = std::cmp::Reverse(route.prefix.len());
             (route.host.is_none(), route.host.clone(), len)
@@ -117,6 +124,7 @@ impl Table {
         }
         Ok(Arc::new(Table {
             limits,
+            cache,
             routes,
             pools,
         }))
@@ -134,6 +142,11 @@ impl Table {
     /// Most connections to origins that a core has at once.
     pub fn connections_max(&self) -> usize {
         self.limits.connections_max
+    }
+
+    /// Whether a route has a cache.
+    pub fn has_cache(&self) -> bool {
+        self.cache.is_some()
     }
 
     /// Whether a pool is reached by teleport.
@@ -182,7 +195,7 @@ fn without_port(host: &[u8]) -> &[u8] {
     }
 }
 
-fn entry(route: RouteConfig, pools: &[Pool]) -> Result<RouteEntry, ConfigError> {
+fn entry(route: RouteConfig, pools: &[Pool], caches: bool) -> Result<RouteEntry, ConfigError> {
     if !route.prefix.starts_with('/') {
         return Err(ConfigError::Prefix(route.prefix));
     }
@@ -197,7 +210,17 @@ fn entry(route: RouteConfig, pools: &[Pool]) -> Result<RouteEntry, ConfigError> 
         prefix: route.prefix,
         pool,
         trust_forwarded: route.trust_forwarded,
+        cache: route.cache.unwrap_or(caches),
     })
+}
+
+fn check_cache(cache: &CacheConfig) -> Result<(), ConfigError> {
+    at_least("cache.entries_max", cache.entries_max as u64, 1)?;
+    at_least("cache.variants_max", cache.variants_max as u64, 1)?;
+    at_least("cache.object_bytes_max", cache.object_bytes_max as u64, 1)?;
+    let least = (cache.object_bytes_max as u64).saturating_mul(2);
+    at_least("cache.bytes_max", cache.bytes_max, least)?;
+    at_least("cache.bytes_max", cache.bytes_max, cache.entries_max as u64)
 }
 
 fn check_limits(limits: &LimitsConfig) -> Result<(), ConfigError> {
@@ -267,6 +290,7 @@ mod tests {
             prefix: prefix.to_owned(),
             pool: pool.to_owned(),
             trust_forwarded: false,
+            cache: None,
         }
     }
 
@@ -277,6 +301,7 @@ mod tests {
             .into();
         Table::new(ProxyConfig {
             limits: LimitsConfig::default(),
+            cache: None,
             pool,
             route: routes,
         })

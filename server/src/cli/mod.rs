@@ -59,6 +59,8 @@ enum Subcommands {
     Top(operate::TopArgs),
     /// Write what a running server on AF_XDP receives and sends, for tcpdump and Wireshark
     Capture(operate::CaptureArgs),
+    /// Remove responses from the cache of a running proxy
+    Purge(operate::PurgeArgs),
     /// Let a running server drain and end; a second time, end at once
     Stop(operate::StopArgs),
     /// Make a certificate for a first try of HTTPS
@@ -126,6 +128,7 @@ fn run_subcommand(sources: &mut Sources) -> anyhow::Result<ExitCode> {
         Subcommands::Status(args) => operate::status(&args),
         Subcommands::Top(args) => operate::top(&args),
         Subcommands::Capture(args) => operate::capture(&args),
+        Subcommands::Purge(args) => operate::purge(&args),
         Subcommands::Stop(args) => operate::stop(&args),
         Subcommands::Certificate(args) => certificate::run(&args),
         Subcommands::Generate(args) => generate::run(&args, self::command()),

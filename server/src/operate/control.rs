@@ -6,6 +6,7 @@
 //! ```text
 //!   {"ask":"status"}  ──▶  {"answer":"status","content":{…a Status…}}
 //!   {"ask":"capture",…}  ──▶  {"answer":"capturing","content":{…}}, then frames (see [`super::capture`])
+//!   {"ask":"purge","what":"…"}  ──▶  {"answer":"purged","content":{"responses":…}}
 //!   {"ask":"stop"}    ──▶  {"answer":"stopping","content":{"pid":…}}    end of file when the process ends
 //! ```
 //!
@@ -35,7 +36,7 @@ use super::status::Status;
 use super::timed::Timed;
 
 /// What can be asked of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Question {
     /// How it is.
@@ -46,6 +47,11 @@ pub enum Question {
     Capture {
         /// How much of each frame.
         snap_bytes: u32,
+    },
+    /// To remove responses from the cache of a proxy.
+    Purge {
+        /// Which: a resource, or how their names begin with `*` behind it.
+        what: String,
     },
 }
 
@@ -65,6 +71,11 @@ pub enum Answer {
         /// The NIC queues.
         queues: Vec<u32>,
     },
+    /// Responses were removed.
+    Purged {
+        /// How many, over all cores.
+        responses: usize,
+    },
     /// It does not know what that means, or cannot do it.
     Refused {
         /// Why.
@@ -80,6 +91,8 @@ pub trait Controlled: Send + Sync + 'static {
     fn stop(&self);
     /// Begins to capture so many bytes of each frame, or says why not.
     fn capture(&self, snap_bytes: u32) -> Result<Capture, String>;
+    /// Removes responses from the cache and returns how many there were, or says why not.
+    fn purge(&self, what: &str) -> Result<usize, String>;
 }
 
 /// Why there is no control socket.
@@ -258,6 +271,10 @@ fn answer(
             }
             Err(reason) => Answer::Refused { reason },
         },
+        Ok(Question::Purge { what }) => match server.purge(&what) {
+            Ok(responses) => Answer::Purged { responses },
+            Err(reason) => Answer::Refused { reason },
+        },
         Err(error) => Answer::Refused {
             reason: error.to_string(),
         },
@@ -397,6 +414,20 @@ impl Connection {
         let stream = self.stream.try_clone().map_err(silent(&self.path))?;
         match self.ask(Question::Stop)? {
             (Answer::Stopping { pid }, _) => Ok((pid, Ending(stream))),
+            (other, path) => Err(foreign(path, &other)),
+        }
+    }
+
+    /// Has responses removed from the cache, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// If it has no cache, or does not understand what is to be removed, or there is no answer that this version
+    /// understands.
+    pub fn purge(self, what: String) -> Result<usize, AskError> {
+        match self.ask(Question::Purge { what })? {
+            (Answer::Purged { responses }, _) => Ok(responses),
+            (Answer::Refused { reason }, path) => Err(AskError::Refused { path, reason }),
             (other, path) => Err(foreign(path, &other)),
         }
     }

@@ -1,4 +1,4 @@
-//! `barewire status`, `top`, `stop` and `capture`: what to ask a running server, and how to show it.
+//! `barewire status`, `top`, `stop`, `purge` and `capture`: what to ask a running server, and how to show it.
 
 mod capture;
 mod top;
@@ -71,6 +71,17 @@ pub struct StopArgs {
     timeout_ms: Option<u64>,
 }
 
+/// Arguments of `barewire purge`.
+#[derive(Debug, Clone, Args)]
+pub struct PurgeArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+
+    /// Resource: host, path and query, as in example.org/a?b. With * at the end: all that begin so; * alone: everything
+    #[arg(value_name = "WHAT")]
+    what: String,
+}
+
 impl ServerArgs {
     /// A connection to the server, and where to find it again.
     fn connect(&self) -> anyhow::Result<(PathBuf, Connection)> {
@@ -103,6 +114,18 @@ fn rated(before: &Status, after: Status) -> Status {
         rates: Rates::between(before, &after),
         ..after
     }
+}
+
+/// Removes responses from the cache of a proxy.
+///
+/// # Errors
+///
+/// If there is none, or it does not answer.
+pub fn purge(args: &PurgeArgs) -> anyhow::Result<ExitCode> {
+    let (_, connection) = args.server.connect()?;
+    let responses = connection.purge(args.what.clone())?;
+    console::print(format_args!("{responses} stored responses removed\n"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Tells a server to drain and waits for its end.

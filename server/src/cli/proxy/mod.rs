@@ -4,11 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use barewire_http::{Http2Limits, HttpCounters, Limits};
 use barewire_kernel::KernelConfig;
-use barewire_proxy::{OriginCounters, Proxy, ProxyConfig, ProxyCounters, Table};
+use barewire_proxy::{
+    CacheCounters, Order, Orders, OriginCounters, Proxy, ProxyConfig, ProxyCounters, Purge, Table,
+};
+use barewire_service::Lifecycle;
 use barewire_service::stack::CounterGroup;
 use barewire_teleport::TeleportCounters;
 use clap::{ArgMatches, Args, Command};
@@ -32,13 +36,27 @@ pub struct ProxyArgs {
 pub struct Proxying {
     table: Arc<Table>,
     cores: Vec<OfCore>,
+    orders: Orders,
 }
+
+/// What a running proxy can be told.
+#[derive(Debug)]
+pub struct Handle {
+    orders: Orders,
+    lifecycle: Lifecycle,
+    cores: usize,
+    has_cache: bool,
+}
+
+/// How long all cores may take to do what they are told.
+const ORDER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 #[derive(Debug, Clone)]
 struct OfCore {
     counters: Arc<ProxyCounters>,
     of_origins: Vec<Arc<OriginCounters>>,
     teleport: Arc<TeleportCounters>,
+    cache: Arc<CacheCounters>,
     seed: u64,
 }
 
@@ -76,11 +94,13 @@ impl Proxying {
                 counters: Arc::default(),
                 of_origins: table.counters(),
                 teleport: Arc::default(),
+                cache: Arc::default(),
                 seed: u64::from_ne_bytes(seed),
             })
         });
         Ok(Proxying {
             cores: cores.collect::<anyhow::Result<_>>()?,
+            orders: Orders::new(cores_max),
             table,
         })
     }
@@ -100,18 +120,32 @@ impl Proxying {
         enter: E,
     ) -> impl Fn(usize) -> Proxy + Clone + Send + 'static + use<E> {
         let (table, cores) = (Arc::clone(&self.table), self.cores.clone());
+        let orders = self.orders.clone();
         move |core| {
             enter();
             let OfCore {
                 counters,
                 of_origins,
                 teleport,
+                cache,
                 seed,
             } = cores[core].clone();
             let proxy = Proxy::new(&table, limits, http2, counters, of_origins, seed);
             proxy
                 .with_counters(Arc::clone(&http[core]))
                 .with_teleport_counters(teleport)
+                .with_cache_counters(cache)
+                .with_orders(orders.clone(), core)
+        }
+    }
+
+    /// What the first `cores` can be told, which this wakes.
+    pub fn handle(&self, lifecycle: &Lifecycle, cores: usize) -> Handle {
+        Handle {
+            orders: self.orders.clone(),
+            lifecycle: lifecycle.clone(),
+            cores,
+            has_cache: self.table.has_cache(),
         }
     }
 
@@ -139,8 +173,46 @@ impl Proxying {
                 counters: of_core.teleport.clone(),
             };
             let teleport = self.table.has_teleport().then_some(teleport);
-            std::iter::once(all).chain(teleport).chain(origins)
+            let cache = CounterGroup {
+                core: Some(core),
+                queue: None,
+                part: "cache",
+                counters: of_core.cache.clone(),
+            };
+            let cache = self.table.has_cache().then_some(cache);
+            std::iter::once(all)
+                .chain(cache)
+                .chain(teleport)
+                .chain(origins)
         })
+    }
+}
+
+impl Handle {
+    /// Removes responses from the caches of all cores. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Why not, or not everywhere.
+    pub fn purge(&self, what: &str) -> Result<usize, String> {
+        if !self.has_cache {
+            return Err("no route has a cache".into());
+        }
+        let purge = Purge::parse(what).ok_or_else(|| {
+            format!("{what:?} has no path: name host and path, as in example.org/, or *")
+        })?;
+        Ok(self.give(&Order::Purge(purge))?.into_iter().sum())
+    }
+
+    /// Tells all cores to do something, and waits for their answers.
+    fn give(&self, order: &Order) -> Result<Vec<usize>, String> {
+        let answers = self.orders.give(order, self.cores);
+        let answers = answers.ok_or("its cores are busy with other orders: try again")?;
+        // That of the present phase wakes those that sleep, and changes nothing.
+        self.lifecycle.advance(self.lifecycle.phase());
+        let next = |_| answers.recv_timeout(ORDER_TIMEOUT);
+        let all: Result<Vec<_>, _> = (0..self.cores).map(next).collect();
+        all.map_err(|_| "not every core has done it yet: it is done in their next turns".into())
     }
 }
 

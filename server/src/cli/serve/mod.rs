@@ -350,6 +350,7 @@ fn serve<S: Stack>(
             instruments,
             Captures::new(running.taps.clone()),
             supervisor.remote(),
+            proxy.map(|proxy| proxy.handle(&lifecycle, running.cpus.len())),
         )
         .context("cannot answer the operator")?;
     confinement.restrict_calls(connects_out || proxy.is_some())?;

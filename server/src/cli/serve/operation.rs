@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::args::OperationArgs;
 use super::supervise::Remote;
+use crate::cli::proxy::Handle;
 use crate::operate::admin::Admin;
 use crate::operate::capture::{Capture, Captures};
 use crate::operate::control::{ControlSocket, Controlled, Name};
@@ -69,11 +70,13 @@ impl Endpoints {
         instruments: Instruments,
         captures: Captures,
         remote: Remote,
+        proxy: Option<Handle>,
     ) -> anyhow::Result<Answering> {
         let controls = Arc::new(Controls {
             instruments,
             captures,
             remote,
+            proxy,
         });
         let control = self.control.map(|socket| socket.serve(controls));
         Ok(Answering {
@@ -101,6 +104,7 @@ struct Controls {
     instruments: Instruments,
     captures: Captures,
     remote: Remote,
+    proxy: Option<Handle>,
 }
 
 impl Controlled for Controls {
@@ -114,5 +118,12 @@ impl Controlled for Controls {
 
     fn capture(&self, snap_bytes: u32) -> Result<Capture, String> {
         self.captures.begin(snap_bytes)
+    }
+
+    fn purge(&self, what: &str) -> Result<usize, String> {
+        match &self.proxy {
+            Some(proxy) => proxy.purge(what),
+            None => Err("it is no proxy, and has no cache".into()),
+        }
     }
 }
