@@ -58,6 +58,20 @@ impl Origin {
         }
     }
 
+    /// Its pool is `pool` from here on.
+    pub fn goes_on(&mut self, pool: usize, config: &PoolConfig) {
+        self.pool = pool;
+        // Nobody would find out otherwise that it is up.
+        self.is_down &= config.check.is_some();
+        self.check_at_ns = 0;
+    }
+
+    /// It gets no requests and no checks any more.
+    pub fn retire(&mut self) {
+        self.check_at_ns = u64::MAX;
+        self.counters.usable.set(0);
+    }
+
     /// Whether it gets requests.
     pub fn is_usable(&self, now_ns: u64) -> bool {
         !self.is_down && self.ejected_until_ns <= now_ns

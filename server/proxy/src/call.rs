@@ -25,6 +25,8 @@ pub enum For {
 #[derive(Debug)]
 pub struct Call {
     pub by: For,
+    /// `usize::MAX` if it is none of the table.
+    pub route: usize,
     pub pool: usize,
     pub origin: usize,
     /// The connection to the origin that it uses.
@@ -112,6 +114,7 @@ impl Call {
         }
         Call {
             by,
+            route: usize::MAX,
             pool: 0,
             origin: 0,
             line: None,

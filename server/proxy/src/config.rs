@@ -25,7 +25,7 @@ pub struct ProxyConfig {
 }
 
 /// What a core may use.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
     /// Calls in progress on each core; 503 beyond.
@@ -50,7 +50,7 @@ impl Default for LimitsConfig {
 }
 
 /// What the cache of a core may take.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
     /// Bytes of all stored responses.

@@ -1,5 +1,9 @@
 //! What a core of a proxy counts.
 
+use std::sync::Arc;
+
+use barewire_service::counters::{Kind, Sample, Samples};
+
 barewire_service::counters! {
     /// Calls of one core of a proxy.
     pub struct ProxyCounters {
@@ -25,6 +29,24 @@ barewire_service::counters! {
         abandoned: Counter,
         /// Responses that broke off after they had begun.
         broken: Loss,
+    }
+}
+
+barewire_service::counters! {
+    /// Requests of one route on one core of a proxy.
+    pub struct RouteCounters {
+        /// Requests.
+        requests: Counter,
+        /// Requests answered by the cache.
+        from_cache: Counter,
+        /// Responses with a status of 4xx.
+        responses_4xx: Counter,
+        /// Responses with a status of 5xx, of origins.
+        responses_5xx: Counter,
+        /// Requests answered 502, 503 or 504 by the proxy, or cut off.
+        failed: Counter,
+        /// Bytes of content sent to clients.
+        content_bytes: Counter,
     }
 }
 
@@ -111,5 +133,33 @@ barewire_service::counters! {
         unstorable_too_large: Counter,
         /// Responses not stored because their resource was changed or purged meanwhile.
         unstorable_void: Counter,
+    }
+}
+
+/// What is counted for the origins of a pool, added up when it is read.
+#[derive(Debug, Clone)]
+pub struct PoolCounters(pub Vec<Arc<OriginCounters>>);
+
+impl Samples for PoolCounters {
+    fn samples(&self) -> Vec<Sample> {
+        let mut sums = OriginCounters::default().samples();
+        for origin in &self.0 {
+            for (sum, sample) in sums.iter_mut().zip(origin.samples()) {
+                sum.value += sample.value;
+            }
+        }
+        for sum in &mut sums {
+            if sum.kind == Kind::Loss {
+                // Those of the origins are listed as such.
+                sum.kind = Kind::Counter;
+            }
+        }
+        sums.push(Sample {
+            name: "origins",
+            help: "Origins of the pool.",
+            kind: Kind::Gauge,
+            value: self.0.len() as u64,
+        });
+        sums
     }
 }

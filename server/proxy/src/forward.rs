@@ -19,7 +19,7 @@ use crate::balance::{self, Budget, Origin, Random};
 use crate::cache::{Cache, Said};
 use crate::call::{Buffers, Call, For};
 use crate::config::{PoolConfig, Protocol};
-use crate::counters::{CacheCounters, OriginCounters, ProxyCounters};
+use crate::counters::{CacheCounters, OriginCounters, ProxyCounters, RouteCounters};
 use crate::head::{self, Asker};
 use crate::line::{Line, NO_ID};
 use crate::shared::Shared;
@@ -40,24 +40,27 @@ pub struct Forwarder {
     pub(crate) counters: Arc<ProxyCounters>,
     /// Those of one pool are next to each other.
     pub(crate) origins: Vec<Origin>,
-    pools: Vec<Range<usize>>,
-    budgets: Vec<Budget>,
+    pub(crate) pools: Vec<Range<usize>>,
+    /// By route; as many as routes, or none.
+    pub(crate) of_routes: Vec<Arc<RouteCounters>>,
+    pub(crate) budgets: Vec<Budget>,
     pub(crate) calls: Slab<Call>,
     pub(crate) lines: Slab<Line>,
     /// Buffers of calls that are over.
     spare: Vec<Buffers>,
     /// What is kept out of compressors, by pool.
-    secrets: Vec<Secrets>,
+    pub(crate) secrets: Vec<Secrets>,
     teleport: Arc<TeleportCounters>,
     /// If a route has one.
     pub(crate) cache: Option<Box<Cache>>,
+    pub(crate) cache_counters: Arc<CacheCounters>,
     wants: VecDeque<Want>,
     /// By the index of a call.
     timers: TimerWheel,
-    random: Random,
+    pub(crate) random: Random,
     pub(crate) now_ns: u64,
     pub(crate) unix_s: u64,
-    next_check_ns: u64,
+    pub(crate) next_check_ns: u64,
     pub(crate) draining: bool,
     /// The client whose request is being handled.
     pub(crate) asking: Id,
@@ -101,6 +104,8 @@ impl Forwarder {
             spare: Vec::with_capacity(calls_max),
             secrets: secrets.collect(),
             teleport: Arc::default(),
+            of_routes: Vec::new(),
+            cache_counters: Arc::default(),
             cache: table.cache.map(|cache| Cache::new(cache, seed)),
             wants: VecDeque::with_capacity(2 * calls_max),
             timers: TimerWheel::new(calls_max, Instant::ZERO),
@@ -124,8 +129,9 @@ impl Forwarder {
     /// Counts what the cache does in `counters`, which somebody else reads.
     pub fn count_cache_in(&mut self, counters: Arc<CacheCounters>) {
         if let Some(cache) = &mut self.cache {
-            cache.count_in(counters);
+            cache.count_in(Arc::clone(&counters));
         }
+        self.cache_counters = counters;
     }
 
     pub(crate) fn pool(&self, call: usize) -> &PoolConfig {
@@ -201,7 +207,9 @@ impl Forwarder {
             config,
             key,
             self.random.next(),
-            failed.map(|failed| failed - among.start),
+            failed
+                .filter(|failed| among.contains(failed))
+                .map(|failed| failed - among.start),
             self.now_ns,
         );
         match chosen {
@@ -470,6 +478,23 @@ impl Forwarder {
         }
     }
 
+    /// Counts a call and its outcome by its route.
+    fn count_by_route(&self, at: usize) {
+        let call = &self.calls[at];
+        let Some(counters) = self.of_routes.get(call.route) else {
+            return;
+        };
+        counters.requests.increment();
+        counters.from_cache.add(call.stored.is_some().into());
+        counters.failed.add(call.failure.is_some().into());
+        counters.content_bytes.add(call.content_bytes);
+        match call.head.map(|head| head.status) {
+            Some(400..500) => counters.responses_4xx.increment(),
+            Some(500..) => counters.responses_5xx.increment(),
+            _ => {}
+        }
+    }
+
     /// Logs a call and its outcome.
     fn log(&self, at: usize) {
         let call = &self.calls[at];
@@ -560,7 +585,14 @@ impl Forwarder {
 
 impl Forwarder {
     /// Makes of a request what its origin gets.
-    fn prepare(&mut self, at: usize, route: usize, request: &Request<'_>, upload: Upload, version: &'static str) {
+    fn prepare(
+        &mut self,
+        at: usize,
+        route: usize,
+        request: &Request<'_>,
+        upload: Upload,
+        version: &'static str,
+    ) {
         let route = &self.table.routes[route];
         let config = &self.table.pools[route.pool].config;
         let asker = Asker {
@@ -629,6 +661,7 @@ impl Relay<Forwarder> for Forward {
             return Err(Refusal::OriginsBusy);
         };
         let call = &mut state.calls[at];
+        call.route = route;
         call.pool = state.table.routes[route].pool;
         call.to_head = request.method() == Method::Head;
         call.began_ns = state.now_ns;
@@ -650,6 +683,7 @@ impl Relay<Forwarder> for Forward {
         state.prepare(at, route, request, upload, version);
         state.set_out(at);
         if let Some(refusal) = state.calls[at].failure {
+            state.count_by_route(at);
             state.hang_up(at);
             state.forget(at);
             return Err(refusal);
@@ -758,6 +792,7 @@ impl Relay<Forwarder> for Forward {
         } else if call.is_head_taken {
             state.counters.broken.increment();
         }
+        state.count_by_route(at);
         if tracing::enabled!(target: REQUEST_LOG, Level::DEBUG) {
             state.log(at);
         }

@@ -60,6 +60,7 @@ mod head;
 mod line;
 mod orders;
 mod proxy;
+mod reload;
 mod response;
 mod shared;
 mod table;
@@ -69,7 +70,8 @@ pub use config::{
     Balance, CacheConfig, CheckConfig, CompressionName, LimitsConfig, PoolConfig, Protocol,
     ProxyConfig, RouteConfig,
 };
-pub use counters::{CacheCounters, OriginCounters, ProxyCounters};
+pub use counters::{CacheCounters, OriginCounters, PoolCounters, ProxyCounters, RouteCounters};
 pub use orders::{Order, Orders};
 pub use proxy::{Connection, Proxy};
+pub use reload::Reload;
 pub use table::{ConfigError, Table};

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cache::Purge;
+use crate::reload::Reload;
 
 /// Orders that a core has not seen yet, at most.
 const WAITING_MAX: usize = 64;
@@ -18,6 +19,8 @@ const WAITING_MAX: usize = 64;
 pub enum Order {
     /// Remove responses from the cache. The answer is how many there were.
     Purge(Purge),
+    /// Go on by another table. The answer is 0.
+    Reload(Arc<Reload>),
 }
 
 /// The orders for all cores; every clone is the same.

@@ -8,7 +8,7 @@ use barewire_service::service::{Arrival, End, Expect, Id, Input, Progress, Reply
 use barewire_service::time::Instant;
 use barewire_teleport::TeleportCounters;
 
-use crate::counters::{CacheCounters, OriginCounters, ProxyCounters};
+use crate::counters::{CacheCounters, OriginCounters, ProxyCounters, RouteCounters};
 use crate::forward::{Forwarder, ROUTES};
 use crate::orders::{Order, Orders};
 use crate::table::Table;
@@ -86,6 +86,13 @@ impl Proxy {
         self
     }
 
+    /// Counts what comes by each of [`Table::routes`] in `counters`, which another thread reads.
+    #[must_use]
+    pub fn with_route_counters(mut self, counters: Vec<Arc<RouteCounters>>) -> Self {
+        self.responder.state_mut().of_routes = counters;
+        self
+    }
+
     /// Carries out the orders for this core.
     #[must_use]
     pub fn with_orders(mut self, orders: Orders, core: usize) -> Self {
@@ -94,8 +101,12 @@ impl Proxy {
     }
 
     #[cold]
-    fn carry_out(&mut self, order: Order) -> usize {
+    fn carry_out(&mut self, order: Order, core: usize) -> usize {
         match order {
+            Order::Reload(reload) => {
+                self.responder.state_mut().reload(&reload, core);
+                0
+            }
             Order::Purge(purge) => self.responder.state_mut().purge(&purge),
         }
     }
@@ -172,9 +183,9 @@ impl Service for Proxy {
         self.responder.on_time(now_ns);
         self.responder.state_mut().now_ns = now_ns;
         while let Some((orders, core)) = &self.orders
-            && let Some((order, answers)) = orders.take(*core)
+            && let (core, Some((order, answers))) = (*core, orders.take(*core))
         {
-            let answer = self.carry_out(order);
+            let answer = self.carry_out(order, core);
             // Whoever gave it may have stopped waiting.
             let _ = answers.try_send(answer);
         }

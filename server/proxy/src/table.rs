@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{CacheConfig, LimitsConfig, PoolConfig, Protocol, ProxyConfig, RouteConfig};
-use crate::counters::OriginCounters;
+use crate::counters::{OriginCounters, RouteCounters};
 
 /// Routes, pools and origins of all cores.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Table {
     pub(crate) pools: Vec<Pool>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RouteEntry {
     pub host: Option<String>,
     pub prefix: String,
@@ -26,7 +26,7 @@ pub(crate) struct RouteEntry {
     pub cache: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Pool {
     pub name: String,
     pub config: PoolConfig,
@@ -72,6 +72,9 @@ pub enum ConfigError {
         /// Its lower bound.
         least: u64,
     },
+    /// Limits are those of memory that a core has taken.
+    #[error("the limits cannot change while the proxy runs: restart it")]
+    Limits,
     /// The path or the host of a check cannot be put into a request.
     #[error(
         "the check of the pool {0:?} needs a path that begins with a slash, and no spaces or line ends"
@@ -130,6 +133,29 @@ impl Table {
         }))
     }
 
+    /// Whether a proxy that runs by `other` can go on by this one.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn can_follow(&self, other: &Table) -> Result<(), ConfigError> {
+        match self.limits == other.limits {
+            true => Ok(()),
+            false => Err(ConfigError::Limits),
+        }
+    }
+
+    /// Host, if it has one, and prefix of every route, in the order in which they are counted.
+    pub fn routes(&self) -> impl Iterator<Item = (Option<&str>, &str)> {
+        let routes = self.routes.iter();
+        routes.map(|route| (route.host.as_deref(), &*route.prefix))
+    }
+
+    /// Counters for one core, an element for each of [`Table::routes`].
+    pub fn route_counters(&self) -> Vec<Arc<RouteCounters>> {
+        self.routes().map(|_| Arc::default()).collect()
+    }
+
     /// Every origin with its pool, in the order in which they are counted.
     pub fn origins(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
         let pools = self.pools.iter();
@@ -170,6 +196,12 @@ impl Table {
             };
             is_host && is_below(path, route.prefix.as_bytes())
         })
+    }
+}
+
+impl RouteEntry {
+    pub fn is_for_the_same(&self, other: &RouteEntry) -> bool {
+        (&self.host, &self.prefix) == (&other.host, &other.prefix)
     }
 }
 

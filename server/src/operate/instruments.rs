@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use barewire_service::counters::{Kind, Sample};
@@ -25,9 +25,29 @@ pub struct Instruments {
     cpus: Vec<usize>,
     started: Instant,
     groups: Vec<CounterGroup>,
+    live: LiveGroups,
     http: Arc<[Arc<HttpCounters>]>,
     events: Arc<Events>,
     lifecycle: Lifecycle,
+}
+
+/// Groups of counters that may be others later. Every clone is the same.
+#[derive(Debug, Clone, Default)]
+pub struct LiveGroups(Arc<Mutex<Vec<CounterGroup>>>);
+
+impl LiveGroups {
+    /// Those of now.
+    pub fn get(&self) -> Vec<CounterGroup> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Others from here on.
+    pub fn set(&self, groups: Vec<CounterGroup>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = groups;
+    }
 }
 
 /// The counters of one part at one moment.
@@ -55,10 +75,17 @@ impl Instruments {
             cpus: running.cpus.clone(),
             started,
             groups: running.counters.clone(),
+            live: LiveGroups::default(),
             http,
             events,
             lifecycle,
         }
+    }
+
+    /// With groups that change while it runs.
+    #[must_use]
+    pub fn with_live(self, live: LiveGroups) -> Self {
+        Instruments { live, ..self }
     }
 
     /// The server now. Each number is exact; two of them may be a moment apart.
@@ -105,7 +132,8 @@ impl Instruments {
 
     /// Every counter there is, in groups.
     pub(super) fn readings(&self) -> Vec<Reading> {
-        let stack = self.groups.iter().map(|group| Reading {
+        let live = self.live.get();
+        let stack = self.groups.iter().chain(&live).map(|group| Reading {
             core: group.core,
             queue: group.queue,
             part: group.part,

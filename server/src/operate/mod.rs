@@ -24,5 +24,5 @@ pub mod status;
 mod timed;
 pub mod watch;
 
-pub use instruments::Instruments;
+pub use instruments::{Instruments, LiveGroups};
 pub use status::{Rates, Status};

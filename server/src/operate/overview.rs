@@ -14,6 +14,8 @@ impl Display for Overview<'_> {
         let status = self.0;
         head(f, status)?;
         cores(f, status)?;
+        origins(f, status)?;
+        routes(f, status)?;
         pools(f, status)?;
         drops(f, status)
     }
@@ -158,6 +160,70 @@ fn cores(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
     }
     if rates.cores.len() > 1 {
         row("all".into(), &rates.all);
+    }
+    writeln!(f, "\n{table}")
+}
+
+/// What each pool of origins does, over all cores. A core has its own view of which are usable.
+fn origins(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
+    let names = [
+        "origins",
+        "usable",
+        "outstanding",
+        "requests",
+        "responses_5xx",
+        "failed",
+        "ejected",
+    ];
+    summed(f, status, "pool_", "pool of origins", &names)
+}
+
+/// What came by each route, over all cores.
+fn routes(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
+    let names = [
+        "requests",
+        "from_cache",
+        "responses_4xx",
+        "responses_5xx",
+        "failed",
+        "content_bytes",
+    ];
+    summed(f, status, "route_", "route", &names)
+}
+
+/// A row for each part whose name begins so, with the sums of these counters; `failed` stands for all that begin so.
+fn summed(
+    f: &mut fmt::Formatter<'_>,
+    status: &Status,
+    prefix: &str,
+    title: &str,
+    names: &[&str],
+) -> fmt::Result {
+    let mut parts: Vec<&str> = Vec::new();
+    for group in &status.counters {
+        if group.part.starts_with(prefix) && !parts.contains(&&*group.part) {
+            parts.push(&group.part);
+        }
+    }
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&[&[title], names].concat());
+    for part in parts {
+        let groups = || status.counters.iter().filter(|group| group.part == part);
+        let value = |name: &&str| {
+            let values = groups().flat_map(|group| &group.values);
+            let is_it =
+                |each: &str| each == *name || *name == "failed" && each.starts_with("failed_");
+            let sum = values
+                .filter(|(each, _)| is_it(each))
+                .map(|(_, value)| value)
+                .sum();
+            Grouped(sum).to_string()
+        };
+        let mut row = vec![part[prefix.len()..].to_owned()];
+        row.extend(names.iter().map(value));
+        table.row(row);
     }
     writeln!(f, "\n{table}")
 }

@@ -38,6 +38,7 @@ mod output;
 #[cfg(feature = "xdp")]
 mod paths;
 mod privileges;
+mod proxy;
 #[cfg(feature = "xdp")]
 mod queues;
 #[cfg(feature = "xdp")]

@@ -137,6 +137,16 @@ impl Cache {
         self.counters = counters;
     }
 
+    /// Goes on with other limits, empty unless they are the same.
+    pub fn reconfigure(&mut self, config: CacheConfig) {
+        if config != self.config {
+            self.config = config;
+            self.store = Store::new(&config);
+            self.count_in(Arc::clone(&self.counters));
+            self.publish();
+        }
+    }
+
     /// Removes what `purge` means, also of what is on its way. Returns how many responses were removed.
     pub fn purge(&mut self, purge: &Purge) -> usize {
         let removed = self.store.remove_all(|key| purge.means(key));
@@ -145,12 +155,11 @@ impl Cache {
         removed
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let (entries, bytes) = self.store.size();
         self.counters.entries.set(entries as u64);
         self.counters.bytes.set(bytes);
-        let (counted, evicted) = (self.counters.evicted.get(), self.store.evicted());
-        self.counters.evicted.add(evicted - counted);
+        self.counters.evicted.add(self.store.take_evicted());
     }
 
     fn count_unstorable(&self, why: Unstorable) {

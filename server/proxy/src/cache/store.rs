@@ -76,8 +76,10 @@ impl Weight {
 
 impl Weighter<Key, Variants> for Weight {
     fn weight(&self, key: &Key, variants: &Variants) -> u64 {
-        let variants = variants.0.iter().map(|stored| self.of(stored));
-        (variants.sum::<u64>() + key.text.len() as u64).max(self.least)
+        let first = variants.0.first().map_or(0, |stored| stored.bytes());
+        let first = self.least.max((first + key.text.len()) as u64);
+        let others = variants.0.iter().skip(1).map(|stored| self.of(stored));
+        first + others.sum::<u64>()
     }
 }
 
@@ -200,9 +202,9 @@ impl Store {
         (self.cache.len(), self.cache.weight())
     }
 
-    /// Responses that were evicted so far.
-    pub fn evicted(&self) -> u64 {
-        self.evictions.0.get()
+    /// Responses that were evicted since this was last asked.
+    pub fn take_evicted(&mut self) -> u64 {
+        self.evictions.0.take()
     }
 }
 

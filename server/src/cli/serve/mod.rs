@@ -9,6 +9,7 @@ mod manager;
 mod operation;
 #[cfg(feature = "xdp")]
 mod outlive;
+mod reloads;
 mod state;
 mod supervise;
 mod teleport;
@@ -33,6 +34,7 @@ pub use self::args::{ServeArgs, StackName};
 use self::bulkheads::Bulkheads;
 use self::manager::Notice;
 use self::operation::{Answering, Endpoints};
+pub use self::reloads::Reloads;
 use self::state::StateFile;
 use self::supervise::{Ending, Supervisor};
 #[cfg(feature = "xdp")]
@@ -40,7 +42,7 @@ use self::teleport::Nothing;
 use self::teleport::{Around, Unpacking};
 use self::tls::{Capacity, Secure};
 use crate::cli::config::{self, Source, Sources};
-use crate::cli::proxy::Proxying;
+use crate::cli::proxy::{Handle, Proxying};
 use crate::confine::Confinement;
 use crate::console::{self, Console, complain, say};
 use crate::events::membership::Membership;
@@ -296,9 +298,8 @@ fn serve<S: Stack>(
         }
     };
     running.counters.extend(around.counters(running.cpus.len()));
-    if let Some(proxy) = proxy {
-        running.counters.extend(proxy.counters(running.cpus.len()));
-    }
+    let proxy = proxy.map(|proxy| proxy.handle(&lifecycle, running.cpus.len()));
+    let live = proxy.as_ref().map(Handle::counters).unwrap_or_default();
     running.counters.extend(console_counters());
     running
         .counters
@@ -321,15 +322,27 @@ fn serve<S: Stack>(
         Arc::clone(&http),
         Arc::clone(&events),
         lifecycle.clone(),
-    );
+    )
+    .with_live(live.clone());
     let endpoints = Endpoints::open(&args.operation, &running, &instruments, enter.clone())?;
     let reloads = match &secure {
         None => None,
         Some(secure) => Some(
             secure
-                .follow_files(enter)
+                .follow_files(enter.clone())
                 .context("no thread to read certificates again")?,
         ),
+    };
+    let reloads = match &proxy {
+        None => reloads,
+        Some(proxy) => {
+            let routes = proxy.follow_file(enter);
+            let routes = routes.context("no thread to read routes again")?;
+            Some(match reloads {
+                Some(certificates) => certificates.and(routes),
+                None => routes,
+            })
+        }
     };
     confinement.give_up_privileges()?;
     let supervisor = Supervisor::new(reloads).context("cannot catch signals")?;
@@ -350,7 +363,7 @@ fn serve<S: Stack>(
             instruments,
             Captures::new(running.taps.clone()),
             supervisor.remote(),
-            proxy.map(|proxy| proxy.handle(&lifecycle, running.cpus.len())),
+            proxy.clone(),
         )
         .context("cannot answer the operator")?;
     confinement.restrict_calls(connects_out || proxy.is_some())?;
@@ -367,6 +380,7 @@ fn serve<S: Stack>(
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);
+    log_counters(&live.get());
     log_counters(&event_counters(&events));
     say(&summary(&http, started));
     let membership = fleet.and_then(Fleet::end);

@@ -31,7 +31,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use super::manager::{self, Notice};
-use super::tls::Reloads;
+use super::reloads::Reloads;
 use barewire_service::stack::Watch;
 
 /// How long cores have to stop once they were told to stop at once. Closing a zero-copy socket waits for the NIC,
@@ -200,7 +200,7 @@ impl Supervisor {
         while left > 0 {
             match self.next(deadline) {
                 Some(Event::Stop(cause @ Cause::Signal(SIGHUP))) if self.reloads.is_some() => {
-                    tracing::info!("{cause}: reading the certificates again");
+                    tracing::info!("{cause}: reading files again");
                     self.reloads.iter().for_each(Reloads::request);
                 }
                 Some(Event::Ignored(cause)) => tracing::info!("{cause}: ignored"),

@@ -1,27 +1,18 @@
 //! TLS beside plain text: certificates read at the start, and again when a file or SIGHUP says so.
-//!
-//! ```text
-//!   SIGHUP ─────────────┐
-//!   a file has changed ─┴─▶ tls/reload ─▶ Identity::reload ─▶ handshakes from here on
-//! ```
 
 use std::env;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
-use std::time::Duration;
 
 use barewire_service::service::Service;
 use barewire_service::stack::CounterGroup;
 use barewire_tls::{Identity, IdentityConfig, Tls, TlsCounters, TlsLimits};
 
 use super::args::TlsArgs;
+use super::reloads::Reloads;
 
 /// What clients may choose from by ALPN, the best first; the first one only if HTTP/2 is on.
 const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
-/// How often files are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a stack gives a connection, whatever runs on it.
 #[derive(Debug, Clone, Copy)]
@@ -107,19 +98,22 @@ impl Secure {
     ///
     /// If the process is out of threads.
     pub fn follow_files(&self, enter: impl FnOnce() + Send + 'static) -> io::Result<Reloads> {
-        let (to, requests) = mpsc::channel();
-        let (entered, is_entered) = mpsc::channel();
         let identity = Arc::clone(&self.identity);
-        thread::Builder::new()
-            .name("tls/reload".into())
-            .spawn(move || {
-                enter();
-                let _ = entered.send(());
-                follow_files(&identity, &requests);
-            })?;
-        // What gives up privileges is forbidden once system calls are filtered.
-        let _ = is_entered.recv();
-        Ok(Reloads(to))
+        let mut stamp = identity.stamp();
+        Reloads::follow("tls/reload", enter, move |is_asked| {
+            let now = identity.stamp();
+            if std::mem::replace(&mut stamp, now.clone()) == now && !is_asked {
+                return;
+            }
+            match identity.reload() {
+                Ok(()) => {
+                    tracing::info!("certificates were read again, for handshakes from here on");
+                }
+                Err(error) => {
+                    tracing::error!("{error}; the certificates from before go on to be used");
+                }
+            }
+        })
     }
 }
 
@@ -138,35 +132,4 @@ pub fn identity(args: &TlsArgs, http2: bool) -> Result<Arc<Identity>, barewire_t
         protocols: protocols.iter().map(|name| name.to_vec()).collect(),
         client_authorities: args.tls_client_ca.clone(),
     })
-}
-
-/// Lets certificates be read again.
-#[derive(Debug, Clone)]
-pub struct Reloads(Sender<()>);
-
-impl Reloads {
-    /// Soon, on another thread.
-    pub fn request(&self) {
-        // The receiver is gone once the process is about to end.
-        let _ = self.0.send(());
-    }
-}
-
-fn follow_files(identity: &Identity, requests: &Receiver<()>) {
-    let mut stamp = identity.stamp();
-    loop {
-        let is_asked = match requests.recv_timeout(LOOK_INTERVAL) {
-            Ok(()) => true,
-            Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let now = identity.stamp();
-        if std::mem::replace(&mut stamp, now.clone()) == now && !is_asked {
-            continue;
-        }
-        match identity.reload() {
-            Ok(()) => tracing::info!("certificates were read again, for handshakes from here on"),
-            Err(error) => tracing::error!("{error}; the certificates from before go on to be used"),
-        }
-    }
 }

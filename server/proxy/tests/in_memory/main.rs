@@ -1,10 +1,11 @@
-//! The cache of a proxy: RFC 9111, and what it does when much comes at once.
+//! A proxy without sockets: its cache (RFC 9111), and what happens when its routes change.
 
 #![allow(clippy::unwrap_used)]
 
 mod allocations;
 mod bounds;
 mod flights;
+mod reload;
 mod reuse;
 mod rules;
 mod world;

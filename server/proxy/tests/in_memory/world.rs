@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use barewire_http::Limits;
 use barewire_proxy::{
-    CacheCounters, Connection, Order, Orders, OriginCounters, Proxy, ProxyCounters, Purge, Table,
+    CacheCounters, ConfigError, Connection, Order, Orders, OriginCounters, Proxy, ProxyCounters,
+    Purge, Reload, Table,
 };
 use barewire_service::counters::Samples;
 use barewire_service::service::{Arrival, End, Id, Input, Next, Reply, Service, Want};
@@ -27,6 +28,7 @@ const ROUTES: &str = r#"
 
 pub struct World {
     proxy: Proxy,
+    table: Arc<Table>,
     orders: Orders,
     pub cache: Arc<CacheCounters>,
     pub of_origins: Vec<Arc<OriginCounters>>,
@@ -42,6 +44,7 @@ struct Side {
     output: Vec<u8>,
     is_origin: bool,
     waits: bool,
+    address: String,
     is_over: bool,
 }
 
@@ -74,9 +77,17 @@ impl World {
         let cache = Arc::<CacheCounters>::default();
         let of_origins = table.counters();
         let counters = Arc::<ProxyCounters>::default();
-        let proxy = Proxy::new(&table, Limits::default(), None, counters, of_origins.clone(), 7);
+        let proxy = Proxy::new(
+            &table,
+            Limits::default(),
+            None,
+            counters,
+            of_origins.clone(),
+            7,
+        );
         let orders = Orders::new(1);
         let mut world = World {
+            table: Arc::clone(&table),
             proxy: proxy
                 .with_cache_counters(Arc::clone(&cache))
                 .with_orders(orders.clone(), 0),
@@ -121,6 +132,45 @@ impl World {
 
     pub fn proxy(&mut self) -> &mut Proxy {
         &mut self.proxy
+    }
+
+    /// Another table of routes.
+    pub fn reload(&mut self, routes: &str) -> Result<(), ConfigError> {
+        let table = Table::new(toml::from_str(routes).unwrap()).unwrap();
+        table.can_follow(&self.table)?;
+        let before: Vec<_> = self.table.origins().zip(self.of_origins.clone()).collect();
+        let counters = table.origins().map(|origin| {
+            let same = before.iter().find(|(before, _)| *before == origin);
+            same.map_or_else(Arc::default, |(_, counters)| Arc::clone(counters))
+        });
+        self.of_origins = counters.collect();
+        let reload = Reload {
+            of_origins: vec![self.of_origins.clone()],
+            of_routes: vec![table.route_counters()],
+            table: Arc::clone(&table),
+        };
+        self.table = table;
+        self.orders
+            .give(&Order::Reload(Arc::new(reload)), 1)
+            .unwrap();
+        self.tell_time();
+        self.settle();
+        Ok(())
+    }
+
+    pub fn is_open(&self, at: u32) -> bool {
+        self.connections.contains_key(&at)
+    }
+
+    pub fn hang_up_if_open(&mut self, at: u32) {
+        if self.is_open(at) {
+            self.hang_up(at);
+        }
+    }
+
+    /// Where a connection leads.
+    pub fn address(&self, at: u32) -> &str {
+        &self.connections[&at].address
     }
 
     /// Removes responses. Returns how many there were.
@@ -170,6 +220,7 @@ impl World {
             output: Vec::new(),
             is_origin,
             waits: false,
+            address: String::new(),
             is_over: false,
         };
         self.connections.insert(id.index, side);
@@ -225,10 +276,11 @@ impl World {
     fn settle(&mut self) {
         loop {
             match self.proxy.wants(Instant::ZERO) {
-                Want::Connect { token, .. } => {
+                Want::Connect { token, to } => {
                     let id = self.next_id();
                     let state = self.proxy.on_open(token, id);
                     self.insert(id, state, true);
+                    self.connections.get_mut(&id.index).unwrap().address = to.to_string();
                     self.show(id.index, usize::MAX);
                 }
                 Want::Wake(id) => self.show(id.index, usize::MAX),
