@@ -162,6 +162,14 @@ impl<S: Service> Service for Bulkhead<S> {
         }
     }
 
+    /// There it takes a seat of that process.
+    fn departs(connection: &Self::Connection) -> Option<u8> {
+        match &connection.0 {
+            Ok((connection, _)) => S::departs(connection),
+            Err(()) => None,
+        }
+    }
+
     fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
         if let Ok((connection, _)) = &mut connection.0 {
             self.inner.on_end(connection, end);

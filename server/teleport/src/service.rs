@@ -328,6 +328,20 @@ impl<S: Service> Service for Teleport<S> {
         Connection(State::Plain(self.inner.on_open(token, id)))
     }
 
+    fn departs(connection: &Self::Connection) -> Option<u8> {
+        match &connection.0 {
+            State::Plain(plain) => S::departs(plain),
+            State::Refused | State::Open(_) => None,
+        }
+    }
+
+    #[inline]
+    fn resume(connection: &mut Self::Connection, rest: u8) {
+        if let State::Plain(plain) = &mut connection.0 {
+            S::resume(plain, rest);
+        }
+    }
+
     fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
         match &mut connection.0 {
             State::Plain(plain) => self.inner.on_end(plain, end),

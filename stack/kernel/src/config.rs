@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use barewire_service::deadline::Deadlines;
 
 use super::error::StartError;
+use super::handover::HandOver;
 
 /// Where to listen, on how many cores, and the limits of each.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct KernelConfig {
     pub busy_poll_us: Option<u32>,
     /// Keep the NIC's interrupts off as long as we poll (SO_PREFER_BUSY_POLL).
     pub prefer_busy_poll: bool,
+    /// How another process takes over from this one, or this one from another. Without it: not at all.
+    pub hand_over: Option<HandOver>,
 }
 
 impl KernelConfig {
@@ -63,6 +66,7 @@ impl KernelConfig {
             defer_accept_s: None,
             busy_poll_us: None,
             prefer_busy_poll: false,
+            hand_over: None,
         }
     }
 

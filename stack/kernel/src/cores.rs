@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use barewire_service::cores::{CoreError, PinError, Starting, choose_cpus};
 use barewire_service::lifecycle::{Lifecycle, Member};
@@ -11,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::config::KernelConfig;
 use super::counters::KernelCounters;
 use super::error::StartError;
+use super::handover::{HandOver, Order};
 use super::listener::Listener;
 
 /// What a core has before it makes its connections' memory.
@@ -20,6 +22,10 @@ pub struct Core {
     pub index: usize,
     /// Its listeners, one for each address, to which the kernel steers the connections of its CPU.
     pub listeners: Vec<Listener>,
+    /// What it is told about a hand-over.
+    pub orders: Option<Receiver<Order>>,
+    /// It must not accept before it is told to.
+    pub is_dormant: bool,
     /// Its view of the phase.
     pub member: Member,
     /// Its counters.
@@ -53,8 +59,11 @@ where
     allow_open_files(cpus.len(), config.connections_max())?;
     let mut addresses = Vec::with_capacity(1 + config.listen_also.len());
     let mut listeners: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
-    for &address in [config.listen].iter().chain(&config.listen_also) {
-        let group = Listener::open_group(address, config, &cpus).map_err(StartError::from)?;
+    let groups = open_listeners(config, &cpus)?;
+    if let Some(hand_over) = &config.hand_over {
+        hand_over.keep(&groups).map_err(failure(0, "dup"))?;
+    }
+    for group in groups {
         let address = group[0].address();
         addresses.push(address.map_err(failure(0, "getsockname"))?);
         for (of_core, listener) in listeners.iter_mut().zip(group) {
@@ -65,10 +74,14 @@ where
     let mut starting = Vec::with_capacity(cpus.len());
     let mut counters = Vec::with_capacity(cpus.len());
     for ((index, &cpu), listeners) in cpus.iter().enumerate().zip(listeners) {
+        let member = lifecycle.enrol().map_err(failure(index, "eventfd"))?;
+        let hand_over = config.hand_over.as_ref();
         let core = Core {
             index,
             listeners,
-            member: lifecycle.enrol().map_err(failure(index, "eventfd"))?,
+            orders: hand_over.map(|hand_over| hand_over.enrol(member.waker())),
+            is_dormant: hand_over.is_some_and(HandOver::shares_listeners),
+            member,
             counters: Arc::default(),
         };
         counters.push(CounterGroup {
@@ -107,6 +120,32 @@ where
             .filter_map(|starting| starting.go(()))
             .collect(),
     })
+}
+
+/// The listeners of all addresses, for each core: new ones, or those of the process that this one takes over from.
+fn open_listeners(config: &KernelConfig, cpus: &[usize]) -> Result<Vec<Vec<Listener>>, StartError> {
+    let addresses = 1 + config.listen_also.len();
+    let inherited = config.hand_over.as_ref().and_then(HandOver::take_inherited);
+    let Some(inherited) = inherited else {
+        let addresses = [config.listen]
+            .into_iter()
+            .chain(config.listen_also.clone());
+        let groups = addresses.map(|address| Listener::open_group(address, config, cpus));
+        return Ok(groups.collect::<Result<_, _>>()?);
+    };
+    let size = |addresses, cores| format!("{addresses} addresses on {cores} cores");
+    let cores = inherited.iter().map(Vec::len).min().unwrap_or(0);
+    if inherited.len() != addresses || inherited.iter().any(|group| group.len() != cpus.len()) {
+        return Err(StartError::Inherited {
+            inherited: size(inherited.len(), cores),
+            wanted: size(addresses, cpus.len()),
+        });
+    }
+    let inherit = |socket| Listener::inherited(socket, config);
+    let groups = inherited.into_iter();
+    Ok(groups
+        .map(|group| group.into_iter().map(inherit).collect())
+        .collect())
 }
 
 /// What ends a core that serves: `call` failed.

@@ -23,6 +23,10 @@ barewire_service::counters! {
         send_buffers_max: Limit,
         /// Connections accepted.
         accepted: Counter,
+        /// Connections that an earlier process had accepted, and this one went on with.
+        taken_over: Counter,
+        /// Connections that went on in another process.
+        handed_over: Counter,
         /// Times accepting paused because every connection was in use.
         accept_paused: Loss,
         /// Times a connection could not be accepted for lack of file descriptors or memory.

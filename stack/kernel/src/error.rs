@@ -49,6 +49,16 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Another process opened listeners for other cores or addresses.
+    #[error(
+        "there are listeners for {inherited} and not for {wanted}: take over with the same cores and addresses"
+    )]
+    Inherited {
+        /// Addresses times cores.
+        inherited: String,
+        /// What the configuration asks for.
+        wanted: String,
+    },
     /// The kernel refused something that every kernel has.
     #[error("core {core}: {call}: {source}")]
     Core {

@@ -45,6 +45,7 @@ mod connect;
 mod cores;
 mod counters;
 mod error;
+pub mod handover;
 mod input;
 mod listener;
 #[allow(unsafe_code)]

@@ -23,11 +23,16 @@ use rustix::net::{
 
 use super::config::KernelConfig;
 use super::error::ListenError;
+use super::handover::HandOver;
 use super::sockopt;
 
 /// A listening socket; nothing accepts from it yet.
 #[derive(Debug)]
-pub struct Listener(OwnedFd);
+pub struct Listener {
+    socket: OwnedFd,
+    /// Says whether another process has it, too.
+    hand_over: Option<HandOver>,
+}
 
 impl Listener {
     /// Opens one listener on `address` for each of `cpus`, in their order.
@@ -59,12 +64,19 @@ impl Listener {
             set_inherited_options(&socket, address, config)?;
             called(address, "bind", bind(&socket, &address))?;
             called(address, "listen", listen(&socket, config.backlog))?;
-            let listener = Listener(socket);
+            let hand_over = config.hand_over.clone();
+            let listener = Listener { socket, hand_over };
             // Port 0 became a real one, which the rest of the group has to share.
             address = called(address, "getsockname", listener.address())?;
             group.push(listener);
         }
         Ok(group)
+    }
+
+    /// One that another process has opened.
+    pub(crate) fn inherited(socket: OwnedFd, config: &KernelConfig) -> Listener {
+        let hand_over = config.hand_over.clone();
+        Listener { socket, hand_over }
     }
 
     /// The address it listens on.
@@ -73,7 +85,7 @@ impl Listener {
     ///
     /// If the kernel reports an address of another family than it was given.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        Ok(getsockname(&self.0)?.try_into()?)
+        Ok(getsockname(&self.socket)?.try_into()?)
     }
 
     /// Makes accepting wait: an io_uring waits in our place, and would not if the socket refused to.
@@ -82,7 +94,7 @@ impl Listener {
     ///
     /// None that is documented.
     pub fn set_blocking(&self) -> io::Result<()> {
-        Ok(rustix::io::ioctl_fionbio(&self.0, false)?)
+        Ok(rustix::io::ioctl_fionbio(&self.socket, false)?)
     }
 
     /// Takes a connection from the queue, non-blocking, and who opened it; `None` when there is none.
@@ -93,7 +105,7 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
         const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
         loop {
-            match rustix::net::acceptfrom_with(&self.0, FLAGS) {
+            match rustix::net::acceptfrom_with(&self.socket, FLAGS) {
                 Ok((connection, peer)) => {
                     let peer = peer.and_then(|peer| peer.try_into().ok());
                     return Ok(Some((connection, peer)));
@@ -121,15 +133,23 @@ impl Listener {
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
-/// No client can connect from here on, even while something else (an io_uring, say) still holds the socket.
+/// No client can connect from here on, even while something else (an io_uring, say) still holds the socket; unless
+/// another process goes on with it.
 impl Drop for Listener {
     fn drop(&mut self) {
+        if self
+            .hand_over
+            .as_ref()
+            .is_some_and(HandOver::shares_listeners)
+        {
+            return;
+        }
         // Fails only if it does not listen yet.
-        let _ = shutdown(&self.0, Shutdown::Both);
+        let _ = shutdown(&self.socket, Shutdown::Both);
     }
 }
 

@@ -7,6 +7,8 @@ use barewire_service::deadline::{Deadlines, Wait, Watch};
 use barewire_service::service::{self, Arrival, Expect, Id, Input, Next, Progress, Reply, Service};
 use barewire_service::time::Instant;
 
+use super::handover::Idle;
+
 /// The protocol's side of one connection.
 #[derive(Debug)]
 pub struct Session<C> {
@@ -14,6 +16,8 @@ pub struct Session<C> {
     id: Id,
     /// The service had it opened.
     is_outbound: bool,
+    /// By which it came in.
+    listener: u16,
     next: Next,
     ended: bool,
     /// The service wants to be called, whether or not anything arrives.
@@ -43,6 +47,8 @@ pub enum End {
     Aborted,
     /// With a reset: the peer had its time.
     TimedOut,
+    /// Another process goes on with it.
+    HandedOver,
     /// It could not be opened.
     Failed(service::End),
 }
@@ -59,8 +65,23 @@ impl<C: Default> Session<C> {
         let watch = Watch::established(now, expect, deadlines);
         Session {
             next: Next::Receive(expect),
+            listener: arrival.listener as u16,
             ..Session::new(protocol, arrival.id, watch)
         }
+    }
+
+    /// A connection that another process accepted, and that has waited for a message since `since`. `rest` is what its
+    /// service said of it.
+    pub fn taken_over<S: Service<Connection = C>>(
+        service: &mut S,
+        arrival: Arrival<'_>,
+        rest: u8,
+        since: Instant,
+        deadlines: &Deadlines,
+    ) -> Self {
+        let mut session = Session::accepted(service, arrival, since, deadlines);
+        S::resume(&mut session.protocol, rest);
+        session
     }
 
     /// A connection that is being opened.
@@ -83,6 +104,7 @@ impl<C: Default> Session<C> {
             protocol,
             id,
             is_outbound: false,
+            listener: 0,
             next: Next::Receive(Expect::Message),
             ended: false,
             woken: false,
@@ -110,6 +132,28 @@ impl<C: Default> Session<C> {
     /// Whether the service had it opened.
     pub fn is_outbound(&self) -> bool {
         self.is_outbound
+    }
+
+    /// What there is to know of a connection that another process could go on with: between two messages, with nothing
+    /// left to be sent.
+    pub fn departs<S: Service<Connection = C>>(
+        &self,
+        now: Instant,
+        deadlines: &Deadlines,
+    ) -> Option<Idle> {
+        let is_idle = self.next == Next::Receive(Expect::Message)
+            && !(self.is_outbound || self.ended || self.woken);
+        let rest = is_idle.then(|| S::departs(&self.protocol)).flatten()?;
+        let since = self.watch.began_at(deadlines).unwrap_or(now);
+        Some(Idle {
+            listener: self.listener,
+            rest,
+            idle_us: if now > since {
+                (now - since).total_micros()
+            } else {
+                0
+            },
+        })
     }
 
     /// The service is to be called once all that it wrote is sent.

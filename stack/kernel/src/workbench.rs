@@ -11,6 +11,7 @@ use barewire_service::time::{Duration, Instant};
 use super::config::KernelConfig;
 use super::counters::KernelCounters;
 use super::error::StartError;
+use super::handover::Courier;
 use super::pool::{Buffer, Pool};
 use crate::{End, Input, Session, Turn};
 
@@ -40,7 +41,6 @@ const NO_CONNECTION: Id = Id {
 };
 
 /// Everything of a core that is not a connection and not the way to wait for events.
-#[derive(Debug)]
 pub struct Workbench<S> {
     /// The protocol.
     pub service: S,
@@ -56,6 +56,10 @@ pub struct Workbench<S> {
     pub counters: Arc<KernelCounters>,
     /// Whether connections shall end after the message they are in.
     pub draining: bool,
+    /// Nothing more is to be received, for a moment.
+    pub quiet: bool,
+    /// Who takes connections to the process that goes on in our place, once they are idle.
+    pub leaving: Option<Arc<dyn Courier>>,
     /// The generation of the next connection.
     generation: u32,
     /// How often the service may still be asked in this turn.
@@ -105,6 +109,8 @@ impl<S: Service> Workbench<S> {
             config,
             counters,
             draining: false,
+            quiet: false,
+            leaving: None,
             generation: 0,
             wants_left: WANTS_MAX,
         })
@@ -182,6 +188,10 @@ impl<S: Service> Workbench<S> {
                 counters.aborted.increment();
                 service::End::Closed
             }
+            End::HandedOver => {
+                counters.handed_over.increment();
+                service::End::Closed
+            }
             End::TimedOut if session.is_opening() => {
                 counters.connect_failed.increment();
                 service::End::Unanswered
@@ -204,6 +214,12 @@ impl<S: Service> Workbench<S> {
             self.draining = true;
             self.service.on_drain();
         }
+    }
+
+    /// Another process goes on in our place: what is busy ends here, or follows when it is idle.
+    pub fn leave(&mut self, courier: Arc<dyn Courier>) {
+        self.leaving = Some(courier);
+        self.follow(Phase::Drain);
     }
 
     /// Shows the service the input of a connection. Returns the buffer with its reply as well.

@@ -149,6 +149,12 @@ pub trait Service {
         let _ = (connection, rest);
     }
 
+    /// All that another process needs to go on with a connection that is at rest, beside its socket: it tells its service
+    /// that the connection was accepted, and [resumes](Service::resume) it. `None` if there is more to it.
+    fn departs(connection: &Self::Connection) -> Option<u8> {
+        Self::rest(connection)
+    }
+
     /// A connection is over, whoever opened it. What its peer still has to say is not waited for.
     ///
     /// A stack that is told to stop at once does not say so.

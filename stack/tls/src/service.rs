@@ -242,6 +242,13 @@ impl<S: Service> Service for Tls<S> {
         }
     }
 
+    fn departs(connection: &Self::Connection) -> Option<u8> {
+        match &connection.0 {
+            State::Plain(plain) => S::departs(plain),
+            State::Open(_) | State::Refused | State::Handshaking { .. } | State::Over => None,
+        }
+    }
+
     fn on_end(&mut self, connection: &mut Self::Connection, end: End) {
         match &mut connection.0 {
             State::Plain(plain) => self.inner.on_end(plain, end),

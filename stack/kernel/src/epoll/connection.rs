@@ -7,14 +7,14 @@
 //! to be queued behind the others when it has used up its turn.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use barewire_service::service::{Arrival, Expect, Id, Next, Reply, Service};
-use barewire_service::time::Instant;
+use barewire_service::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
+use crate::handover::Idle;
 use crate::{Buffer, End, Input, Session, Workbench, why_not};
 
 /// What a connection is registered for, once and for all.
@@ -73,6 +73,8 @@ pub enum Outcome {
     Reply,
     /// Another turn, after the others.
     Yield,
+    /// To go on in another process.
+    Depart,
     /// To be removed and [closed](Connection::close).
     End,
 }
@@ -90,6 +92,39 @@ impl<C: Default> Connection<C> {
             writable: true,
             ..Connection::new(socket, session, State::Open)
         }
+    }
+
+    /// A connection that another process accepted.
+    pub fn taken_over<S: Service<Connection = C>>(
+        socket: OwnedFd,
+        arrival: Arrival<'_>,
+        idle: &Idle,
+        bench: &mut Workbench<S>,
+    ) -> Self {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        let since = now - Duration::from_micros(idle.idle_us);
+        let service = &mut bench.service;
+        let session = Session::taken_over(service, arrival, idle.rest, since, deadlines);
+        Connection {
+            writable: true,
+            ..Connection::new(socket, session, State::Open)
+        }
+    }
+
+    /// What another process has to know to go on with it, if one can.
+    pub fn departs<S: Service<Connection = C>>(&self, bench: &Workbench<S>) -> Option<Idle> {
+        let is_at_rest = self.state == State::Open
+            && self.unsent.is_none()
+            && self.input.is_empty()
+            && !(self.hangup || self.dead);
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        let departs = || self.session.departs::<S>(now, deadlines);
+        is_at_rest.then(departs).flatten()
+    }
+
+    /// It goes on in another process.
+    pub fn depart(&mut self) {
+        self.state = State::Ended(End::HandedOver);
     }
 
     /// A connection that the kernel is opening.
@@ -209,6 +244,15 @@ impl<C: Default> Connection<C> {
                     if self.readable {
                         self.receive(bench);
                     } else if bench.draining && expect == Expect::Message && self.input.is_empty() {
+                        if bench.leaving.is_some() {
+                            // What cannot follow hears of it with the reply to its next message.
+                            let departs = self.departs(bench).is_some();
+                            return if departs {
+                                Outcome::Depart
+                            } else {
+                                Outcome::Wait
+                            };
+                        }
                         self.final_reply(bench, S::on_dismiss);
                     } else {
                         return Outcome::Wait;
@@ -276,7 +320,7 @@ impl<C: Default> Connection<C> {
         bench.end(&mut self.session, how);
         if matches!(how, End::Aborted | End::TimedOut) {
             // Closing then sends a reset; if this fails, an orderly end is as good.
-            let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+            let _ = sockopt::set_socket_linger(&self.socket, Some(std::time::Duration::ZERO));
         }
         self.input.clear(&mut bench.receive);
         if let Some(unsent) = self.unsent {

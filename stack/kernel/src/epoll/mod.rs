@@ -16,6 +16,8 @@ mod connection;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use barewire_service::cores::CoreError;
 use barewire_service::lifecycle::{Lifecycle, Member, Phase};
@@ -25,10 +27,12 @@ use barewire_service::timer::TimerWheel;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
+use rustix::net::getpeername;
 use slab::Slab;
 
 use self::connection::{Connection, Outcome};
 use crate::cores::{self, Core, Worker, ended, failure};
+use crate::handover::{self, Courier, Freeze, Idle, Order};
 use crate::{
     Acceptor, Action, KernelConfig, Listener, StartError, Workbench, begin_to_connect,
     set_epoll_busy_poll,
@@ -76,8 +80,13 @@ const PHASE: u64 = u64::MAX;
 
 /// One core: its event queue, its connections, and what they are worked on with.
 struct EpollCore<S: Service> {
+    index: usize,
     epoll: OwnedFd,
     member: Member,
+    orders: Option<Receiver<Order>>,
+    /// The listeners are those of another process as well, and not ours to accept from yet.
+    is_dormant: bool,
+    has_drained: bool,
     acceptor: Acceptor<Listener>,
     /// Whether the listeners' events are heard. Otherwise connections wait in the kernel's queue.
     is_accepting: bool,
@@ -101,14 +110,19 @@ impl<S: Service> EpollCore<S> {
         }
         let listeners = (LISTENERS..).zip(&core.listeners);
         let listeners = listeners.map(|(data, listener)| (listener.as_fd(), data));
+        let listeners = listeners.filter(|_| !core.is_dormant);
         for (fd, data) in listeners.chain([(core.member.as_fd(), PHASE)]) {
             epoll::add(&epoll, fd, EventData::new_u64(data), EventFlags::IN)
                 .map_err(|error| failed("epoll_ctl")(error.into()))?;
         }
         let bench = Workbench::new(service, config, core.counters, 0)?;
         Ok(EpollCore {
+            index: core.index,
             epoll,
             member: core.member,
+            orders: core.orders,
+            is_dormant: core.is_dormant,
+            has_drained: false,
             acceptor: Acceptor::new(core.listeners),
             is_accepting: true,
             connections: Slab::with_capacity(bench.config.connections_max()),
@@ -163,8 +177,10 @@ impl<S: Service> EpollCore<S> {
             return;
         };
         let outcome = work(connection, &mut self.bench);
-        if outcome == Outcome::End {
-            return self.remove(index);
+        match outcome {
+            Outcome::End => return self.remove(index),
+            Outcome::Depart => return self.let_depart(index),
+            Outcome::Wait | Outcome::Reply | Outcome::Yield => {}
         }
         if let Some(at) = connection.next_at() {
             self.timers.schedule(index as u32, at);
@@ -324,18 +340,138 @@ impl<S: Service> EpollCore<S> {
         })
     }
 
-    /// Accepts the connections that wait already, closes the listeners, and ends idle connections.
-    fn drain(&mut self) {
-        if self.acceptor.listeners.is_empty() {
+    /// Does what a hand-over asks for.
+    fn follow_orders(&mut self) -> io::Result<()> {
+        while let Some(Ok(order)) = self.orders.as_ref().map(Receiver::try_recv) {
+            match order {
+                Order::Begin => self.begin()?,
+                Order::Admit(connections) => {
+                    for (idle, socket) in connections {
+                        self.take_over(&idle, socket);
+                    }
+                }
+                Order::Freeze(freeze) => self.hand_over(freeze),
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts from the listeners that were another process's.
+    fn begin(&mut self) -> io::Result<()> {
+        self.is_dormant = false;
+        for (data, listener) in (LISTENERS..).zip(&self.acceptor.listeners) {
+            epoll::add(
+                &self.epoll,
+                listener,
+                EventData::new_u64(data),
+                EventFlags::IN,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with a connection of the process before.
+    fn take_over(&mut self, idle: &Idle, socket: OwnedFd) {
+        let counters = Arc::clone(&self.bench.counters);
+        if self.connections.len() - self.outbound == self.bench.config.connections {
+            return counters.accept_failed.increment();
+        }
+        let peer = getpeername(&socket).ok().flatten();
+        let is_admitted = self.insert(socket, |socket, id, bench| {
+            let arrival = Arrival {
+                id,
+                peer: peer.and_then(|peer| peer.try_into().ok()),
+                listener: idle.listener.into(),
+                tls: None,
+            };
+            Connection::taken_over(socket, arrival, idle, bench)
+        });
+        match is_admitted {
+            true => counters.taken_over.increment(),
+            false => counters.accept_failed.increment(),
+        }
+    }
+
+    /// Gives another process what is idle, and the rest when it is, if that process takes over.
+    fn hand_over(&mut self, freeze: Freeze) {
+        if self.is_dormant || self.bench.draining {
+            freeze.wait(Err(io::Error::other("a core does not serve")));
             return;
         }
+        let carried = self.carry_idle(&*freeze.courier);
+        let count = carried.as_ref().map(Vec::len);
+        let count = count.map_err(|error| io::Error::new(error.kind(), error.to_string()));
+        let Some(courier) = freeze.wait(count) else {
+            return;
+        };
+        // What is closed here goes on there, so it would stay in this queue of events.
+        for listener in self.acceptor.listeners.drain(..) {
+            let _ = epoll::delete(&self.epoll, &listener);
+        }
+        for index in carried.unwrap_or_default() {
+            self.depart(index);
+        }
+        self.bench.leave(courier);
+    }
+
+    fn carry_idle(&self, courier: &dyn Courier) -> io::Result<Vec<usize>> {
+        let connections = self.connections.iter();
+        let idle = connections
+            .filter_map(|(index, connection)| Some((index, connection.departs(&self.bench)?)));
+        let idle: Vec<_> = idle.collect();
+        for batch in idle.chunks(handover::BATCH_MAX) {
+            let socket = |&(index, _): &(usize, Idle)| self.connections[index].socket();
+            let sockets: Vec<_> = batch.iter().map(socket).collect();
+            let idle: Vec<_> = batch.iter().map(|&(_, idle)| idle).collect();
+            courier.carry(self.index, &idle, &sockets)?;
+        }
+        Ok(idle.into_iter().map(|(index, _)| index).collect())
+    }
+
+    /// A connection is idle at last: another process goes on with it.
+    fn let_depart(&mut self, index: usize) {
+        let connection = &self.connections[index];
+        let (courier, idle) = (&self.bench.leaving, connection.departs(&self.bench));
+        let (Some(courier), Some(idle)) = (courier, idle) else {
+            return;
+        };
+        match courier.carry(self.index, &[idle], &[connection.socket()]) {
+            Ok(()) => self.depart(index),
+            Err(error) => {
+                tracing::warn!("the successor is gone: {error}");
+                self.bench.leaving = None;
+                self.work_on(index, Connection::advance);
+            }
+        }
+    }
+
+    /// It goes on elsewhere: nothing is said to the peer.
+    fn depart(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        let _ = epoll::delete(&self.epoll, connection.socket());
+        connection.depart();
+        self.remove(index);
+    }
+
+    /// Accepts the connections that wait already, closes the listeners, and ends idle connections.
+    fn drain(&mut self) {
+        if std::mem::replace(&mut self.has_drained, true) {
+            return;
+        }
+        if std::mem::replace(&mut self.is_dormant, false) {
+            self.acceptor.listeners.clear();
+        }
+        self.bench.leaving = None;
         self.bench.follow(Phase::Drain);
         let mut accepted_before = None;
         while accepted_before != Some(self.bench.counters.accepted.get()) {
             accepted_before = Some(self.bench.counters.accepted.get());
             self.accept();
         }
-        self.acceptor.listeners.clear();
+        for listener in self.acceptor.listeners.drain(..) {
+            // Its descriptor for a successor keeps it in the queue of events otherwise.
+            let _ = epoll::delete(&self.epoll, &listener);
+        }
         for index in 0..self.connections.capacity() {
             if let Some(connection) = self.connections.get_mut(index) {
                 // A request may have come in since the last event.
@@ -385,6 +521,7 @@ impl<S: Service> Worker for EpollCore<S> {
             }
             if phase_changed {
                 self.member.acknowledge();
+                self.follow_orders().map_err(ended("epoll_ctl"))?;
                 match self.member.phase() {
                     Phase::Serve => {}
                     Phase::Drain => self.drain(),

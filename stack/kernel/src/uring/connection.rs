@@ -5,10 +5,11 @@
 //! reply is on its way, what arrives is kept and served when the reply has been taken.
 
 use barewire_service::service::{self, Arrival, Expect, Id, Next, Reply, Service};
-use barewire_service::time::Instant;
+use barewire_service::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::ring::{Provided, Received, Ring};
+use crate::handover::Idle;
 use crate::{Buffer, End, Input, Session, Workbench, why_not};
 
 /// A direct descriptor's connection, and what could not be finished yet.
@@ -20,6 +21,10 @@ pub struct Connection<C> {
     unseen: bool,
     /// The kernel receives for us.
     receiving: bool,
+    /// It was told to stop that.
+    cancelling: bool,
+    /// It waits for a descriptor to be sent to another process with.
+    departing: bool,
     /// The kernel is opening it.
     connecting: bool,
     /// The kernel is ending our side of the stream.
@@ -50,6 +55,8 @@ enum State {
 pub enum Outcome {
     /// The next completion, or its deadline.
     Wait,
+    /// To go on in another process.
+    Depart,
     /// To be removed and [closed](Connection::close).
     End,
 }
@@ -63,6 +70,63 @@ impl<C: Default> Connection<C> {
         let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
         let session = Session::accepted(&mut bench.service, arrival, now, deadlines);
         Connection::new(session, State::Open)
+    }
+
+    /// A connection that another process accepted.
+    pub fn taken_over<S: Service<Connection = C>>(
+        arrival: Arrival<'_>,
+        idle: &Idle,
+        bench: &mut Workbench<S>,
+    ) -> Self {
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        let since = now - Duration::from_micros(idle.idle_us);
+        let service = &mut bench.service;
+        let session = Session::taken_over(service, arrival, idle.rest, since, deadlines);
+        Connection::new(session, State::Open)
+    }
+
+    /// What another process has to know to go on with it, if one can. It may still be receiving.
+    pub fn departs<S: Service<Connection = C>>(
+        &self,
+        bench: &Workbench<S>,
+        ring: &Ring,
+    ) -> Option<Idle> {
+        let is_at_rest = self.state == State::Open
+            && self.input.is_empty()
+            && !self.unseen
+            && !ring.is_sending(self.index);
+        let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
+        let departs = || self.session.departs::<S>(now, deadlines);
+        is_at_rest.then(departs).flatten()
+    }
+
+    /// Whether the kernel may still move bytes of it.
+    pub fn is_moving(&self, ring: &Ring) -> bool {
+        self.receiving || ring.is_sending(self.index)
+    }
+
+    /// The kernel is to receive no more.
+    pub fn stop_receiving(&mut self, ring: &mut Ring) {
+        if self.receiving && !std::mem::replace(&mut self.cancelling, true) {
+            ring.cancel_receive(self.index);
+        }
+    }
+
+    /// It goes on in another process.
+    pub fn depart(&mut self) {
+        let begun = true;
+        let how = End::HandedOver;
+        self.state = State::Ending { how, begun };
+    }
+
+    /// It stays.
+    pub fn stay<S: Service<Connection = C>>(
+        &mut self,
+        bench: &mut Workbench<S>,
+        ring: &mut Ring,
+    ) -> Outcome {
+        self.departing = false;
+        self.advance(bench, ring)
     }
 
     /// A connection that the kernel is opening.
@@ -86,6 +150,8 @@ impl<C: Default> Connection<C> {
             input: Input::default(),
             unseen: false,
             receiving: false,
+            cancelling: false,
+            departing: false,
             connecting: false,
             shutting_down: false,
             messages: 0,
@@ -160,6 +226,7 @@ impl<C: Default> Connection<C> {
         ring: &mut Ring,
     ) -> Outcome {
         self.receiving = more;
+        self.cancelling &= more;
         match received {
             Received::Bytes(provided) => self.on_bytes(provided, bench, ring),
             Received::End if self.state == State::Lingering => self.end(End::Orderly),
@@ -167,7 +234,7 @@ impl<C: Default> Connection<C> {
                 self.session.on_end();
                 self.unseen = true;
             }
-            Received::Again => {}
+            Received::Again | Received::Cancelled => {}
             Received::Error => self.end(End::Broken),
         }
         self.advance(bench, ring)
@@ -217,7 +284,11 @@ impl<C: Default> Connection<C> {
         bench: &mut Workbench<S>,
         ring: &mut Ring,
     ) -> Outcome {
-        let Some(wait) = self.session.due(bench.clock.now()) else {
+        let Some(wait) = self
+            .session
+            .due(bench.clock.now())
+            .filter(|_| !self.departing)
+        else {
             return Outcome::Wait;
         };
         if self.is_ending() {
@@ -239,12 +310,29 @@ impl<C: Default> Connection<C> {
         bench: &mut Workbench<S>,
         ring: &mut Ring,
     ) -> Outcome {
+        if self.departing {
+            return Outcome::Wait;
+        }
         while self.state == State::Open && !ring.is_sending(self.index) {
             match self.session.next() {
                 Next::Receive(_) | Next::Wait if self.session.is_woken() => {
                     self.serve_input(bench, ring);
                 }
                 Next::Receive(_) if self.unseen => self.serve_input(bench, ring),
+                Next::Receive(Expect::Message)
+                    if bench.leaving.is_some() && self.input.is_empty() =>
+                {
+                    if !ring.can_install() || self.departs(bench, ring).is_none() {
+                        // It hears of it with the reply to its next message.
+                        break;
+                    }
+                    if !self.receiving {
+                        self.departing = true;
+                        return Outcome::Depart;
+                    }
+                    self.stop_receiving(ring);
+                    return Outcome::Wait;
+                }
                 Next::Receive(Expect::Message) if bench.draining && self.input.is_empty() => {
                     self.final_reply(S::on_dismiss, bench, ring);
                 }
@@ -277,7 +365,8 @@ impl<C: Default> Connection<C> {
             State::Open | State::Lingering => {
                 let capacity = bench.config.receive_buffer_bytes;
                 let room = capacity.saturating_sub(self.input.len());
-                if !self.receiving && !self.session.has_ended() && room > 0 {
+                let may_receive = !self.receiving && !self.session.has_ended() && !bench.quiet;
+                if may_receive && room > 0 {
                     self.receiving = true;
                     ring.receive(self.index, room);
                 }

@@ -21,15 +21,21 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use barewire_service::cores::{CoreError, PinError};
 use barewire_service::lifecycle::{Lifecycle, Member, Phase};
 use barewire_service::service::{Arrival, End, Id, Service};
+use barewire_service::time::Duration;
 use barewire_service::timer::TimerWheel;
+use rustix::net::getpeername;
 
 use self::connection::{Connection, Outcome};
 use self::ring::{Completion, Ring};
 use crate::cores::{self, Core, Worker, ended, failure};
+use crate::handover::{self, Courier, Freeze, Idle, Order};
 use crate::{Acceptor, Action, KernelConfig, Listener, Pool, StartError, Workbench, socket_to};
 use barewire_service::stack::{Running, Stack};
 
@@ -154,7 +160,17 @@ impl Stack for Uring {
 struct UringCore<S: Service> {
     /// Declared, and so dropped, before the buffers of `bench` that the kernel may be reading.
     ring: Ring,
+    index: usize,
     member: Member,
+    orders: Option<Receiver<Order>>,
+    /// It was told something, perhaps an order.
+    is_told: bool,
+    /// The listeners are those of another process as well, and not ours to accept from yet.
+    is_dormant: bool,
+    /// Connections of the process before, on their way into the ring.
+    arriving: VecDeque<Vec<(Idle, Option<SocketAddr>)>>,
+    /// Connections that can be sent to the process after.
+    installed: Vec<(u32, io::Result<OwnedFd>)>,
     acceptor: Acceptor<Listening>,
     /// A connection's index is that of its direct descriptor.
     connections: Vec<Option<Connection<S::Connection>>>,
@@ -186,6 +202,10 @@ enum Accepting {
     Stopping,
 }
 
+/// How long what is on its way may take to get there when the core stops for a hand-over, and how often that is looked at.
+const QUIESCE_MAX: std::time::Duration = std::time::Duration::from_millis(20);
+const QUIESCE_LOOK: Duration = Duration::from_millis(1);
+
 impl<S: Service> UringCore<S> {
     fn new(service: S, config: &Uring, core: Core) -> Result<Self, UringError> {
         let overshoot_bytes = config.ring_buffer_bytes;
@@ -209,7 +229,13 @@ impl<S: Service> UringCore<S> {
         ring.watch_phase(&core.member);
         Ok(UringCore {
             ring,
+            index: core.index,
             member: core.member,
+            orders: core.orders,
+            is_told: false,
+            is_dormant: core.is_dormant,
+            arriving: VecDeque::new(),
+            installed: Vec::new(),
             acceptor: Acceptor::new(listeners.collect()),
             connections: Vec::with_capacity(all_descriptors),
             open: 0,
@@ -243,6 +269,7 @@ impl<S: Service> UringCore<S> {
                     self.timers.schedule(index, at);
                 }
             }
+            Outcome::Depart => self.ring.install(index),
             Outcome::End => self.remove(index),
         }
     }
@@ -371,6 +398,9 @@ impl<S: Service> UringCore<S> {
 
     /// Asks for connections as long as there is room for one.
     fn accept(&mut self) {
+        if self.is_dormant {
+            return;
+        }
         let full = self.is_full();
         let may_try = self.acceptor.retry_at.is_none();
         for (index, listening) in (0..).zip(&mut self.acceptor.listeners) {
@@ -396,43 +426,241 @@ impl<S: Service> UringCore<S> {
         // After the batch was taken: it may hold what a client sent after it saw another core drain.
         self.bench.follow(self.member.phase());
         while let Some(completion) = self.ring.next_completion() {
-            match completion {
-                Completion::Received {
-                    index,
-                    result,
-                    more,
-                } => self.work_on(index, |connection, bench, ring| {
-                    connection.on_received(result, more, bench, ring)
-                }),
-                Completion::Sent { index, result } => {
-                    self.work_on(index, |connection, bench, ring| {
-                        connection.on_sent(result, bench, ring)
-                    });
+            self.on_completion(completion);
+        }
+    }
+
+    #[inline]
+    fn on_completion(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received {
+                index,
+                result,
+                more,
+            } => self.work_on(index, |connection, bench, ring| {
+                connection.on_received(result, more, bench, ring)
+            }),
+            Completion::Sent { index, result } => {
+                self.work_on(index, |connection, bench, ring| {
+                    connection.on_sent(result, bench, ring)
+                });
+            }
+            Completion::Connected { index, result } => {
+                self.work_on(index, |connection, bench, ring| {
+                    connection.on_connected(result, bench, ring)
+                });
+            }
+            Completion::Closed { index } => self.unused_outbound.push(index),
+            Completion::ShutDown { index } => {
+                self.work_on(index, Connection::on_shut_down);
+            }
+            Completion::Accepted {
+                listener,
+                result,
+                more,
+            } => self.on_accepted(listener, result, more),
+            Completion::Phase => {
+                self.member.acknowledge();
+                self.ring.watch_phase(&self.member);
+                self.is_told = true;
+            }
+            Completion::Installed { index, result } => self.installed.push((index, result)),
+            Completion::Adopted { indices } => self.on_adopted(&indices),
+        }
+    }
+
+    /// Does what a hand-over asks for.
+    fn follow_orders(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.is_told, false) {
+            return Ok(());
+        }
+        while let Some(Ok(order)) = self.orders.as_ref().map(Receiver::try_recv) {
+            match order {
+                Order::Begin => self.is_dormant = false,
+                Order::Admit(connections) => self.take_over(connections),
+                Order::Freeze(freeze) => self.hand_over(freeze)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with connections of the process before.
+    fn take_over(&mut self, connections: Vec<(Idle, OwnedFd)>) {
+        let mut sockets = Vec::with_capacity(connections.len());
+        let mut arriving = Vec::with_capacity(connections.len());
+        for (idle, socket) in connections {
+            let peer = getpeername(&socket).ok().flatten();
+            arriving.push((idle, peer.and_then(|peer| peer.try_into().ok())));
+            sockets.push(socket);
+        }
+        self.arriving.push_back(arriving);
+        self.ring.adopt(sockets);
+    }
+
+    fn on_adopted(&mut self, indices: &[u32]) {
+        let arriving = self.arriving.pop_front().unwrap_or_default();
+        let counters = Arc::clone(&self.bench.counters);
+        for (_, _) in arriving.iter().skip(indices.len()) {
+            counters.accept_failed.increment();
+        }
+        for (&index, (idle, peer)) in indices.iter().zip(arriving) {
+            if self.is_full() {
+                counters.accept_failed.increment();
+                self.ring.close(index);
+                continue;
+            }
+            let arrival = Arrival {
+                id: self.bench.name(index),
+                peer,
+                listener: idle.listener.into(),
+                tls: None,
+            };
+            let connection = Connection::taken_over(arrival, &idle, &mut self.bench);
+            self.insert(index, connection);
+            counters.taken_over.increment();
+            self.work_on(index, Connection::advance);
+        }
+    }
+
+    /// Gives another process what is idle, and the rest when it is, if that process takes over.
+    fn hand_over(&mut self, freeze: Freeze) -> io::Result<()> {
+        if self.is_dormant || self.bench.draining {
+            freeze.wait(Err(io::Error::other("a core does not serve")));
+            return Ok(());
+        }
+        let carried = match self.quiesce()? {
+            true => self.carry_idle(&*freeze.courier)?,
+            false => Err(io::ErrorKind::TimedOut.into()),
+        };
+        let count = carried.as_ref().map(Vec::len);
+        let count = count.map_err(|error| io::Error::new(error.kind(), error.to_string()));
+        let verdict = freeze.wait(count);
+        self.bench.quiet = false;
+        if let Some(courier) = verdict {
+            self.acceptor.listeners.clear();
+            for index in carried.unwrap_or_default() {
+                self.depart(index);
+            }
+            self.bench.leave(courier);
+        }
+        // Those that stay are received from again.
+        for index in 0..self.connections.len() {
+            self.work_on(index as u32, Connection::advance);
+        }
+        Ok(())
+    }
+
+    /// Lets the kernel stop accepting and receiving, and serves what had arrived by then; says whether that worked.
+    fn quiesce(&mut self) -> io::Result<bool> {
+        self.bench.quiet = true;
+        for (index, listening) in (0..).zip(&mut self.acceptor.listeners) {
+            if listening.accepting == Accepting::Many {
+                self.ring.cancel_accept(index);
+                listening.accepting = Accepting::Stopping;
+            }
+        }
+        for connection in self.connections.iter_mut().flatten() {
+            connection.stop_receiving(&mut self.ring);
+        }
+        let until = std::time::Instant::now() + QUIESCE_MAX;
+        loop {
+            let mut listeners = self.acceptor.listeners.iter();
+            let is_accepting = listeners.any(|it| it.accepting != Accepting::Nothing);
+            let mut connections = self.connections.iter().flatten();
+            if !is_accepting && !connections.any(|connection| connection.is_moving(&self.ring)) {
+                return Ok(true);
+            }
+            if std::time::Instant::now() > until {
+                // A peer that does not read keeps its connection busy; it stays here.
+                return Ok(!is_accepting);
+            }
+            self.ring.wait(Some(QUIESCE_LOOK))?;
+            self.work_off();
+            self.follow_service();
+        }
+    }
+
+    /// Carries what is idle; the outer error is the ring's.
+    fn carry_idle(&mut self, courier: &dyn Courier) -> io::Result<io::Result<Vec<u32>>> {
+        let mut carried = Vec::new();
+        if !self.ring.can_install() {
+            return Ok(Ok(carried));
+        }
+        let connections = (0..).zip(&self.connections);
+        let idle = connections.filter_map(|(index, connection)| {
+            let connection = connection.as_ref()?;
+            let departs = connection.departs(&self.bench, &self.ring);
+            departs.filter(|_| !connection.is_moving(&self.ring))?;
+            Some(index)
+        });
+        let idle: Vec<u32> = idle.collect();
+        for batch in idle.chunks(handover::BATCH_MAX) {
+            for &index in batch {
+                self.ring.install(index);
+            }
+            while self.installed.len() < batch.len() {
+                self.ring.wait(None)?;
+                self.work_off();
+            }
+            let installed = std::mem::take(&mut self.installed);
+            let (mut sockets, mut known) = (Vec::new(), Vec::new());
+            for (index, socket) in &installed {
+                let connection = self
+                    .connections
+                    .get(*index as usize)
+                    .and_then(Option::as_ref);
+                let idle = connection.and_then(|it| it.departs(&self.bench, &self.ring));
+                // Without a descriptor it stays.
+                if let (Ok(socket), Some(idle)) = (socket, idle) {
+                    sockets.push(socket.as_fd());
+                    known.push(idle);
+                    carried.push(*index);
                 }
-                Completion::Connected { index, result } => {
-                    self.work_on(index, |connection, bench, ring| {
-                        connection.on_connected(result, bench, ring)
-                    });
-                }
-                Completion::Closed { index } => self.unused_outbound.push(index),
-                Completion::ShutDown { index } => {
-                    self.work_on(index, Connection::on_shut_down);
-                }
-                Completion::Accepted {
-                    listener,
-                    result,
-                    more,
-                } => self.on_accepted(listener, result, more),
-                Completion::Phase => {
-                    self.member.acknowledge();
-                    self.ring.watch_phase(&self.member);
+            }
+            if let Err(error) = courier.carry(self.index, &known, &sockets) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(carried))
+    }
+
+    /// Connections that are idle at last go on in another process.
+    fn let_depart(&mut self) {
+        while let Some((index, socket)) = self.installed.pop() {
+            let connection = self
+                .connections
+                .get(index as usize)
+                .and_then(Option::as_ref);
+            let idle = connection.and_then(|it| it.departs(&self.bench, &self.ring));
+            let (Some(courier), Some(idle)) = (&self.bench.leaving, idle) else {
+                self.work_on(index, Connection::stay);
+                continue;
+            };
+            let carried =
+                socket.and_then(|socket| courier.carry(self.index, &[idle], &[socket.as_fd()]));
+            match carried {
+                Ok(()) => self.depart(index),
+                Err(error) => {
+                    tracing::warn!("a connection cannot go on in the successor: {error}");
+                    self.bench.leaving = None;
+                    self.work_on(index, Connection::stay);
                 }
             }
         }
     }
 
+    /// It goes on elsewhere: nothing is said to the peer.
+    fn depart(&mut self, index: u32) {
+        if let Some(Some(connection)) = self.connections.get_mut(index as usize) {
+            connection.depart();
+        }
+        self.remove(index);
+    }
+
     /// Closes the listeners and ends connections that are idle.
     fn drain(&mut self) {
+        self.is_dormant = false;
+        self.bench.leaving = None;
         for (index, _) in (0..).zip(self.acceptor.listeners.drain(..)) {
             self.ring.cancel_accept(index);
         }
@@ -460,11 +688,14 @@ impl<S: Service> Worker for UringCore<S> {
             while let Some(index) = self.timers.pop_expired(now) {
                 self.work_on(index, Connection::on_timer);
             }
+            self.follow_orders().map_err(ended("io_uring_enter"))?;
+            self.let_depart();
             self.follow_service();
             self.bench.tick();
             self.bench.publish_levels();
             self.acceptor.retry_at = self.acceptor.retry_at.filter(|&at| at > now);
             match self.member.phase() {
+                Phase::Serve if self.bench.draining && self.open == 0 => return Ok(()),
                 Phase::Serve => {}
                 Phase::Drain => {
                     if !std::mem::replace(&mut drained, true) {

@@ -10,19 +10,20 @@
 //!   kernel ◀── send(Buffer) ── Pool          Completion::Sent ──▶ take_back ──▶ Pool
 //! ```
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use barewire_service::service::End;
 use barewire_service::time::Duration;
-use io_uring::register::Restriction;
+use io_uring::register::{Probe, Restriction};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-use libc::{EAGAIN, EBUSY, EINTR, EINVAL, ENOBUFS, ETIME};
+use libc::{EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME};
 use rustix::net::SocketAddrAny;
 use rustix::thread::sched_getcpu;
 
@@ -52,6 +53,9 @@ pub struct Ring {
     outbound: u32,
     /// Where those lead; the kernel reads it when it begins to connect.
     destinations: Box<[SocketAddrAny]>,
+    /// Sockets that are to become connections.
+    adopting: VecDeque<Adopting>,
+    can_install: bool,
     /// Who opened the connection that was accepted last, by listener, where that is to be told.
     peers: Option<Box<[Peer]>>,
     /// Why an entry could not be submitted; the next [`Ring::wait`] says so.
@@ -114,6 +118,18 @@ pub enum Completion {
     },
     /// The phase may have changed.
     Phase,
+    /// A connection has a descriptor of the process as well; or there is none to be had.
+    Installed {
+        /// The connection.
+        index: u32,
+        /// The descriptor.
+        result: io::Result<OwnedFd>,
+    },
+    /// Sockets were [adopted](Ring::adopt), the longest-waiting ones: these are their indices, in that order.
+    Adopted {
+        /// As many as there was room for.
+        indices: Vec<u32>,
+    },
 }
 
 /// What came of receiving.
@@ -125,7 +141,9 @@ pub enum Received {
     End,
     /// Nothing yet: ask again.
     Again,
-    /// An error: the connection is broken, or receiving was cancelled.
+    /// Nothing: it was cancelled.
+    Cancelled,
+    /// An error: the connection is broken.
     Error,
 }
 
@@ -157,6 +175,8 @@ enum Purpose {
     ShutDown,
     Connect,
     Close,
+    Install,
+    Adopt,
     /// No completion is expected, unless it fails.
     Ignored,
 }
@@ -175,6 +195,8 @@ impl Purpose {
             4 => Purpose::ShutDown,
             5 => Purpose::Connect,
             6 => Purpose::Close,
+            7 => Purpose::Install,
+            8 => Purpose::Adopt,
             _ => Purpose::Ignored,
         };
         (purpose, user_data as u32)
@@ -221,7 +243,9 @@ impl Ring {
         ring.submitter().register_iowq_aff(&only(sched_getcpu()))?;
         let provided = ProvidedBuffers::new(config.ring_buffers, config.ring_buffer_bytes)?;
         provided.register(&ring)?;
-        restrict(&ring, config.config.outbound > 0)?;
+        let hands_over = config.config.hand_over.is_some();
+        let can_install = hands_over && knows(&ring, opcode::FixedFdInstall::CODE);
+        restrict(&ring, config.config.outbound > 0, hands_over, can_install)?;
         Ok(Ring {
             ring,
             provided,
@@ -232,6 +256,8 @@ impl Ring {
             zero_copy_bytes_min: config.zero_copy_bytes_min.unwrap_or(usize::MAX),
             outbound,
             destinations: vec![nowhere; config.config.outbound].into(),
+            adopting: VecDeque::new(),
+            can_install,
             peers: (config.config.tell_peers)
                 .then(|| (0..listeners).map(|_| Peer::nobody()).collect()),
             broken: None,
@@ -344,6 +370,18 @@ impl Ring {
                 result: checked(result),
             },
             Purpose::Close => Completion::Closed { index },
+            Purpose::Install => Completion::Installed {
+                index,
+                result: checked(result).map(|fd| installed(fd as RawFd)),
+            },
+            Purpose::Adopt => {
+                let adopting = self.adopting.pop_front()?;
+                let count = usize::try_from(result).unwrap_or(0);
+                let indices = adopting.places.iter().take(count);
+                Completion::Adopted {
+                    indices: indices.map(|&index| index as u32).collect(),
+                }
+            }
             Purpose::Ignored => return None,
         })
     }
@@ -359,6 +397,7 @@ impl Ring {
             }
             // A connection that was armed before the mode changed.
             EINVAL => Received::Again,
+            ECANCELED => Received::Cancelled,
             _ => Received::Error,
         }
     }
@@ -531,6 +570,38 @@ impl Ring {
         Some(sending.buffer)
     }
 
+    /// Whether connections can have descriptors that other processes understand (Linux 6.8).
+    pub fn can_install(&self) -> bool {
+        self.can_install
+    }
+
+    /// Gives a connection a descriptor of the process, and reports [`Completion::Installed`].
+    pub fn install(&mut self, index: u32) {
+        let entry = opcode::FixedFdInstall::new(Fixed(index), 0).build();
+        self.push(entry, Purpose::Install, index);
+    }
+
+    /// Makes connections of sockets, and reports [`Completion::Adopted`].
+    pub fn adopt(&mut self, sockets: Vec<OwnedFd>) {
+        /// IORING_FILE_INDEX_ALLOC: the kernel chooses, and says what it chose.
+        const ANY: i32 = -1;
+        let mut places: Box<[RawFd]> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        let (start, len) = (places.as_mut_ptr(), places.len() as u32);
+        self.adopting.push_back(Adopting {
+            places,
+            _sockets: sockets,
+        });
+        let entry = opcode::FilesUpdate::new(start, len).offset(ANY).build();
+        self.push(entry, Purpose::Adopt, 0);
+    }
+
+    /// Stops receiving from a connection; a last [`Completion::Received`] follows.
+    pub fn cancel_receive(&mut self, index: u32) {
+        let receive = CancelBuilder::user_data(Purpose::Receive.user_data(index));
+        let entry = opcode::AsyncCancel2::new(receive).build();
+        self.push(entry, Purpose::Ignored, index);
+    }
+
     /// Ends our side of a connection, and reports [`Completion::ShutDown`].
     ///
     /// Until then it must not be closed: a worker thread of the kernel looks the descriptor up when it
@@ -623,6 +694,7 @@ impl Drop for Ring {
             std::mem::forget(Arc::clone(&self.provided.memory));
             std::mem::forget(std::mem::take(&mut self.destinations));
             std::mem::forget(self.peers.take());
+            std::mem::forget(std::mem::take(&mut self.adopting));
         }
     }
 }
@@ -734,6 +806,14 @@ fn accept_below(ring: &IoUring, end: u32) -> io::Result<()> {
     }
 }
 
+/// Sockets on their way into the ring.
+struct Adopting {
+    /// Their descriptors, which the kernel replaces by the indices it chose.
+    places: Box<[RawFd]>,
+    /// Open for as long as the kernel may look them up.
+    _sockets: Vec<OwnedFd>,
+}
+
 /// Where the kernel writes who opened a connection.
 struct Peer {
     storage: libc::sockaddr_storage,
@@ -777,7 +857,7 @@ fn cap_multishot_receive(mut entry: squeue::Entry, bytes_max: u32) -> squeue::En
 
 /// Allows the ring only what is asked of it here, and enables it. A seccomp filter does not see what a
 /// ring is asked for: without this it would be a way to open files and sockets around it.
-fn restrict(ring: &IoUring, opens: bool) -> io::Result<()> {
+fn restrict(ring: &IoUring, opens: bool, hands_over: bool, can_install: bool) -> io::Result<()> {
     /// IORING_REGISTER_FILES_UPDATE, for connections that the service opens.
     const FILES_UPDATE: u8 = 6;
     /// IORING_REGISTER_SYNC_CANCEL, for the end.
@@ -801,6 +881,12 @@ fn restrict(ring: &IoUring, opens: bool) -> io::Result<()> {
     ];
     let flags: squeue::Flags = flags.into_iter().collect();
     let mut restrictions: Vec<_> = operations.map(Restriction::sqe_op).into();
+    if hands_over {
+        restrictions.push(Restriction::sqe_op(opcode::FilesUpdate::CODE));
+    }
+    if can_install {
+        restrictions.push(Restriction::sqe_op(opcode::FixedFdInstall::CODE));
+    }
     restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
     restrictions.push(Restriction::register_op(SYNC_CANCEL));
     if opens {
@@ -808,6 +894,19 @@ fn restrict(ring: &IoUring, opens: bool) -> io::Result<()> {
     }
     ring.submitter().register_restrictions(&mut restrictions)?;
     ring.submitter().register_enable_rings()
+}
+
+/// Whether the kernel has an operation.
+fn knows(ring: &IoUring, operation: u8) -> bool {
+    let mut probe = Probe::new();
+    let is_probed = ring.submitter().register_probe(&mut probe);
+    is_probed.is_ok() && probe.is_supported(operation)
+}
+
+/// A descriptor that the kernel has just opened for us.
+fn installed(fd: RawFd) -> OwnedFd {
+    // SAFETY: the completion says that this descriptor was opened, once, and nobody else has seen it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 fn only(cpu: usize) -> libc::cpu_set_t {
