@@ -22,3 +22,4 @@ pub mod events;
 pub mod fleet;
 pub mod operate;
 pub mod site;
+pub mod takeover;

@@ -22,6 +22,8 @@
 //! happens only inside a change, after the core has made sure that the generation is still the one
 //! it knows, so it suffices to wait for the end of each core's change, if it is in one.
 
+use std::sync::OnceLock;
+
 use barewire_memory::OutOfMemory;
 
 use super::ledger::{Ledger, Totals};
@@ -40,6 +42,8 @@ pub struct Counts {
     ledgers: Box<[Ledger]>,
     /// What an earlier process counted; part of the first generation.
     restored: Totals,
+    /// Instead of `restored`, if it had more to say later.
+    replaced: OnceLock<Totals>,
     /// The users of even and of odd generations; of all, if there is never a reset.
     tables: Box<[UserTable]>,
     resetting: Mutex<()>,
@@ -69,6 +73,7 @@ impl Counts {
             generation: AtomicU64::new(0),
             ledgers: (0..cores).map(|_| Ledger::default()).collect(),
             restored: Totals::ZERO,
+            replaced: OnceLock::new(),
             tables: (0..tables)
                 .map(|_| UserTable::new(users_max))
                 .collect::<Result<_, _>>()?,
@@ -88,6 +93,26 @@ impl Counts {
         }
         self.restored = totals;
         Ok(())
+    }
+
+    /// Begins with these instead, of which users may be known already. Nothing may have been counted yet.
+    ///
+    /// # Errors
+    ///
+    /// If others are known, too, or there is no room for all, or it was done before.
+    pub fn replace(&self, totals: &Totals, users: &[UserHash]) -> Result<(), UserTwice> {
+        let table = self.table(0);
+        let is_full = users.iter().any(|&user| table.offer(user) == Offer::Full);
+        if is_full || table.users().count() != users.len() {
+            return Err(UserTwice);
+        }
+        self.replaced.set(totals.clone()).map_err(|_| UserTwice)
+    }
+
+    /// Users of this generation, all that were known before the call.
+    pub fn users(&self) -> Vec<UserHash> {
+        let generation = self.generation.load(Ordering::Acquire);
+        self.table(generation).users().collect()
     }
 
     /// The totals, carried, and their users.
@@ -181,7 +206,7 @@ impl Counts {
         'again: loop {
             let generation = self.generation.load(Ordering::Acquire);
             let mut totals = match generation {
-                0 => self.restored.clone(),
+                0 => self.replaced.get().unwrap_or(&self.restored).clone(),
                 _ => Totals::ZERO,
             };
             for ledger in &self.ledgers {

@@ -46,7 +46,7 @@ pub mod users;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use barewire_memory::OutOfMemory;
 
@@ -77,6 +77,8 @@ pub struct EventsConfig {
     pub reset_allowed: bool,
     /// New users of each core that may wait to be published; 0: nobody publishes them. Each takes 24 bytes.
     pub newcomers_max: usize,
+    /// Whether there is one more [`EventShard`], behind those of the cores, for events that an earlier process passes on.
+    pub relays: bool,
 }
 
 impl EventsConfig {
@@ -89,11 +91,16 @@ impl EventsConfig {
             user_id_bytes_max: 256,
             reset_allowed: false,
             newcomers_max: 0,
+            relays: false,
         }
     }
 
     fn users_seen(&self) -> usize {
         self.users_seen_max.min(self.users_max)
+    }
+
+    fn shards(&self) -> usize {
+        self.cores + usize::from(self.relays)
     }
 
     fn tables(&self) -> usize {
@@ -121,6 +128,36 @@ pub struct Events {
     newcomers: Mutex<Option<Newcomers>>,
     /// The place in a fleet that a state was read with.
     membership: Option<Membership>,
+    /// Who counts from here on.
+    heir: OnceLock<Box<dyn Heir>>,
+}
+
+/// Another process that counts in this one's place.
+pub trait Heir: std::fmt::Debug + Send + Sync {
+    /// Counts an event, before this returns.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot.
+    fn count(&self, user: UserHash, value: f64) -> Result<(), Refusal>;
+
+    /// What it has counted; `None` if it does not answer.
+    fn stats(&self) -> Option<Stats>;
+
+    /// Begins anew, or says why not; `None` if it does not answer.
+    fn reset(&self) -> Option<Reset>;
+}
+
+/// What comes of a client's wish to begin anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reset {
+    /// It is done.
+    Done,
+    /// The whole fleet does, soon.
+    OfFleet,
+    /// It is not allowed.
+    NotAllowed,
 }
 
 /// Why the events cannot be counted as asked.
@@ -197,13 +234,13 @@ impl Events {
     ///
     /// If the configuration cannot be had.
     pub fn with_key(config: EventsConfig, key: UserKey) -> Result<Self, EventsError> {
-        if !(1..=sum::MERGE_MAX).contains(&config.cores) {
+        if !(1..=sum::MERGE_MAX).contains(&config.shards()) {
             return Err(EventsError::Cores(config.cores));
         }
         let out_of_memory = |_: OutOfMemory| EventsError::Users(config.users_max);
-        let counts = Counts::new(config.cores, config.users_max, config.is_resettable());
-        let (senders, newcomers) = Newcomers::new(config.cores, config.newcomers_max);
-        let seen = (0..config.cores)
+        let counts = Counts::new(config.shards(), config.users_max, config.is_resettable());
+        let (senders, newcomers) = Newcomers::new(config.shards(), config.newcomers_max);
+        let seen = (0..config.shards())
             .map(|_| Ok(Mutex::new(Some(SeenUsers::new(config.users_seen())?))))
             .collect::<Result<_, _>>();
         Ok(Events {
@@ -215,7 +252,54 @@ impl Events {
             senders: Mutex::new(senders.into_iter().map(Some).collect()),
             newcomers: Mutex::new(Some(newcomers)),
             membership: None,
+            heir: OnceLock::new(),
         })
+    }
+
+    /// Goes on with `state` instead of what [`Events::restore`] began with: that had a part of its users. Nothing may have
+    /// been counted yet.
+    ///
+    /// # Errors
+    ///
+    /// If it has not all of those users, or there is no room for the others.
+    pub fn replace(&self, state: &State) -> Result<(), EventsError> {
+        let (saved, users_max) = (state.users.len(), self.config.users_max);
+        if saved > users_max {
+            return Err(EventsError::UsersSaved { saved, users_max });
+        }
+        if state.key != self.key {
+            return Err(StateError::Contradiction.into());
+        }
+        let replaced = self.counts.replace(&state.totals, &state.users);
+        replaced.map_err(|_| StateError::Contradiction.into())
+    }
+
+    /// Users that were counted so far, or most of them, as a state that [`Events::restore`] takes.
+    pub fn users_so_far(&self) -> State {
+        let users = self.counts.users();
+        let totals = Totals {
+            events: users.len() as u64,
+            users: users.len() as u64,
+            ..Totals::ZERO
+        };
+        State {
+            key: self.key,
+            totals,
+            users,
+            membership: self.membership.clone(),
+        }
+    }
+
+    /// Lets another process count from here on. No core may be counting.
+    pub fn hand_over(&self, heir: Box<dyn Heir>) {
+        // There is one hand-over in the life of a process.
+        let _ = self.heir.set(heir);
+    }
+
+    /// Who counts in our place, if somebody does.
+    #[inline]
+    pub fn heir(&self) -> Option<&dyn Heir> {
+        self.heir.get().map(|heir| &**heir)
     }
 
     /// The writing end of `core`, counted from zero.
@@ -323,6 +407,6 @@ impl Events {
             + SeenUsers::bytes(config.users_seen())
             + config.user_id_bytes_max
             + config.newcomers_max * size_of::<(u64, UserHash)>();
-        (table.saturating_mul(config.tables())).saturating_add(config.cores * per_core)
+        (table.saturating_mul(config.tables())).saturating_add(config.shards() * per_core)
     }
 }

@@ -39,6 +39,8 @@ pub enum Refusal {
     ValueRange,
     /// A new user, and there are [`super::EventsConfig::users_max`] already. Not the client's fault.
     UsersFull,
+    /// Another process counts in our place, and cannot be reached. Not the client's fault.
+    HandedOver,
 }
 
 impl Refusal {
@@ -60,6 +62,7 @@ impl Refusal {
             Refusal::ValueTwice => "value is there twice",
             Refusal::ValueType => "value is not a number",
             Refusal::ValueRange => "value is beyond the range of a 64-bit float",
+            Refusal::HandedOver => "the server that counts in this one's place does not answer",
             Refusal::UsersFull => "no more users can be counted: restart with a larger --max-users",
         }
     }
@@ -110,6 +113,8 @@ counters! {
         refused_value_range: Loss,
         /// Events of new users refused because the bound on users is reached.
         refused_users_full: Loss,
+        /// Events refused because the process that goes on in this one's place does not answer.
+        refused_handed_over: Loss,
     }
 }
 
@@ -133,6 +138,7 @@ impl EventCounters {
             Refusal::ValueType => &self.refused_value_type,
             Refusal::ValueRange => &self.refused_value_range,
             Refusal::UsersFull => &self.refused_users_full,
+            Refusal::HandedOver => &self.refused_handed_over,
         };
         counter.increment();
     }

@@ -7,7 +7,8 @@ use super::parse::parse;
 use super::refusal::{EventCounters, Refusal};
 use super::seen::SeenUsers;
 use super::stats::Stats;
-use super::{Events, ResetError};
+use super::users::UserHash;
+use super::{Events, Heir, ResetError};
 
 /// The only writer of one core's counts. Made by [`Events::shard`], once.
 #[derive(Debug)]
@@ -49,19 +50,16 @@ impl EventShard {
     /// Why it was not counted. The refusal itself is, in [`EventShard::counters`].
     #[inline]
     pub fn record(&mut self, body: &[u8]) -> Result<(), Refusal> {
-        let counters = &self.events.counters[self.core];
-        let recorded = parse(body, &mut self.scratch).and_then(|event| {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let recorded = parse(body, &mut scratch).and_then(|event| {
             let user = self.events.key.hash(event.user_id);
-            let new_in = self
-                .events
-                .counts
-                .record(self.core, &mut self.seen, user, event.value)
-                .map_err(|_| Refusal::UsersFull)?;
-            if let (Some(generation), Some(newcomers)) = (new_in, &mut self.newcomers) {
-                newcomers.send(generation, user);
+            match self.events.heir() {
+                None => self.count(user, event.value),
+                Some(heir) => heir.count(user, event.value),
             }
-            Ok(())
         });
+        self.scratch = scratch;
+        let counters = &self.events.counters[self.core];
         match recorded {
             Ok(()) => counters.counted.increment(),
             Err(refusal) => counters.refuse(refusal),
@@ -69,9 +67,32 @@ impl EventShard {
         recorded
     }
 
+    /// Counts an event of `user`, here.
+    ///
+    /// # Errors
+    ///
+    /// If the user is new and there is no place for another.
+    #[inline]
+    pub fn count(&mut self, user: UserHash, value: f64) -> Result<(), Refusal> {
+        let new_in = self
+            .events
+            .counts
+            .record(self.core, &mut self.seen, user, value)
+            .map_err(|_| Refusal::UsersFull)?;
+        if let (Some(generation), Some(newcomers)) = (new_in, &mut self.newcomers) {
+            newcomers.send(generation, user);
+        }
+        Ok(())
+    }
+
     /// What all cores counted since the last reset. See [`Events::stats`].
     pub fn stats(&self) -> Stats {
         self.events.stats()
+    }
+
+    /// Who counts in our place, if somebody does.
+    pub fn heir(&self) -> Option<&dyn Heir> {
+        self.events.heir()
     }
 
     /// Begins anew on all cores. See [`Events::reset`].

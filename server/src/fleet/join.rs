@@ -111,7 +111,7 @@ impl Joined {
 }
 
 /// Asks the engine for what a node has to know, and says with which state the server begins: with `state`, unless the
-/// fleet has begun anew since.
+/// fleet has begun anew since. Whoever `takes_over` does so from a node of the same name that runs.
 ///
 /// # Errors
 ///
@@ -119,6 +119,7 @@ impl Joined {
 pub fn join(
     config: &FleetConfig,
     state: Option<State>,
+    takes_over: bool,
 ) -> Result<(Joined, Option<State>), JoinError> {
     let mut engine = Engine::new(&config.url, &config.ca, config.timeout)?;
     let keys = Keys::new(&config.prefix);
@@ -134,7 +135,7 @@ pub fn join(
     };
     let process = format!("{:016x}", getrandom::u64()?);
 
-    let answer = ask(&mut engine, &keys, own_key, &node);
+    let answer = ask(&mut engine, &keys, own_key, &node, takes_over);
     let (key, epoch) = match answer {
         Ok(answer) => (answer.key, answer.epoch),
         Err(JoinError::Engine(
@@ -214,7 +215,13 @@ struct Answer {
     epoch: Option<u64>,
 }
 
-fn ask(engine: &mut Engine, keys: &Keys, key: UserKey, node: &str) -> Result<Answer, JoinError> {
+fn ask(
+    engine: &mut Engine,
+    keys: &Keys,
+    key: UserKey,
+    node: &str,
+    takes_over: bool,
+) -> Result<Answer, JoinError> {
     let epoch: Option<u64> = match typed_call(engine, redis::cmd("GET").arg(keys.epoch())) {
         Err(EngineError::Type(_)) => None,
         other => other?,
@@ -244,7 +251,8 @@ fn ask(engine: &mut Engine, keys: &Keys, key: UserKey, node: &str) -> Result<Ans
     };
     let (answer, first) = look()?;
     let watched_until = Instant::now() + WATCH;
-    while let Some(first) = &first
+    while !takes_over
+        && let Some(first) = &first
         && Instant::now() < watched_until
     {
         thread::sleep(WATCH_INTERVAL);

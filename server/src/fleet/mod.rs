@@ -43,14 +43,16 @@ mod scripts;
 mod view;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
 use crate::events::Events;
+use crate::events::ledger::Totals;
 use crate::events::membership::Membership;
 
 pub use counters::FleetCounters;
@@ -98,6 +100,32 @@ struct Shared {
     counters: Arc<FleetCounters>,
     reset: AtomicBool,
     ending: AtomicBool,
+    /// Who wants the publisher to pause.
+    pause: Mutex<Option<Pause>>,
+    publisher: OnceLock<Thread>,
+}
+
+/// A wish that the publisher pauses.
+#[derive(Debug)]
+struct Pause {
+    paused: Sender<Membership>,
+    ends: Receiver<()>,
+}
+
+/// A publisher that publishes nothing, until this is dropped.
+#[derive(Debug)]
+pub struct Paused {
+    /// Where another process goes on.
+    pub membership: Membership,
+    end: Sender<()>,
+}
+
+impl Paused {
+    /// Another process publishes in its place.
+    pub fn end(self) {
+        // Whoever has ended already publishes nothing.
+        let _ = self.end.send(());
+    }
 }
 
 impl FleetHandle {
@@ -109,6 +137,16 @@ impl FleetHandle {
     /// Lets the whole fleet begin anew, as soon as the engine answers.
     pub fn reset(&self) {
         self.shared.reset.store(true, Ordering::Release);
+    }
+
+    /// Lets the publisher pause after its turn; `None` if that lasts longer than `timeout`.
+    pub fn pause(&self, timeout: Duration) -> Option<Paused> {
+        let (paused, membership) = channel();
+        let (end, ends) = channel();
+        *lock(&self.shared.pause) = Some(Pause { paused, ends });
+        self.shared.publisher.get()?.unpark();
+        let membership = membership.recv_timeout(timeout).ok()?;
+        Some(Paused { membership, end })
     }
 
     /// What publisher and engine do.
@@ -125,24 +163,33 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Publishes what `events` count from here on. `enter` is the first that its thread does.
+    /// Publishes what `events` count from here on, or from when `place` says where to go on, with which counts. `enter` is
+    /// the first that its thread does.
     ///
     /// # Errors
     ///
     /// If the process is out of threads.
     pub fn start(
-        joined: Joined,
+        mut joined: Joined,
         config: &FleetConfig,
         events: Arc<Events>,
+        place: Option<Receiver<(Membership, Totals)>>,
         enter: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let publisher = Publisher::new(joined, config, events, Arc::clone(&shared));
+        let (config, of_thread) = (config.clone(), Arc::clone(&shared));
         let run = move || {
             enter();
-            publisher.run()
+            if let Some(place) = place {
+                let Ok((member, totals)) = place.recv() else {
+                    return joined.member.closed();
+                };
+                (joined.member, joined.totals) = (member, totals);
+            }
+            Publisher::new(joined, &config, events, of_thread).run()
         };
         let thread = thread::Builder::new().name("fleet".into()).spawn(run)?;
+        let _ = shared.publisher.set(thread.thread().clone());
         let handle = FleetHandle { shared };
         Ok(Fleet { handle, thread })
     }
@@ -158,4 +205,8 @@ impl Fleet {
         self.thread.thread().unpark();
         self.thread.join().ok()
     }
+}
+
+fn lock(pause: &Mutex<Option<Pause>>) -> MutexGuard<'_, Option<Pause>> {
+    pause.lock().unwrap_or_else(PoisonError::into_inner)
 }

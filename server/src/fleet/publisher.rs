@@ -100,6 +100,14 @@ impl Publisher {
     /// Publishes until the server ends, and then the rest.
     pub fn run(mut self) -> Membership {
         while !self.shared.ending.load(Ordering::Acquire) {
+            let pause = super::lock(&self.shared.pause).take();
+            if let Some(pause) = pause {
+                let _ = pause.paused.send(self.member.clone().closed());
+                if pause.ends.recv().is_ok() {
+                    // Another process publishes the rest.
+                    return self.member.closed();
+                }
+            }
             let started = Instant::now();
             let outcome = self.turn();
             let interval = match &outcome {

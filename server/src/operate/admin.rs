@@ -7,7 +7,9 @@
 //! a second is not computed again.
 
 use std::fmt;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ use barewire_http::{
     Answer, ContentType, Limits, Request, Responder, Response, Route, RouteError, Routes,
 };
 use barewire_kernel::epoll::Epoll;
+use barewire_kernel::handover::HandOver;
 use barewire_kernel::{KernelConfig, StartError};
 use barewire_service::stack::Stack;
 
@@ -81,10 +84,13 @@ pub enum AdminError {
 pub struct Admin {
     address: SocketAddr,
     lifecycle: Lifecycle,
+    hand_over: HandOver,
+    is_inherited: bool,
 }
 
 impl Admin {
-    /// Answers at `address` from here on. The thread calls `enter` when it has everything that takes
+    /// Answers at `address` from here on, by the listener of the server before if it is `inherited`: then not before
+    /// [`Admin::begin`]. The thread calls `enter` when it has everything that takes
     /// privileges.
     ///
     /// # Errors
@@ -93,8 +99,14 @@ impl Admin {
     pub fn start(
         address: AdminAddress,
         instruments: &Instruments,
+        inherited: Option<OwnedFd>,
         enter: impl Fn() + Clone + Send + 'static,
     ) -> Result<Admin, AdminError> {
+        let is_inherited = inherited.is_some();
+        let hand_over = match inherited {
+            None => HandOver::default(),
+            Some(listener) => HandOver::inheriting(vec![vec![listener]]),
+        };
         let routes = Routes::new(ROUTES)?;
         let limits = Limits {
             head_bytes_max: HEAD_BYTES_MAX,
@@ -113,6 +125,7 @@ impl Admin {
                 send_ms: TIMEOUT_MS,
                 ..Deadlines::default()
             },
+            hand_over: Some(hand_over.clone()),
             ..KernelConfig::new(address.0)
         };
         let instruments = instruments.clone();
@@ -131,7 +144,32 @@ impl Admin {
             // A kernel stack serves exactly one.
             address: running.addresses.first().copied().unwrap_or(address.0),
             lifecycle,
+            hand_over,
+            is_inherited,
         })
+    }
+
+    /// The server before answers no more.
+    pub fn begin(&self) {
+        if self.is_inherited {
+            self.hand_over.begin();
+        }
+    }
+
+    /// Its listener, for another process.
+    ///
+    /// # Errors
+    ///
+    /// If the process is out of descriptors.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        let listeners = self.hand_over.listeners().iter().flatten().next();
+        listeners.ok_or(io::ErrorKind::NotFound)?.try_clone()
+    }
+
+    /// Another process answers from here on.
+    pub fn give_away(&self) {
+        self.hand_over.leave_listeners_open();
+        self.lifecycle.advance(Phase::Stop);
     }
 
     /// Where it answers.

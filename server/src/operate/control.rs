@@ -16,6 +16,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::io::Errno;
 use rustix::net::{
@@ -34,6 +36,7 @@ use thiserror::Error;
 use super::capture::{Capture, Frames};
 use super::status::Status;
 use super::timed::Timed;
+use crate::takeover::{Estate, Inheritance};
 
 /// What can be asked of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +46,11 @@ pub enum Question {
     Status,
     /// To drain and end; asked again, to end at once.
     Stop,
+    /// To let the asking process go on in its place.
+    TakeOver {
+        /// What that speaks.
+        protocol: u32,
+    },
     /// What it receives and sends.
     Capture {
         /// How much of each frame.
@@ -66,6 +74,8 @@ pub enum Answer {
         /// The process.
         pid: u32,
     },
+    /// This can be taken over; messages of the hand-over follow (see [`crate::takeover`]).
+    HandingOver(Box<Estate>),
     /// Frames of these queues follow.
     Capturing {
         /// The NIC queues.
@@ -93,6 +103,8 @@ pub trait Controlled: Send + Sync + 'static {
     fn capture(&self, snap_bytes: u32) -> Result<Capture, String>;
     /// Removes responses from the cache and returns how many there were, or says why not.
     fn purge(&self, what: &str) -> Result<usize, String>;
+    /// Lets a process go on that speaks this protocol, or says why not.
+    fn hand_over(&self, protocol: u32) -> Result<(Estate, Inheritance), String>;
 }
 
 /// Why there is no control socket.
@@ -149,12 +161,53 @@ pub struct ControlSocket {
     name: Name,
 }
 
+/// A socket that is answered.
+#[derive(Debug)]
+pub struct Answered {
+    listener: Arc<UnixListener>,
+    /// Readable once nobody here shall answer any more.
+    end: Arc<OwnedFd>,
+    name: Mutex<Option<Name>>,
+}
+
+impl Answered {
+    /// The socket, for another process.
+    ///
+    /// # Errors
+    ///
+    /// If the process is out of descriptors.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> Option<PathBuf> {
+        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        name.as_ref().map(|name| name.path.clone())
+    }
+
+    /// Removes the name, unless another process has it.
+    pub fn remove_name(&self) {
+        let mut name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(name.take());
+    }
+
+    /// Another process answers from here on.
+    pub fn give_away(&self) {
+        let _ = rustix::io::write(&self.end, &1u64.to_ne_bytes());
+        let mut name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut name) = name.take() {
+            name.identity = None;
+        }
+    }
+}
+
 /// A name in the file system that is removed as long as it is still ours.
 #[derive(Debug)]
 pub struct Name {
     path: PathBuf,
-    /// Device and inode.
-    identity: (u64, u64),
+    /// Device and inode; `None` once it is not ours to remove.
+    identity: Option<(u64, u64)>,
 }
 
 impl ControlSocket {
@@ -211,33 +264,66 @@ impl ControlSocket {
             listener: UnixListener::from(socket),
             name: Name {
                 path: path.to_owned(),
-                identity: (found.dev(), found.ino()),
+                identity: Some((found.dev(), found.ino())),
             },
         })
     }
 
-    /// Answers from here on, on threads of its own that live as long as the process. The name is
-    /// removed when what is returned is dropped.
+    /// The socket of the server before, which is at `path`.
+    pub fn inherited(listener: UnixListener, path: &Path) -> Self {
+        let found = fs::symlink_metadata(path).ok();
+        ControlSocket {
+            listener,
+            name: Name {
+                path: path.to_owned(),
+                identity: found.map(|found| (found.dev(), found.ino())),
+            },
+        }
+    }
+
+    /// Answers from here on, on threads of its own.
     ///
     /// # Errors
     ///
     /// If there are no more threads.
-    pub fn serve(self, server: Arc<dyn Controlled>) -> io::Result<Name> {
+    pub fn serve(self, server: Arc<dyn Controlled>) -> io::Result<Answered> {
         let waiting = Arc::new(Mutex::new(Vec::new()));
         let listener = Arc::new(self.listener);
+        // Several threads, and for a moment two processes, wait for the same connection.
+        listener.set_nonblocking(true)?;
+        let end = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         for _ in 0..THREADS {
             let (listener, server) = (Arc::clone(&listener), Arc::clone(&server));
+            let end = Arc::clone(&end);
             let waiting = Arc::clone(&waiting);
             thread::Builder::new()
                 .name("control".into())
                 .spawn(move || {
-                    for stream in listener.incoming().flatten() {
-                        // Who hangs up, or takes too long, gets no answer.
-                        let _ = answer(stream, &*server, &waiting);
+                    while may_accept(&listener, &end) {
+                        if let Ok((stream, _)) = listener.accept() {
+                            // Who hangs up, or takes too long, gets no answer.
+                            let _ = answer(stream, &*server, &waiting);
+                        }
                     }
                 })?;
         }
-        Ok(self.name)
+        Ok(Answered {
+            listener,
+            end,
+            name: Mutex::new(Some(self.name)),
+        })
+    }
+}
+
+/// Waits for a connection; false once nobody here shall answer.
+fn may_accept(listener: &UnixListener, end: &OwnedFd) -> bool {
+    let mut fds = [
+        PollFd::new(listener, PollFlags::IN),
+        PollFd::new(end, PollFlags::IN),
+    ];
+    match poll(&mut fds, None) {
+        Ok(_) | Err(Errno::INTR) => fds[1].revents().is_empty(),
+        Err(_) => false,
     }
 }
 
@@ -275,6 +361,17 @@ fn answer(
             Ok(responses) => Answer::Purged { responses },
             Err(reason) => Answer::Refused { reason },
         },
+        Ok(Question::TakeOver { protocol }) => match server.hand_over(protocol) {
+            Ok((estate, inheritance)) => {
+                write_line(&mut stream, &Answer::HandingOver(Box::new(estate)))?;
+                let stream = stream.into_inner();
+                thread::Builder::new()
+                    .name("take-over".into())
+                    .spawn(move || inheritance(stream))?;
+                return Ok(());
+            }
+            Err(reason) => Answer::Refused { reason },
+        },
         Err(error) => Answer::Refused {
             reason: error.to_string(),
         },
@@ -300,9 +397,12 @@ impl Name {
 
 impl Drop for Name {
     fn drop(&mut self) {
+        if self.identity.is_none() {
+            return;
+        }
         let _lock = lock(directory_of(&self.path));
         let found = fs::symlink_metadata(&self.path);
-        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.identity) {
+        if found.is_ok_and(|found| Some((found.dev(), found.ino())) == self.identity) {
             // Without the right to remove it, it stays behind, as after a kill.
             let _ = fs::remove_file(&self.path);
         }
@@ -427,6 +527,20 @@ impl Connection {
     pub fn purge(self, what: String) -> Result<usize, AskError> {
         match self.ask(Question::Purge { what })? {
             (Answer::Purged { responses }, _) => Ok(responses),
+            (Answer::Refused { reason }, path) => Err(AskError::Refused { path, reason }),
+            (other, path) => Err(foreign(path, &other)),
+        }
+    }
+
+    /// Asks to go on in the server's place; returns what it has, and the connection to get it by.
+    ///
+    /// # Errors
+    ///
+    /// If it does not hand over, or there is no answer that this version understands.
+    pub fn take_over(self, protocol: u32) -> Result<(Estate, UnixStream), AskError> {
+        let stream = self.stream.try_clone().map_err(silent(&self.path))?;
+        match self.ask(Question::TakeOver { protocol })? {
+            (Answer::HandingOver(estate), _) => Ok((*estate, stream)),
             (Answer::Refused { reason }, path) => Err(AskError::Refused { path, reason }),
             (other, path) => Err(foreign(path, &other)),
         }

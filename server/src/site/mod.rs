@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::events::{self, EventShard};
+use crate::events::{self, EventShard, Reset};
 use crate::fleet::FleetHandle;
 use barewire_http::files::Directory;
 use barewire_http::middleware::RequestLog;
@@ -141,6 +141,9 @@ fn event(site: &mut Site, _: &Request<'_>, body: &[u8], response: Response<'_, '
         Err(events::Refusal::UsersFull) => response
             .status(Status::InsufficientStorage)
             .text(events::Refusal::UsersFull.reason()),
+        Err(refusal @ events::Refusal::HandedOver) => response
+            .status(Status::ServiceUnavailable)
+            .text(refusal.reason()),
         Err(refusal) => response.status(Status::BadRequest).text(refusal.reason()),
     }
 }
@@ -157,7 +160,16 @@ fn stats(site: &mut Site, request: &Request<'_>, response: Response<'_, '_>) -> 
         }
     };
     if !of_fleet {
-        return response.json(&site.events.stats());
+        let stats = match site.events.heir() {
+            None => Some(site.events.stats()),
+            Some(heir) => heir.stats(),
+        };
+        return match stats {
+            Some(stats) => response.json(&stats),
+            None => response
+                .status(Status::ServiceUnavailable)
+                .text(events::Refusal::HandedOver.reason()),
+        };
     }
     let Some(fleet) = &site.fleet else {
         let response = response.status(Status::NotFound);
@@ -189,16 +201,32 @@ fn to_directory(_: &mut Site, request: &Request<'_>, response: Response<'_, '_>)
 
 /// Begins anew, if the operator allows it; in a fleet all servers do, soon.
 fn reset(site: &mut Site, _: &Request<'_>, response: Response<'_, '_>) -> Answer {
-    if let (Some(fleet), true) = (&site.fleet, site.events.reset_allowed()) {
-        fleet.reset();
-        return response
+    let reset = match site.events.heir() {
+        None => Some(begin_anew(&site.events, site.fleet.as_ref())),
+        Some(heir) => heir.reset(),
+    };
+    match reset {
+        Some(Reset::Done) => response.text("ok\n"),
+        Some(Reset::OfFleet) => response
             .status(Status::Accepted)
-            .text("done once resetPending is 0 in /stats?scope=fleet\n");
-    }
-    match site.events.reset() {
-        Ok(()) => response.text("ok\n"),
-        Err(events::ResetError::NotAllowed) => response
+            .text("done once resetPending is 0 in /stats?scope=fleet\n"),
+        Some(Reset::NotAllowed) => response
             .status(Status::Forbidden)
             .text("resetting is not allowed: start with --allow-reset"),
+        None => response
+            .status(Status::ServiceUnavailable)
+            .text(events::Refusal::HandedOver.reason()),
+    }
+}
+
+/// Begins anew because a client asked for it, here or at a process that this one takes over from.
+pub fn begin_anew(events: &EventShard, fleet: Option<&FleetHandle>) -> Reset {
+    if let (Some(fleet), true) = (fleet, events.reset_allowed()) {
+        fleet.reset();
+        return Reset::OfFleet;
+    }
+    match events.reset() {
+        Ok(()) => Reset::Done,
+        Err(events::ResetError::NotAllowed) => Reset::NotAllowed,
     }
 }

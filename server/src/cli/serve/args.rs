@@ -734,6 +734,11 @@ pub struct OperationArgs {
     #[arg(long, value_name = "auto|off|PATH", default_value = "auto")]
     pub control: String,
 
+    /// Go on in place of the server at the control socket, with its listeners, idle connections and counts; it serves on
+    /// until everything here has started. Same --stack, addresses and --cores (docs/fleet.md)
+    #[arg(long)]
+    pub take_over: bool,
+
     /// Answer GET /metrics, for Prometheus, at this address; a port alone: on the loopback interface
     #[arg(long, value_name = "[ADDR:]PORT")]
     pub admin_listen: Option<AdminAddress>,
@@ -771,6 +776,9 @@ impl ServeArgs {
             _ if self.kernel.prefer_busy_poll && place.busy_poll_us.is_none() => {
                 Some("--prefer-busy-poll needs --busy-poll-us")
             }
+            _ if self.operation.take_over && self.operation.control == "off" => Some(
+                "--take-over needs the control socket of the server before: leave out --control off",
+            ),
             _ => None,
         };
         if let Some(missing) = missing {
@@ -990,6 +998,7 @@ impl ServeArgs {
                 .counts_through
                 .as_ref()
                 .map_or(0, |_| NEWCOMERS_MAX),
+            relays: self.operation.take_over,
         }
     }
 }

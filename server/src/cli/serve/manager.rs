@@ -16,15 +16,18 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Notice {
     /// It serves.
     Ready,
+    /// It serves in place of the process that did before.
+    TookOver,
     /// It is about to end.
     Stopping,
 }
 
 impl Notice {
-    fn line(self) -> &'static str {
+    fn line(self) -> String {
         match self {
-            Notice::Ready => "READY=1\n",
-            Notice::Stopping => "STOPPING=1\n",
+            Notice::Ready => "READY=1\n".into(),
+            Notice::TookOver => format!("MAINPID={}\nREADY=1\n", std::process::id()),
+            Notice::Stopping => "STOPPING=1\n".into(),
         }
     }
 }

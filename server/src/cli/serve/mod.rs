@@ -12,6 +12,8 @@ mod outlive;
 mod reloads;
 mod state;
 mod supervise;
+#[cfg(any(feature = "epoll", feature = "uring"))]
+mod take_over;
 mod teleport;
 mod tls;
 #[cfg(feature = "xdp")]
@@ -19,7 +21,7 @@ mod xdp;
 
 use std::fmt;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -37,6 +39,7 @@ use self::operation::{Answering, Endpoints};
 pub use self::reloads::Reloads;
 use self::state::StateFile;
 use self::supervise::{Ending, Supervisor};
+use self::take_over::Passage;
 #[cfg(feature = "xdp")]
 use self::teleport::Nothing;
 use self::teleport::{Around, Unpacking};
@@ -53,6 +56,7 @@ use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
 use crate::operate::{Instruments, watch};
 use crate::site::{self, Site};
+use crate::takeover::{self, Estate, Predecessor, Successor};
 #[cfg(feature = "xdp")]
 use barewire_http::Surplus;
 use barewire_http::{HttpCounters, Status};
@@ -95,6 +99,14 @@ pub fn run(
         let missing = "the stack xdp does not open connections beside those that it accepts yet: use --stack uring or epoll";
         return Err(command.error(ErrorKind::InvalidValue, missing).into());
     }
+    if proxy.is_some() && args.operation.take_over {
+        let missing = "a proxy does not take over yet: its connections to origins cannot travel";
+        return Err(command.error(ErrorKind::InvalidValue, missing).into());
+    }
+    if args.stack() == StackName::Xdp && args.operation.take_over {
+        let missing = "the stack xdp does not take over yet: use --stack uring or epoll";
+        return Err(command.error(ErrorKind::InvalidValue, missing).into());
+    }
     match (args.stack(), &args.place.interface) {
         #[cfg(feature = "xdp")]
         (StackName::Xdp, Some(interface)) => {
@@ -109,7 +121,8 @@ pub fn run(
                 connections: stack.stack.connections,
                 receive_buffer_bytes: stack.stack.receive_buffer_bytes,
             };
-            let serve = || serve(args, "xdp", stack, capacity, seats, Nothing, None);
+            let around = (Nothing, Passage::default());
+            let serve = || serve(args, "xdp", stack, capacity, seats, around, None);
             match (args.link.wait_for_interface, outlive::is_child()) {
                 (false, _) => serve(),
                 (true, false) => outlive::run(
@@ -169,7 +182,8 @@ fn serve_epoll(
         proxy.configure(&mut stack.config);
     }
     let capacity = kernel::capacity(&stack.config);
-    let around = unpacking(args, capacity);
+    let passage = passage(args, "epoll", &mut stack.config, proxy)?;
+    let around = (unpacking(args, capacity), passage);
     serve(args, "epoll", stack, capacity, args.seats(), around, proxy)
 }
 
@@ -187,13 +201,27 @@ fn serve_uring(
     match barewire_kernel::uring::supported(&stack) {
         Ok(()) => {
             let capacity = kernel::capacity(&stack.config);
-            let around = unpacking(args, capacity);
+            let passage = passage(args, "uring", &mut stack.config, proxy)?;
+            let around = (unpacking(args, capacity), passage);
             serve(args, "uring", stack, capacity, args.seats(), around, proxy)
         }
         Err(missing) => {
             tracing::warn!("{missing}; falling back to epoll");
             serve_epoll(args, proxy, command)
         }
+    }
+}
+
+/// How a server on a kernel stack takes over and is taken over from. A proxy is not.
+fn passage(
+    args: &ServeArgs,
+    stack: &'static str,
+    config: &mut barewire_kernel::KernelConfig,
+    proxy: Option<&Proxying>,
+) -> anyhow::Result<Passage> {
+    match proxy {
+        None => Passage::open(args, stack, config),
+        Some(_) => Ok(Passage::default()),
     }
 }
 
@@ -210,7 +238,7 @@ fn serve<S: Stack>(
     stack: S,
     capacity: Capacity,
     seats: Option<Arc<Seats>>,
-    around: impl Around,
+    (around, mut passage): (impl Around, Passage),
     proxy: Option<&Proxying>,
 ) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
@@ -242,12 +270,18 @@ fn serve<S: Stack>(
         args.events(cores_max),
         state.as_mut(),
         fleet_config.as_ref(),
+        passage.successor.as_mut(),
     )?;
+    let takes_over = passage.successor.is_some();
+    let (place, goes_on) = takes_over.then(mpsc::channel).unzip();
     let connects_out = joined.as_ref().is_some_and(Joined::is_remote);
+    let node = joined
+        .as_ref()
+        .map(|joined| joined.membership().node.clone());
     let fleet = match (joined, &fleet_config) {
         (Some(joined), Some(config)) => {
             say(&format!("fleet: {}", joined.place()));
-            let fleet = Fleet::start(joined, config, Arc::clone(&events), enter.clone());
+            let fleet = Fleet::start(joined, config, Arc::clone(&events), goes_on, enter.clone());
             Some(fleet.context("no thread to publish counts")?)
         }
         _ => None,
@@ -324,7 +358,13 @@ fn serve<S: Stack>(
         lifecycle.clone(),
     )
     .with_live(live.clone());
-    let endpoints = Endpoints::open(&args.operation, &running, &instruments, enter.clone())?;
+    let endpoints = Endpoints::open(
+        &args.operation,
+        &running,
+        &instruments,
+        passage.successor.as_mut(),
+        enter.clone(),
+    )?;
     let reloads = match &secure {
         None => None,
         Some(secure) => Some(
@@ -358,25 +398,67 @@ fn serve<S: Stack>(
     if let Some(interval) = args.log.drops_interval() {
         watch::watch(instruments.clone(), interval).context("no thread for the log")?;
     }
+    confinement.restrict_calls(connects_out || proxy.is_some())?;
+    confinement.verify()?;
+    let fleet_handle = fleet.as_ref().map(Fleet::handle);
+    let mut predecessor = None;
+    match (passage.successor.take(), &passage.hand_over) {
+        (Some(successor), Some(hand_over)) => {
+            let fleet = (fleet_handle.clone(), place);
+            let (has_ended, begun_with) =
+                take_over::take_over(successor, hand_over, &events, fleet, cores_max)?;
+            tracing::info!("going on with {}", stats(&events));
+            take_over::keep(state.as_mut(), &begun_with);
+            predecessor = Some(has_ended);
+        }
+        _ => {
+            if let (Some(file), Some(state)) = (&mut state, begun_with) {
+                file.save(&state)?;
+            }
+        }
+    }
+    let estate = Estate {
+        protocol: takeover::PROTOCOL,
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        stack: name.into(),
+        addresses: running.addresses.clone(),
+        cpus: running.cpus.clone(),
+        connections: passage.connections,
+        keeps_state: state.is_some(),
+        admin: endpoints.admin(),
+        node: node.clone(),
+    };
     let answering = endpoints
         .answer(
             instruments,
             Captures::new(running.taps.clone()),
-            supervisor.remote(),
+            (supervisor.remote(), lifecycle.clone()),
             proxy.clone(),
+            state,
+            |household| {
+                let (hand_over, events) = (passage.hand_over?, Arc::clone(&events));
+                Some(Predecessor::new(
+                    hand_over,
+                    events,
+                    fleet_handle,
+                    estate,
+                    household,
+                ))
+            },
         )
         .context("cannot answer the operator")?;
-    confinement.restrict_calls(connects_out || proxy.is_some())?;
-    confinement.verify()?;
-    if let (Some(file), Some(state)) = (&mut state, begun_with) {
-        file.save(&state)?;
-    }
     let schemes: Vec<_> = ["http"]
         .into_iter()
         .chain(around.listener().map(|_| "teleport"))
         .chain(secure.as_ref().map(|_| "https"))
         .collect();
     report(&running, &schemes, &events, &answering);
+    manager::tell(match takes_over {
+        true => Notice::TookOver,
+        false => Notice::Ready,
+    });
+    answering.is_ready(predecessor);
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);
@@ -384,7 +466,7 @@ fn serve<S: Stack>(
     log_counters(&event_counters(&events));
     say(&summary(&http, started));
     let membership = fleet.and_then(Fleet::end);
-    let saved = save_counts(&events, membership, state.as_mut());
+    let saved = save_counts(&events, membership, answering.state().as_mut());
     let ending = outcome?;
     saved?;
     Ok(match ending {
@@ -435,7 +517,6 @@ fn report(running: &Running, schemes: &[&str], events: &Events, answering: &Answ
         .map(|(address, scheme)| format!("{scheme}://{address}"))
         .collect();
     say(&format!("ready {}", urls.join(" ")));
-    manager::tell(Notice::Ready);
 }
 
 /// What a server counts with from its start on.
@@ -452,12 +533,27 @@ fn begin(
     config: EventsConfig,
     file: Option<&mut StateFile>,
     fleet: Option<&FleetConfig>,
+    successor: Option<&mut Successor>,
 ) -> anyhow::Result<Begun> {
     let is_kept = file.is_some();
-    let state = file.map(StateFile::load).transpose()?.flatten();
+    let is_successor = successor.is_some();
+    let mut takes_over = None;
+    let state = match successor {
+        None => file.map(StateFile::load).transpose()?.flatten(),
+        Some(successor) => {
+            file.map(|file| file.inherit(successor.state.take()))
+                .transpose()?;
+            takes_over = Some(successor.estate.node.clone());
+            successor.users()
+        }
+    };
     let (joined, mut state) = match fleet {
         Some(fleet) => {
-            let (joined, state) = fleet::join(fleet, state)?;
+            let mut fleet = fleet.clone();
+            let node = takes_over.flatten();
+            let is_of_fleet = node.is_some();
+            fleet.node = node.or(fleet.node);
+            let (joined, state) = fleet::join(&fleet, state, is_of_fleet)?;
             (Some(joined), state)
         }
         None => (None, state),
@@ -471,7 +567,7 @@ fn begin(
         (None, Some(joined)) => Arc::new(Events::with_key(config, joined.key())?),
         (None, None) => Events::new(config)?,
     };
-    if events.stats().total_requests > 0 {
+    if events.stats().total_requests > 0 && !is_successor {
         tracing::info!("going on with {}", stats(&events));
     }
     let mut begun_with = is_kept.then(|| events.save()).flatten();

@@ -69,6 +69,15 @@ pub enum StateFileError {
         /// The file.
         path: PathBuf,
     },
+    /// A server is taken over from that keeps its counts elsewhere, or not.
+    #[error(
+        "the state {} is not that of the server to take over from: name the same --state, or move this one away",
+        path.display()
+    )]
+    Another {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be replaced.
     #[error("cannot write the state {}: {source}{}", path.display(), cure(.source, .path))]
     Write {
@@ -123,6 +132,34 @@ impl StateFile {
         })?;
         self.held = Some(file);
         Ok(Some(state))
+    }
+
+    /// Goes on with the file of the server before, which has it `locked`.
+    ///
+    /// # Errors
+    ///
+    /// If that is another file, or this one has counts of its own.
+    pub fn inherit(&mut self, locked: Option<File>) -> Result<(), StateFileError> {
+        let path = self.path.clone();
+        let another = || StateFileError::Another { path };
+        let Some(locked) = locked else {
+            return match self.load()? {
+                None => Ok(()),
+                Some(_) => Err(another()),
+            };
+        };
+        let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let named = fs::metadata(&self.path).map(inode).ok();
+        if locked.metadata().map(inode).ok() != named {
+            return Err(another());
+        }
+        self.held = Some(locked);
+        Ok(())
+    }
+
+    /// The file, locked, for another process.
+    pub fn locked(&self) -> Option<io::Result<File>> {
+        self.held.as_ref().map(File::try_clone)
     }
 
     /// Replaces the file.

@@ -38,6 +38,9 @@ use barewire_service::stack::Watch;
 /// about a second for each queue of a core; a core that takes longer hangs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long idle connections have to close, at the end of a server that another one took over from.
+const DISMISS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How a server came to its end, unless a core broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -85,6 +88,11 @@ impl fmt::Display for Cause {
 pub struct Remote(Sender<Event>);
 
 impl Remote {
+    /// Another process serves: ends once what is left here has been served.
+    pub fn hand_over(&self) {
+        let _ = self.0.send(Event::HandedOver);
+    }
+
     /// Drains; called again, ends at once.
     pub fn stop(&self) {
         // The receiver is gone once the process is about to end.
@@ -122,6 +130,7 @@ pub struct Supervisor {
 enum Event {
     Stop(Cause),
     Ignored(Cause),
+    HandedOver,
     Broken(anyhow::Error),
     CoreEnded {
         index: usize,
@@ -197,16 +206,27 @@ impl Supervisor {
 
         let mut ending = Ending::Drained;
         let mut deadline = None;
+        let mut is_handed_over = false;
         while left > 0 {
             match self.next(deadline) {
                 Some(Event::Stop(cause @ Cause::Signal(SIGHUP))) if self.reloads.is_some() => {
                     tracing::info!("{cause}: reading files again");
                     self.reloads.iter().for_each(Reloads::request);
                 }
+                Some(Event::HandedOver) => {
+                    tracing::info!(
+                        "ending once what is left here has been served, at most in {} ms",
+                        drain_timeout.as_millis()
+                    );
+                    is_handed_over = true;
+                    deadline = Some(Instant::now() + drain_timeout);
+                }
                 Some(Event::Ignored(cause)) => tracing::info!("{cause}: ignored"),
                 Some(Event::Stop(Cause::Signal(SIGHUP))) if lifecycle.phase() > Phase::Serve => {}
                 Some(Event::Stop(cause)) if lifecycle.phase() == Phase::Serve => {
-                    manager::tell(Notice::Stopping);
+                    if !is_handed_over {
+                        manager::tell(Notice::Stopping);
+                    }
                     tracing::info!(
                         "{cause}: draining for at most {} ms; a second one stops at once",
                         drain_timeout.as_millis()
@@ -221,7 +241,8 @@ impl Supervisor {
                 }
                 Some(Event::CoreEnded { index, outcome }) => {
                     left -= 1;
-                    if let Err(error) = check(index, outcome, lifecycle.phase()) {
+                    let may_end = is_handed_over || lifecycle.phase() > Phase::Serve;
+                    if let Err(error) = check(index, outcome, may_end) {
                         lifecycle.advance(Phase::Stop);
                         return Err(error);
                     }
@@ -229,6 +250,11 @@ impl Supervisor {
                 Some(Event::Broken(error)) => {
                     lifecycle.advance(Phase::Stop);
                     return Err(error);
+                }
+                None if is_handed_over && lifecycle.phase() == Phase::Serve => {
+                    // Those that wait for a last request to be told so with its reply.
+                    lifecycle.advance(Phase::Drain);
+                    deadline = Some(Instant::now() + DISMISS_TIMEOUT);
                 }
                 None if lifecycle.phase() < Phase::Stop => {
                     tracing::warn!("drain deadline passed: resetting what is left");
@@ -300,10 +326,10 @@ fn is_ignored(signal: i32) -> bool {
 fn check(
     index: usize,
     outcome: thread::Result<Result<(), CoreError>>,
-    phase: Phase,
+    may_end: bool,
 ) -> anyhow::Result<()> {
     match outcome {
-        Ok(Ok(())) if phase > Phase::Serve => Ok(()),
+        Ok(Ok(())) if may_end => Ok(()),
         Ok(Ok(())) => {
             anyhow::bail!("core {index} ended while it should serve; this is a bug in barewire")
         }
