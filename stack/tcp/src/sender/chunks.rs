@@ -28,7 +28,7 @@ pub const SMALL_BYTES: usize = 256;
 /// Bytes that a large chunk holds: no segment is larger, whatever the interface's MTU.
 pub const LARGE_BYTES: usize = 1536;
 
-/// Bytes of a buffer that are asked for ahead: a short reply.
+/// Bytes of a small buffer that are asked for ahead: a short reply. A large one has a whole segment.
 const PREFETCH_BYTES: usize = 192;
 
 /// One in so many large chunks is added in reserve.
@@ -371,8 +371,10 @@ impl Chunks {
         let index = handle.0 as usize;
         if let Some(chunk) = self.meta.get(index) {
             prefetch(chunk);
-            let buffer = self.buffer(handle);
-            prefetch(&buffer[..PREFETCH_BYTES]);
+            match self.small.get(index) {
+                Some(buffer) => prefetch(&buffer.0[..PREFETCH_BYTES]),
+                None => prefetch(self.buffer(handle)),
+            }
         }
     }
 

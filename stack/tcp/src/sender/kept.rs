@@ -67,6 +67,11 @@ impl Kept {
         self.head.is_some().then_some(self.head)
     }
 
+    /// The newest chunk, unless it is the oldest one as well.
+    pub fn last(&self) -> Option<Handle> {
+        (self.tail != self.head).then_some(self.tail)
+    }
+
     /// The oldest chunk that was sent.
     #[inline]
     pub fn first_sent(&self) -> Option<Handle> {

@@ -367,10 +367,19 @@ impl Sender {
         self.reorder_at = NEVER;
     }
 
-    /// Asks for the memory that the next acknowledgment will touch, and a reply to what comes with it.
+    /// Asks for the memory that the next acknowledgment will touch, and a reply to what comes with it, which is kept
+    /// where the last one was.
     #[inline]
     pub(crate) fn prefetch(&self, chunks: &Chunks) {
         if let Some(handle) = self.kept.first() {
+            chunks.prefetch(handle);
+        }
+    }
+
+    /// The same for a reply of two segments.
+    #[inline]
+    pub(crate) fn prefetch_last(&self, chunks: &Chunks) {
+        if let Some(handle) = self.kept.last() {
             chunks.prefetch(handle);
         }
     }

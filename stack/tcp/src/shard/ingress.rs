@@ -16,9 +16,11 @@ use super::wire::Wire;
 use super::{Arrival, BATCH_FRAMES, CHALLENGE_INTERVAL_MS, Core, Found, NO_CONNECTION, Port};
 use crate::smoltcp_time;
 
-/// How many segments ahead the memory of a connection is asked for, and how many ahead what that points to.
+/// How many segments ahead the memory of a connection is asked for, how many ahead what that points to, and how many
+/// ahead what is kept of its replies: of a long one the end is asked for last, so that not all of it is under way at once.
 const FAR_AHEAD: usize = 8;
-const NEAR_AHEAD: usize = 3;
+const NEAR_AHEAD: usize = 4;
+const KEPT_AHEAD: usize = 2;
 
 impl<S: Service> Core<'_, S> {
     pub(super) fn batch_arrives<R: Received, T: Transmit>(
@@ -41,8 +43,11 @@ impl<S: Service> Core<'_, S> {
                 if let Some(near) = batch.get(at + NEAR_AHEAD) {
                     self.prefetch_rest(near);
                 }
+                if let Some(soon) = batch.get(at + KEPT_AHEAD) {
+                    self.prefetch_kept(soon);
+                }
                 if let Some(next) = batch.get(at + 1) {
-                    self.prefetch_kept(next);
+                    self.prefetch_kept_last(next);
                 }
                 let left = batch.len() - at - 1;
                 let mut port = Port {
@@ -90,6 +95,15 @@ impl<S: Service> Core<'_, S> {
             && let Some(busy) = self.direct.senders.get(cold.sender)
         {
             busy.sender.prefetch(&self.direct.chunks);
+        }
+    }
+
+    #[inline]
+    fn prefetch_kept_last(&self, arrival: &Arrival) {
+        if let Some(cold) = self.cold.get(arrival.connection as usize)
+            && let Some(busy) = self.direct.senders.get(cold.sender)
+        {
+            busy.sender.prefetch_last(&self.direct.chunks);
         }
     }
 
