@@ -62,6 +62,7 @@ impl<S: Service> Core<'_, S> {
             Found::Connection(index) => {
                 self.counters.forwarded.increment();
                 self.connection_receives(index, &segment, frame, &mut port);
+                self.acknowledge_batch(&mut port);
             }
             Found::TimeWait(record) => {
                 self.counters.forwarded.increment();

@@ -265,3 +265,34 @@ fn a_socket_that_takes_over_gets_what_is_behind_a_gap() {
          ? direct_hand_overs 1",
     );
 }
+
+#[test]
+fn the_end_of_a_reply_waits_for_the_next_one_of_the_batch() {
+    // The service sends back what comes in segments that are longer than those the peer takes.
+    let mut trace = Trace::echo_with(directly);
+    trace
+        .run(
+            "> [S] seq 0 win 64000 <mss 1000>
+             < [S.] seq 0 ack 1
+             > [.] seq 1 ack 1",
+        )
+        .send_together(&[
+            "[.] seq 1 ack 1 len 1460",
+            "[.] seq 1461 ack 1 len 1460",
+            "[.] seq 2921 ack 1 len 1460",
+        ])
+        .run(
+            "< [.] seq 1 ack 1461 len 1000
+             < [.] seq 1001 ack 2921 len 1000
+             < [.] seq 2001 ack 4381 len 1000
+             < [.] seq 3001 ack 4381 len 1000
+             < [P.] seq 4001 ack 4381 len 380
+             > [.] seq 4381 ack 4381
+             # One that comes alone is answered at once.
+             > [P.] seq 4381 ack 4381 len 1460
+             < [.] seq 4381 ack 5841 len 1000
+             < [P.] seq 5381 ack 5841 len 460
+             > [.] seq 5841 ack 5841
+             ? direct_hand_overs 0",
+        );
+}

@@ -141,6 +141,9 @@ pub(super) fn sender_config(config: &StackConfig) -> sender::Config {
 /// Peers that want smaller segments are left to smoltcp.
 const MSS_MIN: usize = 512;
 
+/// A segment with so much payload is probably followed by others.
+const BULK_BYTES: usize = 1_024;
+
 impl<S: Service> Core<'_, S> {
     /// Lets a connection that is served directly take a segment. Returns false, and nothing has happened, if the
     /// guards and smoltcp have to see it.
@@ -184,6 +187,8 @@ impl<S: Service> Core<'_, S> {
             self.follow_neighbour(index, segment, frame);
         }
         let mut turn = Turn::new();
+        turn.is_bulk =
+            segment.payload_len() >= BULK_BYTES && self.owing.len() < self.owing.capacity();
         match place {
             Place::Next => self.take_next(index, segment, frame, &mut turn),
             Place::Behind => {

@@ -58,6 +58,12 @@ impl<S: Service> Core<'_, S> {
         }
     }
 
+    /// Sends what waited for the end of its batch.
+    fn send_rest_of_batch<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
+        self.send_kept(index, &mut Turn::new(), port);
+        self.note_direct_progress(index, 0);
+    }
+
     fn send_what_is_kept<T: Transmit>(
         &mut self,
         index: usize,
@@ -80,6 +86,10 @@ impl<S: Service> Core<'_, S> {
                 if sender.queued() > 0 || sender.is_due() {
                     self.wait_to_send(index);
                 }
+                return;
+            }
+            let is_short = (1..u32::from(sender.mss())).contains(&sender.queued());
+            if turn.is_bulk && is_short && !sender.is_due() {
                 return;
             }
             let Some(slot) = port.transmit.slot() else {
@@ -140,11 +150,14 @@ impl<S: Service> Core<'_, S> {
             || self.owing.len() == self.owing.capacity()
     }
 
-    /// Acknowledges what arrived with a batch and was not acknowledged yet: no ACK is delayed beyond the batch, so
-    /// that no peer has to wait for it.
+    /// Sends the ends of replies that waited for the end of the batch, and acknowledges what arrived with it and was not
+    /// acknowledged yet: nothing is delayed beyond the batch, so that no peer has to wait for it.
     pub(in crate::shard) fn acknowledge_batch<T: Transmit>(&mut self, port: &mut Port<'_, T>) {
         while let Some(index) = self.owing.pop() {
             let index = index as usize;
+            if self.sender(index).is_some_and(|sender| sender.queued() > 0) {
+                self.send_rest_of_batch(index, port);
+            }
             let (hot, cold) = (&self.hot[index], &self.cold[index]);
             if hot.tcb.state == State::Free || cold.told == hot.tcb.rcv_nxt {
                 continue;

@@ -29,6 +29,9 @@ pub(super) struct Turn<'f> {
     pub owes_ack: bool,
     /// It is to be acknowledged at once.
     pub is_ack_urgent: bool,
+    /// What arrived is one of many segments, as of an upload, and so may the reply be: the end of one reply waits for the
+    /// next one of the batch, to leave in whole segments.
+    pub is_bulk: bool,
     /// Segments that may still be sent.
     pub budget: usize,
 }
@@ -41,6 +44,7 @@ impl<'f> Turn<'f> {
             has_unseen: false,
             owes_ack: false,
             is_ack_urgent: false,
+            is_bulk: false,
             budget: EGRESS_SEGMENTS_MAX,
         }
     }
@@ -125,11 +129,15 @@ impl<S: Service> Core<'_, S> {
             turn.owes_ack = true;
             turn.is_ack_urgent = true;
         }
+        let mut is_left = turn.is_bulk && self.sender(index).is_some_and(|s| s.queued() > 0);
         if turn.owes_ack {
             match turn.is_ack_urgent || !held.is_empty() || self.is_ack_worth_it(index) {
                 true => self.acknowledge(index, &turn, port),
-                false => self.owing.push(index as u32),
+                false => is_left = true,
             }
+        }
+        if is_left {
+            self.owing.push(index as u32);
         }
         self.note_direct_progress(index, acknowledged);
         if !is_held || self.is_stuck_for_room(index) {
@@ -322,7 +330,9 @@ impl<S: Service> Core<'_, S> {
                     let written = reply.len();
                     turn.consume(progress.consumed, inbox, chunks);
                     // More output can fill this segment, or a FIN leave with it.
-                    let is_followed = progress.next == Next::Send && written < room;
+                    let is_end_of_more = turn.is_bulk && turn.budget < EGRESS_SEGMENTS_MAX;
+                    let is_followed =
+                        (progress.next == Next::Send || is_end_of_more) && written < room;
                     if is_close(progress.next, has_ended) || is_followed {
                         let queued = sender.queue(chunks, config, reply.written(), self.now);
                         debug_assert_eq!(queued, written, "there was a chunk for the reply");
