@@ -4,10 +4,9 @@
 //! are written from what is at hand: the addresses of the flow, the link-layer header of the segment
 //! that is answered, and the numbers TCP asks for.
 
-use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
-
-use crate::packet::{FlowKey, Local, MalformedOption, Segment, TcpOption};
+use crate::header::{self, Header};
+use crate::packet::{Flags, FlowKey, Local, MalformedOption, Segment, TcpOption};
+use crate::sender::checksum::copy_and_sum;
 
 /// The options of a SYN that matter for the whole connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +38,25 @@ impl SynOptions {
             }
         }
         Ok(options)
+    }
+
+    /// What they take at most.
+    const BYTES_MAX: usize = 12;
+
+    /// Writes them to the front of `bytes`, which are zeroes: the end of the list. Returns how many are used.
+    fn write(&self, bytes: &mut [u8; Self::BYTES_MAX]) -> usize {
+        let [high, low] = self.mss.to_be_bytes();
+        bytes[..4].copy_from_slice(&[2, 4, high, low]);
+        let mut len = 4;
+        if let Some(shift) = self.window_scale {
+            bytes[len..len + 3].copy_from_slice(&[3, 3, shift]);
+            len += 3;
+        }
+        if self.sack_permitted {
+            bytes[len..len + 2].copy_from_slice(&[4, 2]);
+            len += 2;
+        }
+        len.next_multiple_of(4)
     }
 }
 
@@ -156,7 +174,6 @@ pub(crate) enum Kind {
 impl Control {
     /// The RST for a segment that belongs to no connection (RFC 9293, section 3.10.7.1).
     pub fn reset_for(segment: &Segment) -> Control {
-        use crate::packet::Flags;
         let (seq, ack) = match segment.flags.contains(Flags::ACK) {
             true => (segment.ack, None),
             false => (0, Some(segment.seq.wrapping_add(segment.sequence_len()))),
@@ -186,65 +203,35 @@ pub(crate) fn write_packet(
     direction: Direction,
     control: &Control,
 ) -> Option<usize> {
-    let ours = (
-        IpAddress::from(local.address(flow.local_index())),
-        flow.local_port(),
-    );
-    let peers = (IpAddress::from(flow.remote_address()), flow.remote_port());
-    let ((source, source_port), (destination, destination_port)) = match direction {
-        Direction::ToPeer => (ours, peers),
-        Direction::FromPeer => (peers, ours),
+    let (flags, options) = match control.kind {
+        Kind::Ack => (Flags(0), None),
+        Kind::Fin => (Flags::FIN, None),
+        Kind::Reset => (Flags::RST, None),
+        Kind::Syn(options) => (Flags::SYN, Some(options)),
     };
-    let options = match control.kind {
-        Kind::Syn(options) => Some(options),
-        Kind::Ack | Kind::Fin | Kind::Reset => None,
-    };
-    let tcp = TcpRepr {
-        src_port: source_port,
-        dst_port: destination_port,
-        control: match control.kind {
-            Kind::Ack => TcpControl::None,
-            Kind::Fin => TcpControl::Fin,
-            Kind::Reset => TcpControl::Rst,
-            Kind::Syn(_) => TcpControl::Syn,
+    let mut bytes = [0; SynOptions::BYTES_MAX];
+    let options_len = options.map_or(0, |options| options.write(&mut bytes));
+    let at = header::bytes(flow);
+    let packet = space.get_mut(..at + options_len)?;
+    let sum = copy_and_sum(&mut packet[at..], &bytes[..options_len]);
+    let header = Header {
+        seq: control.seq,
+        ack: control.ack.unwrap_or(0),
+        window: control.window,
+        flags: match control.ack {
+            Some(_) => flags | Flags::ACK,
+            None => flags,
         },
-        seq_number: TcpSeqNumber(control.seq as i32),
-        ack_number: control.ack.map(|ack| TcpSeqNumber(ack as i32)),
-        window_len: control.window,
-        window_scale: options.and_then(|options| options.window_scale),
-        max_seg_size: options.map(|options| options.mss),
-        sack_permitted: options.is_some_and(|options| options.sack_permitted),
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload: &[],
+        options_len: options_len as u8,
     };
-    let checksums = ChecksumCapabilities::default();
-    let ip = IpRepr::new(
-        source,
-        destination,
-        IpProtocol::Tcp,
-        tcp.buffer_len(),
-        HOP_LIMIT,
-    );
-    let packet = space.get_mut(..ip.buffer_len())?;
-    let (ip_header, segment) = packet.split_at_mut(ip.header_len());
-    let len = ip_header.len() + segment.len();
-    ip.emit(&mut *ip_header, &checksums);
-    tcp.emit(
-        &mut TcpPacket::new_unchecked(segment),
-        &source,
-        &destination,
-        &checksums,
-    );
-    Some(len)
+    header::write(packet, local, flow, direction, &header, sum);
+    Some(packet.len())
 }
-
-const HOP_LIMIT: u8 = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{self, ChecksumPolicy, Flags};
+    use crate::packet::{self, ChecksumPolicy};
     use std::net::IpAddr;
 
     #[test]

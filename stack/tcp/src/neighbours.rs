@@ -19,6 +19,8 @@ pub(crate) struct Neighbours {
     unused: Vec<u32>,
     table: FlowTable,
     hasher: SipHasher13,
+    /// The one that was given out last, and probably will be next.
+    newest: u32,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,7 @@ impl Neighbours {
             unused,
             table: FlowTable::new(connections, key)?,
             hasher: SipHasher13::new_with_keys(key[0], key[1]),
+            newest: NO_NEIGHBOUR,
         })
     }
 
@@ -64,11 +67,19 @@ impl Neighbours {
 
     /// Gives a connection `header`.
     pub fn take(&mut self, header: &L2Header) -> u32 {
-        let hash = FlowHash::of_bytes(&self.hasher, header.key());
         let entries = &mut self.entries;
+        if let Some(entry) = entries.get_mut(self.newest as usize)
+            && entry.connections > 0
+            && entry.header == *header
+        {
+            entry.connections += 1;
+            return self.newest;
+        }
+        let hash = FlowHash::of_bytes(&self.hasher, header.key());
         if let Some(neighbour) = (self.table).get(hash, |at| entries[at as usize].header == *header)
         {
             entries[neighbour as usize].connections += 1;
+            self.newest = neighbour;
             return neighbour;
         }
         let entry = Entry {
@@ -85,6 +96,7 @@ impl Neighbours {
                 entries.len() as u32 - 1
             }
         };
+        self.newest = neighbour;
         let listed = self.table.insert(hash, neighbour);
         debug_assert!(listed.is_ok(), "there are more headers than connections");
         neighbour

@@ -18,7 +18,7 @@
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 use siphasher::sip::SipHasher13;
@@ -92,6 +92,8 @@ impl Paths {
 pub(crate) struct PathTable {
     hasher: SipHasher13,
     buckets: Box<[Bucket]>,
+    /// Something was ever entered: until then new connections need not look.
+    is_used: AtomicBool,
 }
 
 /// One cache line.
@@ -146,11 +148,15 @@ impl PathTable {
         PathTable {
             hasher: SipHasher13::new_with_key(key),
             buckets: buckets.take(BUCKETS).collect(),
+            is_used: AtomicBool::new(false),
         }
     }
 
     /// The largest packet that is believed to reach `address`, in bytes; `None` if nothing is known.
     pub fn get(&self, address: IpAddr, now: Instant) -> Option<usize> {
+        if !self.is_used.load(Ordering::Relaxed) {
+            return None;
+        }
         let (bucket, tag) = self.place(address);
         let entries = bucket
             .0
@@ -162,6 +168,7 @@ impl PathTable {
 
     /// From now on packets of at most `size` bytes are believed to reach `address`.
     pub fn set(&self, address: IpAddr, size: usize, now: Instant) {
+        self.is_used.store(true, Ordering::Relaxed);
         let (bucket, tag) = self.place(address);
         let value = |word: &AtomicU64| Entry(word.load(Ordering::Relaxed));
         let own = bucket.0.iter().find(|word| value(word).tag() == tag);

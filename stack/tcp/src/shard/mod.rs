@@ -249,6 +249,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         core.is_draining = true;
         core.service.on_drain();
         core.drain_some(links);
+        core.publish_levels();
         for link in links {
             link.flush(now);
         }
@@ -622,6 +623,19 @@ impl<'a, S: Service> Core<'a, S> {
 
     /// Publishes the gauges that are not set where they change.
     fn publish_levels(&self) {
+        let Levels {
+            syn_sent,
+            syn_received,
+            open,
+            closing,
+        } = self.levels;
+        self.counters.syn_sent.set(u64::from(syn_sent));
+        self.counters.syn_received.set(u64::from(syn_received));
+        self.counters.established.set(u64::from(open));
+        self.counters.closing.set(u64::from(closing));
+        let connections = self.hot.len() - self.unused.len();
+        self.counters.connections.set(connections as u64);
+        self.counters.time_wait.set(self.time_waits.len() as u64);
         self.counters.flows.set(self.flows.len() as u64);
         self.counters.timers.set(self.timers.len() as u64);
         self.counters.deferred.set(self.waiting.len() as u64);
@@ -671,12 +685,6 @@ impl<'a, S: Service> Core<'a, S> {
                 _ => {}
             }
         }
-        self.counters.syn_sent.set(u64::from(self.levels.syn_sent));
-        self.counters
-            .syn_received
-            .set(u64::from(self.levels.syn_received));
-        self.counters.established.set(u64::from(self.levels.open));
-        self.counters.closing.set(u64::from(self.levels.closing));
     }
 
     /// Takes an unused connection for `flow`, which is in no connection's hands. It has no socket, and its L2 header and
@@ -718,9 +726,6 @@ impl<'a, S: Service> Core<'a, S> {
             ..Hot::default()
         };
         self.change_state(index, state);
-        self.counters
-            .connections
-            .set((self.hot.len() - self.unused.len()) as u64);
         let watch = Watch::half_open(self.now, &self.config.deadlines);
         let path = self.path_to(&flow);
         let neighbour = self.neighbours.take(l2);
@@ -760,9 +765,6 @@ impl<'a, S: Service> Core<'a, S> {
         self.change_state(index, State::Free);
         self.timers.cancel(index as u32);
         self.unused.push(index as u32);
-        self.counters
-            .connections
-            .set((self.hot.len() - self.unused.len()) as u64);
     }
 
     /// Replaces a connection by a record in TIME-WAIT.
@@ -795,7 +797,6 @@ impl<'a, S: Service> Core<'a, S> {
             listed.is_ok(),
             "the flow table is smaller than what it lists"
         );
-        self.counters.time_wait.set(self.time_waits.len() as u64);
     }
 
     /// Takes a TIME-WAIT record that has ended from the flow table.
@@ -805,7 +806,6 @@ impl<'a, S: Service> Core<'a, S> {
             .remove(self.flows.hash(flow), self.config.connections + record);
         debug_assert!(was_listed, "a TIME-WAIT record was not in the flow table");
         self.release_port(flow);
-        self.counters.time_wait.set(self.time_waits.len() as u64);
     }
 
     /// Whether the source of `flow` has as many connections as it may have.
