@@ -122,10 +122,16 @@ impl L2Header {
     /// As [`L2Header::reflect`].
     #[inline]
     pub fn is_way_back_of(&self, received: &[u8]) -> bool {
+        // Pieces of known length are compared as numbers.
+        let untagged = received.first_chunk::<UNTAGGED_BYTES>();
         usize::from(self.len) == received.len()
-            && self.bytes[..6] == received[6..12]
-            && self.bytes[6..12] == received[..6]
-            && self.bytes[12..received.len()] == received[12..]
+            && untagged.is_some_and(|received| {
+                self.bytes[..6] == received[6..12]
+                    && self.bytes[6..12] == received[..6]
+                    && self.bytes[12..14] == received[12..]
+            })
+            && (received.len() == UNTAGGED_BYTES
+                || self.bytes[14..received.len()] == received[14..])
     }
 
     /// All of it, to be hashed.

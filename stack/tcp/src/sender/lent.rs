@@ -113,6 +113,18 @@ impl Senders {
         busy
     }
 
+    /// The same, of what is not needed any more.
+    #[inline]
+    pub fn release(&mut self, handle: &mut u32) {
+        if let Some(slot) = self.slots.get_mut(*handle as usize)
+            && slot.is_some()
+        {
+            *slot = None;
+            self.unused.push(*handle);
+        }
+        *handle = NO_SENDER;
+    }
+
     /// What a connection has, if it has something.
     #[inline]
     pub fn get(&self, handle: u32) -> Option<&Busy> {

@@ -1,6 +1,6 @@
 //! What is sent, and when: repairs first, then what is queued as far as both windows allow.
 
-use super::chunks::{Chunks, Handle};
+use super::chunks::{Chunks, Handle, LARGE_BYTES};
 use super::rtt::since;
 use super::{
     Config, Exhausted, NEVER, Phase, Probe, SHARE_OF_FREE_BYTES, Segment, Sender, initial_window,
@@ -65,6 +65,20 @@ impl Sender {
         limit.saturating_sub(self.kept()).min(unsent)
     }
 
+    /// The same, as far as there are free chunks.
+    #[inline(never)]
+    pub fn room_in_chunks(&self, chunks: &Chunks, config: &Config) -> usize {
+        let free = chunks.free_bytes() / LARGE_BYTES * usize::from(self.mss);
+        self.room_to_queue(chunks, config).min(free)
+    }
+
+    /// Whether [`Sender::room_to_queue`] is certainly no less than `len`, which is at most [`Sender::room_now`]: nothing
+    /// is kept, and any connection may have a segment.
+    #[inline]
+    pub fn may_keep_at_once(&self, len: usize, config: &Config) -> bool {
+        self.kept() == 0 && len <= config.unsent_bytes_max as usize
+    }
+
     /// Bytes that may wait for the windows: whole segments, if it is some, so that none is cut short because the queue
     /// ended there.
     #[inline]
@@ -100,6 +114,7 @@ impl Sender {
     }
 
     /// Queues as many of `bytes` as there is room for, and returns how many.
+    #[inline(never)]
     pub fn queue(
         &mut self,
         chunks: &mut Chunks,

@@ -178,6 +178,7 @@ impl<S: Service> Core<'_, S> {
     /// Lets a half-open connection that has no socket take the ACK that completes its handshake. Returns false, and
     /// nothing has happened, if smoltcp has to see it: it is another segment, or the connection is not for the direct
     /// path.
+    #[inline(never)]
     pub(super) fn completes_handshake(&mut self, index: usize, segment: &Segment) -> bool {
         let tcb = &self.hot[index].tcb;
         let is_last_ack = segment.flags.contains(Flags::ACK)

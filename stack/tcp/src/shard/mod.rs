@@ -754,10 +754,11 @@ impl<'a, S: Service> Core<'a, S> {
     fn release_unlisted(&mut self, index: usize) {
         let cold = &mut self.cold[index];
         cold.is_direct = false;
-        if let Some(mut busy) = self.direct.senders.give_back(&mut cold.sender) {
-            busy.sender.discard(&mut self.direct.chunks);
-            busy.inbox.discard(&mut self.direct.chunks);
+        if let Some(slot) = self.direct.slot(cold.sender) {
+            slot.sender.discard(slot.chunks);
+            slot.inbox.discard(slot.chunks);
         }
+        self.direct.senders.release(&mut cold.sender);
         // Drops the protocol's state with the connection, keys say.
         self.states.release(&mut cold.state);
         self.neighbours.release(&mut cold.neighbour);

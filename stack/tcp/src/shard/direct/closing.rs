@@ -19,6 +19,7 @@ use crate::shard::{Core, Port};
 
 impl<S: Service> Core<'_, S> {
     /// Ends our side behind what is queued.
+    #[inline(never)]
     pub(in crate::shard) fn close_directly(&mut self, index: usize) {
         self.lend_sender(index);
         let cold = &mut self.cold[index];
@@ -32,6 +33,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// A turn of a connection that we have closed.
+    #[inline(never)]
     pub(super) fn closing_turn<T: Transmit>(
         &mut self,
         index: usize,

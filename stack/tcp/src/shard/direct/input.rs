@@ -75,6 +75,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Takes the peer's FIN, unless there was no chunk for what is before it.
+    #[inline(never)]
     fn take_fin(&mut self, index: usize, segment: &Segment, turn: &mut Turn<'_>) {
         let (tcb, cold) = (&mut self.hot[index].tcb, &mut self.cold[index]);
         let at = (segment.seq).wrapping_add(segment.payload_len() as u32);
@@ -123,6 +124,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Keeps what a segment brings that lies behind a gap.
+    #[inline(never)]
     pub(super) fn keep_behind_gap(&mut self, index: usize, segment: &Segment, frame: &[u8]) {
         let (tcb, cold) = (&self.hot[index].tcb, &mut self.cold[index]);
         let Some(Slot { inbox, chunks, .. }) = self.direct.slot(cold.sender) else {

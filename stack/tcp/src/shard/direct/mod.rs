@@ -300,6 +300,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// The ACK that completes a handshake has arrived. Returns false if nothing is left to do.
+    #[inline(never)]
     fn establish_directly<T: Transmit>(
         &mut self,
         index: usize,

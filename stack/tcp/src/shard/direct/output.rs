@@ -45,7 +45,7 @@ pub(super) fn write_headers(
 
 impl<S: Service> Core<'_, S> {
     /// Sends what has to be sent again, and what is queued, as far as both windows and the turn allow.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send_kept<T: Transmit>(
         &mut self,
         index: usize,
@@ -59,11 +59,13 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Sends what waited for the end of its batch.
+    #[inline(never)]
     fn send_rest_of_batch<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
         self.send_kept(index, &mut Turn::new(), port);
         self.note_direct_progress(index, 0);
     }
 
+    #[inline(never)]
     fn send_what_is_kept<T: Transmit>(
         &mut self,
         index: usize,

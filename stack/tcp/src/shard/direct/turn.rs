@@ -7,7 +7,7 @@ use crate::packet::Flags;
 use crate::receiver::inbox::Inbox;
 use crate::receiver::window::GrowingWindow;
 use crate::sender::Sender;
-use crate::sender::chunks::{Chunks, LARGE_BYTES};
+use crate::sender::chunks::Chunks;
 use crate::sender::lent::Busy;
 use barewire_service::service::{End, Input, Next, Reply, Service};
 use barewire_service::time::Duration;
@@ -175,8 +175,7 @@ impl<S: Service> Core<'_, S> {
         else {
             return;
         };
-        let free = chunks.free_bytes() / LARGE_BYTES * usize::from(sender.mss());
-        if sender.room_to_queue(chunks, config).min(free) >= S::REPLY_BYTES_MIN {
+        if sender.room_in_chunks(chunks, config) >= S::REPLY_BYTES_MIN {
             let mut reply = Reply::new(&mut self.scratch.reply[..S::REPLY_BYTES_MIN]);
             let state = self.states.get::<S>(cold.state);
             say(&mut self.service, state, &mut reply);
@@ -284,15 +283,19 @@ impl<S: Service> Core<'_, S> {
             else {
                 return Outcome::Continue;
             };
-            let to_keep = sender.room_to_queue(chunks, config);
-            let at_once = sender.room_now().min(to_keep);
+            let at_once = match sender.room_now() {
+                now if sender.may_keep_at_once(now, config) => now,
+                now => now.min(sender.room_to_queue(chunks, config)),
+            };
             // Only the queue cuts long replies into full segments.
             let is_cut = cold.wants_room && at_once < usize::from(sender.mss());
             let has_slot = turn.budget > 0 && port.transmit.free_slots() > port.reserve;
             let in_place =
                 has_slot && !is_cut && at_once >= S::REPLY_BYTES_MIN && chunks.has_room(at_once);
-            let free = chunks.free_bytes() / LARGE_BYTES * usize::from(sender.mss());
-            let room = if in_place { at_once } else { to_keep.min(free) };
+            let room = match in_place {
+                true => at_once,
+                false => sender.room_in_chunks(chunks, config),
+            };
             if room < S::REPLY_BYTES_MIN {
                 sender.count_limit(chunks, config, S::REPLY_BYTES_MIN);
                 cold.wants_room = true;
