@@ -51,6 +51,7 @@ fn proxy(requests: &[&str]) -> Proxy {
     let mut proxy = Proxy::new(
         &table,
         Limits::default(),
+        None,
         Arc::default(),
         table.counters(),
         7,
@@ -63,17 +64,15 @@ fn proxy(requests: &[&str]) -> Proxy {
         BODY.len()
     );
     let mut space = vec![0; 64 * 1024];
-    let mut index = 0;
+    let mut origin = None;
     for request in requests {
         let mut client = accept(&mut proxy);
         respond(&mut proxy, &mut client, request.as_bytes(), &mut space);
-        let mut origin = None;
         loop {
             match proxy.wants(Instant::ZERO) {
                 Want::Connect { token, .. } => {
-                    index += 1;
                     let id = Id {
-                        index,
+                        index: 1,
                         generation: 0,
                     };
                     let mut state = proxy.on_open(token, id);
@@ -84,11 +83,16 @@ fn proxy(requests: &[&str]) -> Proxy {
                 Want::Wake(Id { index: 0, .. }) => {
                     respond(&mut proxy, &mut client, b"", &mut space);
                 }
+                Want::Wake(_) => {
+                    if let Some(state) = &mut origin {
+                        respond(&mut proxy, state, b"", &mut space);
+                        respond(&mut proxy, state, answer.as_bytes(), &mut space);
+                    }
+                }
                 Want::Nothing { .. } => break,
                 _ => {}
             }
         }
-        drop(origin);
     }
     proxy
 }

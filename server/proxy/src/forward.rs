@@ -666,7 +666,7 @@ impl Relay<Forwarder> for Forward {
         call.to_head = request.method() == Method::Head;
         call.began_ns = state.now_ns;
         if state.table.routes[route].cache {
-            match state.ask_cache(at, route, request, upload) {
+            match state.ask_cache(at, route, host, request, upload) {
                 Said::Ask => {}
                 Said::Answered => return Ok(at as u32),
                 Said::AnsweredStale => {

@@ -33,6 +33,7 @@ impl Forwarder {
         &mut self,
         at: usize,
         route: usize,
+        host: &[u8],
         request: &Request<'_>,
         upload: Upload,
     ) -> Said {
@@ -45,7 +46,7 @@ impl Forwarder {
         let parts = Parts {
             pool: &self.table.pools[route.pool].name,
             is_tls: self.is_tls,
-            host: request.field("host").unwrap_or_default(),
+            host,
             path: request.path(),
             query: request.query(),
         };
