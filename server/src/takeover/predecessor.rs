@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use barewire_kernel::handover::{Courier, HandOver, Idle};
 
+use zeroize::Zeroizing;
+
 use super::wire::{Kind, Line, connections_to_bytes};
 use super::{Estate, PROTOCOL};
 use crate::events::users::UserHash;
@@ -37,6 +39,9 @@ pub trait Leaving: Send + Sync {
 
     /// The control socket, the admin listener and the locked file of the counts, as far as there are such.
     fn endpoints(&self) -> io::Result<Vec<OwnedFd>>;
+
+    /// The keys of TLS tickets, if there are some.
+    fn ticket_keys(&self) -> Zeroizing<Vec<u8>>;
 
     /// Another process has all of it: nothing of it is used from here on.
     fn leave(&self);
@@ -115,6 +120,7 @@ impl Predecessor {
         let mut bytes = Vec::new();
         self.events.users_so_far().write_to(&mut bytes)?;
         line.send(Kind::Users, &bytes, &[])?;
+        line.send(Kind::TicketKeys, &self.household.ticket_keys(), &[])?;
         line.expect(Kind::Prepared).map_err(gone)?;
 
         let pause = |fleet: &FleetHandle| {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use barewire_kernel::handover::{HandOver, Idle};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use super::wire::{Kind, Line, connections_of};
 use super::{Estate, PROTOCOL};
@@ -102,6 +103,8 @@ pub struct Successor {
     pub state: Option<File>,
     /// The users that it has counted up to now.
     users: Option<State>,
+    /// Its keys of TLS tickets.
+    pub ticket_keys: Zeroizing<Vec<u8>>,
 }
 
 /// What a successor begins with.
@@ -137,6 +140,7 @@ impl Successor {
             admin: None,
             state: None,
             users: None,
+            ticket_keys: Zeroizing::default(),
             estate,
         };
         match successor.take_in_advance() {
@@ -159,6 +163,7 @@ impl Successor {
         self.state = endpoints.next().map(File::from);
         let users = self.line.expect(Kind::Users)?;
         let users = State::read(&users.bytes);
+        self.ticket_keys = self.line.expect(Kind::TicketKeys)?.bytes.into();
         self.users = Some(users.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?);
         Ok(())
     }

@@ -48,9 +48,11 @@ pub enum Kind {
     Reset,
     /// An answer.
     Answer,
+    /// The keys of TLS tickets, if there are some.
+    TicketKeys,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::Begin,
     Kind::Listeners,
     Kind::Endpoints,
@@ -64,6 +66,7 @@ const KINDS: [Kind; 13] = [
     Kind::Stats,
     Kind::Reset,
     Kind::Answer,
+    Kind::TicketKeys,
 ];
 
 /// A message that has arrived.

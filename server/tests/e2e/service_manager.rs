@@ -10,6 +10,7 @@ use crate::kernel_stacks::STACKS;
 use crate::server::{BAREWIRE, PATIENCE, Server};
 
 const UNIT: &str = include_str!("../../barewire@.service");
+const UNIT_OF_THE_KERNEL: &str = include_str!("../../barewire.service");
 
 /// A directory that goes with the test.
 struct Directory(std::path::PathBuf);
@@ -119,15 +120,18 @@ fn the_unit_grants_what_the_bypass_needs_and_no_more() {
 fn systemd_understands_the_unit() {
     let directory = Directory::new("unit");
     // The program has to exist where the unit says.
-    let unit = UNIT.replace("/usr/local/bin/barewire", BAREWIRE);
-    let (template, instance) = (
-        directory.0.join("barewire@.service"),
-        directory.0.join("barewire@eth1.service"),
-    );
-    fs::write(&template, unit).unwrap();
+    let write = |name: &str, unit: &str| {
+        let unit = unit.replace("/usr/local/bin/barewire", BAREWIRE);
+        fs::write(directory.0.join(name), unit).unwrap();
+        directory.0.join(name)
+    };
+    write("barewire@.service", UNIT);
+    let of_the_kernel = write("barewire.service", UNIT_OF_THE_KERNEL);
+    let instance = directory.0.join("barewire@eth1.service");
     std::os::unix::fs::symlink("barewire@.service", &instance).unwrap();
     let mut verify = Command::new("systemd-analyze");
-    match verify.arg("verify").arg(&instance).output() {
+    verify.arg("verify").args([&instance, &of_the_kernel]);
+    match verify.output() {
         Err(error) => eprintln!("SKIPPED: no systemd-analyze here: {error}"),
         Ok(verdict) => {
             let complaints = String::from_utf8_lossy(&verdict.stderr);

@@ -7,6 +7,8 @@ mod load;
 #[path = "../e2e/server.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod server;
+mod service_manager;
+mod tls;
 mod wrong_use;
 
 use std::path::{Path, PathBuf};

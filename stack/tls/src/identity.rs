@@ -23,6 +23,8 @@ use rustls::{CipherSuite, Error, KeyLog, KeyLogFile, RootCertStore, ServerConfig
 use webpki::{EndEntityCert, KeyUsage};
 use zeroize::Zeroizing;
 
+use crate::tickets::Tickets;
+
 /// The files of certificates and keys, and what is offered with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityConfig {
@@ -138,6 +140,7 @@ fn cure_of(source: &io::Error, path: &Path) -> String {
 pub struct Identity {
     source: IdentityConfig,
     current: Mutex<Arc<ServerConfig>>,
+    tickets: Mutex<Arc<Tickets>>,
     /// How often `current` was replaced.
     generation: AtomicU64,
 }
@@ -158,9 +161,11 @@ impl Identity {
     pub fn load(source: IdentityConfig) -> Result<Arc<Self>, IdentityError> {
         // Opened here: a confined server may not open files later.
         let key_log = Arc::new(KeyLogFile::new());
-        let config = configure(&source, aws_lc_rs::Ticketer::new()?, key_log)?;
+        let tickets = new_tickets()?;
+        let config = configure(&source, tickets.clone(), key_log)?;
         Ok(Arc::new(Identity {
             source,
+            tickets: Mutex::new(tickets),
             current: Mutex::new(Arc::new(config)),
             generation: AtomicU64::new(0),
         }))
@@ -174,14 +179,35 @@ impl Identity {
     /// As [`Identity::load`]; then nothing changes.
     pub fn reload(&self) -> Result<(), IdentityError> {
         let tickets = match self.source.client_authorities {
-            None => Arc::clone(&self.current().ticketer),
-            Some(_) => aws_lc_rs::Ticketer::new()?,
+            None => self.tickets(),
+            Some(_) => new_tickets()?,
         };
         let key_log = Arc::clone(&self.current().key_log);
-        let config = Arc::new(configure(&self.source, tickets, key_log)?);
+        let config = Arc::new(configure(&self.source, tickets.clone(), key_log)?);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        *self.tickets.lock().unwrap_or_else(PoisonError::into_inner) = tickets;
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// The keys of tickets, for a process that goes on in this one's place; none if clients need certificates, of which its
+    /// authorities may be others.
+    pub fn ticket_keys(&self) -> Zeroizing<Vec<u8>> {
+        match self.source.client_authorities {
+            None => self.tickets().to_bytes(),
+            Some(_) => Zeroizing::default(),
+        }
+    }
+
+    /// Goes on with the [keys](Identity::ticket_keys) of another process, so that its clients resume here. Says whether it
+    /// does.
+    pub fn adopt_ticket_keys(&self, keys: &[u8]) -> bool {
+        self.source.client_authorities.is_none() && self.tickets().replace(keys)
+    }
+
+    fn tickets(&self) -> Arc<Tickets> {
+        let tickets = self.tickets.lock();
+        Arc::clone(&tickets.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Identifies the present contents of the files: it changes when one is replaced or written to.
@@ -236,6 +262,11 @@ impl Follower {
         }
         Arc::clone(&self.config)
     }
+}
+
+fn new_tickets() -> Result<Arc<Tickets>, Error> {
+    let tickets = Tickets::new().ok_or(Error::FailedToGetRandomBytes)?;
+    Ok(Arc::new(tickets))
 }
 
 /// Makes the configuration of rustls from the files.

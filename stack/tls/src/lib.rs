@@ -37,6 +37,7 @@
 //! |---|---|
 //! | `service` | [`Tls`]: the states of a connection, the limits of handshakes |
 //! | `client` | [`TlsClient`]: the same for clients |
+//! | `tickets` | keys of tickets, which another process can go on with |
 //! | `session` | a connection with keys: records and plain text, KeyUpdate, alerts |
 //! | `record` | one record opened or sealed; the limits of a key |
 //! | `handshake` | rustls, record by record |
@@ -55,6 +56,7 @@ mod identity;
 mod record;
 mod service;
 mod session;
+mod tickets;
 
 pub use client::{ClientConnection, ClientError, ClientIdentity, Shaken, TlsClient, Trust};
 pub use counters::TlsCounters;

@@ -739,6 +739,10 @@ pub struct OperationArgs {
     #[arg(long)]
     pub take_over: bool,
 
+    /// End once a server that was started in the background has taken over: for ExecReload= of a unit
+    #[arg(long, requires = "take_over")]
+    pub detach: bool,
+
     /// Answer GET /metrics, for Prometheus, at this address; a port alone: on the loopback interface
     #[arg(long, value_name = "[ADDR:]PORT")]
     pub admin_listen: Option<AdminAddress>,

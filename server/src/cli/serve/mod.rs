@@ -4,6 +4,7 @@ mod args;
 #[cfg(feature = "faults")]
 mod bad_wire;
 mod bulkheads;
+mod detach;
 mod kernel;
 mod manager;
 mod operation;
@@ -85,6 +86,9 @@ pub fn run(
         }
         console::print(config::print(command, matches, sources))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if args.operation.detach && !detach::is_child() {
+        return detach::run();
     }
     args.log.install(command)?;
     for warning in sources.warnings() {
@@ -291,6 +295,9 @@ fn serve<S: Stack>(
     let http2 = args.http2().is_some();
     let secure = Secure::open(&args.tls, http2, capacity, cores_max, tls_listener)?;
     let prefix = files.is_some().then_some(&*args.files.directory_prefix);
+    if let (Some(secure), Some(successor)) = (&secure, &passage.successor) {
+        secure.identity().adopt_ticket_keys(&successor.ticket_keys);
+    }
     let routes = site::routes_with_files(args.place.test_routes, prefix)
         .context("choose another --directory-prefix")?;
     let http_counters = || match proxy {
@@ -435,7 +442,7 @@ fn serve<S: Stack>(
             Captures::new(running.taps.clone()),
             (supervisor.remote(), lifecycle.clone()),
             proxy.clone(),
-            state,
+            (state, secure.as_ref().map(Secure::identity)),
             |household| {
                 let (hand_over, events) = (passage.hand_over?, Arc::clone(&events));
                 Some(Predecessor::new(
@@ -459,6 +466,7 @@ fn serve<S: Stack>(
         false => Notice::Ready,
     });
     answering.is_ready(predecessor);
+    detach::tell();
 
     let outcome = supervisor.run(running.cores, &lifecycle, args.drain_timeout());
     log_counters(&running.counters);

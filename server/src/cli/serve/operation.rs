@@ -22,6 +22,8 @@ use crate::operate::{Instruments, Status, locate};
 use crate::takeover::{Estate, Inheritance, Leaving, Predecessor, Successor};
 use barewire_service::lifecycle::{Lifecycle, Phase};
 use barewire_service::stack::Running;
+use barewire_tls::Identity;
+use zeroize::Zeroizing;
 
 /// The control socket and the admin address, open; requests to the control socket are not answered yet.
 pub struct Endpoints {
@@ -57,6 +59,7 @@ pub struct Answering {
     state: Mutex<Option<StateFile>>,
     lifecycle: Lifecycle,
     remote: Remote,
+    identity: Option<Arc<Identity>>,
     is_ready: AtomicBool,
     /// Whether the server that this one took over from has ended.
     is_alone: OnceLock<Arc<AtomicBool>>,
@@ -138,7 +141,7 @@ impl Endpoints {
         captures: Captures,
         (remote, lifecycle): (Remote, Lifecycle),
         proxy: Option<Handle>,
-        state: Option<StateFile>,
+        (state, identity): (Option<StateFile>, Option<Arc<Identity>>),
         predecessor: impl FnOnce(Box<dyn Leaving>) -> Option<Predecessor>,
     ) -> anyhow::Result<Answers> {
         let answering = Arc::new(Answering {
@@ -146,6 +149,7 @@ impl Endpoints {
             admin: self.admin,
             state: Mutex::new(state),
             lifecycle,
+            identity,
             remote: remote.clone(),
             is_ready: AtomicBool::new(false),
             is_alone: OnceLock::new(),
@@ -196,6 +200,12 @@ impl Leaving for Household {
         let state = this.state().as_ref().and_then(StateFile::locked);
         let state = state.map(|file| file.map(OwnedFd::from));
         control.into_iter().chain(admin).chain(state).collect()
+    }
+
+    fn ticket_keys(&self) -> Zeroizing<Vec<u8>> {
+        let Household(this) = self;
+        let identity = this.identity.as_ref();
+        identity.map_or_else(Zeroizing::default, |identity| identity.ticket_keys())
     }
 
     fn leave(&self) {

@@ -68,6 +68,11 @@ impl Secure {
         }))
     }
 
+    /// What clients see of the server, and their tickets are sealed with.
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity)
+    }
+
     /// `service` with TLS around it, for one core.
     pub fn around<S: Service>(&self, core: usize, service: S) -> Tls<S> {
         let counters = Arc::clone(&self.counters[core]);
