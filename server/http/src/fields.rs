@@ -131,10 +131,18 @@ fn unusual_name(bytes: &[u8], at: usize) -> Result<Line, Refusal> {
 
 /// Iterates over the lines of a valid field section: names and values without white space around them.
 pub(super) fn lines<'a>(section: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-    section.split(|byte| *byte == b'\r').filter_map(|line| {
-        let line = line.strip_prefix(b"\n").unwrap_or(line);
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        Some((&line[..colon], trim(&line[colon + 1..])))
+    let mut rest = section;
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\r', rest).unwrap_or(rest.len());
+            let line = &rest[..end];
+            rest = rest.get(end + 1..).unwrap_or_default();
+            let line = line.strip_prefix(b"\n").unwrap_or(line);
+            if let Some(colon) = line.iter().position(|byte| *byte == b':') {
+                return Some((&line[..colon], trim(&line[colon + 1..])));
+            }
+        }
+        None
     })
 }
 
