@@ -11,4 +11,5 @@ mod proxy;
 #[path = "../e2e/server.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod server;
+mod take_over;
 mod wrong_use;
