@@ -25,7 +25,8 @@ mod calls;
 mod user;
 
 use std::io;
-use std::thread::sleep;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
 use procfs::process::Process;
@@ -40,6 +41,28 @@ pub use calls::Seccomp;
 pub use user::UserError;
 
 use user::Identity;
+
+/// Starts a thread for `run`, which calls `enter` before, to give up its privileges. That has returned when this does: it is
+/// forbidden once system calls are filtered.
+///
+/// # Errors
+///
+/// If the process is out of threads.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    enter: impl FnOnce() + Send + 'static,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let (entered, is_entered) = mpsc::channel();
+    let thread = thread::Builder::new().name(name.into()).spawn(move || {
+        enter();
+        let _ = entered.send(());
+        run()
+    })?;
+    // An error says that it has panicked instead.
+    let _ = is_entered.recv();
+    Ok(thread)
+}
 
 /// How far the process shall be confined.
 #[derive(Debug)]

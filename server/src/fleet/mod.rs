@@ -46,11 +46,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use crate::confine;
 use crate::events::Events;
 use crate::events::ledger::Totals;
 use crate::events::membership::Membership;
@@ -179,7 +180,6 @@ impl Fleet {
         let shared = Arc::new(Shared::default());
         let (config, of_thread) = (config.clone(), Arc::clone(&shared));
         let run = move || {
-            enter();
             if let Some(place) = place {
                 let Ok((member, totals)) = place.recv() else {
                     return joined.member.closed();
@@ -188,7 +188,7 @@ impl Fleet {
             }
             Publisher::new(joined, &config, events, of_thread).run()
         };
-        let thread = thread::Builder::new().name("fleet".into()).spawn(run)?;
+        let thread = confine::spawn("fleet", enter, run)?;
         let _ = shared.publisher.set(thread.thread().clone());
         let handle = FleetHandle { shared };
         Ok(Fleet { handle, thread })

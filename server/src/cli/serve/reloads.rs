@@ -7,8 +7,9 @@
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::Duration;
+
+use crate::confine;
 
 /// How often files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -30,10 +31,7 @@ impl Reloads {
         mut look: impl FnMut(bool) + Send + 'static,
     ) -> io::Result<Self> {
         let (to, requests) = mpsc::channel();
-        let (entered, is_entered) = mpsc::channel();
-        thread::Builder::new().name(name.into()).spawn(move || {
-            enter();
-            let _ = entered.send(());
+        confine::spawn(name, enter, move || {
             loop {
                 match requests.recv_timeout(LOOK_INTERVAL) {
                     Ok(()) => look(true),
@@ -42,8 +40,6 @@ impl Reloads {
                 }
             }
         })?;
-        // What gives up privileges is forbidden once system calls are filtered.
-        let _ = is_entered.recv();
         Ok(Reloads(vec![to]))
     }
 
