@@ -198,7 +198,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         bytes: &[u8],
         reply: &mut Reply<'_>,
     ) -> Turn {
-        let relay = self.relay_of(&relaying);
+        let relay = self.routes.entry(relaying.route.into()).relay();
         let mut consumed = 0;
         match self.upload(relay, &mut relaying, bytes, &mut consumed) {
             Ok(()) => {}
@@ -225,11 +225,6 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                 return Turn::go_on(consumed);
             }
         }
-    }
-
-    fn relay_of(&self, relaying: &Relaying) -> &'static dyn Relay<S> {
-        let relay = self.routes.entry(relaying.route.into()).relay();
-        relay.unwrap_or_else(|| unreachable!("only a relay's route has calls"))
     }
 
     /// Hands on what has arrived of the body, as far as there is room.
@@ -393,7 +388,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     /// The rest of a request did not arrive in time, or the connection is over: ends the call.
     pub(super) fn end_call(&mut self, connection: &mut Http1) {
         if let Phase::Relay(relaying) = connection.phase {
-            let relay = self.relay_of(&relaying);
+            let relay = self.routes.entry(relaying.route.into()).relay();
             relay.end(&mut self.origin.state, relaying.call);
             connection.phase = Phase::Closed;
         }

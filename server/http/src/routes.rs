@@ -325,15 +325,14 @@ impl<S> Entry<S> {
         &self.path
     }
 
-    /// The relay of the route, whatever the method.
-    pub(super) fn relay(&self) -> Option<&'static dyn Relay<S>> {
-        self.handlers
-            .iter()
-            .flatten()
-            .find_map(|handler| match handler {
-                Handler::Relay(relay) => Some(*relay),
-                _ => None,
-            })
+    /// The relay of a route that has calls, whatever the method.
+    pub(super) fn relay(&self) -> &'static dyn Relay<S> {
+        let mut handlers = self.handlers.iter().flatten();
+        let relay = handlers.find_map(|handler| match handler {
+            Handler::Relay(relay) => Some(*relay),
+            _ => None,
+        });
+        relay.unwrap_or_else(|| unreachable!("only a relay's route has calls"))
     }
 
     /// The handler of `method`. HEAD is answered by GET's.

@@ -90,9 +90,17 @@ pub(crate) struct Freeze {
 }
 
 impl Freeze {
+    /// This core cannot hand over; nothing changes.
+    pub fn refuse(self) {
+        let _ = (self.frozen).send(Err(io::Error::other("a core does not serve")));
+        let _ = self.verdict.recv();
+    }
+
     /// Says how many connections were carried, and waits. `None`: go on as before.
-    pub fn wait(self, carried: io::Result<usize>) -> Option<Arc<dyn Courier>> {
-        let _ = self.frozen.send(carried);
+    pub fn wait<C>(self, carried: &io::Result<Vec<C>>) -> Option<Arc<dyn Courier>> {
+        let count = carried.as_ref().map(Vec::len);
+        let count = count.map_err(|error| io::Error::new(error.kind(), error.to_string()));
+        let _ = self.frozen.send(count);
         self.verdict.recv().ok().map(|()| self.courier)
     }
 }

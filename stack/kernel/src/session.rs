@@ -5,7 +5,7 @@
 
 use barewire_service::deadline::{Deadlines, Wait, Watch};
 use barewire_service::service::{self, Arrival, Expect, Id, Input, Next, Progress, Reply, Service};
-use barewire_service::time::Instant;
+use barewire_service::time::{Duration, Instant};
 
 use super::handover::Idle;
 
@@ -70,17 +70,17 @@ impl<C: Default> Session<C> {
         }
     }
 
-    /// A connection that another process accepted, and that has waited for a message since `since`. `rest` is what its
-    /// service said of it.
+    /// A connection that another process accepted.
     pub fn taken_over<S: Service<Connection = C>>(
         service: &mut S,
         arrival: Arrival<'_>,
-        rest: u8,
-        since: Instant,
+        idle: &Idle,
+        now: Instant,
         deadlines: &Deadlines,
     ) -> Self {
+        let since = now - Duration::from_micros(idle.idle_us);
         let mut session = Session::accepted(service, arrival, since, deadlines);
-        S::resume(&mut session.protocol, rest);
+        S::resume(&mut session.protocol, idle.rest);
         session
     }
 

@@ -144,7 +144,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let (Some(relaying), Some(buffer)) = (&mut record.relaying, &mut record.buffer) else {
             return;
         };
-        let relay = relay_of(routes, record.route);
+        let relay = routes.entry(record.route.into()).relay();
         let mut taken = 0;
         while taken < buffer.len() {
             let room = relay.upload_room(state, relaying.call);
@@ -178,7 +178,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             return;
         };
         let (id, call) = (record.id, relaying.call);
-        let relay = relay_of(self.routes, record.route);
+        let relay = self.routes.entry(record.route.into()).relay();
         let Origin {
             state,
             server_and_date,
@@ -228,7 +228,7 @@ pub(super) fn take_content<S>(
     space: &mut [u8],
 ) -> Option<(usize, bool)> {
     let relaying = record.relaying.as_mut()?;
-    let relay = relay_of(routes, record.route);
+    let relay = routes.entry(record.route.into()).relay();
     let call = relaying.call;
     let (len, is_last) = match relay.reply(state, call) {
         Relayed::Content { bytes, is_last } => {
@@ -266,7 +266,10 @@ pub(super) fn take_content<S>(
 /// Ends the call of a stream, if it has one.
 pub(super) fn end_call<S>(routes: &Routes<S>, state: &mut S, stream: &mut Stream) {
     if let Some(relaying) = stream.relaying.take() {
-        relay_of(routes, stream.route).end(state, relaying.call);
+        routes
+            .entry(stream.route.into())
+            .relay()
+            .end(state, relaying.call);
     }
 }
 
@@ -279,9 +282,4 @@ pub(in super::super) fn end_calls<S>(
     for stream in &mut connection.streams {
         end_call(routes, state, stream);
     }
-}
-
-fn relay_of<S>(routes: &Routes<S>, route: u16) -> &'static dyn Relay<S> {
-    let relay = routes.entry(route.into()).relay();
-    relay.unwrap_or_else(|| unreachable!("only a relay's route has calls"))
 }

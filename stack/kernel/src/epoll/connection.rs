@@ -7,9 +7,10 @@
 //! to be queued behind the others when it has used up its turn.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use barewire_service::service::{Arrival, Expect, Id, Next, Reply, Service};
-use barewire_service::time::{Duration, Instant};
+use barewire_service::time::Instant;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
@@ -102,9 +103,7 @@ impl<C: Default> Connection<C> {
         bench: &mut Workbench<S>,
     ) -> Self {
         let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
-        let since = now - Duration::from_micros(idle.idle_us);
-        let service = &mut bench.service;
-        let session = Session::taken_over(service, arrival, idle.rest, since, deadlines);
+        let session = Session::taken_over(&mut bench.service, arrival, idle, now, deadlines);
         Connection {
             writable: true,
             ..Connection::new(socket, session, State::Open)
@@ -320,7 +319,7 @@ impl<C: Default> Connection<C> {
         bench.end(&mut self.session, how);
         if matches!(how, End::Aborted | End::TimedOut) {
             // Closing then sends a reset; if this fails, an orderly end is as good.
-            let _ = sockopt::set_socket_linger(&self.socket, Some(std::time::Duration::ZERO));
+            let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
         }
         self.input.clear(&mut bench.receive);
         if let Some(unsent) = self.unsent {

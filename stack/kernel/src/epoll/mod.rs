@@ -395,13 +395,10 @@ impl<S: Service> EpollCore<S> {
     /// Gives another process what is idle, and the rest when it is, if that process takes over.
     fn hand_over(&mut self, freeze: Freeze) {
         if self.is_dormant || self.bench.draining {
-            freeze.wait(Err(io::Error::other("a core does not serve")));
-            return;
+            return freeze.refuse();
         }
         let carried = self.carry_idle(&*freeze.courier);
-        let count = carried.as_ref().map(Vec::len);
-        let count = count.map_err(|error| io::Error::new(error.kind(), error.to_string()));
-        let Some(courier) = freeze.wait(count) else {
+        let Some(courier) = freeze.wait(&carried) else {
             return;
         };
         // What is closed here goes on there, so it would stay in this queue of events.

@@ -5,7 +5,7 @@
 //! reply is on its way, what arrives is kept and served when the reply has been taken.
 
 use barewire_service::service::{self, Arrival, Expect, Id, Next, Reply, Service};
-use barewire_service::time::{Duration, Instant};
+use barewire_service::time::Instant;
 use rustix::io::Errno;
 
 use super::ring::{Provided, Received, Ring};
@@ -79,9 +79,7 @@ impl<C: Default> Connection<C> {
         bench: &mut Workbench<S>,
     ) -> Self {
         let (now, deadlines) = (bench.clock.now(), &bench.config.deadlines);
-        let since = now - Duration::from_micros(idle.idle_us);
-        let service = &mut bench.service;
-        let session = Session::taken_over(service, arrival, idle.rest, since, deadlines);
+        let session = Session::taken_over(&mut bench.service, arrival, idle, now, deadlines);
         Connection::new(session, State::Open)
     }
 

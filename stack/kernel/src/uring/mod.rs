@@ -525,16 +525,14 @@ impl<S: Service> UringCore<S> {
     /// Gives another process what is idle, and the rest when it is, if that process takes over.
     fn hand_over(&mut self, freeze: Freeze) -> io::Result<()> {
         if self.is_dormant || self.bench.draining {
-            freeze.wait(Err(io::Error::other("a core does not serve")));
+            freeze.refuse();
             return Ok(());
         }
         let carried = match self.quiesce()? {
             true => self.carry_idle(&*freeze.courier)?,
             false => Err(io::ErrorKind::TimedOut.into()),
         };
-        let count = carried.as_ref().map(Vec::len);
-        let count = count.map_err(|error| io::Error::new(error.kind(), error.to_string()));
-        let verdict = freeze.wait(count);
+        let verdict = freeze.wait(&carried);
         self.bench.quiet = false;
         if let Some(courier) = verdict {
             self.acceptor.listeners.clear();
