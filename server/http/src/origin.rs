@@ -88,11 +88,12 @@ impl<S, M: Middleware<S>> Origin<S, M> {
             Refusal::ContentCoding => response.field("Accept-Encoding", "identity"),
             _ => response,
         };
-        let answer = response.refuse(refusal);
+        let answer = response.refuse_saying(refusal, refusal.detail());
         self.count(None, route, answer, began_ns);
         answer
     }
 
+    #[inline]
     fn response<'r, 's>(&'r mut self, way: Way<'r, 's>) -> Response<'r, 's> {
         let encoder = Encoder {
             way,

@@ -358,7 +358,8 @@ impl<S, M: Middleware<S>> Responder<S, M> {
         full: bool,
         reply: &mut Reply<'_>,
     ) -> Turn {
-        if self.http2.is_some() && search.may_be_preface() {
+        // A refusal says that the request line is one of HTTP/1.
+        if refusal.is_none() && self.http2.is_some() && search.may_be_preface() {
             match http2::preface(bytes) {
                 http2::Preface::Whole => {
                     return Turn {

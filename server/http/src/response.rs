@@ -180,10 +180,16 @@ impl<'r, 's> Response<'r, 's> {
 
     /// Answers with the status and the text of a [`Refusal`], which is counted.
     #[cold]
-    pub fn refuse(mut self, rejection: impl Into<Rejection>) -> Answer {
+    pub fn refuse(self, rejection: impl Into<Rejection>) -> Answer {
         let Rejection { reason, detail } = rejection.into();
-        let detail = detail.as_deref().unwrap_or(reason.detail());
-        if self.encoder.fields.is_spoilt() || !self.encoder.has_room(detail.len()) {
+        self.refuse_saying(reason, detail.as_deref().unwrap_or(reason.detail()))
+    }
+
+    /// Refuses with the text of a reason, or another one.
+    #[inline]
+    pub(super) fn refuse_saying(mut self, reason: Refusal, detail: &str) -> Answer {
+        let fields = &self.encoder.fields;
+        if fields.is_touched() && (fields.is_spoilt() || !self.encoder.has_room(detail.len())) {
             self.encoder.fields.clear();
         }
         self.status = reason.status();
