@@ -5,10 +5,10 @@
 //! but their keys cannot be had.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
@@ -20,8 +20,8 @@ const ROTATION: Duration = Duration::from_secs(6 * 3600);
 pub(crate) struct Tickets(Mutex<Keys>);
 
 struct Keys {
-    current: Zeroizing<[u8; KEY_BYTES]>,
-    previous: Zeroizing<[u8; KEY_BYTES]>,
+    current: Arc<Key>,
+    previous: Arc<Key>,
     since: Instant,
 }
 
@@ -29,8 +29,8 @@ impl Tickets {
     /// New keys; `None` if the operating system gives no random numbers.
     pub fn new() -> Option<Self> {
         Some(Tickets(Mutex::new(Keys {
-            current: random_key()?,
-            previous: random_key()?,
+            current: Key::random()?,
+            previous: Key::random()?,
             since: Instant::now(),
         })))
     }
@@ -38,7 +38,7 @@ impl Tickets {
     /// The keys, for another process.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let keys = self.keys();
-        Zeroizing::new([*keys.current, *keys.previous].concat())
+        Zeroizing::new([*keys.current.bytes, *keys.previous.bytes].concat())
     }
 
     /// Goes on with the keys of another process; false if these are none.
@@ -49,9 +49,13 @@ impl Tickets {
         let Ok(previous) = rest.try_into() else {
             return false;
         };
+        let (current, previous) = (Zeroizing::new(*current), Zeroizing::new(previous));
+        let (Some(current), Some(previous)) = (Key::new(current), Key::new(previous)) else {
+            return false;
+        };
         *self.keys() = Keys {
-            current: Zeroizing::new(*current),
-            previous: Zeroizing::new(previous),
+            current,
+            previous,
             since: Instant::now(),
         };
         true
@@ -61,15 +65,16 @@ impl Tickets {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rotated(&self) -> MutexGuard<'_, Keys> {
+    /// The key that seals, and the one before it. The lock is not held while they are used.
+    fn rotated(&self) -> [Arc<Key>; 2] {
         let mut keys = self.keys();
         if keys.since.elapsed() >= ROTATION
-            && let Some(next) = random_key()
+            && let Some(next) = Key::random()
         {
             keys.previous = std::mem::replace(&mut keys.current, next);
             keys.since = Instant::now();
         }
-        keys
+        [Arc::clone(&keys.current), Arc::clone(&keys.previous)]
     }
 }
 
@@ -83,24 +88,31 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let key = sealing(&self.rotated().current)?;
+        let [key, _] = self.rotated();
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).ok()?;
-        let mut sealed = plain.to_vec();
-        let unique = Nonce::assume_unique_for_key(nonce);
-        key.seal_in_place_append_tag(unique, Aad::empty(), &mut sealed)
+        let mut ticket = Vec::with_capacity(NONCE_LEN + plain.len() + MAX_TAG_LEN);
+        ticket.extend(nonce);
+        ticket.extend(plain);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = key
+            .prepared
+            .seal_in_place_separate_tag(nonce, Aad::empty(), &mut ticket[NONCE_LEN..])
             .ok()?;
-        Some([&nonce, &*sealed].concat())
+        ticket.extend(tag.as_ref());
+        Some(ticket)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = ticket.split_first_chunk::<NONCE_LEN>()?;
-        let keys = self.rotated();
-        [&keys.current, &keys.previous].into_iter().find_map(|key| {
+        self.rotated().iter().find_map(|key| {
             let mut plain = sealed.to_vec();
             let nonce = Nonce::assume_unique_for_key(*nonce);
-            let opened = sealing(key)?.open_in_place(nonce, Aad::empty(), &mut plain);
-            let length = opened.ok()?.len();
+            let opened = key
+                .prepared
+                .open_in_place(nonce, Aad::empty(), &mut plain)
+                .ok()?;
+            let length = opened.len();
             plain.truncate(length);
             Some(plain)
         })
@@ -113,15 +125,23 @@ impl fmt::Debug for Tickets {
     }
 }
 
-fn random_key() -> Option<Zeroizing<[u8; KEY_BYTES]>> {
-    let mut key = Zeroizing::new([0; KEY_BYTES]);
-    rand::fill(&mut *key).ok()?;
-    Some(key)
+/// A key, and what AES derives from it, which is not done again for each ticket.
+struct Key {
+    bytes: Zeroizing<[u8; KEY_BYTES]>,
+    prepared: LessSafeKey,
 }
 
-fn sealing(key: &[u8; KEY_BYTES]) -> Option<LessSafeKey> {
-    let key = UnboundKey::new(&AES_256_GCM, key).ok()?;
-    Some(LessSafeKey::new(key))
+impl Key {
+    fn new(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Option<Arc<Self>> {
+        let prepared = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*bytes).ok()?);
+        Some(Arc::new(Key { bytes, prepared }))
+    }
+
+    fn random() -> Option<Arc<Self>> {
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        rand::fill(&mut *bytes).ok()?;
+        Key::new(bytes)
+    }
 }
 
 #[cfg(test)]
