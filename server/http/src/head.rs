@@ -140,6 +140,10 @@ pub(super) fn refuse_or_wait<T>(
     limits: &Limits,
     refusal: Refusal,
 ) -> Result<Option<T>, Refusal> {
+    // Nearly always nothing follows a head.
+    if bytes.len() <= limits.head_bytes_max && bytes.ends_with(b"\r\n\r\n") {
+        return Err(refusal);
+    }
     search.line_checked = true;
     match find_end(bytes, 0) {
         None => go_on_searching(bytes, full, search, limits),
