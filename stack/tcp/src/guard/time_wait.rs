@@ -4,6 +4,11 @@
 //! segments do not disturb a new connection of the same flow and a lost last ACK can be sent again.
 //! That takes the flow and two sequence numbers: a record of 48 bytes in a bounded table. All wait
 //! equally long, so the table is a queue, oldest first; when it is full the oldest is dropped.
+//!
+//! A connection that ends otherwise leaves nothing behind: a late segment of it is answered with an RST. Not so
+//! while SYN cookies are in use. A cookie has no memory, and a copy of the segment that has brought it back would
+//! open the connection once more, and let its request be served again. Such a connection leaves a record that
+//! [has ended](Ending::Closed) for as long as a copy can be on its way, the same two segment lifetimes.
 
 use crate::guard::is_before;
 use crate::packet::{Flags, FlowKey, Segment};
@@ -37,6 +42,15 @@ pub(crate) struct Record {
     newer: u32,
     /// The window that was last advertised.
     pub window: u16,
+    pub ending: Ending,
+}
+
+/// The state in which a connection has left its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    TimeWait,
+    /// CLOSED, with a SYN cookie that is still valid.
+    Closed,
 }
 
 /// What to do with a segment that arrives in TIME-WAIT.
@@ -48,6 +62,10 @@ pub(crate) enum Verdict {
     Acknowledge,
     /// An RST: it must not end the wait (RFC 1337).
     IgnoreReset,
+    /// There is no connection: answer with an RST.
+    Refuse,
+    /// The peer has no connection either: forget the record.
+    Forget,
     /// It contains nothing new.
     Ignore,
 }
@@ -103,6 +121,7 @@ impl TimeWaits {
         snd_nxt: u32,
         rcv_nxt: u32,
         window: u16,
+        ending: Ending,
         now: Instant,
     ) -> u32 {
         assert!(!self.is_full(), "no free TIME-WAIT record");
@@ -114,6 +133,7 @@ impl TimeWaits {
             older: NONE,
             newer: NONE,
             window,
+            ending,
         };
         let index = match self.unused {
             NONE => {
@@ -174,14 +194,19 @@ impl TimeWaits {
     pub fn judge(&self, index: u32, segment: &Segment) -> Verdict {
         let record = self.get(index);
         let flags = segment.flags;
+        let is_syn = flags.contains(Flags::SYN) && !flags.contains(Flags::ACK);
+        let is_closed = record.ending == Ending::Closed;
         if flags.contains(Flags::RST) {
-            Verdict::IgnoreReset
-        } else if flags.contains(Flags::SYN)
-            && !flags.contains(Flags::ACK)
-            && is_before(record.rcv_nxt, segment.seq)
-        {
+            // RFC 9293, section 3.5.1: the answer to the ACK of an older SYN.
+            match is_closed && segment.seq == record.rcv_nxt {
+                true => Verdict::Forget,
+                false => Verdict::IgnoreReset,
+            }
+        } else if is_syn && is_before(record.rcv_nxt, segment.seq) {
             // RFC 1122, section 4.2.2.13.
             Verdict::Recycle
+        } else if is_closed && !is_syn {
+            Verdict::Refuse
         } else if segment.sequence_len() > 0 || segment.seq != record.rcv_nxt {
             Verdict::Acknowledge
         } else {
@@ -275,7 +300,7 @@ mod tests {
                             let (index, key, _) = model.pop_front().unwrap();
                             prop_assert_eq!(waits.pop_oldest(), Some((index, key)));
                         }
-                        let index = waits.insert(flow(port), 1, 2, 3, now);
+                        let index = waits.insert(flow(port), 1, 2, 3, Ending::TimeWait, now);
                         prop_assert!(model.iter().all(|&(used, ..)| used != index));
                         model.push_back((index, flow(port), now + DURATION));
                     }

@@ -37,9 +37,21 @@ impl<S: Service> Core<'_, S> {
         } else if has(Flags::SYN) || !self.cookie_returns(arrival, frame, port) {
             match self.config.unknown_flow {
                 UnknownFlow::Reset if self.forward(arrival, frame) => {}
-                UnknownFlow::Reset => self.reset_sender(segment, frame, port),
-                UnknownFlow::Ignore => self.counters.unknown_flow_ignored.increment(),
+                _ => self.refuse(segment, frame, port),
             }
+        }
+    }
+
+    /// Answers a segment that belongs to no connection, if that is wanted.
+    pub(super) fn refuse<T: Transmit>(
+        &mut self,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) {
+        match self.config.unknown_flow {
+            UnknownFlow::Reset => self.reset_sender(segment, frame, port),
+            UnknownFlow::Ignore => self.counters.unknown_flow_ignored.increment(),
         }
     }
 
@@ -353,6 +365,15 @@ impl<S: Service> Core<'_, S> {
     /// Whether there may be peers that hold a cookie of ours.
     fn uses_cookies(&self) -> bool {
         self.config.half_open == 0 || self.cookie_use.is_recent(self.now)
+    }
+
+    /// Whether a copy of the segment that has completed a connection's handshake would open it again.
+    pub(super) fn has_redeemable_cookie(&self, index: usize) -> bool {
+        let was_established = matches!(self.hot[index].tcb.state, State::Open | State::Closing);
+        was_established
+            && self.caller.is_none()
+            && !self.time_waits.is_disabled()
+            && self.uses_cookies()
     }
 
     fn issue_cookie(&self, segment: &Segment, options: &SynOptions) -> u32 {

@@ -21,7 +21,7 @@ barewire_service::counters! {
         established: State,
         /// Connections that we have closed and that have not ended: FIN-WAIT-1, FIN-WAIT-2, CLOSING, LAST-ACK.
         closing: State,
-        /// Records of connections in TIME-WAIT.
+        /// Records of connections in TIME-WAIT, and of those that left one for their SYN cookie.
         time_wait: Record,
         /// Records of connections in TIME-WAIT that can exist at once.
         time_wait_max: Limit,
@@ -82,6 +82,11 @@ barewire_service::counters! {
         syncookies_failed: Loss,
         /// Valid SYN cookies dropped because all connections were in use.
         syncookies_overflows: Loss,
+        /// Connections that ended without TIME-WAIT while SYN cookies were in use, and left a record so that no copy of
+        /// their first segment opens them again.
+        syncookies_remembered: Counter,
+        /// Segments of such connections, refused.
+        syncookies_spent: Counter,
 
         /// Connections ended by the peer's RST.
         estab_resets: Counter,

@@ -473,6 +473,14 @@ impl<S: Service> Core<'_, S> {
                 self.send_control(&flow, &L2Header::reflect(segment.l2(frame)), &ack, port);
             }
             time_wait::Verdict::Acknowledge => self.counters.tw_acks_skipped.increment(),
+            time_wait::Verdict::Refuse => {
+                self.counters.syncookies_spent.increment();
+                self.refuse(segment, frame, port);
+            }
+            time_wait::Verdict::Forget => {
+                self.time_waits.remove(record);
+                self.unlist_time_wait(record, &segment.flow);
+            }
             time_wait::Verdict::IgnoreReset => self.counters.tw_rsts_ignored.increment(),
             time_wait::Verdict::Recycle => self.counters.listen_drops_draining.increment(),
             time_wait::Verdict::Ignore => {}

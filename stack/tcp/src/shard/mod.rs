@@ -56,7 +56,7 @@ use crate::guard::cookie::{CookieUse, SynCookies};
 use crate::guard::isn::IsnGenerator;
 use crate::guard::rate_limit::RateLimit;
 use crate::guard::segment::{State, Tcb};
-use crate::guard::time_wait::TimeWaits;
+use crate::guard::time_wait::{Ending, TimeWaits};
 use crate::link::{Link, Received};
 use crate::neighbours::Neighbours;
 use crate::outbound::Outbound;
@@ -739,7 +739,12 @@ impl<'a, S: Service> Core<'a, S> {
             self.end_call(index, end);
             self.release_port(&self.hot[index].flow);
         }
+        let is_remembered = self.has_redeemable_cookie(index);
         self.release(index);
+        if is_remembered {
+            self.counters.syncookies_remembered.increment();
+            self.leave_record(index, Ending::Closed);
+        }
     }
 
     /// Removes a connection without sending anything to the peer.
@@ -777,6 +782,11 @@ impl<'a, S: Service> Core<'a, S> {
         // The record keeps the port.
         self.end_call(index, End::Closed);
         self.release(index);
+        self.leave_record(index, Ending::TimeWait);
+    }
+
+    /// Lists a record of the connection that was just released.
+    fn leave_record(&mut self, index: usize, ending: Ending) {
         if self.time_waits.is_full()
             && let Some((oldest, flow)) = self.time_waits.pop_oldest()
         {
@@ -789,6 +799,7 @@ impl<'a, S: Service> Core<'a, S> {
             tcb.snd_nxt,
             tcb.rcv_nxt,
             tcb.rcv_wnd_field(),
+            ending,
             self.now,
         );
         let listed = self

@@ -607,4 +607,11 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_late_copy_of_the_first_segment_does_not_redeem_its_cookie_again() {
+        if let Err(failure) = run(901_463) {
+            panic!("{failure}");
+        }
+    }
 }

@@ -190,3 +190,90 @@ fn a_cookie_that_finds_no_connection_left_waits_for_one() {
          2< [P.] seq 1 ack 7 \"hello\\n\"",
     );
 }
+
+#[test]
+fn a_copy_of_the_first_segment_does_not_open_an_aborted_connection_again() {
+    let mut trace = always();
+    trace.run(
+        "> [S] seq 0
+         < [S.] seq 0 ack 1
+         > [P.] seq 1 ack 1 \"abort\\n\"
+         < [R.] seq 1 ack 1
+         ? syncookies_remembered 1
+         > [P.] seq 1 ack 1 \"abort\\n\"
+         < [R] seq 1
+         ? syncookies_spent 1
+         ? syncookies_recv 1
+         ? connections 0
+         ? time_wait 1
+         +60s
+         ? time_wait 0",
+    );
+}
+
+#[test]
+fn a_copy_of_the_first_segment_is_not_served_again_once_the_peer_has_closed() {
+    always().run(
+        "> [S] seq 0
+         < [S.] seq 0 ack 1
+         > [P.] seq 1 ack 1 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         > [F.] seq 7 ack 7
+         < [F.] seq 7 ack 8
+         > [.] seq 8 ack 8
+         ? connections 0
+         > [P.] seq 1 ack 1 \"hello\\n\"
+         < [R] seq 1
+         ? syncookies_recv 1",
+    );
+}
+
+#[test]
+fn a_copy_of_the_first_segment_is_not_served_again_once_the_peer_has_reset() {
+    always().run(
+        "> [S] seq 0
+         < [S.] seq 0 ack 1
+         > [P.] seq 1 ack 1 \"hello\\n\"
+         < [P.] seq 1 ack 7 \"hello\\n\"
+         > [R] seq 7
+         ? connections 0
+         > [P.] seq 1 ack 1 \"hello\\n\"
+         < [R] seq 1
+         ? syncookies_recv 1",
+    );
+}
+
+#[test]
+fn the_port_of_an_aborted_connection_can_be_used_again() {
+    // A newer SYN is of a new connection. An older one may be a copy: the peer that has no connection says so (RFC
+    // 9293, section 3.5.1), and sends its SYN again.
+    always().run(
+        "> [S] seq 100
+         < [S.] seq 0 ack 101
+         > [P.] seq 101 ack 1 \"abort\\n\"
+         < [R.] seq 1 ack 101
+         > [S] seq 200
+         < [S.] seq 0 ack 201
+         > [P.] seq 201 ack 1 \"abort\\n\"
+         < [R.] seq 1 ack 201
+         > [S] seq 50
+         < [.] seq 1 ack 201
+         > [R] seq 201
+         ? time_wait 0
+         > [S] seq 50
+         < [S.] seq 0 ack 51
+         > [P.] seq 51 ack 1 \"hello\\n\"
+         < [P.] seq 1 ack 57 \"hello\\n\"",
+    );
+}
+
+#[test]
+fn no_record_is_left_while_no_cookies_are_in_use() {
+    let mut trace = Trace::lines().established();
+    trace.run(
+        "> [P.] seq 1 ack 1 \"abort\\n\"
+         < [R.] seq 1 ack 1
+         ? time_wait 0
+         ? syncookies_remembered 0",
+    );
+}
