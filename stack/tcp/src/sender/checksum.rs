@@ -20,11 +20,29 @@ pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> u16 {
         low += word & 0xffff_ffff;
         high += word >> 32;
     }
-    to_rest.copy_from_slice(rest);
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let last = u64::from_ne_bytes(last);
-    let sum = fold(low + high + (last & 0xffff_ffff) + (last >> 32));
+    // What is left is copied in pieces of known length: a call of memcpy takes longer than all that is above.
+    let (half, rest) = rest.as_chunks::<4>();
+    let (to_half, to_rest) = to_rest.as_chunks_mut::<4>();
+    if let ([from], [to]) = (half, to_half) {
+        *to = *from;
+        low += u64::from(u32::from_ne_bytes(*from));
+    }
+    let last = match (to_rest, rest) {
+        ([to], &[a]) => {
+            *to = a;
+            [a, 0, 0, 0]
+        }
+        ([to_a, to_b], &[a, b]) => {
+            (*to_a, *to_b) = (a, b);
+            [a, b, 0, 0]
+        }
+        ([to_a, to_b, to_c], &[a, b, c]) => {
+            (*to_a, *to_b, *to_c) = (a, b, c);
+            [a, b, c, 0]
+        }
+        _ => [0; 4],
+    };
+    let sum = fold(low + high + u64::from(u32::from_ne_bytes(last)));
     // A sum of byte-swapped words is the byte-swapped sum (RFC 1071, section 2 (B)).
     u16::from_be_bytes(sum.to_ne_bytes())
 }
