@@ -38,13 +38,13 @@ impl<S: Service> Core<'_, S> {
         &mut self,
         index: usize,
         acknowledged: u32,
-        mut turn: Turn<'_>,
+        turn: &mut Turn<'_>,
         port: &mut Port<'_, T>,
     ) {
         turn.input = &[];
-        self.send_kept(index, &mut turn, port);
+        self.send_kept(index, turn, port);
         if turn.owes_ack {
-            self.acknowledge(index, &turn, port);
+            self.acknowledge(index, turn, port);
         }
         let (tcb, cold) = (&self.hot[index].tcb, &mut self.cold[index]);
         let is_acknowledged = tcb.fin_sent && tcb.snd_una == tcb.snd_nxt;

@@ -73,12 +73,12 @@ impl<S: Service> Core<'_, S> {
             return false;
         }
         self.counters.hand_overs_postponed.increment();
-        let turn = Turn {
+        let mut turn = Turn {
             owes_ack: segment.sequence_len() > 0,
             is_ack_urgent: true,
             ..Turn::new()
         };
-        self.direct_turn(index, acknowledged, turn, port);
+        self.direct_turn(index, acknowledged, &mut turn, port);
         true
     }
 

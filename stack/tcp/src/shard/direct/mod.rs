@@ -204,7 +204,7 @@ impl<S: Service> Core<'_, S> {
                 turn.is_ack_urgent = true;
             }
         }
-        self.direct_turn(index, acknowledged, turn, port);
+        self.direct_turn(index, acknowledged, &mut turn, port);
         true
     }
 
@@ -220,7 +220,7 @@ impl<S: Service> Core<'_, S> {
         if self.cold[index].wants_room {
             self.lend_sender(index);
         }
-        self.direct_turn(index, 0, Turn::new(), port);
+        self.direct_turn(index, 0, &mut Turn::new(), port);
     }
 
     /// Keeps the deadlines of a connection of which `acknowledged` bytes more were acknowledged.

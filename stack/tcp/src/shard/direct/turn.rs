@@ -97,15 +97,15 @@ impl<S: Service> Core<'_, S> {
         &mut self,
         index: usize,
         acknowledged: u32,
-        mut turn: Turn<'_>,
+        turn: &mut Turn<'_>,
         port: &mut Port<'_, T>,
     ) {
         if self.hot[index].tcb.state == State::Closing {
             return self.closing_turn(index, acknowledged, turn, port);
         }
         // Repairs go before what is new.
-        self.send_kept(index, &mut turn, port);
-        match self.serve_what_waits(index, &mut turn, port) {
+        self.send_kept(index, turn, port);
+        match self.serve_what_waits(index, turn, port) {
             Outcome::Continue => self.note_idle(index),
             Outcome::Close => {
                 self.close(index);
@@ -119,20 +119,20 @@ impl<S: Service> Core<'_, S> {
                 return self.abort(index, End::Closed, port);
             }
         }
-        self.send_kept(index, &mut turn, port);
+        self.send_kept(index, turn, port);
         let held = turn.input;
         let is_held = held.is_empty() || self.hold(index, held);
         if is_held {
             turn.input = &[];
         }
-        if !turn.owes_ack && self.has_made_room(index, &turn) {
+        if !turn.owes_ack && self.has_made_room(index, turn) {
             turn.owes_ack = true;
             turn.is_ack_urgent = true;
         }
         let mut is_left = turn.is_bulk && self.sender(index).is_some_and(|s| s.queued() > 0);
         if turn.owes_ack {
             match turn.is_ack_urgent || !held.is_empty() || self.is_ack_worth_it(index) {
-                true => self.acknowledge(index, &turn, port),
+                true => self.acknowledge(index, turn, port),
                 false => is_left = true,
             }
         }
