@@ -180,12 +180,19 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
         input: Input<'_>,
         reply: &mut Reply<'_>,
     ) -> Progress {
-        if let Speaks::Http1(http1) = &mut connection.0
-            && let Some(progress) = self.http1(http1, input, reply)
-        {
-            return progress;
+        let mut progress = Progress {
+            consumed: 0,
+            messages: 0,
+            next: Next::Close,
+        };
+        let is_http1 = match &mut connection.0 {
+            Speaks::Http1(http1) => self.http1(http1, input, reply, &mut progress),
+            Speaks::Http2(_) => false,
+        };
+        if !is_http1 {
+            progress = self.http2(connection, input, reply);
         }
-        self.http2(connection, input, reply)
+        progress
     }
 
     fn on_timeout(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
@@ -244,32 +251,29 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
 }
 
 impl<S, M: Middleware<S>> Responder<S, M> {
-    /// Goes on with an HTTP/1 connection; `None` if it turns out to be one of HTTP/2.
+    /// Goes on with an HTTP/1 connection, and notes its progress; false if it turns out to be one of HTTP/2.
+    // What is stored in parts and returned as a whole makes the processor wait.
     #[inline]
     fn http1(
         &mut self,
         connection: &mut Http1,
         input: Input<'_>,
         reply: &mut Reply<'_>,
-    ) -> Option<Progress> {
-        let mut progress = Progress {
-            consumed: 0,
-            messages: 0,
-            next: Next::Close,
-        };
+        progress: &mut Progress,
+    ) -> bool {
         loop {
             if connection.sending.is_pending() {
                 match connection.sending.go_on(reply) {
                     Sent::All => {}
                     Sent::Part => {
                         progress.next = Next::Send;
-                        return Some(progress);
+                        return true;
                     }
                     Sent::Broken => {
                         self.origin.counters.contents_broken.increment();
                         connection.phase = Phase::Closed;
                         progress.next = Next::Abort;
-                        return Some(progress);
+                        return true;
                     }
                 }
             }
@@ -291,9 +295,9 @@ impl<S, M: Middleware<S>> Responder<S, M> {
                 Then::EndMessage => progress.messages += 1,
                 Then::Wait(next) => {
                     progress.next = next;
-                    return Some(progress);
+                    return true;
                 }
-                Then::Http2 => return None,
+                Then::Http2 => return false,
             }
         }
     }
