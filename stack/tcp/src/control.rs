@@ -72,10 +72,13 @@ impl Default for SynOptions {
 }
 
 /// An Ethernet header as it is written on frames to a peer: mostly the peer's own, reflected.
+///
+/// Numbers, because it is made, compared or written for nearly every segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct L2Header {
-    /// Behind `len` there are zeros.
-    bytes: [u8; L2Header::BYTES_MAX],
+    /// The first 16 bytes, little-endian; with `last`, zero behind `len`.
+    words: [u64; 2],
+    last: u16,
     len: u8,
 }
 
@@ -85,17 +88,15 @@ impl L2Header {
 
     /// An untagged header.
     pub fn new(destination: [u8; 6], source: [u8; 6], is_ipv6: bool) -> L2Header {
-        let mut header = L2Header {
-            len: UNTAGGED_BYTES as u8,
-            ..L2Header::default()
+        let ethertype = match is_ipv6 {
+            true => [0x86, 0xdd],
+            false => [0x08, 0x00],
         };
-        header.bytes[..6].copy_from_slice(&destination);
-        header.bytes[6..12].copy_from_slice(&source);
-        header.bytes[12..14].copy_from_slice(match is_ipv6 {
-            true => &[0x86, 0xdd],
-            false => &[0x08, 0x00],
-        });
-        header
+        let mut received = [0; UNTAGGED_BYTES];
+        received[..6].copy_from_slice(&source);
+        received[6..12].copy_from_slice(&destination);
+        received[12..].copy_from_slice(&ethertype);
+        L2Header::reflect(&received)
     }
 
     /// The header of the way back: MAC addresses swapped, VLAN tag and type kept.
@@ -105,14 +106,22 @@ impl L2Header {
     /// If `received` is not the header of a parsed frame: 14 or 18 bytes long.
     #[inline]
     pub fn reflect(received: &[u8]) -> L2Header {
-        let mut header = L2Header {
-            len: received.len() as u8,
-            ..L2Header::default()
+        const ADDRESS: u64 = (1 << 48) - 1;
+        let (first, second) = (word(received, 0), word(received, 6));
+        let (destination, source, ethertype) = (first & ADDRESS, second & ADDRESS, second >> 48);
+        // Behind a tag's identifier, where otherwise the type is.
+        let tagged = match received.len() > UNTAGGED_BYTES {
+            true => word(received, Self::BYTES_MAX - 8) >> 32,
+            false => 0,
         };
-        header.bytes[..6].copy_from_slice(&received[6..12]);
-        header.bytes[6..12].copy_from_slice(&received[..6]);
-        header.bytes[12..received.len()].copy_from_slice(&received[12..]);
-        header
+        L2Header {
+            words: [
+                source | destination << 48,
+                destination >> 16 | ethertype << 32 | tagged << 48,
+            ],
+            last: (tagged >> 16) as u16,
+            len: received.len() as u8,
+        }
     }
 
     /// Whether it is what [`L2Header::reflect`] makes of `received`.
@@ -122,29 +131,25 @@ impl L2Header {
     /// As [`L2Header::reflect`].
     #[inline]
     pub fn is_way_back_of(&self, received: &[u8]) -> bool {
-        // Pieces of known length are compared as numbers.
-        let untagged = received.first_chunk::<UNTAGGED_BYTES>();
-        usize::from(self.len) == received.len()
-            && untagged.is_some_and(|received| {
-                self.bytes[..6] == received[6..12]
-                    && self.bytes[6..12] == received[..6]
-                    && self.bytes[12..14] == received[12..]
-            })
-            && (received.len() == UNTAGGED_BYTES
-                || self.bytes[14..received.len()] == received[14..])
+        *self == L2Header::reflect(received)
     }
 
     /// All of it, to be hashed.
-    pub fn key(&self) -> &[u8] {
-        &self.bytes[..self.len()]
+    #[inline]
+    pub fn key(&self) -> [u8; Self::BYTES_MAX] {
+        let mut bytes = [0; Self::BYTES_MAX];
+        bytes[..8].copy_from_slice(&self.words[0].to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.words[1].to_le_bytes());
+        bytes[16..].copy_from_slice(&self.last.to_le_bytes());
+        bytes
     }
 
     /// Writes the header to the front of `slot`, and returns the space for the IP packet behind it;
     /// `None` if there is none.
     #[inline]
     pub fn write<'s>(&self, slot: &'s mut [u8]) -> Option<&'s mut [u8]> {
-        // A copy of known length is two instructions; the packet overwrites what was too much.
-        *slot.first_chunk_mut()? = self.bytes;
+        // A copy of known length is three instructions; the packet overwrites what was too much.
+        *slot.first_chunk_mut()? = self.key();
         slot.get_mut(self.len()..)
     }
 
@@ -153,6 +158,14 @@ impl L2Header {
     pub fn len(&self) -> usize {
         usize::from(self.len)
     }
+}
+
+/// The eight bytes from `at` on, little-endian.
+#[inline]
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
 }
 
 const UNTAGGED_BYTES: usize = 14;

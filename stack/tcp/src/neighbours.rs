@@ -75,7 +75,7 @@ impl Neighbours {
             entry.connections += 1;
             return self.newest;
         }
-        let hash = FlowHash::of_bytes(&self.hasher, header.key());
+        let hash = FlowHash::of_bytes(&self.hasher, &header.key());
         if let Some(neighbour) = (self.table).get(hash, |at| entries[at as usize].header == *header)
         {
             entries[neighbour as usize].connections += 1;
@@ -109,7 +109,7 @@ impl Neighbours {
         };
         entry.connections -= 1;
         if entry.connections == 0 {
-            let hash = FlowHash::of_bytes(&self.hasher, entry.header.key());
+            let hash = FlowHash::of_bytes(&self.hasher, &entry.header.key());
             let was_listed = self.table.remove(hash, *neighbour);
             debug_assert!(was_listed, "a header was not in its table");
             self.unused.push(*neighbour);
