@@ -63,7 +63,7 @@ pub fn is_attached(lab: &Lab) -> bool {
 }
 
 /// A number from `/proc/net/snmp` of the server's kernel.
-fn kernel_tcp(lab: &Lab, name: &str) -> u64 {
+pub fn kernel_tcp(lab: &Lab, name: &str) -> u64 {
     let text = lab.server_runs(&["cat", "/proc/net/snmp"]);
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());

@@ -36,6 +36,11 @@ impl Client {
         Client(stream)
     }
 
+    /// The address and port that it comes from.
+    pub fn source(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
     /// The same connection, for another thread.
     pub fn same(&self) -> Client {
         Client(self.0.try_clone().unwrap())

@@ -24,6 +24,8 @@ mod flood;
 #[cfg(feature = "xdp")]
 mod hostile;
 mod http;
+#[cfg(feature = "xdp")]
+mod kernel_silence;
 mod kernel_stacks;
 #[cfg(feature = "xdp")]
 mod kinds;
