@@ -3,6 +3,7 @@
 //! `BAREWIRE_TEST_FLEET_EVENTS=1000000` sends as many events (default 100,000).
 #![allow(clippy::unwrap_used)]
 
+mod allocations;
 mod client;
 mod engine;
 mod exact;
