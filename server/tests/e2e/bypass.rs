@@ -141,6 +141,25 @@ fn curl_gets_both_routes_over_ipv4_and_ipv6() {
 }
 
 #[test]
+fn timestamps_are_agreed_on_where_they_are_wanted() {
+    let Some(lab) = lab() else { return };
+    for arguments in [&["--timestamps", "--test-routes"][..], &["--test-routes"]] {
+        let server = serve(&lab, arguments);
+        for &address in &server.addresses {
+            let mut client = lab.client(|| Client::connect(address));
+            // Segments of full size, and a few round trips.
+            let stream = client.get("/test/stream?bytes=300000");
+            assert_eq!(stream.body.len(), 300_000);
+            assert_eq!(client.get("/plaintext").status, 200);
+            let sockets = lab.client_runs(&["ss", "--tcp", "--info", "--options", "--no-header"]);
+            let has_timestamps = sockets.contains(" ts sack ");
+            assert_eq!(has_timestamps, arguments.len() == 2, "{sockets}");
+        }
+        server.terminate();
+    }
+}
+
+#[test]
 fn the_bypass_answers_like_every_other_stack() {
     let Some(lab) = lab() else { return };
     let server = serve(&lab, &["--test-routes"]);

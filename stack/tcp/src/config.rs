@@ -82,6 +82,8 @@ pub struct StackConfig {
     pub rto_max_ms: u32,
     /// The shortest retransmission timeout of the direct path. RFC 6298 wants a second, Linux has 200 ms.
     pub rto_min_ms: u32,
+    /// Whether peers that offer timestamps (RFC 7323) get them: 12 bytes of each segment, in both directions.
+    pub timestamps: bool,
     /// Which established connections are served directly. All by default.
     pub direct_path: DirectPath,
     /// Whether a segment that belongs to no connection is answered with an RST.
@@ -211,6 +213,7 @@ impl Default for StackConfig {
             deadlines: Deadlines::default(),
             rto_max_ms: 4_000,
             rto_min_ms: 200,
+            timestamps: false,
             direct_path: DirectPath::Always,
             unknown_flow: UnknownFlow::Reset,
             resets_per_second: 1_000,

@@ -25,6 +25,7 @@ use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
 
 use crate::control::SynOptions;
 use crate::guard::segment::Tcb;
+use crate::guard::timestamps::{TimestampClock, Timestamps};
 use crate::neighbours::NO_NEIGHBOUR;
 use crate::packet::FlowKey;
 use crate::path::Path;
@@ -83,8 +84,10 @@ pub(crate) struct Cold {
     pub state: StateHandle,
     /// The end of the highest byte that has arrived from the peer, in whatever order.
     pub highest: u32,
-    /// RCV.NXT as it was last sent to the peer.
+    /// RCV.NXT as it was last sent to the peer: Last.ACK.sent of RFC 7323.
     pub told: u32,
+    /// TS.Recent, if the connection has timestamps.
+    pub ts_recent: u32,
     /// How large packets to the peer may be.
     pub path: Path,
     pub watch: Watch,
@@ -126,6 +129,7 @@ impl Cold {
             options: SynOptions::default(),
             highest: 0,
             told: 0,
+            ts_recent: 0,
             sender: NO_SENDER,
             is_direct: false,
             remembered: Remembered::default(),
@@ -144,11 +148,29 @@ impl Cold {
         self.options = SynOptions::default();
         self.highest = 0;
         self.told = 0;
+        self.ts_recent = 0;
         debug_assert!(
             self.sender == NO_SENDER,
             "chunks of the last connection are left"
         );
         self.remembered = Remembered::default();
+    }
+
+    /// The timestamps of a segment to the peer, if the connection has them.
+    #[inline]
+    pub fn timestamps(&self, clock: TimestampClock, now: Instant) -> Option<Timestamps> {
+        self.options.timestamps.then(|| Timestamps {
+            value: clock.value(now),
+            echo: self.ts_recent,
+        })
+    }
+
+    /// The timestamps of the last segment of the peer, as far as a socket needs them.
+    pub fn timestamps_of_peer(&self) -> Option<Timestamps> {
+        self.options.timestamps.then_some(Timestamps {
+            value: self.ts_recent,
+            echo: 0,
+        })
     }
 
     /// What a segment will touch, but for what is in the memory of others.

@@ -4,6 +4,7 @@
 //! are written from what is at hand: the addresses of the flow, the link-layer header of the segment
 //! that is answered, and the numbers TCP asks for.
 
+use crate::guard::timestamps::Timestamps;
 use crate::header::{self, Header};
 use crate::packet::{Flags, FlowKey, Local, MalformedOption, Segment, TcpOption};
 use crate::sender::checksum::copy_and_sum;
@@ -17,6 +18,8 @@ pub struct SynOptions {
     pub window_scale: Option<u8>,
     /// Whether it understands selective acknowledgments.
     pub sack_permitted: bool,
+    /// Whether it has timestamps (RFC 7323).
+    pub timestamps: bool,
 }
 
 impl SynOptions {
@@ -34,6 +37,7 @@ impl SynOptions {
                 // RFC 7323, section 2.3: a larger shift is taken as 14.
                 TcpOption::WindowScale(shift) => options.window_scale = Some(shift.min(14)),
                 TcpOption::SackPermitted => options.sack_permitted = true,
+                TcpOption::Timestamps { .. } => options.timestamps = true,
                 _ => {}
             }
         }
@@ -43,7 +47,18 @@ impl SynOptions {
     /// What they take at most.
     const BYTES_MAX: usize = 12;
 
-    /// Writes them to the front of `bytes`, which are zeroes: the end of the list. Returns how many are used.
+    /// Bytes of options that each segment of an established connection has.
+    #[inline]
+    pub(crate) fn bytes_per_segment(&self) -> usize {
+        if self.timestamps {
+            Timestamps::BYTES
+        } else {
+            0
+        }
+    }
+
+    /// Writes them, but for timestamps, to the front of `bytes`, which are zeroes: the end of the list. Returns how many
+    /// are used.
     fn write(&self, bytes: &mut [u8; Self::BYTES_MAX]) -> usize {
         let [high, low] = self.mss.to_be_bytes();
         bytes[..4].copy_from_slice(&[2, 4, high, low]);
@@ -56,7 +71,13 @@ impl SynOptions {
             bytes[len..len + 2].copy_from_slice(&[4, 2]);
             len += 2;
         }
-        len.next_multiple_of(4)
+        let end = len.next_multiple_of(4);
+        if self.timestamps {
+            // Something follows.
+            const NO_OPERATION: u8 = 1;
+            bytes[len..end].fill(NO_OPERATION);
+        }
+        end
     }
 }
 
@@ -67,6 +88,7 @@ impl Default for SynOptions {
             mss: 536,
             window_scale: None,
             sack_permitted: false,
+            timestamps: false,
         }
     }
 }
@@ -177,6 +199,7 @@ pub(crate) struct Control {
     pub seq: u32,
     pub ack: Option<u32>,
     pub window: u16,
+    pub timestamps: Option<Timestamps>,
 }
 
 /// What a control segment is for.
@@ -202,6 +225,7 @@ impl Control {
             seq,
             ack,
             window: 0,
+            timestamps: None,
         }
     }
 }
@@ -228,8 +252,17 @@ pub(crate) fn write_packet(
         Kind::Reset => (Flags::RST, None),
         Kind::Syn(options) => (Flags::SYN, Some(options)),
     };
-    let mut bytes = [0; SynOptions::BYTES_MAX];
-    let options_len = options.map_or(0, |options| options.write(&mut bytes));
+    let mut bytes = [0; SynOptions::BYTES_MAX + Timestamps::BYTES];
+    let mut options_len = 0;
+    if let Some(options) = options
+        && let Some(space) = bytes.first_chunk_mut()
+    {
+        options_len = options.write(space);
+    }
+    if let Some(timestamps) = control.timestamps {
+        bytes[options_len..options_len + Timestamps::BYTES].copy_from_slice(&timestamps.to_bytes());
+        options_len += Timestamps::BYTES;
+    }
     let at = header::bytes(flow);
     let packet = space.get_mut(..at + options_len)?;
     let sum = copy_and_sum(&mut packet[at..], &bytes[..options_len]);
@@ -268,12 +301,15 @@ mod tests {
                 mss: 1200,
                 window_scale: Some(7),
                 sack_permitted: true,
+                timestamps: true,
             };
+            let timestamps = Some(Timestamps { value: 5, echo: 6 });
             let syn = Control {
                 kind: Kind::Syn(options),
                 seq: 9,
                 ack: None,
                 window: 1000,
+                timestamps,
             };
 
             let mut frame = vec![2; 200];
@@ -291,6 +327,7 @@ mod tests {
                 (flow, 9, Flags::SYN)
             );
             assert_eq!(SynOptions::of_segment(&segment, &frame), Ok(options));
+            assert_eq!(Timestamps::of_segment(&segment, &frame), timestamps);
         }
     }
 

@@ -207,8 +207,16 @@ pub(crate) struct Path {
     timeouts: u8,
     /// It was made smaller because of them, and nothing has been acknowledged since.
     is_guess: bool,
-    /// When a larger size may be tried, in seconds of [`Instant`].
-    until_s: u32,
+    /// When a larger size may be tried, in ticks.
+    until: u16,
+}
+
+/// What [`Path::until`] counts. A connection that is idle for longer than half of the three days after which the ticks
+/// wrap around may believe in a small size once more.
+const TICK_S: i64 = 4;
+
+fn tick(at: Instant) -> u16 {
+    (at.secs() / TICK_S) as u16
 }
 
 /// After so many timeouts in a row of a long segment, its length is taken as the cause.
@@ -226,7 +234,7 @@ impl Path {
             longest: 0,
             timeouts: 0,
             is_guess: false,
-            until_s: (now + BELIEVED).secs() as u32,
+            until: tick(now + BELIEVED),
         }
     }
 
@@ -234,7 +242,7 @@ impl Path {
     /// learnt is old.
     #[inline]
     pub fn size(&mut self, mtu: usize, now: Instant) -> usize {
-        if usize::from(self.size) < mtu && now.secs() as u32 >= self.until_s {
+        if usize::from(self.size) < mtu && tick(now).wrapping_sub(self.until) as i16 >= 0 {
             *self = Path::new(mtu, now);
         }
         usize::from(self.size)
@@ -363,7 +371,7 @@ mod tests {
         );
         assert_eq!(path.on_progress(), Some(576));
         assert_eq!(path.on_progress(), None);
-        assert_eq!(path.size(1_500, after(606)), 576);
+        assert_eq!(path.size(1_500, after(603)), 576);
         assert_eq!(path.size(1_500, after(607)), 1_500, "tried again");
     }
 

@@ -1,5 +1,7 @@
 //! smoltcp's time and ours: both count microseconds, but only ours is in signatures that others see.
 
+use std::cell::Cell;
+
 use barewire_service::time::Instant;
 use smoltcp::iface::{Interface, SocketSet};
 
@@ -18,4 +20,19 @@ pub(crate) fn poll_at(
 ) -> Option<Instant> {
     let due = interface.poll_at(at(now), sockets)?;
     Some(Instant::from_micros(due.total_micros()))
+}
+
+thread_local! {
+    static TS_VALUE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Sets what [`ts_value`] returns on this thread. smoltcp asks a function without arguments.
+#[inline]
+pub(crate) fn set_ts_value(value: u32) {
+    TS_VALUE.set(value);
+}
+
+/// TSval of what smoltcp sends (RFC 7323).
+pub(crate) fn ts_value() -> u32 {
+    TS_VALUE.get()
 }

@@ -301,6 +301,11 @@ pub struct TcpArgs {
     #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..=1_000), default_value_t = StackConfig::default().rto_min_ms)]
     pub rto_min_ms: u32,
 
+    /// Give timestamps (RFC 7323) to peers that offer them: 12 bytes of each segment, for protection against sequence
+    /// numbers that wrap around within a segment's lifetime (PAWS)
+    #[arg(long)]
+    pub timestamps: bool,
+
     /// What one connection that is served directly may have in flight and queued, as far as the core's memory for it goes
     #[arg(long, value_name = "N", value_parser = bytes(), default_value_t = StackConfig::default().send_queue_bytes_max)]
     pub send_queue_bytes_max: usize,

@@ -101,6 +101,7 @@ fn limits(args: &ServeArgs, defaults: StackConfig) -> StackConfig {
         deadlines: args.deadlines(),
         rto_max_ms: tcp.rto_max_ms,
         rto_min_ms: tcp.rto_min_ms,
+        timestamps: tcp.timestamps,
         direct_path: tcp.direct_path,
         resets_per_second: tcp.resets_per_second,
         challenge_acks_per_second: tcp.challenge_acks_per_second,

@@ -170,6 +170,7 @@ fn decode(encoded: u8) -> SynOptions {
         mss: MSS[usize::from(encoded >> 5)],
         window_scale: (scale != NO_SCALE).then_some(scale),
         sack_permitted: encoded & 0x10 != 0,
+        timestamps: false,
     }
 }
 
@@ -194,7 +195,7 @@ mod tests {
             irs: u32, mss in 64u16.., scale in proptest::option::of(0u8..=14), sack: bool,
         ) {
             let cookies = SynCookies::new(&[3; 16]);
-            let options = SynOptions { mss, window_scale: scale, sack_permitted: sack };
+            let options = SynOptions { mss, window_scale: scale, sack_permitted: sack, timestamps: false };
             let cookie = cookies.issue(&flow(), irs, &options, NOW);
             let redeemed = cookies.redeem(&flow(), irs, cookie, NOW + PERIOD);
             let Redeemed::First(redeemed) = redeemed else { panic!("not recognised") };
@@ -215,6 +216,7 @@ mod tests {
             mss: 1460,
             window_scale: Some(7),
             sack_permitted: true,
+            timestamps: false,
         };
         let cookie = cookies.issue(&flow(), 1, &options, NOW);
         assert!(is_first(cookies.redeem(&flow(), 1, cookie, NOW)));

@@ -11,14 +11,16 @@
 //! | `segment` | which segments reach smoltcp: RFC 9293 3.10.7.4, RFC 5961 |
 //! | `isn` | unpredictable initial sequence numbers: RFC 6528 |
 //! | `cookie` | a SYN costs no memory: RFC 4987 |
+//! | `timestamps` | wrapped sequence numbers: RFC 7323 5 |
 //! | `rate_limit` | how many answers unsolicited segments get: RFC 5961 7 |
-//! | `time_wait` | TIME-WAIT in 48 bytes: RFC 9293 3.6.1, RFC 6191 |
+//! | `time_wait` | TIME-WAIT in 56 bytes: RFC 9293 3.6.1, RFC 6191 |
 
 pub(crate) mod cookie;
 pub(crate) mod isn;
 pub(crate) mod rate_limit;
 pub(crate) mod segment;
 pub(crate) mod time_wait;
+pub(crate) mod timestamps;
 
 use siphasher::sip::SipHasher24;
 

@@ -2,7 +2,7 @@
 //!
 //! The side that closes first has to remember the connection for two segment lifetimes, so that old
 //! segments do not disturb a new connection of the same flow and a lost last ACK can be sent again.
-//! That takes the flow and two sequence numbers: a record of 48 bytes in a bounded table. All wait
+//! That takes the flow and two sequence numbers: a record of 56 bytes in a bounded table. All wait
 //! equally long, so the table is a queue, oldest first; when it is full the oldest is dropped.
 //!
 //! A connection that ends otherwise leaves nothing behind: a late segment of it is answered with an RST. Not so
@@ -32,17 +32,33 @@ pub(crate) struct TimeWaits {
 /// One connection in TIME-WAIT.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record {
+    pub left: Left,
+    expires_at_ms: u32,
+    older: u32,
+    newer: u32,
+}
+
+/// What a connection leaves behind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left {
     pub flow: FlowKey,
     /// SND.NXT, behind our FIN.
     pub snd_nxt: u32,
     /// RCV.NXT, behind the peer's FIN.
     pub rcv_nxt: u32,
-    expires_at_ms: u32,
-    older: u32,
-    newer: u32,
+    /// TS.Recent.
+    pub ts_recent: u32,
     /// The window that was last advertised.
     pub window: u16,
     pub ending: Ending,
+    pub has_timestamps: bool,
+}
+
+impl Left {
+    /// TS.Recent, if the connection had timestamps.
+    pub fn ts_recent(&self) -> Option<u32> {
+        self.has_timestamps.then_some(self.ts_recent)
+    }
 }
 
 /// The state in which a connection has left its record.
@@ -105,9 +121,9 @@ impl TimeWaits {
         self.capacity == 0
     }
 
-    /// The record with this index.
-    pub fn get(&self, index: u32) -> &Record {
-        &self.records[index as usize]
+    /// What the connection of the record with this index has left.
+    pub fn get(&self, index: u32) -> &Left {
+        &self.records[index as usize].left
     }
 
     /// Begins a wait, and returns the record's index.
@@ -115,25 +131,13 @@ impl TimeWaits {
     /// # Panics
     ///
     /// If all records are in use.
-    pub fn insert(
-        &mut self,
-        flow: FlowKey,
-        snd_nxt: u32,
-        rcv_nxt: u32,
-        window: u16,
-        ending: Ending,
-        now: Instant,
-    ) -> u32 {
+    pub fn insert(&mut self, left: Left, now: Instant) -> u32 {
         assert!(!self.is_full(), "no free TIME-WAIT record");
         let record = Record {
-            flow,
-            snd_nxt,
-            rcv_nxt,
+            left,
             expires_at_ms: self.expiry(now),
             older: NONE,
             newer: NONE,
-            window,
-            ending,
         };
         let index = match self.unused {
             NONE => {
@@ -169,7 +173,7 @@ impl TimeWaits {
     /// Ends the longest wait; returns the record's index and flow.
     pub fn pop_oldest(&mut self) -> Option<(u32, FlowKey)> {
         let index = self.oldest;
-        let flow = self.records.get(index as usize)?.flow;
+        let flow = self.records.get(index as usize)?.left.flow;
         self.remove(index);
         Some((index, flow))
     }
@@ -190,20 +194,22 @@ impl TimeWaits {
         Some(now + Duration::from_millis(left_ms.max(0) as u64))
     }
 
-    /// What to do with `segment`, which belongs to the flow of this record.
-    pub fn judge(&self, index: u32, segment: &Segment) -> Verdict {
+    /// What to do with `segment`, which belongs to the flow of this record, and came with this TSval.
+    pub fn judge(&self, index: u32, segment: &Segment, ts_value: Option<u32>) -> Verdict {
         let record = self.get(index);
         let flags = segment.flags;
         let is_syn = flags.contains(Flags::SYN) && !flags.contains(Flags::ACK);
         let is_closed = record.ending == Ending::Closed;
+        let times = record.ts_recent().zip(ts_value);
+        let has_newer_time = times.is_some_and(|(recent, value)| is_before(recent, value));
         if flags.contains(Flags::RST) {
             // RFC 9293, section 3.5.1: the answer to the ACK of an older SYN.
             match is_closed && segment.seq == record.rcv_nxt {
                 true => Verdict::Forget,
                 false => Verdict::IgnoreReset,
             }
-        } else if is_syn && is_before(record.rcv_nxt, segment.seq) {
-            // RFC 1122, section 4.2.2.13.
+        } else if is_syn && (is_before(record.rcv_nxt, segment.seq) || has_newer_time) {
+            // RFC 1122, section 4.2.2.13; RFC 6191, section 2.
             Verdict::Recycle
         } else if is_closed && !is_syn {
             Verdict::Refuse
@@ -263,9 +269,21 @@ mod tests {
         FlowKey::new([192, 0, 2, 1].into(), port, 0, 80)
     }
 
+    fn left(port: u16) -> Left {
+        Left {
+            flow: flow(port),
+            snd_nxt: 1,
+            rcv_nxt: 2,
+            ts_recent: 0,
+            window: 3,
+            ending: Ending::TimeWait,
+            has_timestamps: false,
+        }
+    }
+
     #[test]
     fn a_record_is_small() {
-        assert!(size_of::<Record>() <= 48);
+        assert!(size_of::<Record>() <= 56);
     }
 
     #[derive(Debug, Clone)]
@@ -300,7 +318,7 @@ mod tests {
                             let (index, key, _) = model.pop_front().unwrap();
                             prop_assert_eq!(waits.pop_oldest(), Some((index, key)));
                         }
-                        let index = waits.insert(flow(port), 1, 2, 3, Ending::TimeWait, now);
+                        let index = waits.insert(left(port), now);
                         prop_assert!(model.iter().all(|&(used, ..)| used != index));
                         model.push_back((index, flow(port), now + DURATION));
                     }

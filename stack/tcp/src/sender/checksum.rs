@@ -53,6 +53,12 @@ fn sum(bytes: &[u8]) -> u16 {
     copy_and_sum(&mut vec![0; bytes.len()], bytes)
 }
 
+/// The sum of two pieces, of which the first has an even length.
+#[inline]
+pub fn add(first: u16, second: u16) -> u16 {
+    fold(u64::from(first) + u64::from(second))
+}
+
 #[inline]
 fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);

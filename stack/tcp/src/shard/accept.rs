@@ -5,6 +5,7 @@ use crate::connection::Hot;
 use crate::control::{self, Control, Direction, Kind, L2Header, SynOptions};
 use crate::guard::cookie::Redeemed;
 use crate::guard::segment::{Scales, State, Tcb};
+use crate::guard::timestamps::Timestamps;
 use crate::guard::{is_before, isn};
 use crate::link::Transmit;
 use crate::packet::{Flags, FlowKey, Segment};
@@ -14,6 +15,7 @@ use barewire_service::time::Duration;
 
 use super::wire::Nowhere;
 use super::{Arrival, Core, Port, RTO_MIN_MS, new_interface};
+use crate::smoltcp_time;
 
 impl<S: Service> Core<'_, S> {
     /// A segment for which there is neither a connection nor a TIME-WAIT record.
@@ -101,7 +103,7 @@ impl<S: Service> Core<'_, S> {
             _ => self.choose_isn(&segment.flow, old_snd_nxt),
         };
         let l2 = L2Header::reflect(segment.l2(frame));
-        if let Some(index) = self.open(arrival, isn, &options, &l2, port.link) {
+        if let Some(index) = self.open(arrival, frame, isn, &options, &l2, port.link) {
             self.answer_syn(index, port);
         }
     }
@@ -111,6 +113,7 @@ impl<S: Service> Core<'_, S> {
     pub(super) fn bounded(&self, flow: &FlowKey, announced: SynOptions) -> SynOptions {
         SynOptions {
             mss: announced.mss.clamp(self.config.mss_min, self.mss_max(flow)),
+            timestamps: announced.timestamps && self.config.timestamps,
             ..announced
         }
     }
@@ -142,6 +145,7 @@ impl<S: Service> Core<'_, S> {
     fn open(
         &mut self,
         arrival: &Arrival,
+        frame: &[u8],
         isn: u32,
         options: &SynOptions,
         l2: &L2Header,
@@ -166,6 +170,10 @@ impl<S: Service> Core<'_, S> {
         let cold = &mut self.cold[index];
         cold.is_direct = true;
         cold.options = *options;
+        if options.timestamps {
+            let timestamps = Timestamps::of_segment(&arrival.segment, frame);
+            cold.ts_recent = timestamps.map_or(0, |timestamps| timestamps.value);
+        }
         cold.highest = irs.wrapping_add(1);
         cold.told = irs.wrapping_add(1);
         Some(index)
@@ -177,7 +185,9 @@ impl<S: Service> Core<'_, S> {
         let Hot { flow, tcb, .. } = self.hot[index];
         let cold = &self.cold[index];
         let (options, l2) = (cold.options, *self.neighbours.get(cold.neighbour));
-        self.send_syn_ack(&flow, &l2, &options, tcb.snd_una, tcb.rcv_nxt, port);
+        let timestamps = cold.timestamps(self.timestamps, self.now);
+        let numbers = (tcb.snd_una, tcb.rcv_nxt);
+        self.send_syn_ack(&flow, &l2, &options, timestamps, numbers, port);
         let wait_ms = (self.silent_ms(index) + RTO_MIN_MS).min(self.config.rto_max_ms);
         let mut at = self.now + Duration::from_millis(u64::from(wait_ms));
         let ends_at = self.cold[index].watch.next_at();
@@ -219,6 +229,10 @@ impl<S: Service> Core<'_, S> {
         self.interface = new_interface(isn::interface_seed(isn), self.config.mtu, self.now);
         self.take_socket(index);
         let port = self.hot[index].flow.local_port();
+        if self.cold[index].options.timestamps {
+            self.socket(index)
+                .set_tsval_generator(Some(smoltcp_time::ts_value));
+        }
         let listening = self.socket(index).listen(port);
         debug_assert!(listening.is_ok(), "a new socket can listen");
     }
@@ -256,7 +270,21 @@ impl<S: Service> Core<'_, S> {
             snd_una, rcv_nxt, ..
         } = self.hot[index].tcb;
         let l2 = L2Header::reflect(segment.l2(frame));
-        self.send_syn_ack(&segment.flow, &l2, &options, snd_una, rcv_nxt, port);
+        let has_timestamps = self.cold[index].options.timestamps;
+        let timestamps = self.timestamps_in_answer(segment, frame, has_timestamps);
+        let (flow, numbers) = (&segment.flow, (snd_una, rcv_nxt));
+        self.send_syn_ack(flow, &l2, &options, timestamps, numbers, port);
+    }
+
+    /// The timestamps of a segment that answers `segment`, if there are to be any.
+    fn timestamps_in_answer(
+        &self,
+        segment: &Segment,
+        frame: &[u8],
+        are_wanted: bool,
+    ) -> Option<Timestamps> {
+        let of_peer = Timestamps::of_segment(segment, frame).filter(|_| are_wanted)?;
+        Some(self.timestamps_now(of_peer.value))
     }
 
     fn send_cookie<T: Transmit>(
@@ -270,8 +298,9 @@ impl<S: Service> Core<'_, S> {
         self.cookie_use.note(self.now);
         let isn = self.issue_cookie(segment, options);
         let l2 = L2Header::reflect(segment.l2(frame));
-        let ack = segment.seq.wrapping_add(1);
-        self.send_syn_ack(&segment.flow, &l2, options, isn, ack, port);
+        let numbers = (isn, segment.seq.wrapping_add(1));
+        let timestamps = self.timestamps_in_answer(segment, frame, options.timestamps);
+        self.send_syn_ack(&segment.flow, &l2, options, timestamps, numbers, port);
     }
 
     fn send_syn_ack<T: Transmit>(
@@ -279,8 +308,8 @@ impl<S: Service> Core<'_, S> {
         flow: &FlowKey,
         l2: &L2Header,
         options: &SynOptions,
-        isn: u32,
-        ack: u32,
+        timestamps: Option<Timestamps>,
+        (isn, ack): (u32, u32),
         port: &mut Port<'_, T>,
     ) {
         let syn_ack = Control {
@@ -290,10 +319,12 @@ impl<S: Service> Core<'_, S> {
                     .window_scale
                     .map(|_| self.config.receive_window_shift()),
                 sack_permitted: options.sack_permitted,
+                timestamps: timestamps.is_some(),
             }),
             seq: isn,
             ack: Some(ack),
             window: self.config.receive_buffer_bytes as u16,
+            timestamps,
         };
         self.send_control(flow, l2, &syn_ack, port);
     }
@@ -313,7 +344,14 @@ impl<S: Service> Core<'_, S> {
         let irs = segment.seq.wrapping_sub(1);
         let isn = segment.ack.wrapping_sub(1);
         let options = match self.cookies.redeem(&segment.flow, irs, isn, self.now) {
-            Redeemed::First(options) => self.bounded(&segment.flow, options),
+            // Only who has agreed on timestamps sends them (RFC 7323, section 3.2).
+            Redeemed::First(options) => self.bounded(
+                &segment.flow,
+                SynOptions {
+                    timestamps: Timestamps::of_segment(segment, frame).is_some(),
+                    ..options
+                },
+            ),
             // It has overtaken the segment that brings the cookie back; the peer sends it again.
             Redeemed::Later => {
                 self.counters.syncookies_early.increment();
@@ -337,7 +375,7 @@ impl<S: Service> Core<'_, S> {
         }
         let l2 = L2Header::reflect(segment.l2(frame));
         let index = match self.make_room() {
-            true => self.open(arrival, isn, &options, &l2, port.link),
+            true => self.open(arrival, frame, isn, &options, &l2, port.link),
             false => None,
         };
         let Some(index) = index else {
@@ -404,6 +442,7 @@ impl<S: Service> Core<'_, S> {
             seq: irs,
             ack: None,
             window,
+            timestamps: self.cold[index].timestamps_of_peer(),
         };
         let flow = self.hot[index].flow;
         let mut packet = std::mem::take(&mut self.scratch.packet);

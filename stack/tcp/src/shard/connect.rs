@@ -200,7 +200,11 @@ impl<S: Service> Core<'_, S> {
         self.follow_neighbour(index, segment, frame);
         self.change_state(index, State::Open);
         self.ingress(index, segment.ip_packet(frame), port.transmit);
-        let options = self.bounded(&segment.flow, *options);
+        let options = SynOptions {
+            // They were not offered.
+            timestamps: false,
+            ..self.bounded(&segment.flow, *options)
+        };
         let cold = &mut self.cold[index];
         cold.options = options;
         cold.highest = self.hot[index].tcb.rcv_nxt;

@@ -120,6 +120,8 @@ barewire_service::counters! {
         ack_unsent: Loss,
         /// Segments challenged because they acknowledged what had been acknowledged long ago.
         ack_too_old: Loss,
+        /// Segments dropped because their timestamp was older than that of another which had arrived.
+        paws_estab: Loss,
         /// Segments whose acknowledgment or window a newer one had overtaken; only their data was taken.
         ack_overtaken: Counter,
         /// Segments of which only the acknowledgment was taken, because our window was closed.

@@ -69,12 +69,14 @@ impl<S: Service> Core<'_, S> {
         let mtu = self.packet_bytes_max(index);
         let cold = &mut self.cold[index];
         debug_assert!(!cold.is_direct, "the socket is not in use");
+        smoltcp_time::set_ts_value(self.timestamps.value(self.now));
         let mut wire = Wire {
             received: None,
             transmit,
             l2: self.neighbours.get(cold.neighbour),
             ack_seq: self.hot[index].tcb.acceptable_seq(),
             window_shift: self.hot[index].tcb.scales.rcv(),
+            ts_recent: cold.options.timestamps.then_some(cold.ts_recent),
             spare: &mut self.scratch.spare,
             mtu,
             sent: None,

@@ -112,6 +112,7 @@ impl<S: Service> Core<'_, S> {
                     seq: hot.tcb.acceptable_seq(),
                     ack: Some(hot.tcb.rcv_nxt),
                     window: hot.tcb.rcv_wnd_field(),
+                    timestamps: self.cold[index].timestamps(self.timestamps, self.now),
                 },
             });
         }

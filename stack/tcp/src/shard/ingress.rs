@@ -5,6 +5,7 @@ use crate::control::{self, Control, Direction, Kind, L2Header};
 use crate::guard::is_before;
 use crate::guard::segment::{State, Verdict};
 use crate::guard::time_wait;
+use crate::guard::timestamps::Timestamps;
 use crate::link::{Received, Transmit};
 use crate::packet::{self, Discard, Flags, Segment};
 use barewire_memory::prefetch;
@@ -21,6 +22,9 @@ use crate::smoltcp_time;
 const FAR_AHEAD: usize = 8;
 const NEAR_AHEAD: usize = 4;
 const KEPT_AHEAD: usize = 2;
+
+/// A connection that was quiet for longer has no TS.Recent: the peer's clock may have wrapped around (RFC 7323, section 5.5).
+const TS_RECENT_VALID_MS: u32 = 24 * 86_400_000;
 
 impl<S: Service> Core<'_, S> {
     pub(super) fn batch_arrives<R: Received, T: Transmit>(
@@ -175,6 +179,9 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
         port: &mut Port<'_, T>,
     ) {
+        if self.cold[index].options.timestamps && self.is_past(index, segment, frame, port) {
+            return;
+        }
         if self.direct_receives(index, segment, frame, port) {
             return;
         }
@@ -251,6 +258,42 @@ impl<S: Service> Core<'_, S> {
             Verdict::Refuse => self.reset_sender(segment, frame, port),
             Verdict::Drop(reason) => self.counters.count(reason),
         }
+    }
+
+    /// Whether a segment of a connection that has timestamps was sent before others that have arrived (PAWS: RFC 7323,
+    /// section 5.3); then it is answered, and must be dropped. If not, its time is noted.
+    ///
+    /// A segment without timestamps is taken: what strips them on the way must not end connections.
+    #[inline(never)]
+    fn is_past<T: Transmit>(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        frame: &[u8],
+        port: &mut Port<'_, T>,
+    ) -> bool {
+        let Some(Timestamps { value, .. }) = Timestamps::of_segment(segment, frame) else {
+            return false;
+        };
+        let quiet_ms = self.now_ms().wrapping_sub(self.hot[index].progress_at_ms);
+        let (Hot { tcb, .. }, cold) = (&self.hot[index], &mut self.cold[index]);
+        if is_before(value, cold.ts_recent) && quiet_ms < TS_RECENT_VALID_MS {
+            let is_past = !segment.flags.contains(Flags::RST);
+            if is_past {
+                self.counters.paws_estab.increment();
+                self.challenge(index, port);
+            }
+            return is_past;
+        }
+        // Whoever forges a segment must not be able to set the clock.
+        let in_flight = tcb.snd_nxt.wrapping_sub(tcb.snd_una);
+        let is_ack_valid = segment.flags.contains(Flags::ACK)
+            && tcb.snd_nxt.wrapping_sub(segment.ack)
+                <= in_flight.saturating_add(tcb.snd_wnd_max_bytes());
+        if is_ack_valid && tcb.is_acceptable(segment) && !is_before(cold.told, segment.seq) {
+            cold.ts_recent = value;
+        }
+        false
     }
 
     /// Lets a connection take a segment that has passed the guard, and do what follows from it.
@@ -346,6 +389,8 @@ impl<S: Service> Core<'_, S> {
             seq: segment.seq,
             ack: Some(segment.ack),
             window: segment.window,
+            timestamps: Timestamps::of_segment(&segment, frame)
+                .filter(|_| self.cold[index].options.timestamps),
         };
         let mut packet = std::mem::take(&mut self.scratch.packet);
         let len = control::write_packet(&mut packet, &self.local, &flow, Direction::FromPeer, &ack);
@@ -376,12 +421,14 @@ impl<S: Service> Core<'_, S> {
     ) -> tcp::State {
         let cold = &mut self.cold[index];
         debug_assert!(!cold.is_direct, "the socket is not in use");
+        smoltcp_time::set_ts_value(self.timestamps.value(self.now));
         let mut wire = Wire {
             received: Some(packet),
             transmit,
             l2: self.neighbours.get(cold.neighbour),
             ack_seq: self.hot[index].tcb.acceptable_seq(),
             window_shift: self.hot[index].tcb.scales.rcv(),
+            ts_recent: cold.options.timestamps.then_some(cold.ts_recent),
             spare: &mut self.scratch.spare,
             mtu: self.config.mtu,
             sent: None,
@@ -397,6 +444,14 @@ impl<S: Service> Core<'_, S> {
             self.note_sent(index, &sent);
         }
         state
+    }
+
+    /// The timestamps of a segment that is sent now.
+    pub(super) fn timestamps_now(&self, echo: u32) -> Timestamps {
+        Timestamps {
+            value: self.timestamps.value(self.now),
+            echo,
+        }
     }
 
     /// Sends a challenge ACK (RFC 5961), unless there were too many.
@@ -432,6 +487,7 @@ impl<S: Service> Core<'_, S> {
             seq: tcb.acceptable_seq(),
             ack: Some(tcb.rcv_nxt),
             window: tcb.rcv_wnd_field(),
+            timestamps: self.cold[index].timestamps(self.timestamps, self.now),
         };
         let l2 = *self.neighbours.get(self.cold[index].neighbour);
         self.cold[index].told = tcb.rcv_nxt;
@@ -446,7 +502,8 @@ impl<S: Service> Core<'_, S> {
         port: &mut Port<'_, T>,
     ) {
         let segment = &arrival.segment;
-        match self.time_waits.judge(record, segment) {
+        let ts_value = Timestamps::of_segment(segment, frame).map(|timestamps| timestamps.value);
+        match self.time_waits.judge(record, segment, ts_value) {
             time_wait::Verdict::Recycle if self.caller.is_some() => {
                 self.reset_sender(segment, frame, port);
             }
@@ -462,14 +519,15 @@ impl<S: Service> Core<'_, S> {
                 if segment.flags.contains(Flags::FIN) {
                     self.time_waits.restart(record, self.now);
                 }
-                let record = self.time_waits.get(record);
+                let left = self.time_waits.get(record);
                 let ack = Control {
                     kind: Kind::Ack,
-                    seq: record.snd_nxt,
-                    ack: Some(record.rcv_nxt),
-                    window: record.window,
+                    seq: left.snd_nxt,
+                    ack: Some(left.rcv_nxt),
+                    window: left.window,
+                    timestamps: left.ts_recent().map(|echo| self.timestamps_now(echo)),
                 };
-                let flow = record.flow;
+                let flow = left.flow;
                 self.send_control(&flow, &L2Header::reflect(segment.l2(frame)), &ack, port);
             }
             time_wait::Verdict::Acknowledge => self.counters.tw_acks_skipped.increment(),

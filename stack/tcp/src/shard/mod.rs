@@ -56,7 +56,8 @@ use crate::guard::cookie::{CookieUse, SynCookies};
 use crate::guard::isn::IsnGenerator;
 use crate::guard::rate_limit::RateLimit;
 use crate::guard::segment::{State, Tcb};
-use crate::guard::time_wait::{Ending, TimeWaits};
+use crate::guard::time_wait::{Ending, Left, TimeWaits};
+use crate::guard::timestamps::TimestampClock;
 use crate::link::{Link, Received};
 use crate::neighbours::Neighbours;
 use crate::outbound::Outbound;
@@ -401,6 +402,7 @@ struct Core<'a, S: Service> {
     interface: Interface,
     paths: KnownPaths,
     isns: IsnGenerator,
+    timestamps: TimestampClock,
     cookies: SynCookies,
     cookie_use: CookieUse,
     sources: Option<Arc<Sources>>,
@@ -540,6 +542,7 @@ impl<'a, S: Service> Core<'a, S> {
             interface: new_interface(0, config.mtu, now),
             paths: KnownPaths::new(secrets, config.mtu, now),
             isns: IsnGenerator::new(&secrets.isn),
+            timestamps: TimestampClock::new(secrets),
             cookies: SynCookies::new(&secrets.cookie),
             cookie_use: CookieUse::default(),
             forwarding: None,
@@ -793,15 +796,17 @@ impl<'a, S: Service> Core<'a, S> {
             self.counters.time_wait_overflow.increment();
             self.unlist_time_wait(oldest, &flow);
         }
-        let Hot { flow, tcb, .. } = &self.hot[index];
-        let record = self.time_waits.insert(
-            *flow,
-            tcb.snd_nxt,
-            tcb.rcv_nxt,
-            tcb.rcv_wnd_field(),
+        let (Hot { flow, tcb, .. }, cold) = (&self.hot[index], &self.cold[index]);
+        let left = Left {
+            flow: *flow,
+            snd_nxt: tcb.snd_nxt,
+            rcv_nxt: tcb.rcv_nxt,
+            ts_recent: cold.ts_recent,
+            window: tcb.rcv_wnd_field(),
             ending,
-            self.now,
-        );
+            has_timestamps: cold.options.timestamps,
+        };
+        let record = self.time_waits.insert(left, self.now);
         let listed = self
             .flows
             .insert(self.flows.hash(flow), self.config.connections + record);
@@ -861,6 +866,7 @@ fn new_interface(seed: u64, mtu: usize, now: Instant) -> Interface {
         l2: &L2Header::default(),
         ack_seq: 0,
         window_shift: 0,
+        ts_recent: None,
         spare: &mut [],
         mtu,
         sent: None,

@@ -187,6 +187,7 @@ impl<S: Service> Core<'_, S> {
             seq: hot.tcb.acceptable_seq(),
             ack: Some(hot.tcb.rcv_nxt),
             window: 0,
+            timestamps: None,
         };
         let (flow, l2) = (hot.flow, *self.neighbours.get(self.cold[index].neighbour));
         self.counters.out_rsts.increment();

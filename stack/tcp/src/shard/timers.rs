@@ -190,6 +190,7 @@ impl<S: Service> Core<'_, S> {
             seq: hot.tcb.rcv_nxt,
             ack: Some(hot.tcb.snd_una),
             window: 0,
+            timestamps: self.cold[index].timestamps_of_peer(),
         };
         let mut packet = std::mem::take(&mut self.scratch.packet);
         if let Some(len) = control::write_packet(

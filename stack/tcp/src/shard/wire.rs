@@ -23,6 +23,8 @@ pub(super) struct Wire<'w, T> {
     /// By how many bits the window fields of what is sent are shifted; a SYN|ACK tells the peer so. smoltcp, whose
     /// windows are no larger than the field, does not shift them.
     pub window_shift: u8,
+    /// TS.Recent, if the connection has timestamps: smoltcp echoes whatever a segment says that it answers.
+    pub ts_recent: Option<u32>,
     /// A device for packets that have no slot: they are dropped.
     pub spare: &'w mut [u8],
     /// Largest IP packet, in bytes.
@@ -106,24 +108,41 @@ fn shift_window(packet: &mut [u8], flags: Flags, shift: u8) -> u32 {
         change_half(packet, tcp_at + 14, shifted.to_be_bytes());
         return u32::from(shifted) << shift;
     }
+    const WINDOW_SCALE: u8 = 3;
+    if let Some(value_at) = option_value_at(packet, WINDOW_SCALE) {
+        let mut half = [packet[value_at & !1], packet[value_at | 1]];
+        half[value_at & 1] = shift;
+        change_half(packet, value_at & !1, half);
+    }
+    u32::from(window)
+}
+
+/// Writes TSecr into a finished packet that has timestamps and is no SYN: all its options begin at even places.
+fn change_echo(packet: &mut [u8], echo: u32) {
+    const TIMESTAMPS: u8 = 8;
+    if let Some(value_at) = option_value_at(packet, TIMESTAMPS)
+        && value_at.is_multiple_of(2)
+    {
+        let [a, b, c, d] = echo.to_be_bytes();
+        change_half(packet, value_at + 4, [a, b]);
+        change_half(packet, value_at + 6, [c, d]);
+    }
+}
+
+/// Where the value of a TCP option begins in a finished packet, if it is there.
+fn option_value_at(packet: &[u8], kind: u8) -> Option<usize> {
+    const NO_OPERATION: u8 = 1;
+    let tcp_at = ip_header_len(packet);
     let end = tcp_at + usize::from(packet[tcp_at + 12] >> 4) * 4;
     let mut at = tcp_at + 20;
     while at + 2 < end {
-        const NO_OPERATION: u8 = 1;
-        const WINDOW_SCALE: u8 = 3;
         match packet[at] {
             NO_OPERATION => at += 1,
-            WINDOW_SCALE => {
-                let value_at = at + 2;
-                let mut half = [packet[value_at & !1], packet[value_at | 1]];
-                half[value_at & 1] = shift;
-                change_half(packet, value_at & !1, half);
-                break;
-            }
+            found if found == kind => return Some(at + 2),
             _ => at += usize::from(packet[at + 1]).max(1),
         }
     }
-    u32::from(window)
+    None
 }
 
 /// Writes two bytes at an even place of a finished packet, and keeps its checksum right (RFC 1624).
@@ -142,6 +161,7 @@ pub(super) struct Departure<'t, T> {
     l2: &'t L2Header,
     ack_seq: u32,
     window_shift: u8,
+    ts_recent: Option<u32>,
     spare: &'t mut [u8],
     sent: &'t mut Option<Sent>,
 }
@@ -164,6 +184,7 @@ impl<T: Transmit> Device for Wire<'_, T> {
             l2: self.l2,
             ack_seq: self.ack_seq,
             window_shift: self.window_shift,
+            ts_recent: self.ts_recent,
             spare: self.spare,
             sent: &mut self.sent,
         };
@@ -177,6 +198,7 @@ impl<T: Transmit> Device for Wire<'_, T> {
             l2: self.l2,
             ack_seq: self.ack_seq,
             window_shift: self.window_shift,
+            ts_recent: self.ts_recent,
             spare: self.spare,
             sent: &mut self.sent,
         })
@@ -223,6 +245,9 @@ impl<T: Transmit> TxToken for Departure<'_, T> {
         }
         if self.window_shift > 0 {
             sent.window_bytes = shift_window(packet, sent.flags, self.window_shift);
+        }
+        if let Some(echo) = self.ts_recent {
+            change_echo(packet, echo);
         }
         *self.sent = Some(sent);
         self.transmit.commit(self.l2.len() + len);

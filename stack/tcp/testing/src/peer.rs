@@ -5,6 +5,7 @@
 //! of its window. Such a peer gives up in the end ([`Peer::has_given_up`]); wrong bytes are nobody's
 //! fault but the server's.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -71,6 +72,7 @@ impl Peer {
         );
         socket.set_congestion_control(CongestionControl::Reno);
         socket.set_nagle_enabled(false);
+        socket.set_tsval_generator(Some(|| TS_VALUE.get()));
         // smoltcp stalls for ever where the guards of a shard do not; hearing from the other side
         // now and then gets it going again.
         socket.set_keep_alive(Some(smoltcp::time::Duration::from_secs(2)));
@@ -118,6 +120,7 @@ impl Peer {
     ///
     /// If what the server sent is not what was expected.
     pub fn poll(&mut self, now: Instant, mut transmit: impl FnMut(&[u8])) -> Result<(), Offence> {
+        TS_VALUE.set(now.total_millis() as u32);
         self.interface
             .poll(at(now), &mut self.wire, &mut self.sockets);
         self.use_socket(now)?;
@@ -179,6 +182,11 @@ impl Peer {
             what: what.into(),
         }
     }
+}
+
+thread_local! {
+    /// TSval of what is sent now: smoltcp asks a function without arguments.
+    static TS_VALUE: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Packets without a link layer, in and out.

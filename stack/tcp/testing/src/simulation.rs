@@ -206,7 +206,7 @@ impl Scenario {
             4 => &[4],
             _ => &[0, 2, 32],
         });
-        let config = StackConfig {
+        let mut config = StackConfig {
             connections,
             half_open,
             time_wait: 64,
@@ -226,11 +226,13 @@ impl Scenario {
             }),
             ..StackConfig::default()
         };
+        let noise_permille = permille(&mut random, 100);
+        config.timestamps = random.hits(300);
         Scenario {
             faults,
             config,
             clients,
-            noise_permille: permille(&mut random, 100),
+            noise_permille,
         }
     }
 }

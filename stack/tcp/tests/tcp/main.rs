@@ -24,5 +24,6 @@ mod retransmission;
 mod reuse;
 mod shards;
 mod time_wait;
+mod timestamps;
 mod trace;
 mod window;

@@ -3,6 +3,7 @@
 //! ```text
 //! > [S] seq 0 win 64000 <mss 1460,wscale 7,sackOK>   a segment from the peer
 //! < [S.] seq 0 ack 1 <mss 1460,wscale 0,sackOK>      the answer; what is not named is not compared
+//! > [P.] seq 1 ack 1 <ts 7:0> "hello"                TSval and TSecr; ours relative to our first
 //! > [P.] seq 1 ack 1 "hello"                          flags as in tcpdump, `.` is ACK
 //! < [P.] seq 1 ack 6 "hello"
 //! > [.] seq 6 ack 6 len 1000                          1,000 bytes of a pattern that depends on seq
@@ -52,6 +53,8 @@ pub struct Trace {
     pub peer_isn: u32,
     /// Of each port of the peer, the shard's initial sequence number.
     isns: HashMap<u16, u32>,
+    /// The shard's first TSval.
+    ts_base: Option<u32>,
     transcript: String,
 }
 
@@ -239,6 +242,7 @@ impl Trace {
             ip_options: &[],
             peer_isn: 0x1000_0000,
             isns: HashMap::new(),
+            ts_base: None,
             transcript: String::new(),
         }
     }
@@ -408,7 +412,7 @@ impl Trace {
     fn put_on_wire(&mut self, peer: u16, text: &str) {
         let segment = Text::parse(text);
         let our_isn = self.our_isn(peer);
-        let options = segment.option_bytes(our_isn);
+        let options = segment.option_bytes(our_isn, self.ts_base.unwrap_or(0));
         let seq = segment.seq.expect("a segment sent needs a seq");
         let frame = TcpFrame {
             seq: self.peer_isn.wrapping_add(seq),
@@ -517,7 +521,13 @@ impl Trace {
             self.isns.insert(peer, segment.seq);
         }
         let our_isn = self.our_isn(peer);
-        let options = segment.tcp_options(frame).map(Result::unwrap);
+        let options: Vec<_> = segment.tcp_options(frame).map(Result::unwrap).collect();
+        for option in &options {
+            if let TcpOption::Timestamps { value, .. } = option {
+                self.ts_base.get_or_insert(*value);
+            }
+        }
+        let ts_base = self.ts_base.unwrap_or(0);
         let text = Text {
             flags: segment.flags,
             seq: Some(segment.seq.wrapping_sub(our_isn)),
@@ -526,7 +536,11 @@ impl Trace {
                 .contains(Flags::ACK)
                 .then(|| segment.ack.wrapping_sub(self.peer_isn)),
             window: Some(segment.window),
-            options: Some(options.map(|option| option_text(&option)).collect()),
+            options: Some(
+                (options.iter())
+                    .map(|option| option_text(option, ts_base))
+                    .collect(),
+            ),
             payload: (0, segment.payload(frame).to_vec()),
         };
         (peer, text)
@@ -673,7 +687,7 @@ impl Text {
             && self.payload_at(seq) == actual.payload_at(seq)
     }
 
-    fn option_bytes(&self, our_isn: u32) -> Vec<u8> {
+    fn option_bytes(&self, our_isn: u32, our_ts: u32) -> Vec<u8> {
         let mut bytes = vec![];
         for option in self.options.iter().flatten() {
             let (name, value) = option.split_once(' ').unwrap_or((option, ""));
@@ -687,9 +701,11 @@ impl Text {
                 "nop" => bytes.push(1),
                 "eol" => bytes.push(0),
                 "ts" => {
-                    bytes.extend([8, 10]);
+                    let (value, echo) = value.split_once(':').unwrap_or((value, "0"));
+                    bytes.extend([1, 1, 8, 10]);
                     bytes.extend(value.parse::<u32>().unwrap().to_be_bytes());
-                    bytes.extend([0; 4]);
+                    let echo = our_ts.wrapping_add(echo.parse().unwrap());
+                    bytes.extend(echo.to_be_bytes());
                 }
                 "sack" => {
                     let (left, right) = value.split_once(':').unwrap();
@@ -712,12 +728,14 @@ impl Text {
     }
 }
 
-fn option_text(option: &TcpOption) -> String {
+fn option_text(option: &TcpOption, ts_base: u32) -> String {
     match option {
         TcpOption::MaximumSegmentSize(mss) => format!("mss {mss}"),
         TcpOption::WindowScale(shift) => format!("wscale {shift}"),
         TcpOption::SackPermitted => "sackOK".into(),
-        TcpOption::Timestamps { .. } => "ts".into(),
+        TcpOption::Timestamps { value, echo } => {
+            format!("ts {}:{echo}", value.wrapping_sub(ts_base))
+        }
         TcpOption::Other(5) => "sack".into(),
         TcpOption::Other(kind) => format!("kind {kind}"),
     }

@@ -153,6 +153,7 @@ impl<S: Service> Core<'_, S> {
         frame: &[u8],
     ) -> u32 {
         let (hot, cold) = (&mut self.hot[index], &self.cold[index]);
+        let clock = self.timestamps;
         let Some(Slot {
             sender,
             chunks,
@@ -173,7 +174,8 @@ impl<S: Service> Core<'_, S> {
             window: u32::from(segment.window) << hot.tcb.scales.snd(),
             has_payload: segment.payload_len() > 0,
             sack: options.blocks(),
-            rtt: None,
+            rtt: (options.timestamps.filter(|_| cold.options.timestamps))
+                .and_then(|(_, echo)| clock.since(echo, self.now)),
         };
         let acked = sender.on_ack(chunks, config, &ack, self.now);
         let tcb = &mut hot.tcb;

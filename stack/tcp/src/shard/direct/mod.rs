@@ -290,7 +290,9 @@ impl<S: Service> Core<'_, S> {
     fn mss(&mut self, index: usize) -> u16 {
         let header_bytes = header::bytes(&self.hot[index].flow);
         let path = self.packet_bytes_max(index).saturating_sub(header_bytes);
-        let mss = usize::from(self.cold[index].options.mss).min(path);
+        let options = &self.cold[index].options;
+        // RFC 6691: an MSS does not know of options.
+        let mss = usize::from(options.mss).min(path) - options.bytes_per_segment();
         mss.min(LARGE_BYTES) as u16
     }
 

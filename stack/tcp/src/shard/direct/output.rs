@@ -3,11 +3,12 @@
 use crate::connection::Hot;
 use crate::control::Direction;
 use crate::guard::segment::State;
+use crate::guard::timestamps::Timestamps;
 use crate::header::{self, Header};
 use crate::link::Transmit;
 use crate::packet::{Flags, Local};
 use crate::receiver::inbox::BLOCKS_TOLD_MAX;
-use crate::sender::checksum::copy_and_sum;
+use crate::sender::checksum::{self, copy_and_sum};
 use crate::sender::lent::Busy;
 use crate::sender::sack::{self, Block};
 use barewire_service::service::Service;
@@ -17,7 +18,8 @@ use super::turn::Turn;
 use crate::shard::{Core, Port};
 
 /// Writes the headers of a segment to the peer, which acknowledges what has arrived and tells the window of the
-/// connection's [`Tcb`]. `payload_sum` is what the payload adds to the checksum.
+/// connection's [`Tcb`]. `payload_sum` is what the payload adds to the checksum. Timestamps are written behind the headers
+/// of others, where there must be room for them.
 pub(super) fn write_headers(
     packet: &mut [u8],
     local: &Local,
@@ -25,22 +27,23 @@ pub(super) fn write_headers(
     seq: u32,
     flags: Flags,
     payload_sum: u16,
+    timestamps: Option<Timestamps>,
 ) {
+    let (mut sum, mut options_len) = (payload_sum, 0);
+    if let Some(timestamps) = timestamps {
+        let option = timestamps.to_bytes();
+        let option_sum = copy_and_sum(&mut packet[header::bytes(&hot.flow)..], &option);
+        sum = checksum::add(option_sum, payload_sum);
+        options_len = option.len() as u8;
+    }
     let header = Header {
         seq,
         ack: hot.tcb.rcv_nxt,
         window: hot.tcb.rcv_wnd_field(),
         flags: Flags::ACK | flags,
-        options_len: 0,
+        options_len,
     };
-    header::write(
-        packet,
-        local,
-        &hot.flow,
-        Direction::ToPeer,
-        &header,
-        payload_sum,
-    );
+    header::write(packet, local, &hot.flow, Direction::ToPeer, &header, sum);
 }
 
 impl<S: Service> Core<'_, S> {
@@ -97,7 +100,7 @@ impl<S: Service> Core<'_, S> {
             let Some(slot) = port.transmit.slot() else {
                 return;
             };
-            let at = header::bytes(&hot.flow);
+            let at = header::bytes(&hot.flow) + cold.options.bytes_per_segment();
             let Some(segment) = sender.next_segment(chunks, config, self.now) else {
                 return;
             };
@@ -124,7 +127,9 @@ impl<S: Service> Core<'_, S> {
                 true => Flags::PSH,
                 false => Flags(0),
             };
-            write_headers(packet, &self.local, hot, segment.seq, flags, sum);
+            let timestamps = cold.timestamps(self.timestamps, self.now);
+            let (local, seq) = (&self.local, segment.seq);
+            write_headers(packet, local, hot, seq, flags, sum, timestamps);
             cold.path.note_sent(packet.len());
             let len = l2.len() + packet.len();
             port.transmit.commit(len);
@@ -181,14 +186,16 @@ impl<S: Service> Core<'_, S> {
         let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
         let tcb = &mut hot.tcb;
         let mut options = [0; 40];
-        let mut options_len = 0;
+        let timestamps = cold.timestamps(self.timestamps, self.now);
+        let timestamps = timestamps.map(|Timestamps { value, echo }| (value, echo));
+        let mut options_len = sack::write(&mut options, timestamps, &[]);
         if let Some(busy) = self.direct.senders.get(cold.sender) {
             let Busy { sender, inbox, .. } = busy;
             turn.tell_window(tcb, &busy.window, inbox, sender.mss());
             if inbox.behind_a_gap() > 0 && cold.options.sack_permitted {
                 let mut blocks = [Block::default(); BLOCKS_TOLD_MAX];
                 let count = inbox.blocks(&self.direct.chunks, tcb.rcv_nxt, &mut blocks);
-                options_len = sack::write(&mut options, None, &blocks[..count]);
+                options_len = sack::write(&mut options, timestamps, &blocks[..count]);
             }
         }
         let at = header::bytes(&hot.flow);

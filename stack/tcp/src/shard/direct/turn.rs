@@ -316,7 +316,7 @@ impl<S: Service> Core<'_, S> {
                 full: turn.input.len() == self.config.receive_buffer_bytes,
                 ended: has_ended,
             };
-            let at = header::bytes(&hot.flow);
+            let at = header::bytes(&hot.flow) + cold.options.bytes_per_segment();
             let l2 = self.neighbours.get(cold.neighbour);
             let packet = match in_place {
                 true => port.transmit.slot().and_then(|slot| l2.write(slot)),
@@ -351,7 +351,8 @@ impl<S: Service> Core<'_, S> {
                         let is_last = progress.next != Next::Send;
                         let packet = &mut packet[..at + written];
                         let flags = if is_last { Flags::PSH } else { Flags(0) };
-                        write_headers(packet, &self.local, hot, seq, flags, sum);
+                        let timestamps = cold.timestamps(self.timestamps, self.now);
+                        write_headers(packet, &self.local, hot, seq, flags, sum, timestamps);
                         cold.path.note_sent(packet.len());
                         port.transmit.commit(l2.len() + at + written);
                         turn.owes_ack = false;
