@@ -98,8 +98,9 @@ impl Default for SynOptions {
 /// Numbers, because it is made, compared or written for nearly every segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct L2Header {
-    /// The first 16 bytes, little-endian; with `last`, zero behind `len`.
-    words: [u64; 2],
+    /// Bytes 0 to 7, 8 to 15 and 16 to 17, little-endian; zero behind `len`.
+    first: u64,
+    second: u64,
     last: u16,
     len: u8,
 }
@@ -137,10 +138,8 @@ impl L2Header {
             false => 0,
         };
         L2Header {
-            words: [
-                source | destination << 48,
-                destination >> 16 | ethertype << 32 | tagged << 48,
-            ],
+            first: source | destination << 48,
+            second: destination >> 16 | ethertype << 32 | tagged << 48,
             last: (tagged >> 16) as u16,
             len: received.len() as u8,
         }
@@ -160,9 +159,7 @@ impl L2Header {
     #[inline]
     pub fn key(&self) -> [u8; Self::BYTES_MAX] {
         let mut bytes = [0; Self::BYTES_MAX];
-        bytes[..8].copy_from_slice(&self.words[0].to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.words[1].to_le_bytes());
-        bytes[16..].copy_from_slice(&self.last.to_le_bytes());
+        self.write_to(&mut bytes);
         bytes
     }
 
@@ -171,8 +168,15 @@ impl L2Header {
     #[inline]
     pub fn write<'s>(&self, slot: &'s mut [u8]) -> Option<&'s mut [u8]> {
         // A copy of known length is three instructions; the packet overwrites what was too much.
-        *slot.first_chunk_mut()? = self.key();
+        self.write_to(slot.first_chunk_mut()?);
         slot.get_mut(self.len()..)
+    }
+
+    #[inline]
+    fn write_to(&self, bytes: &mut [u8; Self::BYTES_MAX]) {
+        bytes[..8].copy_from_slice(&self.first.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.second.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.last.to_le_bytes());
     }
 
     /// Length in bytes.
