@@ -165,7 +165,12 @@ impl<S: Service> Core<'_, S> {
             false => self.find(&segment.flow, arrival.hash),
         };
         match found {
-            Found::Connection(index) => self.connection_receives(index, segment, frame, port),
+            Found::Connection(index) => {
+                self.arriving = (index as u32, arrival.hash);
+                self.connection_receives(index, segment, frame, port);
+                // Its place may be another's from here on.
+                self.arriving.0 = NO_CONNECTION;
+            }
             Found::TimeWait(record) => self.time_wait_receives(record, arrival, frame, port),
             Found::Nothing => self.unknown_flow_receives(arrival, frame, port),
         }

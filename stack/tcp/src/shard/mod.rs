@@ -414,6 +414,8 @@ struct Core<'a, S: Service> {
     time_wait_acks: RateLimit,
 
     batch: Vec<Arrival>,
+    /// The connection whose segment is being processed, and the hash of its flow; [`NO_CONNECTION`] if there is none.
+    arriving: (u32, FlowHash),
     /// Connections that may have to acknowledge something when the batch is over.
     owing: Vec<u32>,
     scratch: Scratch,
@@ -552,6 +554,7 @@ impl<'a, S: Service> Core<'a, S> {
             challenge_acks: limit(config.challenge_acks_per_second),
             time_wait_acks: limit(config.time_wait_acks_per_second),
             batch: Vec::with_capacity(BATCH_FRAMES),
+            arriving: (NO_CONNECTION, FlowHash::default()),
             owing: Vec::with_capacity(BATCH_FRAMES),
             scratch: Scratch {
                 input: bytes(config.receive_buffer_bytes),
@@ -752,10 +755,18 @@ impl<'a, S: Service> Core<'a, S> {
 
     /// Removes a connection without sending anything to the peer.
     fn release(&mut self, index: usize) {
-        let flow = self.hot[index].flow;
-        let was_listed = self.flows.remove(self.flows.hash(&flow), index as u32);
+        let was_listed = self.flows.remove(self.hash_of(index), index as u32);
         debug_assert!(was_listed, "a connection was not in the flow table");
         self.release_unlisted(index);
+    }
+
+    /// The hash of a connection's flow, which is known if one of its segments is being processed.
+    #[inline]
+    fn hash_of(&self, index: usize) -> FlowHash {
+        match self.arriving {
+            (arriving, hash) if arriving as usize == index => hash,
+            _ => self.flows.hash(&self.hot[index].flow),
+        }
     }
 
     /// Forgets a connection that is not in the flow table.
@@ -809,7 +820,7 @@ impl<'a, S: Service> Core<'a, S> {
         let record = self.time_waits.insert(left, self.now);
         let listed = self
             .flows
-            .insert(self.flows.hash(flow), self.config.connections + record);
+            .insert(self.hash_of(index), self.config.connections + record);
         debug_assert!(
             listed.is_ok(),
             "the flow table is smaller than what it lists"
