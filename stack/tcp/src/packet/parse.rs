@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use smoltcp::wire::checksum;
-
 use super::flow_key::Words;
 use super::local::{can_be_a_peer, ipv4_can_be_a_peer};
 use super::{Discard, Flags, FlowKey, Local, Segment};
+use crate::sender::checksum::{fold, unfolded};
 
 /// Finds the TCP segment in an Ethernet `frame` (without FCS) that is meant for `local`.
 ///
@@ -62,8 +61,8 @@ struct Packet {
     end: usize,
     remote: Words,
     local_index: u8,
-    /// Where source and destination address lie in the frame.
-    addresses: (usize, usize),
+    /// Source and destination address, added up.
+    addresses: u64,
 }
 
 /// Returns what the frame carries, and at which offset.
@@ -111,7 +110,13 @@ fn parse_ipv4(
         return Err(Discard::IpHeader);
     }
     let packet = frame[ip..].get(..total_len).ok_or(Discard::Truncated)?;
-    if checksums != ChecksumPolicy::Trust && checksum::data(&packet[..header_len]) != 0xffff {
+    let (words, _) = header.as_chunks::<4>();
+    let [a, b, c, source, destination] =
+        std::array::from_fn(|at| u64::from(u32::from_ne_bytes(words[at])));
+    let addresses = source + destination;
+    let options = &packet[IPV4_HEADER_BYTES..header_len];
+    let is_intact = || fold(a + b + c + addresses + unfolded(options)) == 0xffff;
+    if checksums != ChecksumPolicy::Trust && !is_intact() {
         return Err(Discard::IpChecksum);
     }
     if u16::from_be_bytes([header[6], header[7]]) & MORE_FRAGMENTS_OR_OFFSET != 0 {
@@ -137,7 +142,7 @@ fn parse_ipv4(
         end: ip + total_len,
         remote,
         local_index,
-        addresses: (ip + 12, ip + 20),
+        addresses,
     })
 }
 
@@ -191,11 +196,11 @@ fn parse_ipv6(frame: &[u8], ip: usize, local: &Local) -> Result<Packet, Discard>
         end,
         remote,
         local_index,
-        addresses: (ip + 8, ip + 40),
+        addresses: unfolded(&header[8..]),
     })
 }
 
-#[inline]
+#[inline(always)]
 fn parse_tcp(
     frame: &[u8],
     ip: usize,
@@ -220,14 +225,11 @@ fn parse_tcp(
     }
     let mut is_partial = false;
     if checksums != ChecksumPolicy::Trust {
-        let (from, to) = packet.addresses;
-        let pseudo_header = checksum::combine(&[
-            checksum::data(&frame[from..to]),
-            u16::from(PROTOCOL_TCP),
-            segment.len() as u16,
-        ]);
-        if checksum::combine(&[pseudo_header, checksum::data(segment)]) != 0xffff {
-            is_partial = u16::from_be_bytes([header[16], header[17]]) == pseudo_header;
+        let pseudo_header = packet.addresses
+            + u64::from(u16::from(PROTOCOL_TCP).to_be())
+            + u64::from((segment.len() as u16).to_be());
+        if fold(pseudo_header + unfolded(segment)) != 0xffff {
+            is_partial = u16::from_ne_bytes([header[16], header[17]]) == fold(pseudo_header);
             match (is_partial, checksums) {
                 (true, ChecksumPolicy::VerifyOrPartial) => {}
                 (true, _) => return Err(Discard::TcpChecksumPartial),

@@ -1,4 +1,4 @@
-//! Copying a payload and adding it up in one pass.
+//! Checksums (RFC 1071): copying a payload and adding it up in one pass, and adding up what was received.
 
 /// Copies `from` to the beginning of `to`, and returns the ones' complement sum of what was copied
 /// (RFC 1071), as big-endian words, folded to 16 bits and not inverted; an odd last byte is padded
@@ -47,6 +47,30 @@ pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> u16 {
     u16::from_be_bytes(sum.to_ne_bytes())
 }
 
+/// The words of `bytes` added up, in the order of memory (RFC 1071, section 2 (B)), to be added to others of even length and
+/// folded; an odd last byte is padded with a zero behind it.
+#[inline]
+pub(crate) fn unfolded(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let (mut low, mut high) = (0_u64, 0_u64);
+    for word in words {
+        let word = u64::from_ne_bytes(*word);
+        low += word & 0xffff_ffff;
+        high += word >> 32;
+    }
+    let (half, rest) = rest.as_chunks::<4>();
+    if let [half] = half {
+        low += u64::from(u32::from_ne_bytes(*half));
+    }
+    let last = match *rest {
+        [a] => [a, 0, 0, 0],
+        [a, b] => [a, b, 0, 0],
+        [a, b, c] => [a, b, c, 0],
+        _ => [0; 4],
+    };
+    low + high + u64::from(u32::from_ne_bytes(last))
+}
+
 /// Ones' complement sum of `bytes`; see [`copy_and_sum`].
 #[cfg(test)]
 fn sum(bytes: &[u8]) -> u16 {
@@ -59,8 +83,9 @@ pub fn add(first: u16, second: u16) -> u16 {
     fold(u64::from(first) + u64::from(second))
 }
 
+/// Folds a sum of words to 16 bits; zero only if all of them are.
 #[inline]
-fn fold(sum: u64) -> u16 {
+pub(crate) fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -94,6 +119,7 @@ mod tests {
             let mut copy = vec![0; bytes.len()];
             let sum = copy_and_sum(&mut copy, &bytes);
             prop_assert_eq!(sum, checksum::data(&bytes));
+            prop_assert_eq!(fold(unfolded(&bytes)).to_be(), sum);
             prop_assert_eq!(copy, bytes);
         }
     }
