@@ -32,7 +32,7 @@ pub(in super::super) struct Http2Connection {
     /// The client's SETTINGS have arrived, which it sends first.
     pub(super) is_greeted: bool,
     /// GOAWAY was sent.
-    pub(super) said_goodbye: bool,
+    pub(super) said_go_away: bool,
     /// The connection has failed: input is discarded.
     pub(super) closed: bool,
     pub(super) resets: Budget,
@@ -99,7 +99,7 @@ impl Http2Connection {
             credit: 0,
             outlet: Outlet::new(),
             is_greeted: false,
-            said_goodbye: false,
+            said_go_away: false,
             closed: false,
             resets: Budget::new(limits.resets_max),
             control_frames: Budget::new(limits.control_frames_max),
@@ -137,7 +137,7 @@ impl Http2Connection {
         self.outlet.indexed = Indexed::new();
         self.outlet.closes = false;
         self.is_greeted = false;
-        self.said_goodbye = false;
+        self.said_go_away = false;
         self.closed = false;
         self.resets = Budget::new(limits.resets_max);
         self.control_frames = Budget::new(limits.control_frames_max);

@@ -77,31 +77,30 @@ impl Outlet {
     /// Adds the head of a relay's response to what waits for room. Content, or the end of the stream, follows.
     pub(super) fn put_relayed_head(&mut self, stream: u32, head: &RelayedHead<'_>, date: &str) {
         self.stream = stream;
-        let mut block = std::mem::take(&mut self.overflow);
-        let start = block.len();
-        block.extend_from_slice(&[0; HEADER_BYTES]);
+        self.put_block(false, |block| {
+            // Without indexing, the name at 8.
+            block.extend_from_slice(&[0x08, 3]);
+            block.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
+            put_lines(head.lines, block);
+            if !date.is_empty() {
+                hpack::put(b"date", date.as_bytes(), block);
+            }
+            add_length(head.length, block);
+        });
+    }
+
+    /// Adds a block, of which `put_fields` writes the fields, to what waits for room, as frames. Returns where they begin.
+    fn put_block(&mut self, ends_stream: bool, put_fields: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let mut frames = std::mem::take(&mut self.overflow);
+        let start = frames.len();
+        frames.extend_from_slice(&[0; HEADER_BYTES]);
         if std::mem::take(&mut self.table_changed) {
-            block.push(0x20);
+            frames.push(0x20);
         }
-        // Without indexing, the name at 8.
-        block.extend_from_slice(&[0x08, 3]);
-        block.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
-        for (name, value) in lines(head.lines) {
-            hpack::put(name, value, &mut block);
-        }
-        if !date.is_empty() {
-            hpack::put(b"date", date.as_bytes(), &mut block);
-        }
-        if let Some(length) = head.length {
-            let mut digits = itoa::Buffer::new();
-            hpack::put(
-                b"content-length",
-                digits.format(length).as_bytes(),
-                &mut block,
-            );
-        }
-        self.frame_block(&mut block, start, false);
-        self.overflow = block;
+        put_fields(&mut frames);
+        self.frame_block(&mut frames, start, ends_stream);
+        self.overflow = frames;
+        start
     }
 
     /// Frames the block in `frames` from `start` on, where there is room for the first header: HEADERS, and
@@ -381,39 +380,29 @@ impl<'s> Frames<'_, 's> {
         length: Option<u64>,
         ends_stream: bool,
     ) {
-        let mut block = std::mem::take(&mut self.outlet.overflow);
-        let start = block.len();
-        block.extend_from_slice(&[0; HEADER_BYTES]);
-        if std::mem::take(&mut self.outlet.table_changed) {
-            block.push(0x20);
-        }
-        block.extend_from_slice(status.block().as_bytes());
-        block.extend_from_slice(self.server_and_date.block().as_bytes());
-        if let Some(allow) = self.allow {
-            let mut space = [0; 128];
-            let len = put_allow(&mut space, allow);
-            block.extend_from_slice(&space[..len]);
-        }
-        for (name, value) in lines(self.fields.lines()) {
-            hpack::put(name, value, &mut block);
-        }
-        self.fields.clear();
-        if let Some(content_type) = content_type {
-            block.extend_from_slice(content_type.block().as_bytes());
-        }
-        if let Some(length) = length {
-            let mut digits = itoa::Buffer::new();
-            let mut space = [0; 32];
-            let len = put_length(&mut space, digits.format(length).as_bytes());
-            block.extend_from_slice(&space[..len]);
-        }
-        self.outlet.frame_block(&mut block, start, ends_stream);
+        let (allow, server_and_date) = (self.allow, self.server_and_date);
+        let (outlet, fields) = (&mut *self.outlet, &mut *self.fields);
+        let start = outlet.put_block(ends_stream, |block| {
+            block.extend_from_slice(status.block().as_bytes());
+            block.extend_from_slice(server_and_date.block().as_bytes());
+            if let Some(allow) = allow {
+                let mut space = [0; 128];
+                let len = put_allow(&mut space, allow);
+                block.extend_from_slice(&space[..len]);
+            }
+            put_lines(fields.lines(), block);
+            fields.clear();
+            if let Some(content_type) = content_type {
+                block.extend_from_slice(content_type.block().as_bytes());
+            }
+            add_length(length, block);
+        });
         // Nothing waits, usually: the frames fit, and the memory is kept for the next time.
-        if start == 0 && block.len() <= self.reply.remaining() {
-            put(self.reply, &block);
-            block.clear();
+        let frames = &mut outlet.overflow;
+        if start == 0 && frames.len() <= self.reply.remaining() {
+            put(self.reply, frames);
+            frames.clear();
         }
-        self.outlet.overflow = block;
     }
 }
 
@@ -425,6 +414,22 @@ fn pieces(data: &[u8], len_max: usize) -> impl Iterator<Item = (bool, &[u8])> {
         let chunk = chunks.next()?;
         Some((chunks.len() == 0, chunk))
     })
+}
+
+/// Appends field lines as literals.
+fn put_lines(block_of_lines: &[u8], block: &mut Vec<u8>) {
+    for (name, value) in lines(block_of_lines) {
+        hpack::put(name, value, block);
+    }
+}
+
+/// Appends `content-length`, if it is known.
+fn add_length(length: Option<u64>, block: &mut Vec<u8>) {
+    if let Some(length) = length {
+        let (mut digits, mut space) = (itoa::Buffer::new(), [0; 32]);
+        let len = put_length(&mut space, digits.format(length).as_bytes());
+        block.extend_from_slice(&space[..len]);
+    }
 }
 
 /// Writes `content-length` to the front of `space`. Returns how many bytes it takes.

@@ -34,7 +34,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         }
         let connection = &mut *self.connection;
         connection.last_stream = stream;
-        if !connection.said_goodbye {
+        if !connection.said_go_away {
             connection.served_stream = stream;
         }
         // Taken out of `self`, which is borrowed as a whole while the head lives in one of them.
@@ -77,7 +77,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         let limits = &self.core.limits;
         if connection.streams.len() < limits.streams_max as usize
             && connection.waiting_bytes <= limits.waiting_bytes_max
-            && !connection.said_goodbye
+            && !connection.said_go_away
         {
             return true;
         }

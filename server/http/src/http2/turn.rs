@@ -69,7 +69,7 @@ impl<S, M: Middleware<S>> Responder<S, M> {
             let Some(lease) = core.pool.lend() else {
                 http1.close();
                 put_greeting(core, reply);
-                put_goodbye(0, ErrorCode::EnhanceYourCalm, reply);
+                put_go_away(0, ErrorCode::EnhanceYourCalm, reply);
                 self.origin
                     .counters
                     .http2
@@ -122,8 +122,8 @@ pub(in super::super) fn dismiss(
     reply: &mut Reply<'_>,
 ) {
     // Behind a frame that was sent in part, GOAWAY would be read as its rest.
-    if connection.outlet.overflow.is_empty() && !connection.closed && !connection.said_goodbye {
-        put_goodbye(connection.served_stream, ErrorCode::No, reply);
+    if connection.outlet.overflow.is_empty() && !connection.closed && !connection.said_go_away {
+        put_go_away(connection.served_stream, ErrorCode::No, reply);
         counters.http2.http2_goaways.increment();
     }
     connection.closed = true;
@@ -175,7 +175,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
         if is_full {
             return Next::Send;
         }
-        if (self.origin.draining || self.connection.outlet.closes) && !self.say_goodbye() {
+        if (self.origin.draining || self.connection.outlet.closes) && !self.say_go_away() {
             return Next::Send;
         }
         if !self.connection.streams.is_empty() {
@@ -185,7 +185,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 false => Expect::Body,
             });
         }
-        if self.connection.said_goodbye && !is_within_frame {
+        if self.connection.said_go_away && !is_within_frame {
             return Next::Close;
         }
         let is_between = matches!(self.connection.reading, Reading::Frame) && !is_within_frame;
@@ -197,13 +197,13 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
 
     /// Sends GOAWAY. Returns false if there is no room for it.
     #[cold]
-    fn say_goodbye(&mut self) -> bool {
-        if self.connection.said_goodbye {
+    fn say_go_away(&mut self) -> bool {
+        if self.connection.said_go_away {
             return true;
         }
-        self.connection.said_goodbye = true;
+        self.connection.said_go_away = true;
         let last = self.connection.served_stream;
-        self.goodbye(last, ErrorCode::No);
+        self.go_away(last, ErrorCode::No);
         self.flush()
     }
 
@@ -216,14 +216,14 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
             .http2_connections_failed
             .increment();
         let last = self.connection.served_stream;
-        self.goodbye(last, code);
+        self.go_away(last, code);
         self.connection.closed = true;
     }
 
-    fn goodbye(&mut self, last_stream: u32, code: ErrorCode) {
+    fn go_away(&mut self, last_stream: u32, code: ErrorCode) {
         let mut space = [0; HEADER_BYTES + 8];
         let mut frame = Reply::new(&mut space);
-        put_goodbye(last_stream, code, &mut frame);
+        put_go_away(last_stream, code, &mut frame);
         self.control(frame.written());
         self.origin.counters.http2.http2_goaways.increment();
     }
@@ -352,7 +352,7 @@ impl<S, M: Middleware<S>> Turn<'_, '_, S, M> {
                 .http2_connections_idle
                 .increment();
             let last = self.connection.served_stream;
-            self.goodbye(last, ErrorCode::No);
+            self.go_away(last, ErrorCode::No);
             self.connection.closed = true;
         }
     }
@@ -854,7 +854,7 @@ fn put_greeting(core: &Http2, reply: &mut Reply<'_>) {
     debug_assert!(fits && RESERVE < ROOM_MIN);
 }
 
-fn put_goodbye(last_stream: u32, code: ErrorCode, reply: &mut Reply<'_>) {
+fn put_go_away(last_stream: u32, code: ErrorCode, reply: &mut Reply<'_>) {
     let header = Header {
         len: 8,
         kind: kind::GOAWAY,

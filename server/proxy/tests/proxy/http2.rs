@@ -83,6 +83,11 @@ fn fields(mut block: &[u8]) -> Vec<(String, String)> {
         block = rest;
         let name = match first {
             0x08 => ":status".to_owned(),
+            // The name at 28.
+            0x0f => {
+                block = &block[1..];
+                "content-length".to_owned()
+            }
             0 => take(&mut block),
             other => panic!("{other:#x} is not a literal"),
         };
