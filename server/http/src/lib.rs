@@ -139,6 +139,7 @@ mod paths;
 mod pattern;
 mod piece;
 mod protocol;
+pub mod range;
 pub mod received;
 mod refusal;
 mod relay;

@@ -81,6 +81,8 @@ pub struct Call {
     pub fetch: Option<Box<Fetch>>,
     /// The response, if it is a stored one: `response` has its field lines only.
     pub stored: Option<Rc<Stored>>,
+    /// The part of its body that the client gets.
+    pub part: Range<usize>,
     /// `response` keeps what its client has taken, for the cache.
     pub is_filling: bool,
     /// It has no client, and is to be ended.
@@ -146,6 +148,7 @@ impl Call {
             is_line_held: false,
             fetch: None,
             stored: None,
+            part: 0..0,
             is_filling: false,
             is_over: false,
             began_ns: 0,

@@ -727,7 +727,7 @@ impl Relay<Forwarder> for Forward {
                     is_last: true,
                 },
                 true => Relayed::Content {
-                    bytes: &stored.body[call.taken..],
+                    bytes: &stored.body[call.part.clone()][call.taken..],
                     is_last: true,
                 },
             };

@@ -18,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::conditions::{Asked, Validators, Verdict, now_unix_s};
 use super::name::{self, Kind};
-use super::range::{self, Part};
+use crate::range::{self, Part};
 use crate::{Answer, Content, ContentType, Method, Produce, Refusal, Request, Response, Status};
 
 /// Which files of a directory are served, and how much memory they may take.

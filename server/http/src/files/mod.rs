@@ -33,6 +33,5 @@
 mod conditions;
 mod directory;
 mod name;
-mod range;
 
 pub use directory::{Directory, DirectoryConfig, DirectoryError};

@@ -47,6 +47,19 @@ impl<'a> Validators<'a> {
         }
     }
 
+    /// Whether `If-Range` names this state, which was sent at `date_s` (RFC 9110, section 13.1.5): by a strong tag, or by a
+    /// date after which it cannot have been changed within the same second (section 8.8.2.2).
+    pub fn are_of_range(self, value: &[u8], sent_s: Option<u64>) -> bool {
+        if value.ends_with(b"\"") {
+            return !value.starts_with(b"W/") && self.etag == Some(value);
+        }
+        let changed_s = self.last_modified.and_then(date_s);
+        let is_strong = changed_s
+            .zip(sent_s)
+            .is_some_and(|(changed, sent)| changed < sent);
+        is_strong && date_s(value) == changed_s
+    }
+
     /// By the weak comparison (RFC 9110, section 8.8.3.2).
     fn is_tag(self, tag: &[u8]) -> bool {
         let opaque = |tag: &'a [u8]| tag.strip_prefix(b"W/").unwrap_or(tag);

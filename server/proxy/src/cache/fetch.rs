@@ -8,7 +8,7 @@ use super::conditions::Validators;
 use super::fields::{fields, lines, of_request};
 use super::key::Purge;
 use super::policy::{self, Said, Times, Unstorable};
-use super::serve::{answer, knows};
+use super::serve::{Portion, answer, knows};
 use super::status::{self, Done};
 use super::store::Stored;
 use super::{Role, vary};
@@ -230,7 +230,8 @@ impl Forwarder {
                 cache.publish();
             }
         }
-        answer(&mut self.calls[at], stored, is_known, done, now_ns);
+        let portion = Portion::known(is_known);
+        answer(&mut self.calls[at], stored, portion, done, now_ns);
         let followers = self.end_flight(at);
         self.land(followers);
     }
@@ -262,7 +263,7 @@ impl Forwarder {
             },
             None => Done::Hit,
         };
-        answer(call, stale, is_known, done, now_ns);
+        answer(call, stale, Portion::known(is_known), done, now_ns);
         self.wake_client(at);
         true
     }

@@ -7,7 +7,7 @@
 use super::fields::{fields, of_request};
 use super::key::Wanted;
 use super::policy::Reuse;
-use super::serve::{answer, knows, put_lines, take_conditions};
+use super::serve::{Portion, answer, knows, put_lines, take_conditions};
 use super::status::Done;
 use super::{Cache, Role};
 use crate::call::For;
@@ -164,7 +164,7 @@ impl Forwarder {
                         fetch.asked.is_conditional && knows(&stored, fields(&fetch.conditions));
                     fetch.role = Role::Passes;
                     let done = Done::Collapsed(fetch.why);
-                    answer(call, stored, is_known, done, now_ns);
+                    answer(call, stored, Portion::known(is_known), done, now_ns);
                     self.wake_client(at);
                     continue;
                 }

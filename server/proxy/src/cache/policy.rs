@@ -16,7 +16,9 @@ pub struct Asked {
     pub has_cookie: bool,
     /// `If-None-Match` or `If-Modified-Since`.
     pub is_conditional: bool,
-    /// Only the origin can tell: `Range`, `If-Range`, `If-Match`, `If-Unmodified-Since`.
+    /// `Range`, or `If-Range`.
+    pub is_ranged: bool,
+    /// Only the origin can tell: `If-Match`, `If-Unmodified-Since`.
     pub is_for_origin: bool,
 }
 
@@ -27,12 +29,13 @@ impl Asked {
         for (name, value) in fields {
             let is = |lower: &[u8]| name.eq_ignore_ascii_case(lower);
             match name.len() {
-                5 if is(b"range") => asked.is_for_origin = true,
+                5 if is(b"range") => asked.is_ranged = true,
                 6 if is(b"cookie") => asked.has_cookie = true,
                 6 if is(b"pragma") => {
                     is_pragma_no_cache |= value.eq_ignore_ascii_case(b"no-cache");
                 }
-                8 if is(b"if-match") || is(b"if-range") => asked.is_for_origin = true,
+                8 if is(b"if-match") => asked.is_for_origin = true,
+                8 if is(b"if-range") => asked.is_ranged = true,
                 13 if is(b"cache-control") => {
                     asked.directives.add(value);
                     asked.has_cache_control = true;

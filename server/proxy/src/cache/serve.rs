@@ -1,13 +1,14 @@
 //! What the cache does for a request when it arrives.
 
+use std::ops::Range;
 use std::rc::Rc;
 
-use barewire_http::{Method, Refusal, Request, Upload};
+use barewire_http::{Method, Refusal, Request, Upload, range};
 
 use super::conditions::is_condition;
-use super::fields::lines;
+use super::fields::{fields, lines};
 use super::key::{self, Parts, Wanted};
-use super::policy::{Asked, Reuse};
+use super::policy::{Asked, Reuse, date_s};
 use super::status::{self, Done, Why};
 use super::store::Stored;
 use super::{Cache, Fetch, Role};
@@ -76,6 +77,12 @@ impl Forwarder {
         let reuse = found
             .as_ref()
             .map(|stored| stored.freshness.reuse(&asked.directives, now_ns));
+        if asked.is_ranged && !(is_get && matches!(reuse, Some(Reuse::Fresh))) {
+            // The part that the origin answers with is not stored.
+            cache.counters.bypassed.increment();
+            call.fetch = Some(cache.take_fetch(hash, asked, Role::Passes, Why::Bypass));
+            return Said::Ask;
+        }
         let (why, stale) = match (found, reuse) {
             (Some(stored), Some(Reuse::Validate)) => match stored.freshness.ttl_s(now_ns) > 0 {
                 true => (Why::Request, Some(stored)),
@@ -87,7 +94,11 @@ impl Forwarder {
                     _ => cache.counters.hits_stale.increment(),
                 }
                 let is_known = asked.is_conditional && knows(&stored, request.fields());
-                answer(call, stored, is_known, Done::Hit, now_ns);
+                let portion = match is_known || !asked.is_ranged {
+                    true => Portion::known(is_known),
+                    false => portion(&stored, request),
+                };
+                answer(call, stored, portion, Done::Hit, now_ns);
                 return match reuse {
                     Reuse::WhileRevalidated => Said::AnsweredStale,
                     _ => Said::Answered,
@@ -163,13 +174,77 @@ impl Cache {
     }
 }
 
+/// What a client gets of a stored response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Portion {
+    Whole,
+    /// 304: it has it.
+    Known,
+    /// 206.
+    Part(Range<usize>),
+    /// 416: none of what it asks for is there.
+    Nothing,
+}
+
+impl Portion {
+    pub fn known(is_known: bool) -> Self {
+        match is_known {
+            true => Portion::Known,
+            false => Portion::Whole,
+        }
+    }
+}
+
+/// What `Range` and `If-Range` of a GET ask for (RFC 9110, section 14.2).
+fn portion(stored: &Stored, request: &Request<'_>) -> Portion {
+    let Some(range) = request.field("range").filter(|_| stored.head.status == 200) else {
+        return Portion::Whole;
+    };
+    if let Some(validator) = request.field("if-range") {
+        let mut fields = fields(&stored.lines);
+        let date = fields.find(|(name, _)| name.eq_ignore_ascii_case(b"date"));
+        let sent_s = date.and_then(|(_, value)| date_s(value));
+        if !stored.validators().are_of_range(validator, sent_s) {
+            return Portion::Whole;
+        }
+    }
+    match range::parse(range, stored.body.len() as u64) {
+        range::Part::Whole => Portion::Whole,
+        range::Part::Some(part) => Portion::Part(part.start as usize..part.end as usize),
+        range::Part::Unsatisfiable => Portion::Nothing,
+    }
+}
+
+/// `Content-Range` of a part, or of none, of so many bytes.
+fn put_content_range(part: Option<&Range<usize>>, length: usize, out: &mut Vec<u8>) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"Content-Range: bytes ");
+    match part {
+        None => out.push(b'*'),
+        Some(part) => {
+            out.extend_from_slice(digits.format(part.start).as_bytes());
+            out.push(b'-');
+            out.extend_from_slice(digits.format(part.end - 1).as_bytes());
+        }
+    }
+    out.push(b'/');
+    out.extend_from_slice(digits.format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Lets a stored response be the answer to a call.
-pub(super) fn answer(call: &mut Call, stored: Rc<Stored>, is_known: bool, done: Done, now_ns: u64) {
+pub(super) fn answer(
+    call: &mut Call,
+    stored: Rc<Stored>,
+    portion: Portion,
+    done: Done,
+    now_ns: u64,
+) {
     let out = &mut call.response;
     out.clear();
-    match is_known {
-        false => out.extend_from_slice(&stored.lines),
-        true => {
+    match portion {
+        Portion::Whole | Portion::Part(_) => out.extend_from_slice(&stored.lines),
+        Portion::Known | Portion::Nothing => {
             // RFC 9110, section 15.4.5.
             for (at, name, _) in lines(&stored.lines) {
                 if !is_of_content(name) {
@@ -183,15 +258,24 @@ pub(super) fn answer(call: &mut Call, stored: Rc<Stored>, is_known: bool, done: 
     out.extend_from_slice(itoa::Buffer::new().format(age_s).as_bytes());
     out.extend_from_slice(b"\r\n");
     status::put(done, Some(stored.freshness.ttl_s(now_ns)), out);
+    let length = stored.body.len();
+    match &portion {
+        Portion::Whole | Portion::Known => {}
+        Portion::Part(part) => put_content_range(Some(part), length, out),
+        Portion::Nothing => put_content_range(None, length, out),
+    }
     call.lines_bytes = out.len();
     let mut head = stored.head;
     head.has_date = true;
-    if is_known {
-        head.status = 304;
-    }
+    (head.status, call.part) = match portion {
+        Portion::Whole => (head.status, 0..length),
+        Portion::Known => (304, 0..0),
+        Portion::Part(part) => (206, part),
+        Portion::Nothing => (416, 0..0),
+    };
     head.content_length = match head.status {
         204 | 304 => None,
-        _ => Some(stored.body.len() as u64),
+        _ => Some(call.part.len() as u64),
     };
     call.head = Some(head);
     call.taken = 0;

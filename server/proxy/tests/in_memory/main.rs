@@ -5,6 +5,7 @@
 mod allocations;
 mod bounds;
 mod flights;
+mod ranges;
 mod reload;
 mod reuse;
 mod rules;

@@ -381,6 +381,7 @@ fn a_connection_goes_on_to_be_used_behind_an_error_that_was_not_passed_on() {
 fn ranges_and_conditions_for_the_origin_are_forwarded_as_they_are() {
     let mut world = World::new("");
     world.forward(&get("/a", &[]), |_, _| ok(&[MINUTE, ETAG], "body"));
+    world.pass_s(61);
     let (request, response) = world.forward(
         &get("/a", &["Range: bytes=0-1", "If-None-Match: \"b\""]),
         |_, _| {
@@ -393,7 +394,6 @@ fn ranges_and_conditions_for_the_origin_are_forwarded_as_they_are() {
     );
     assert!(request.contains("Range: bytes=0-1") && request.contains("If-None-Match: \"b\""));
     assert_eq!((response.status, &*response.body), (206, "bo"));
-    assert_eq!(world.hit(&get("/a", &[])).body, "body");
 }
 
 #[test]

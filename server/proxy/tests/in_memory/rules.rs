@@ -703,13 +703,22 @@ const ROWS: &[Row] = &[
         Some("leaves that to its user"),
     ),
     (
-        "9110-14.2 Range is for the origin",
+        "9110-14.2 a part of what is fresh",
         &[],
         &["Cache-Control: max-age=60", ETAG],
         0,
         &["Range: bytes=0-0"],
+        Hit,
+        None,
+    ),
+    (
+        "9110-14.2 a part of what is stale is asked of the origin, which is not asked to validate",
+        &[],
+        &["Cache-Control: max-age=60", ETAG],
+        61,
+        &["Range: bytes=0-0"],
         Forwarded,
-        Some("leaves that to its user"),
+        Some("validates"),
     ),
 ];
 

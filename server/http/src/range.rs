@@ -1,15 +1,15 @@
-//! Which part of a file a request is about (RFC 9110, section 14).
+//! Which part of a representation a request is about (RFC 9110, section 14).
 
 use std::ops::Range;
 
 /// What `Range` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub enum Part {
     /// Everything: there is no `Range`, or none that has to be understood.
     Whole,
     /// A part.
     Some(Range<u64>),
-    /// No byte of the file: 416.
+    /// No byte that is there: 416.
     Unsatisfiable,
 }
 
@@ -18,8 +18,9 @@ const RANGES_MAX: usize = 16;
 /// Ranges with a gap of at most so many bytes are joined: the head of a part would take more (RFC 9110, section 15.3.7.2).
 const GAP_MAX: u64 = 80;
 
-/// The part of a representation with `length` bytes that the value of `Range` names.
-pub(super) fn parse(value: &[u8], length: u64) -> Part {
+/// The part of a representation with `length` bytes that the value of `Range` names. Several ranges are one if they can be
+/// joined without much between them, else the whole.
+pub fn parse(value: &[u8], length: u64) -> Part {
     if length == 0 {
         return Part::Whole;
     }
