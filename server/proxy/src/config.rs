@@ -129,6 +129,10 @@ pub struct PoolConfig {
     /// Bytes that an origin may have on their way on one of those.
     #[serde(default = "defaults::window_bytes")]
     pub window_bytes: u32,
+    /// How long nothing may arrive on one of those before the origin is asked whether it is there, and how long its answer
+    /// may take.
+    #[serde(default = "defaults::ping_interval_ms")]
+    pub ping_interval_ms: u32,
     /// Fields that are kept out of the compressor, beside those with credentials.
     #[serde(default)]
     pub secret_fields: Vec<String>,
@@ -224,6 +228,9 @@ mod defaults {
     }
     pub fn window_bytes() -> u32 {
         super::Limits::default().window_bytes
+    }
+    pub fn ping_interval_ms() -> u32 {
+        10_000
     }
     pub fn connections_max() -> u32 {
         256

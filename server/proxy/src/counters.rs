@@ -73,6 +73,8 @@ barewire_service::counters! {
         failed_malformed: Loss,
         /// Responses that did not begin, or end, in time.
         failed_late: Loss,
+        /// Teleport connections whose other end did not answer a PING in time.
+        failed_silent: Loss,
         /// Checks that were not answered, or not with a status below 400.
         failed_check: Loss,
         /// Times that it was ejected: it gets no requests for a while.

@@ -22,10 +22,10 @@ use crate::config::{PoolConfig, Protocol};
 use crate::counters::{CacheCounters, OriginCounters, ProxyCounters, RouteCounters};
 use crate::head::{self, Asker};
 use crate::line::{Line, NO_ID};
-use crate::shared::Shared;
+use crate::shared::{Shared, Silence};
 use crate::table::Table;
 
-const MS: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
 
 /// Every path: the forwarder, not the responder, finds the origin.
 pub const ROUTES: &[Route<Forwarder>] = &[
@@ -61,6 +61,8 @@ pub struct Forwarder {
     pub(crate) now_ns: u64,
     pub(crate) unix_s: u64,
     pub(crate) next_check_ns: u64,
+    /// When a teleport connection may have been silent for too long.
+    pub(crate) next_ping_ns: u64,
     pub(crate) draining: bool,
     /// The client whose request is being handled.
     pub(crate) asking: Id,
@@ -113,6 +115,7 @@ impl Forwarder {
             now_ns: 0,
             unix_s: 0,
             next_check_ns: if has_checks { 0 } else { u64::MAX },
+            next_ping_ns: u64::MAX,
             draining: false,
             asking: NO_ID,
             peer: None,
@@ -153,6 +156,9 @@ impl Forwarder {
         if self.now_ns >= self.next_check_ns {
             self.begin_checks();
         }
+        if self.now_ns >= self.next_ping_ns {
+            self.ping_silent_connections();
+        }
         if let Some(want) = self.wants.pop_front() {
             return want;
         }
@@ -160,7 +166,8 @@ impl Forwarder {
             .timers
             .next_at()
             .map(|at| at.total_micros() as u64 * 1_000);
-        let check = Some(self.next_check_ns).filter(|_| !self.draining);
+        let regular_ns = self.next_check_ns.min(self.next_ping_ns);
+        let check = Some(regular_ns).filter(|_| !self.draining);
         let next_ns = timer
             .into_iter()
             .chain(check)
@@ -561,6 +568,45 @@ impl Forwarder {
                 }
             }
             self.next_check_ns = self.next_check_ns.min(self.origins[origin].check_at_ns);
+        }
+    }
+
+    /// Asks on teleport connections on which nothing has arrived for a while whether their origin is there, and gives those
+    /// up on which that was asked in vain: a machine that is gone does not say so.
+    fn ping_silent_connections(&mut self) {
+        self.next_ping_ns = u64::MAX;
+        if self.draining {
+            return;
+        }
+        let (mut asking, mut dead) = (Vec::new(), Vec::new());
+        for (at, line) in &mut self.lines {
+            let Some(shared) = line.shared.as_mut().filter(|_| line.is_open) else {
+                continue;
+            };
+            let pool = self.origins[line.origin].pool;
+            let interval_ns = u64::from(self.table.pools[pool].config.ping_interval_ms) * MS;
+            let next_ns = match shared.silence(self.now_ns, interval_ns) {
+                Silence::Until(ns) => ns,
+                Silence::Asks => {
+                    asking.push(at);
+                    self.now_ns + interval_ns
+                }
+                Silence::Dead => {
+                    dead.push(at);
+                    continue;
+                }
+            };
+            self.next_ping_ns = self.next_ping_ns.min(next_ns);
+        }
+        for at in asking {
+            self.wake_line(at);
+        }
+        for at in dead {
+            let origin = self.lines[at].origin;
+            self.origins[origin].counters.failed_silent.increment();
+            self.blame(origin);
+            self.lines[at].closes = true;
+            self.abort_line(at);
         }
     }
 

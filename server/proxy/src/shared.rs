@@ -16,7 +16,7 @@ use barewire_teleport::{
 
 use crate::call::Call;
 use crate::config::PoolConfig;
-use crate::forward::Forwarder;
+use crate::forward::{Forwarder, MS};
 use crate::line::Read;
 
 /// Bytes of a call in a row, when others have something to send, too.
@@ -41,7 +41,29 @@ pub struct Shared {
     pub is_ready: bool,
     /// When something last arrived.
     pub heard_ns: u64,
+    ping: Ping,
     completed: u32,
+}
+
+/// Whether the other end was asked if it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ping {
+    Unasked,
+    /// It is to be asked.
+    Due,
+    /// It was, at this time.
+    Asked(u64),
+}
+
+/// What becomes of a connection on which nothing arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// It is looked at again then.
+    Until(u64),
+    /// It is to be called, and will ask.
+    Asks,
+    /// The other end does not answer.
+    Dead,
 }
 
 impl Shared {
@@ -61,7 +83,24 @@ impl Shared {
             load: 0,
             is_ready: false,
             heard_ns: 0,
+            ping: Ping::Unasked,
             completed: 0,
+        }
+    }
+
+    /// Looks whether something has arrived within `interval_ns`, and else whether that was asked for as long ago.
+    pub fn silence(&mut self, now_ns: u64, interval_ns: u64) -> Silence {
+        let quiet_at_ns = self.heard_ns + interval_ns;
+        if !self.is_ready || now_ns < quiet_at_ns {
+            return Silence::Until(quiet_at_ns.max(now_ns + 1));
+        }
+        match self.ping {
+            Ping::Asked(at_ns) if now_ns >= at_ns + interval_ns => Silence::Dead,
+            Ping::Asked(at_ns) => Silence::Until(at_ns + interval_ns),
+            Ping::Unasked | Ping::Due => {
+                self.ping = Ping::Due;
+                Silence::Asks
+            }
         }
     }
 
@@ -151,12 +190,20 @@ impl Forwarder {
             let now_ns = self.now_ns;
             if let Some(shared) = self.shared(at) {
                 shared.heard_ns = now_ns;
+                shared.ping = Ping::Unasked;
             }
         }
         while !bytes.is_empty() {
             let taken = endpoint.receive(bytes)?;
             bytes = &bytes[taken..];
             self.take_events(at, endpoint)?;
+        }
+        let now_ns = self.now_ns;
+        if let Some(shared) = self.shared(at)
+            && shared.ping == Ping::Due
+        {
+            shared.ping = Ping::Asked(now_ns);
+            endpoint.ping(now_ns.to_be_bytes());
         }
         let can_go_on = loop {
             let has_begun = self.begin_waiting(at, endpoint);
@@ -223,6 +270,7 @@ impl Forwarder {
                     if let Some(shared) = self.shared(at) {
                         shared.is_ready = true;
                     }
+                    self.next_ping_ns = self.next_ping_ns.min(self.now_ns + MS);
                 }
                 Some(Event::Pong) => {}
             }

@@ -289,6 +289,7 @@ fn check_pool(name: &str, config: &PoolConfig) -> Result<(), ConfigError> {
         ("total_timeout_ms", config.total_timeout_ms),
         ("connect_timeout_ms", config.connect_timeout_ms),
         ("eject_failures", config.eject_failures),
+        ("ping_interval_ms", config.ping_interval_ms),
     ] {
         at_least(name, value.into(), 1)?;
     }

@@ -9,4 +9,5 @@ mod ranges;
 mod reload;
 mod reuse;
 mod rules;
+mod teleport;
 mod world;

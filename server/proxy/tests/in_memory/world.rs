@@ -227,9 +227,13 @@ impl World {
     }
 
     /// The peer of this connection sends this.
-    pub fn say(&mut self, at: u32, bytes: &str) {
+    pub fn say(&mut self, at: u32, text: &str) {
+        self.say_bytes(at, text.as_bytes());
+    }
+
+    pub fn say_bytes(&mut self, at: u32, bytes: &[u8]) {
         let side = self.connections.get_mut(&at).unwrap();
-        side.input.extend_from_slice(bytes.as_bytes());
+        side.input.extend_from_slice(bytes);
         if !side.waits {
             self.show(at, usize::MAX);
         }
@@ -305,6 +309,15 @@ impl World {
                 let request = std::mem::take(&mut side.output);
                 (at, String::from_utf8(request).unwrap())
             })
+            .collect()
+    }
+
+    /// What the origins have got, as bytes.
+    pub fn written(&mut self) -> Vec<(u32, Vec<u8>)> {
+        let origins = self.connections.iter_mut();
+        let origins = origins.filter(|(_, side)| side.is_origin && !side.output.is_empty());
+        origins
+            .map(|(&at, side)| (at, std::mem::take(&mut side.output)))
             .collect()
     }
 

@@ -1,0 +1,114 @@
+//! Teleport connections, when calls follow one another and when nothing arrives.
+
+use std::sync::Arc;
+
+use barewire_teleport::{Endpoint, Event, Limits, Side};
+
+use crate::world::{World, get, ok};
+
+const ROUTES: &str = r#"
+    [pool.app]
+    origins = ["10.0.0.1:9100"]
+    protocol = "teleport"
+    teleport_connections = 1
+    ping_interval_ms = 10000
+    eject_failures = 1
+
+    [[route]]
+    pool = "app"
+"#;
+
+/// The origin's end of its only connection, which answers each request with this response.
+struct Origin {
+    at: u32,
+    end: Endpoint,
+    response: String,
+}
+
+impl Origin {
+    /// One that has said hello, and takes so many calls at once. A client has asked before.
+    fn accept(world: &mut World, calls_max: u16, response: String) -> Self {
+        let (at, hello) = world.written().remove(0);
+        let limits = Limits {
+            calls_max,
+            ..Limits::default()
+        };
+        let mut origin = Origin {
+            at,
+            end: Endpoint::new(Side::Server, limits, Arc::default()),
+            response,
+        };
+        origin.hears(world, &hello);
+        origin
+    }
+
+    /// One that has answered a request, so that its connection is idle.
+    fn idle(world: &mut World) -> Self {
+        let client = world.client(&get("/", &[]));
+        let mut origin = Origin::accept(world, 256, ok(&[], ""));
+        origin.answer(world);
+        assert_eq!(world.got(client, false).unwrap().status, 200);
+        world.written();
+        origin
+    }
+
+    /// Takes what was written to it, and answers the requests in that.
+    fn answer(&mut self, world: &mut World) {
+        let (_, bytes) = world.written().remove(0);
+        self.hears(world, &bytes);
+    }
+
+    fn hears(&mut self, world: &mut World, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = self.end.receive(bytes).unwrap();
+            bytes = &bytes[taken..];
+            let mut asked = Vec::new();
+            while let Some(event) = self.end.next_event().unwrap() {
+                if let Event::Data { call, .. } = event {
+                    asked.push(call);
+                }
+            }
+            for call in asked {
+                let response = self.response.as_bytes();
+                let sent = self.end.send(call, response, false, true);
+                assert_eq!(sent, Some(response.len()));
+            }
+        }
+        let mut space = vec![0; 1 << 16];
+        let count = self.end.write(&mut space).unwrap();
+        if count > 0 {
+            world.say_bytes(self.at, &space[..count]);
+        }
+    }
+}
+
+#[test]
+fn an_idle_connection_is_asked_and_stays_if_it_answers() {
+    let mut world = World::with_routes(ROUTES);
+    let mut origin = Origin::idle(&mut world);
+    for _ in 0..3 {
+        world.pass_s(9);
+        assert_eq!(world.written(), [], "something has arrived since");
+        world.pass_s(1);
+        origin.answer(&mut world);
+    }
+    assert!(world.is_open(origin.at));
+    assert_eq!(world.of_origins[0].failed_silent.get(), 0);
+}
+
+#[test]
+fn an_idle_connection_that_does_not_answer_is_given_up_and_its_origin_ejected() {
+    let mut world = World::with_routes(ROUTES);
+    let origin = Origin::idle(&mut world);
+    world.pass_s(10);
+    assert_eq!(world.written().len(), 1, "it is asked once");
+    world.pass_s(9);
+    assert!(world.is_open(origin.at) && world.written().is_empty());
+    world.pass_s(1);
+    assert!(!world.is_open(origin.at));
+    let counters = &world.of_origins[0];
+    assert_eq!(
+        (counters.failed_silent.get(), counters.ejected.get()),
+        (1, 1)
+    );
+}
