@@ -29,6 +29,8 @@ pub struct Shared {
     endpoint: Option<Box<Endpoint>>,
     /// Calls that were begun, by slot.
     begun: Vec<Option<(usize, CallId)>>,
+    /// Those of them whose slots other calls have: all of their responses has arrived, and waits for their clients.
+    arrived: Vec<usize>,
     /// Calls that were not.
     waiting: VecDeque<usize>,
     /// Calls that were begun and may have something to do, each once.
@@ -77,6 +79,7 @@ impl Shared {
         Shared {
             endpoint: Some(Box::new(Endpoint::new(Side::Client, limits, counters))),
             begun: Vec::new(),
+            arrived: Vec::new(),
             waiting: VecDeque::new(),
             busy: VecDeque::new(),
             given_up: Vec::new(),
@@ -116,7 +119,11 @@ impl Shared {
         match call.remote.take() {
             None => self.waiting.retain(|&waiting| waiting != at),
             Some(id) => {
-                self.begun[id.slot as usize] = None;
+                let place = &mut self.begun[id.slot as usize];
+                match *place == Some((at, id)) {
+                    true => *place = None,
+                    false => self.arrived.retain(|&arrived| arrived != at),
+                }
                 self.given_up.push(id);
             }
         }
@@ -135,8 +142,9 @@ impl Shared {
 
     /// All calls on it.
     pub fn calls(&self) -> Vec<usize> {
-        let begun = self.begun.iter().flatten().map(|(call, _)| *call);
-        begun.chain(self.waiting.iter().copied()).collect()
+        let begun = self.begun.iter().flatten().map(|(call, _)| call);
+        let all = begun.chain(&self.arrived).chain(&self.waiting);
+        all.copied().collect()
     }
 
     fn find(&self, id: CallId) -> Option<usize> {
@@ -414,7 +422,9 @@ impl Forwarder {
             if shared.begun.len() <= slot {
                 shared.begun.resize(slot + 1, None);
             }
-            shared.begun[slot] = Some((call, id));
+            if let Some((before, _)) = shared.begun[slot].replace((call, id)) {
+                shared.arrived.push(before);
+            }
             shared.waiting.pop_front();
             shared.nudge(call, it);
             if !it.is_uploaded {

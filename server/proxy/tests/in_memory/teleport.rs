@@ -83,6 +83,28 @@ impl Origin {
 }
 
 #[test]
+fn a_call_begins_where_another_one_has_arrived_and_is_not_taken() {
+    const BUFFER_BYTES: usize = 4096;
+    // As long as its credit, and longer when its fields are written as they should be.
+    let body = "x".repeat(3700);
+    let fields = vec!["a:b"; 70];
+    let response = ok(&fields, &body);
+    assert!(response.len() <= BUFFER_BYTES && response.len() + fields.len() > BUFFER_BYTES + 40);
+    let mut world = World::with_routes(&format!(
+        "[limits]\nresponse_buffer_bytes = {BUFFER_BYTES}\n{ROUTES}"
+    ));
+    let clients = [world.client(&get("/a", &[])), world.client(&get("/b", &[]))];
+    // It takes one call at a time: the second one gets the slot of the first, whose response does not fit its buffer.
+    let mut origin = Origin::accept(&mut world, 1, response);
+    for client in clients {
+        origin.answer(&mut world);
+        let response = world.got(client, false).expect("an answer");
+        assert_eq!(response.body, body);
+    }
+    assert!(world.is_open(origin.at));
+}
+
+#[test]
 fn an_idle_connection_is_asked_and_stays_if_it_answers() {
     let mut world = World::with_routes(ROUTES);
     let mut origin = Origin::idle(&mut world);
