@@ -12,6 +12,9 @@ pub mod driver;
 pub mod expected;
 pub mod http2;
 pub mod property;
+// Here, too.
+#[rustfmt::skip]
+pub mod proxied;
 
 use std::net::SocketAddr;
 

@@ -145,6 +145,10 @@ impl<S, M: Middleware<S>> Responder<S, M> {
     ) -> Turn {
         let upload = match exchange.framing {
             Framing::Absent => Upload::Absent,
+            // It may stand for more, which cannot be said to anybody else.
+            Framing::Length(u64::MAX) => {
+                return self.refuse_relay(connection, Refusal::BodyTooLarge, exchange, reply);
+            }
             Framing::Length(length) => Upload::Length(length),
             Framing::Chunked => Upload::Chunked,
         };

@@ -1,5 +1,6 @@
 //! The clients that people have: curl, ab, h2load, a browser. wrk has tests of its own.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, id};
 use std::{env, fs};
@@ -12,25 +13,32 @@ use crate::server::Server;
 /// Runs a command where the clients are and returns what it printed.
 type Run<'a> = &'a dyn Fn(&[&str]) -> String;
 
+/// What the site's routes and those of tests have.
+const METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
+
 #[test]
 fn every_client_gets_along_with_the_kernel_stacks() {
     for stack in STACKS {
         let server = Server::on_loopback(stack, &["--test-routes"]);
-        let base = format!("http://{}", server.addresses[0]);
-        check(&base, &|command| {
-            let output = Command::new(command[0])
-                .args(&command[1..])
-                .output()
-                .unwrap();
-            assert!(
-                output.status.success(),
-                "{command:?}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            String::from_utf8(output.stdout).unwrap()
-        });
+        check_on_loopback(server.addresses[0], METHODS);
         server.terminate().served();
     }
+}
+
+/// Runs every client against a server, which answers `OPTIONS *` with these methods.
+pub fn check_on_loopback(address: SocketAddr, methods: &str) {
+    check(&format!("http://{address}"), methods, &|command| {
+        let output = Command::new(command[0])
+            .args(&command[1..])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    });
 }
 
 #[cfg(feature = "xdp")]
@@ -41,16 +49,16 @@ fn every_client_gets_along_with_the_bypass() {
     };
     let server = crate::bypass::serve(&lab, &["--test-routes"]);
     for address in &server.addresses {
-        check(&format!("http://{address}"), &|command| {
+        check(&format!("http://{address}"), METHODS, &|command| {
             lab.client_runs(command)
         });
     }
     server.terminate().served();
 }
 
-fn check(base: &str, run: Run<'_>) {
+fn check(base: &str, methods: &str, run: Run<'_>) {
     let files = Files::new();
-    curl_asks_in_every_way(base, run);
+    curl_asks_in_every_way(base, methods, run);
     curl_downloads_and_uploads_byte_for_byte(base, run, &files.0);
     ab_and_h2load_count_no_failure(base, run, &files.0);
     clients_with_prior_knowledge_speak_http2(base, run, &files.0);
@@ -72,7 +80,7 @@ fn curl(run: Run<'_>, arguments: &[&str]) -> String {
     .concat())
 }
 
-fn curl_asks_in_every_way(base: &str, run: Run<'_>) {
+fn curl_asks_in_every_way(base: &str, methods: &str, run: Run<'_>) {
     let plaintext = format!("{base}/plaintext");
     let head = curl(run, &["--head", &plaintext]);
     assert!(
@@ -91,7 +99,7 @@ fn curl_asks_in_every_way(base: &str, run: Run<'_>) {
         ],
     );
     assert!(
-        options.contains("\r\nAllow: GET, HEAD, POST, PUT, OPTIONS\r\n"),
+        options.contains(&format!("\r\nAllow: {methods}\r\n")),
         "{options}"
     );
     assert_eq!(curl(run, &["--http1.0", &plaintext]), "Hello, World!");

@@ -147,7 +147,7 @@ fn an_idle_server_takes_little_memory() {
 }
 
 /// Memory that the process has of its own, in KiB.
-fn anonymous_kib(server: &Server) -> u64 {
+pub fn anonymous_kib(server: &Server) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", server.pid())).unwrap();
     let line = rollup
         .lines()

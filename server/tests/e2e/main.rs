@@ -57,6 +57,7 @@ mod state;
 #[cfg(feature = "xdp")]
 mod surroundings;
 mod teleport;
+mod through_proxy;
 mod tls;
 mod tls_clients;
 mod unheard;

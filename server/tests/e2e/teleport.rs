@@ -1,11 +1,11 @@
 //! `barewire proxy` in front of `barewire serve --teleport-listen`: the answers are those of the server itself.
 
 use std::net::SocketAddr;
-use std::process::Command;
 
 use crate::http::Client;
 use crate::kernel_stacks::STACKS;
-use crate::server::{BAREWIRE, Server};
+use crate::server::Server;
+use crate::through_proxy;
 
 /// A server with its test routes that also unpacks teleport: plain text first, teleport second.
 fn origin(stack: &str) -> Server {
@@ -19,21 +19,11 @@ fn origin(stack: &str) -> Server {
 
 /// An edge whose only pool is these origins, by teleport.
 fn edge(stack: &str, origins: &[SocketAddr]) -> Server {
-    let directory = tempfile::tempdir().unwrap();
-    let routes = directory.path().join("routes.toml");
-    let origins: Vec<_> = origins.iter().map(SocketAddr::to_string).collect();
-    let text = format!(
-        "[pool.app]\norigins = {origins:?}\nprotocol = \"teleport\"\n\n[[route]]\npool = \"app\"\n"
-    );
-    std::fs::write(&routes, text).unwrap();
-    let mut command = Command::new(BAREWIRE);
-    command.args(["proxy", "--stack", stack, "--listen", "127.0.0.1:0"]);
-    command.args(["--cores", "0", "--routes"]).arg(&routes);
-    Server::start(&mut command)
+    through_proxy::edge(stack, origins, "protocol = \"teleport\"", &[])
 }
 
 /// Requests, of which each route has one, and what is left of a response when what a proxy changes is taken out.
-fn requests() -> Vec<String> {
+pub fn requests() -> Vec<String> {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
     let post = |path: &str, body: &str| {
         let len = body.len();
@@ -56,7 +46,7 @@ fn requests() -> Vec<String> {
     ]
 }
 
-fn answers(address: SocketAddr) -> Vec<(u16, Option<String>, Vec<u8>)> {
+pub fn answers(address: SocketAddr) -> Vec<(u16, Option<String>, Vec<u8>)> {
     requests()
         .iter()
         .map(|request| {
