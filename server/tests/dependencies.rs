@@ -23,7 +23,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "barewire-proxy",
-        &["barewire-http", "barewire-service", "barewire-teleport"],
+        &[
+            "barewire-http",
+            "barewire-service",
+            "barewire-teleport",
+            "barewire-tls",
+        ],
     ),
     (
         "barewire-load",

@@ -616,6 +616,7 @@ impl<'a> Transport<'a> {
 
         let slot = &mut self.slots[index];
         slot.socket = Some(socket);
+        slot.layer = self.wire.connection();
         slot.waiting_since_ns = self.now_ns;
         self.sockets += 1;
         self.connecting += 1;

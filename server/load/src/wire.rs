@@ -10,7 +10,7 @@ const INPUT_BYTES: usize = 32 << 10;
 
 /// The wire of one thread's connections.
 pub struct Wire {
-    tls: Option<TlsClient>,
+    tls: Option<(TlsClient, ClientIdentity)>,
     is_http2: bool,
 }
 
@@ -31,11 +31,20 @@ impl Wire {
     /// TLS if there is an identity for it.
     pub fn new(secure: Option<&ClientIdentity>, connections: usize, is_http2: bool) -> Self {
         let connections = u32::try_from(connections).unwrap_or(u32::MAX);
-        let tls = secure.cloned();
+        let tls = |identity: &ClientIdentity| {
+            let client = TlsClient::new(connections, INPUT_BYTES);
+            (client, identity.clone())
+        };
         Wire {
-            tls: tls.map(|identity| TlsClient::new(identity, connections, INPUT_BYTES)),
+            tls: secure.map(tls),
             is_http2,
         }
+    }
+
+    /// The state of a connection that is about to be opened.
+    pub fn connection(&self) -> ClientConnection {
+        let identity = self.tls.as_ref().map(|(_, identity)| identity);
+        identity.map_or_else(ClientConnection::default, ClientConnection::new)
     }
 
     /// Whether a connection has to shake hands before it is ready.
@@ -50,7 +59,7 @@ impl Wire {
         input: Input<'_>,
         reply: &mut Reply<'_>,
     ) -> (usize, Readiness) {
-        let Some(tls) = &mut self.tls else {
+        let Some((tls, _)) = &mut self.tls else {
             return (0, Readiness::Ready);
         };
         let (consumed, shaken) = tls.shake_hands(connection, input, reply);
@@ -78,7 +87,7 @@ impl Wire {
     ) -> Progress {
         match &mut self.tls {
             None => client.on_input(exchange, input, reply),
-            Some(tls) => tls.on_input(connection, (client, exchange), input, reply),
+            Some((tls, _)) => tls.on_input(connection, (client, exchange), input, reply),
         }
     }
 }

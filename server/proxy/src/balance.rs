@@ -35,6 +35,8 @@ pub struct Origin {
     /// When it is checked next.
     pub check_at_ns: u64,
     pub check: Option<usize>,
+    /// TLS with it failed last, which was logged.
+    pub is_known_to_refuse_tls: bool,
 }
 
 impl Origin {
@@ -55,6 +57,7 @@ impl Origin {
             is_down: false,
             check_at_ns: 0,
             check: None,
+            is_known_to_refuse_tls: false,
         }
     }
 
@@ -80,6 +83,7 @@ impl Origin {
     /// It answered.
     pub fn succeeded(&mut self) {
         self.failures = 0;
+        self.is_known_to_refuse_tls = false;
     }
 
     /// It did not answer, or its answer was not a valid response.

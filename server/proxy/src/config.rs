@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use barewire_teleport::{Compression, Limits};
 use serde::Deserialize;
@@ -120,6 +121,21 @@ pub struct PoolConfig {
     /// What is spoken with them.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Connections to them are encrypted, and they are verified by `ca`.
+    #[serde(default)]
+    pub tls: bool,
+    /// A PEM file with the authorities of their certificates, with `tls`.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// A PEM file with the certificate that they are shown, and its chain behind it, with `tls`.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with the key of that.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// The name that their certificates have to be for, with `tls`; by default each one's address.
+    #[serde(default)]
+    pub server_name: Option<String>,
     /// How that is compressed, with [`Protocol::Teleport`].
     #[serde(default)]
     pub compression: CompressionName,

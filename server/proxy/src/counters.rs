@@ -67,6 +67,8 @@ barewire_service::counters! {
         responses_5xx: Counter,
         /// Connections that could not be opened.
         failed_connect: Loss,
+        /// Connections whose TLS could not be agreed on; they count as not opened, too.
+        failed_tls: Loss,
         /// Connections that ended before their response did.
         failed_ended: Loss,
         /// Responses that are malformed, or whose head is too long.

@@ -12,6 +12,7 @@ use barewire_service::service::{Id, Want};
 use barewire_service::time::{Duration, Instant};
 use barewire_service::timer::TimerWheel;
 use barewire_teleport::{Secrets, TeleportCounters};
+use barewire_tls::{ClientConnection, TlsClient};
 use slab::Slab;
 use tracing::Level;
 
@@ -22,6 +23,7 @@ use crate::config::{PoolConfig, Protocol};
 use crate::counters::{CacheCounters, OriginCounters, ProxyCounters, RouteCounters};
 use crate::head::{self, Asker};
 use crate::line::{Line, NO_ID};
+use crate::secure;
 use crate::shared::{Shared, Silence};
 use crate::table::Table;
 
@@ -51,6 +53,8 @@ pub struct Forwarder {
     /// What is kept out of compressors, by pool.
     pub(crate) secrets: Vec<Secrets>,
     teleport: Arc<TeleportCounters>,
+    /// TLS with origins, if a pool has it. Taken out while it is in use.
+    pub(crate) tls: Option<Box<TlsClient>>,
     /// If a route has one.
     pub(crate) cache: Option<Box<Cache>>,
     pub(crate) cache_counters: Arc<CacheCounters>,
@@ -106,6 +110,9 @@ impl Forwarder {
             spare: Vec::with_capacity(calls_max),
             secrets: secrets.collect(),
             teleport: Arc::default(),
+            tls: table
+                .has_tls()
+                .then(|| secure::client(table.connections_max())),
             of_routes: Vec::new(),
             cache_counters: Arc::default(),
             cache: table.cache.map(|cache| Cache::new(cache, seed)),
@@ -254,10 +261,13 @@ impl Forwarder {
     }
 
     fn open_line(&mut self, origin: usize, shared: Option<Shared>) -> usize {
-        let line = self.lines.insert(Line::new(origin, shared));
+        let Origin { address, pool, .. } = self.origins[origin];
+        let identity = self.table.pools[pool].identity_for(address);
+        let tls = identity.map(ClientConnection::new);
+        let line = self.lines.insert(Line::new(origin, shared, tls));
         self.origins[origin].lines += 1;
         self.want(Want::Connect {
-            to: self.origins[origin].address,
+            to: address,
             token: line as u64,
         });
         line

@@ -62,6 +62,7 @@ mod orders;
 mod proxy;
 mod reload;
 mod response;
+mod secure;
 mod shared;
 mod table;
 

@@ -4,6 +4,7 @@
 use barewire_http::received::{Found, Framing, ResponseError};
 use barewire_http::{REQUEST_LOG, Refusal};
 use barewire_service::service::{End, Expect, Id, Input, Next, Progress, Reply};
+use barewire_tls::ClientConnection;
 
 use crate::forward::Forwarder;
 use crate::response::parse;
@@ -33,10 +34,12 @@ pub struct Line {
     pub closes: bool,
     /// What it is beside that, if it speaks teleport.
     pub shared: Option<Shared>,
+    /// What TLS keeps of it, if it is encrypted. Taken out while it is in use.
+    pub tls: Option<Box<ClientConnection>>,
 }
 
 impl Line {
-    pub fn new(origin: usize, shared: Option<Shared>) -> Self {
+    pub fn new(origin: usize, shared: Option<Shared>, tls: Option<ClientConnection>) -> Self {
         Line {
             origin,
             id: NO_ID,
@@ -47,6 +50,7 @@ impl Line {
             served: 0,
             closes: false,
             shared,
+            tls: tls.map(Box::new),
         }
     }
 
@@ -75,6 +79,16 @@ impl Forwarder {
 
     /// Bytes have arrived on a connection to an origin, or it was woken.
     pub fn on_line(&mut self, at: usize, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
+        let Some(mut tls) = self.lines[at].tls.take() else {
+            return self.on_plain(at, input, reply);
+        };
+        let progress = self.on_secure(at, &mut tls, input, reply);
+        self.lines[at].tls = Some(tls);
+        progress
+    }
+
+    /// The same for what is within TLS, if that is spoken.
+    pub fn on_plain(&mut self, at: usize, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
         let line = &mut self.lines[at];
         line.is_woken = false;
         if !line.is_open {

@@ -11,6 +11,7 @@ use barewire_teleport::TeleportCounters;
 use crate::counters::{CacheCounters, OriginCounters, ProxyCounters, RouteCounters};
 use crate::forward::{Forwarder, ROUTES};
 use crate::orders::{Order, Orders};
+use crate::secure;
 use crate::table::Table;
 
 /// One core's proxy.
@@ -126,7 +127,13 @@ fn routes() -> Routes<Forwarder> {
 impl Service for Proxy {
     type Connection = Connection;
 
-    const REPLY_BYTES_MIN: usize = <Responder<Forwarder> as Service>::REPLY_BYTES_MIN;
+    const REPLY_BYTES_MIN: usize = {
+        let clients = <Responder<Forwarder> as Service>::REPLY_BYTES_MIN;
+        match clients > secure::REPLY_BYTES_MIN {
+            true => clients,
+            false => secure::REPLY_BYTES_MIN,
+        }
+    };
 
     fn on_accept(&mut self, arrival: Arrival<'_>) -> (Connection, Expect) {
         let (http, expect) = self.responder.on_accept(arrival);
@@ -163,14 +170,16 @@ impl Service for Proxy {
     }
 
     fn on_timeout(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
-        if let Side::Client { http, .. } = &mut connection.0 {
-            self.responder.on_timeout(http, reply);
+        match &mut connection.0 {
+            Side::Client { http, .. } => self.responder.on_timeout(http, reply),
+            Side::Origin(line) => self.responder.state_mut().say_close(*line, reply),
         }
     }
 
     fn on_dismiss(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
-        if let Side::Client { http, .. } = &mut connection.0 {
-            self.responder.on_dismiss(http, reply);
+        match &mut connection.0 {
+            Side::Client { http, .. } => self.responder.on_dismiss(http, reply),
+            Side::Origin(line) => self.responder.state_mut().say_close(*line, reply),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Another table while calls are in progress.
 //!
-//! What goes on is renumbered: calls, connections and origins keep their state, a pool is the same if it has the same name
-//! and protocol, an origin if its pool and address are the same. What the new table does not have any more, but a call or
+//! What goes on is renumbered: calls, connections and origins keep their state, a pool is the same if it has the same name,
+//! protocol and files of TLS, an origin if its pool and address are the same. What the new table does not have any more, but a call or
 //! a connection still needs, stands behind it: it gets no new requests and no checks, and its connections end with the
 //! responses that they carry. It is forgotten by the next table.
 
@@ -13,6 +13,7 @@ use crate::balance::{Budget, Origin};
 use crate::cache::Cache;
 use crate::counters::{OriginCounters, RouteCounters};
 use crate::forward::Forwarder;
+use crate::secure;
 use crate::table::{Pool, Table};
 
 /// A table, and what each core counts by it.
@@ -52,9 +53,7 @@ impl Forwarder {
             .iter()
             .zip(is_pool_used)
             .map(|(pool, is_used)| {
-                let is_same = |new: &Pool| {
-                    new.name == pool.name && new.config.protocol == pool.config.protocol
-                };
+                let is_same = |new: &Pool| new.name == pool.name && new.speaks_as(pool);
                 match new.pools.iter().position(is_same) {
                     Some(at) => at,
                     None if is_used => {
@@ -156,6 +155,9 @@ impl Forwarder {
             routes: new.routes.clone(),
             pools,
         });
+        if new.has_tls() && self.tls.is_none() {
+            self.tls = Some(secure::client(old.connections_max()));
+        }
         let has_checks = new.pools.iter().any(|pool| pool.config.check.is_some());
         self.next_check_ns = if has_checks { self.now_ns } else { u64::MAX };
         for line in idle {

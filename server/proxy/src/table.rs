@@ -1,7 +1,10 @@
 //! The configuration, checked and ready to be searched.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+
+use barewire_tls::{ClientError, ClientIdentity, Trust};
 
 use crate::config::{CacheConfig, LimitsConfig, PoolConfig, Protocol, ProxyConfig, RouteConfig};
 use crate::counters::{OriginCounters, RouteCounters};
@@ -30,6 +33,8 @@ pub(crate) struct RouteEntry {
 pub(crate) struct Pool {
     pub name: String,
     pub config: PoolConfig,
+    /// What connections to its origins are encrypted with, for each of them; none if they are not.
+    identities: Vec<ClientIdentity>,
 }
 
 /// Why a configuration cannot be used.
@@ -72,6 +77,32 @@ pub enum ConfigError {
         /// Its lower bound.
         least: u64,
     },
+    /// TLS is not asked for, but something that only TLS has.
+    #[error("the pool {pool:?} has {key}, which only TLS has: add tls = true, or remove it")]
+    NoTls {
+        /// The pool's name.
+        pool: String,
+        /// What it has.
+        key: &'static str,
+    },
+    /// TLS is asked for, and something is missing.
+    #[error("the pool {pool:?} has {has}, but no {key}: add {key} = \"FILE\" (PEM)")]
+    NoFile {
+        /// The pool's name.
+        pool: String,
+        /// What it has.
+        has: &'static str,
+        /// What it needs.
+        key: &'static str,
+    },
+    /// TLS with the origins of a pool cannot be set up.
+    #[error("TLS of the pool {pool:?}: {problem}")]
+    Tls {
+        /// The pool's name.
+        pool: String,
+        /// See [`ClientError`].
+        problem: String,
+    },
     /// Limits are those of memory that a core has taken.
     #[error("the limits cannot change while the proxy runs: restart it")]
     Limits,
@@ -102,7 +133,12 @@ impl Table {
         let mut pools = Vec::new();
         for (name, config) in pool {
             check_pool(&name, &config)?;
-            pools.push(Pool { name, config });
+            let identities = identities(&name, &config)?;
+            pools.push(Pool {
+                name,
+                config,
+                identities,
+            });
         }
         let mut routes = Vec::new();
         for each in route {
@@ -175,6 +211,18 @@ impl Table {
         self.cache.is_some()
     }
 
+    /// The files of TLS with origins, which were read for it.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let configs = self.pools.iter().map(|pool| &pool.config);
+        let files = configs.flat_map(|config| [&config.ca, &config.certificate, &config.key]);
+        files.filter_map(Option::as_deref)
+    }
+
+    /// Whether a pool is reached by TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.pools.iter().any(|pool| pool.config.tls)
+    }
+
     /// Whether a pool is reached by teleport.
     pub fn has_teleport(&self) -> bool {
         let mut pools = self.pools.iter();
@@ -196,6 +244,24 @@ impl Table {
             };
             is_host && is_below(path, route.prefix.as_bytes())
         })
+    }
+}
+
+impl Pool {
+    /// What a connection to `origin` is encrypted with, if it is.
+    pub fn identity_for(&self, origin: SocketAddr) -> Option<&ClientIdentity> {
+        let mut origins = self.config.origins.iter();
+        let at = origins.position(|&each| each == origin)?;
+        self.identities.get(at)
+    }
+
+    /// Whether connections to its origins can be used as those of `other`.
+    pub fn speaks_as(&self, other: &Pool) -> bool {
+        let (ours, theirs) = (&self.config, &other.config);
+        (ours.protocol, ours.tls) == (theirs.protocol, theirs.tls)
+            && (&ours.ca, &ours.certificate, &ours.key)
+                == (&theirs.ca, &theirs.certificate, &theirs.key)
+            && ours.server_name == theirs.server_name
     }
 }
 
@@ -304,6 +370,68 @@ fn check_pool(name: &str, config: &PoolConfig) -> Result<(), ConfigError> {
         at_least("timeout_ms", check.timeout_ms.into(), 1)?;
     }
     Ok(())
+}
+
+/// What connections to each origin of a pool are encrypted with; nothing if they are not.
+fn identities(name: &str, config: &PoolConfig) -> Result<Vec<ClientIdentity>, ConfigError> {
+    let pool = || name.to_owned();
+    if !config.tls {
+        let only = [
+            ("ca", config.ca.is_some()),
+            ("certificate", config.certificate.is_some()),
+            ("key", config.key.is_some()),
+            ("server_name", config.server_name.is_some()),
+        ];
+        return match only.into_iter().find(|(_, is_given)| *is_given) {
+            Some((key, _)) => Err(ConfigError::NoTls { pool: pool(), key }),
+            None => Ok(Vec::new()),
+        };
+    }
+    let missing = |has, key| ConfigError::NoFile {
+        pool: pool(),
+        has,
+        key,
+    };
+    let ca = config.ca.as_deref();
+    let ca = ca.ok_or_else(|| missing("tls = true", "ca"))?;
+    let pair = match (&config.certificate, &config.key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate.as_path(), key.as_path())),
+        (Some(_), None) => return Err(missing("a certificate", "key")),
+        (None, Some(_)) => return Err(missing("a key", "certificate")),
+    };
+    let server_name = config.server_name.clone();
+    let names = config.origins.iter();
+    let names = names.map(|origin| server_name.clone().unwrap_or(origin.ip().to_string()));
+    identities_for(names, config.protocol, ca, pair).map_err(|error| ConfigError::Tls {
+        pool: pool(),
+        problem: error.to_string(),
+    })
+}
+
+/// One for each name, all of the same files.
+fn identities_for(
+    mut names: impl Iterator<Item = String>,
+    protocol: Protocol,
+    ca: &Path,
+    pair: Option<(&Path, &Path)>,
+) -> Result<Vec<ClientIdentity>, ClientError> {
+    let Some(first) = names.next() else {
+        return Ok(Vec::new());
+    };
+    let trust = Trust::Authorities(ca.to_owned());
+    let protocols: &[&[u8]] = match protocol {
+        Protocol::Http => &[b"http/1.1"],
+        Protocol::Teleport => &[barewire_teleport::ALPN],
+    };
+    let first = match pair {
+        None => ClientIdentity::new(&first, &trust, protocols)?,
+        Some(pair) => ClientIdentity::with_certificate(&first, &trust, pair, protocols)?,
+    };
+    let others: Result<Vec<_>, _> = names.map(|name| first.named(&name)).collect();
+    let mut all = others?;
+    all.insert(0, first);
+    Ok(all)
 }
 
 fn at_least(name: &'static str, value: u64, least: u64) -> Result<(), ConfigError> {

@@ -57,6 +57,9 @@
 
 #![deny(unsafe_code)]
 
+/// What a connection in TLS names its protocol (ALPN, RFC 7301).
+pub const ALPN: &[u8] = b"teleport";
+
 mod batch;
 mod block;
 mod calls;

@@ -41,6 +41,7 @@ mod output;
 mod paths;
 mod privileges;
 mod proxy;
+mod proxy_tls;
 #[cfg(feature = "xdp")]
 mod queues;
 #[cfg(feature = "xdp")]

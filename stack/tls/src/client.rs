@@ -19,14 +19,14 @@ use rustls::client::{ClientConnectionData, Resumption, UnbufferedClientConnectio
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, KeyLogFile, RootCertStore, SignatureScheme,
-    StreamOwned,
+    AlertDescription, ClientConfig, DigitallySignedStruct, Error, KeyLogFile, RootCertStore,
+    SignatureScheme, StreamOwned,
 };
 use thiserror::Error as ThisError;
 
 use crate::counters::TlsCounters;
 use crate::handshake::{Handshake, Step};
-use crate::identity::{IdentityError, certificates};
+use crate::identity::{IdentityError, Offer, certificates};
 use crate::record::Alert;
 use crate::session::{Records, Session, ending, reply_bytes_min};
 
@@ -39,7 +39,7 @@ pub enum Trust {
     Anybody,
 }
 
-/// The name that a client asks for, and how it verifies the server.
+/// The name that a client asks for, how it verifies the server, and what it shows of itself.
 #[derive(Debug, Clone)]
 pub struct ClientIdentity {
     config: Arc<ClientConfig>,
@@ -52,9 +52,9 @@ pub enum ClientError {
     /// The server's name is neither a DNS name nor an address.
     #[error("\"{0}\" is no name that a certificate could be for")]
     Name(String),
-    /// See [`IdentityError`].
+    /// Authorities, or a certificate of the client, cannot be used.
     #[error(transparent)]
-    Authorities(#[from] IdentityError),
+    File(#[from] IdentityError),
     /// A file has no certificate of an authority.
     #[error("{} holds no certificate of an authority", .0.display())]
     NoAuthority(PathBuf),
@@ -72,24 +72,65 @@ impl ClientIdentity {
     ///
     /// If authorities cannot be read, or if `name` is no name of a server.
     pub fn new(name: &str, trust: &Trust, protocols: &[&[u8]]) -> Result<Self, ClientError> {
+        Self::open(name, trust, None, protocols)
+    }
+
+    /// The same, with the certificate in a PEM file, its chain behind it, and its key in another one, for servers that ask
+    /// for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientIdentity::new`], and if the certificate or its key cannot be used.
+    pub fn with_certificate(
+        name: &str,
+        trust: &Trust,
+        (certificate, key): (&Path, &Path),
+        protocols: &[&[u8]],
+    ) -> Result<Self, ClientError> {
+        Self::open(name, trust, Some((certificate, key)), protocols)
+    }
+
+    /// The same for a server of another name.
+    ///
+    /// # Errors
+    ///
+    /// If `name` is no name of a server.
+    pub fn named(&self, name: &str) -> Result<Self, ClientError> {
+        Ok(ClientIdentity {
+            config: Arc::clone(&self.config),
+            name: server_name(name)?,
+        })
+    }
+
+    fn open(
+        name: &str,
+        trust: &Trust,
+        certificate: Option<(&Path, &Path)>,
+        protocols: &[&[u8]],
+    ) -> Result<Self, ClientError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-        let mut config = match trust {
+        let builder = match trust {
             Trust::Authorities(path) => builder.with_root_certificates(authorities(path)?),
             Trust::Anybody => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(provider))),
-        }
-        .with_no_client_auth();
+                .with_custom_certificate_verifier(Arc::new(Anybody(Arc::clone(&provider)))),
+        };
+        let mut config = match certificate {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let offer = Offer::load(certificate, key, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(offer))
+            }
+        };
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.enable_secret_extraction = true;
         config.resumption = Resumption::disabled();
         config.key_log = Arc::new(KeyLogFile::new());
-        let unfit = |_| ClientError::Name(name.to_owned());
         Ok(ClientIdentity {
             config: Arc::new(config),
-            name: ServerName::try_from(name.to_owned()).map_err(unfit)?,
+            name: server_name(name)?,
         })
     }
 
@@ -105,6 +146,11 @@ impl ClientIdentity {
         let connection = rustls::ClientConnection::new(Arc::clone(&self.config), self.name.clone());
         Ok(Around(StreamOwned::new(connection?, stream)))
     }
+}
+
+fn server_name(name: &str) -> Result<ServerName<'static>, ClientError> {
+    let unfit = |_| ClientError::Name(name.to_owned());
+    ServerName::try_from(name.to_owned()).map_err(unfit)
 }
 
 /// TLS around a blocking stream.
@@ -195,20 +241,19 @@ impl ServerCertVerifier for Anybody {
 
 /// TLS of the connections that a core opens.
 pub struct TlsClient {
-    identity: ClientIdentity,
     records: Records,
 }
 
-/// The TLS state of a connection.
+/// The TLS state of a connection. The default is that of one without TLS, which is never shown.
 #[derive(Default)]
 pub struct ClientConnection(State);
 
 #[derive(Default)]
 enum State {
-    #[default]
-    New,
+    New(ClientIdentity),
     Handshaking(Box<Handshake<ClientConnectionData>>),
     Open(Box<Session<ClientConnectionData>>),
+    #[default]
     Over,
 }
 
@@ -227,9 +272,8 @@ pub enum Shaken {
 
 impl TlsClient {
     /// For at most `connections` at once, whose service is shown at most `input_bytes` at once.
-    pub fn new(identity: ClientIdentity, connections: u32, input_bytes: usize) -> Self {
+    pub fn new(connections: u32, input_bytes: usize) -> Self {
         TlsClient {
-            identity,
             records: Records::new(connections, input_bytes, Arc::<TlsCounters>::default()),
         }
     }
@@ -241,8 +285,8 @@ impl TlsClient {
         input: Input<'_>,
         reply: &mut Reply<'_>,
     ) -> (usize, Shaken) {
-        if matches!(connection.0, State::New) {
-            let ClientIdentity { config, name } = self.identity.clone();
+        if let State::New(identity) = &connection.0 {
+            let ClientIdentity { config, name } = identity.clone();
             connection.0 = match UnbufferedClientConnection::new(config, name) {
                 Ok(rustls) => State::Handshaking(Box::new(Handshake::new(rustls, None))),
                 Err(error) => return (0, Shaken::Failed(error)),
@@ -293,10 +337,16 @@ impl TlsClient {
     }
 }
 
+impl fmt::Debug for TlsClient {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("TlsClient")
+    }
+}
+
 impl fmt::Debug for ClientConnection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self.0 {
-            State::New => "New",
+            State::New(_) => "New",
             State::Handshaking(_) => "Handshaking",
             State::Open(_) => "Open",
             State::Over => "Over",
@@ -305,6 +355,32 @@ impl fmt::Debug for ClientConnection {
 }
 
 impl ClientConnection {
+    /// One to the server that `identity` names.
+    pub fn new(identity: &ClientIdentity) -> Self {
+        ClientConnection(State::New(identity.clone()))
+    }
+
+    /// Whether its handshake is complete.
+    pub fn is_open(&self) -> bool {
+        matches!(self.0, State::Open(_))
+    }
+
+    /// Makes the next [`TlsClient::on_input`] call the service, whatever has arrived: it was woken.
+    pub fn wake(&mut self) {
+        if let State::Open(session) = &mut self.0 {
+            session.call();
+        }
+    }
+
+    /// Why the server has ended the connection, if it said so by an alert: in TLS 1.3 it judges the client's certificate
+    /// when the handshake is complete for the client.
+    pub fn alert(&self) -> Option<AlertDescription> {
+        match &self.0 {
+            State::Open(session) => session.alert().map(AlertDescription::from),
+            State::New(_) | State::Handshaking(_) | State::Over => None,
+        }
+    }
+
     /// Writes close_notify if there is room for it.
     pub fn send_close_notify(&mut self, reply: &mut Reply<'_>) {
         if let State::Open(session) = &mut self.0 {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -19,7 +20,9 @@ use rustls::server::{
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, Error, KeyLog, KeyLogFile, RootCertStore, ServerConfig};
+use rustls::{
+    CipherSuite, Error, KeyLog, KeyLogFile, RootCertStore, ServerConfig, SignatureScheme,
+};
 use webpki::{EndEntityCert, KeyUsage};
 use zeroize::Zeroizing;
 
@@ -333,14 +336,14 @@ fn preference(suite: CipherSuite) -> u8 {
 
 /// A certificate with its key, and the names in it.
 #[derive(Debug)]
-struct Offer {
+pub(crate) struct Offer {
     /// In lower case.
     names: Vec<String>,
     key: Arc<CertifiedKey>,
 }
 
 impl Offer {
-    fn load(
+    pub(crate) fn load(
         certificate: &Path,
         key: &Path,
         provider: &CryptoProvider,
@@ -373,6 +376,18 @@ impl Offer {
             let under = name.strip_prefix("*.");
             name == host || under.is_some() && under == beyond_label
         })
+    }
+}
+
+/// A client has only one, which the server judges.
+impl ResolvesClientCert for Offer {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let can_verify = self.key.key.choose_scheme(schemes).is_some();
+        can_verify.then(|| Arc::clone(&self.key))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

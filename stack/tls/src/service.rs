@@ -58,9 +58,11 @@ pub struct Tls<S> {
 
 /// What does not depend on the service.
 struct Core {
-    /// Listeners with a lower index have no TLS.
+    /// Listeners with a lower index have no TLS, but for the special one.
     first_listener: usize,
     identity: Follower,
+    /// A listener with an identity of its own.
+    special: Option<(usize, Follower)>,
     limits: TlsLimits,
     places: Places,
     /// Handshakes that may still begin in this second.
@@ -120,6 +122,7 @@ impl<S: Service> Tls<S> {
             core: Core {
                 first_listener,
                 identity: Follower::new(identity),
+                special: None,
                 places: Places::new(limits.handshakes_max),
                 handshakes_left: limits.handshakes_per_second,
                 second_began_ns: 0,
@@ -131,6 +134,13 @@ impl<S: Service> Tls<S> {
 }
 
 impl<S> Tls<S> {
+    /// Uses `identity` on this listener, whatever there is on the others.
+    #[must_use]
+    pub fn with_listener(mut self, listener: usize, identity: &Arc<Identity>) -> Self {
+        self.core.special = Some((listener, Follower::new(identity)));
+        self
+    }
+
     /// The service inside.
     pub fn inner(&self) -> &S {
         &self.inner
@@ -143,7 +153,7 @@ impl<S: Service> Service for Tls<S> {
     const REPLY_BYTES_MIN: usize = reply_bytes_min::<S>();
 
     fn on_accept(&mut self, arrival: Arrival<'_>) -> (Self::Connection, Expect) {
-        if arrival.listener < self.core.first_listener {
+        if !self.core.is_secure(arrival.listener) {
             let (connection, expect) = self.inner.on_accept(arrival);
             return (Connection(State::Plain(connection)), expect);
         }
@@ -354,6 +364,12 @@ impl<S: Service> Tls<S> {
 }
 
 impl Core {
+    #[inline]
+    fn is_secure(&self, listener: usize) -> bool {
+        let special = self.special.as_ref();
+        listener >= self.first_listener || special.is_some_and(|(special, _)| *special == listener)
+    }
+
     /// Begins a handshake if the limits allow one more.
     fn begin<C>(&mut self, arrival: Arrival<'static>) -> State<C> {
         let Some(left) = self.handshakes_left.checked_sub(1) else {
@@ -366,7 +382,11 @@ impl Core {
         };
         self.handshakes_left = left;
         self.publish();
-        let rustls = UnbufferedServerConnection::new(self.identity.current());
+        let identity = match &mut self.special {
+            Some((listener, special)) if *listener == arrival.listener => special,
+            _ => &mut self.identity,
+        };
+        let rustls = UnbufferedServerConnection::new(identity.current());
         match rustls {
             Ok(rustls) => State::Handshaking {
                 arrival,

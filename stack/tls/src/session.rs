@@ -76,6 +76,8 @@ pub(crate) struct Session<D> {
     key_update_due: bool,
     /// Records in a row without application data.
     idle_records: u8,
+    /// The alert by which the peer ended the connection.
+    alert: Option<u8>,
 }
 
 /// The used front of a buffer.
@@ -131,7 +133,13 @@ impl<D: Side> Session<D> {
             is_news: false,
             key_update_due: false,
             idle_records: 0,
+            alert: None,
         })
+    }
+
+    /// The alert by which the peer ended the connection, if it did.
+    pub(crate) fn alert(&self) -> Option<u8> {
+        self.alert
     }
 
     /// Makes the next [`Self::serve`] call the service, with or without new input.
@@ -284,6 +292,10 @@ impl<D: Side> Session<D> {
                 Ok(Brought::Nothing) => {}
                 Ok(Brought::Half) if turn.input.ended && !self.ended => {
                     core.counters.truncated.increment();
+                    if D::CALLS {
+                        // RFC 9112, section 9.8: what ends with the stream would look complete.
+                        return Pause::Next(Next::Abort);
+                    }
                     self.ended = true;
                     self.is_news = true;
                 }
@@ -349,7 +361,10 @@ impl<D: Side> Session<D> {
             // user_canceled, and warnings of TLS 1.2.
             (ContentType::Alert, [_, 90]) => Ok(Brought::Nothing),
             (ContentType::Alert, [1, _]) if !self.is_tls13() => Ok(Brought::Nothing),
-            (ContentType::Alert, [_, _]) => Ok(Brought::Fatal),
+            (ContentType::Alert, &[_, alert]) => {
+                self.alert = Some(alert);
+                Ok(Brought::Fatal)
+            }
             (ContentType::Alert, _) => Err(Alert::DecodeError),
             (ContentType::Handshake, &[24, 0, 0, 1, asks @ 0..=1]) if self.is_tls13() => {
                 self.key_update_due |= asks == 1;

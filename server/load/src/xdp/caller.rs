@@ -438,7 +438,7 @@ impl Service for Caller {
                 true => Exchange::for_ticket(token),
                 false => Exchange::default(),
             },
-            layer: ClientConnection::default(),
+            layer: self.wire.connection(),
             stage: Stage::Opening,
         }
     }

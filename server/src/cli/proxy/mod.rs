@@ -23,8 +23,8 @@ use super::serve::{self, ServeArgs};
 /// Arguments of `barewire proxy`.
 #[derive(Debug, Clone, Args)]
 pub struct ProxyArgs {
-    /// TOML file with the routes and the pools of origins, read again when it changes and at SIGHUP; docs/proxy.md describes
-    /// it
+    /// TOML file with the routes and the pools of origins, read again at SIGHUP, and when it changes or a file of TLS that it
+    /// names; docs/proxy.md describes it
     #[arg(long, value_name = "FILE")]
     pub routes: PathBuf,
 

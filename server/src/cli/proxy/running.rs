@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -114,11 +114,13 @@ impl Handle {
         let handle = self.clone();
         let mut stamp = handle.stamp();
         Reloads::follow("proxy/reload", enter, move |is_asked| {
-            let now = handle.stamp();
-            if std::mem::replace(&mut stamp, now) == now && !is_asked {
+            if handle.stamp() == stamp && !is_asked {
                 return;
             }
-            match handle.reload() {
+            let reloaded = handle.reload();
+            // Of the files that are named now.
+            stamp = handle.stamp();
+            match reloaded {
                 Ok(()) => tracing::info!("routes were read again, for requests from here on"),
                 Err(error) => {
                     tracing::error!("{error:#}; the routes from before go on to be used");
@@ -127,10 +129,15 @@ impl Handle {
         })
     }
 
-    /// What is different once the file was written; nothing while it cannot be looked at.
-    fn stamp(&self) -> Option<(SystemTime, u64)> {
-        let found = fs::metadata(&self.0.path).ok()?;
-        Some((found.modified().ok()?, found.len()))
+    /// What is different once the file was written, or one that it names; nothing of one that cannot be looked at.
+    fn stamp(&self) -> Vec<Option<(SystemTime, u64)>> {
+        let stamp = |path: &Path| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.modified().ok()?, found.len()))
+        };
+        let now = self.0.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = [&*self.0.path].into_iter().chain(now.table.files());
+        files.map(stamp).collect()
     }
 
     fn reload(&self) -> anyhow::Result<()> {

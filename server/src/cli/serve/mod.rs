@@ -293,10 +293,17 @@ fn serve<S: Stack>(
     let files = args.files.open()?;
     let tls_listener = around.listener().map_or(1, |teleport| teleport + 1);
     let http2 = args.http2().is_some();
-    let secure = Secure::open(&args.tls, http2, capacity, cores_max, tls_listener)?;
+    let teleport = around.listener().zip(args.teleport.identity());
+    let teleport_scheme = match teleport {
+        None => "teleport",
+        Some(_) => "teleports",
+    };
+    let listeners = (teleport, tls_listener);
+    let secure = Secure::open(&args.tls, http2, capacity, cores_max, listeners)?;
     let prefix = files.is_some().then_some(&*args.files.directory_prefix);
-    if let (Some(secure), Some(successor)) = (&secure, &passage.successor) {
-        secure.identity().adopt_ticket_keys(&successor.ticket_keys);
+    let identity = secure.as_ref().and_then(Secure::identity);
+    if let (Some(identity), Some(successor)) = (&identity, &passage.successor) {
+        identity.adopt_ticket_keys(&successor.ticket_keys);
     }
     let routes = site::routes_with_files(args.place.test_routes, prefix)
         .context("choose another --directory-prefix")?;
@@ -442,7 +449,7 @@ fn serve<S: Stack>(
             Captures::new(running.taps.clone()),
             (supervisor.remote(), lifecycle.clone()),
             proxy.clone(),
-            (state, secure.as_ref().map(Secure::identity)),
+            (state, identity),
             |household| {
                 let (hand_over, events) = (passage.hand_over?, Arc::clone(&events));
                 Some(Predecessor::new(
@@ -455,10 +462,11 @@ fn serve<S: Stack>(
             },
         )
         .context("cannot answer the operator")?;
+    let has_https = secure.as_ref().is_some_and(Secure::has_https);
     let schemes: Vec<_> = ["http"]
         .into_iter()
-        .chain(around.listener().map(|_| "teleport"))
-        .chain(secure.as_ref().map(|_| "https"))
+        .chain(around.listener().map(|_| teleport_scheme))
+        .chain(has_https.then_some("https"))
         .collect();
     report(&running, &schemes, &events, &answering);
     manager::tell(match takes_over {

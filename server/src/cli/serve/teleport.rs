@@ -1,11 +1,13 @@
 //! Teleport beside HTTP: calls of a proxy, unpacked and answered by the same routes.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use barewire_service::service::Service;
 use barewire_service::stack::CounterGroup;
-use barewire_teleport::{Compression, Limits, ServiceLimits, Teleport, TeleportCounters};
+use barewire_teleport::{ALPN, Compression, Limits, ServiceLimits, Teleport, TeleportCounters};
+use barewire_tls::IdentityConfig;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum, value_parser};
 
@@ -13,10 +15,28 @@ use clap::{Args, ValueEnum, value_parser};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Teleport (calls of `barewire proxy`; docs/teleport.md)")]
 pub struct TeleportArgs {
-    /// Serve teleport as well, at this address and port of the kernel stacks; port 0 takes a free one. It is neither
-    /// encrypted nor authenticated
+    /// Serve teleport as well, at this address and port of the kernel stacks; port 0 takes a free one. Without
+    /// --teleport-certificate it is neither encrypted nor authenticated
     #[arg(long, value_name = "ADDR:PORT")]
     pub teleport_listen: Option<SocketAddr>,
+
+    /// Serve teleport by TLS only, with the certificate in this PEM file, and its chain behind it. It is read again when it
+    /// changes, and at SIGHUP
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "teleport_key",
+        requires = "teleport_listen"
+    )]
+    pub teleport_certificate: Option<PathBuf>,
+
+    /// The key of that: PEM, without a passphrase
+    #[arg(long, value_name = "FILE", requires = "teleport_certificate")]
+    pub teleport_key: Option<PathBuf>,
+
+    /// Serve teleport to nobody but proxies with a certificate that leads to one in this PEM file
+    #[arg(long, value_name = "FILE", requires = "teleport_certificate")]
+    pub teleport_client_ca: Option<PathBuf>,
 
     /// Teleport connections per core; further ones are reset. Each takes 200 KiB, with zstd 1.7 MiB
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536), default_value_t = ServiceLimits::default().connections_max)]
@@ -55,6 +75,19 @@ pub enum CompressionName {
 }
 
 impl TeleportArgs {
+    /// What teleport is encrypted with, if it is.
+    pub fn identity(&self) -> Option<IdentityConfig> {
+        let pair = (
+            self.teleport_certificate.clone()?,
+            self.teleport_key.clone()?,
+        );
+        Some(IdentityConfig {
+            pairs: vec![pair],
+            protocols: vec![ALPN.to_vec()],
+            client_authorities: self.teleport_client_ca.clone(),
+        })
+    }
+
     /// What a core takes, where a connection may be shown `receive_buffer_bytes` at once.
     fn limits(&self, receive_buffer_bytes: usize, call_timeout_ms: u32) -> ServiceLimits {
         let least = u32::try_from(receive_buffer_bytes).unwrap_or(u32::MAX);

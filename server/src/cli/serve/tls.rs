@@ -26,15 +26,17 @@ pub struct Capacity {
 /// What all cores serve TLS with.
 #[derive(Debug, Clone)]
 pub struct Secure {
-    /// The place of its listener in a stack's list of addresses: the last.
-    listener: usize,
-    identity: Arc<Identity>,
+    /// Where TLS begins in a stack's list of addresses, and what is shown there.
+    first: (usize, Arc<Identity>),
+    /// The listener of teleport and what is shown there, if others are served by TLS as well.
+    special: Option<(usize, Arc<Identity>)>,
+    has_https: bool,
     limits: TlsLimits,
     counters: Arc<[Arc<TlsCounters>]>,
 }
 
 impl Secure {
-    /// Reads what `args` name, if they ask for TLS.
+    /// Reads what `args` name, if they ask for TLS, and what `teleport` names for its listener.
     ///
     /// # Errors
     ///
@@ -44,11 +46,17 @@ impl Secure {
         http2: bool,
         capacity: Capacity,
         cores: usize,
-        listener: usize,
+        (teleport, listener): (Option<(usize, IdentityConfig)>, usize),
     ) -> anyhow::Result<Option<Self>> {
-        if !args.is_wanted() {
+        let https = args.is_wanted().then(|| identity(args, http2));
+        let https = https.transpose()?.map(|identity| (listener, identity));
+        let load = |(listener, config)| Ok((listener, Identity::load(config)?));
+        let teleport: anyhow::Result<_> = teleport.map(load).transpose();
+        let has_https = https.is_some();
+        let mut both = https.into_iter().chain(teleport?);
+        let Some(first) = both.next() else {
             return Ok(None);
-        }
+        };
         if let Some(path) = env::var_os("SSLKEYLOGFILE") {
             let path = path.display();
             tracing::warn!(
@@ -56,8 +64,9 @@ impl Secure {
             );
         }
         Ok(Some(Secure {
-            listener,
-            identity: identity(args, http2)?,
+            first,
+            special: both.next(),
+            has_https,
             limits: TlsLimits {
                 connections: capacity.connections,
                 input_bytes: capacity.receive_buffer_bytes,
@@ -69,20 +78,24 @@ impl Secure {
     }
 
     /// What clients see of the server, and their tickets are sealed with.
-    pub fn identity(&self) -> Arc<Identity> {
-        Arc::clone(&self.identity)
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.has_https.then(|| Arc::clone(&self.first.1))
+    }
+
+    /// Whether clients are served by TLS.
+    pub fn has_https(&self) -> bool {
+        self.has_https
     }
 
     /// `service` with TLS around it, for one core.
     pub fn around<S: Service>(&self, core: usize, service: S) -> Tls<S> {
-        let counters = Arc::clone(&self.counters[core]);
-        Tls::new(
-            service,
-            self.listener,
-            &self.identity,
-            self.limits,
-            counters,
-        )
+        let (limits, counters) = (self.limits, Arc::clone(&self.counters[core]));
+        let (listener, identity) = &self.first;
+        let tls = Tls::new(service, *listener, identity, limits, counters);
+        match &self.special {
+            None => tls,
+            Some((listener, identity)) => tls.with_listener(*listener, identity),
+        }
     }
 
     /// What the first `cores` count.
@@ -103,19 +116,23 @@ impl Secure {
     ///
     /// If the process is out of threads.
     pub fn follow_files(&self, enter: impl FnOnce() + Send + 'static) -> io::Result<Reloads> {
-        let identity = Arc::clone(&self.identity);
-        let mut stamp = identity.stamp();
+        let both = [&self.first].into_iter().chain(&self.special);
+        let mut stamped: Vec<_> = both
+            .map(|(_, identity)| (Arc::clone(identity), identity.stamp()))
+            .collect();
         Reloads::follow("tls/reload", enter, move |is_asked| {
-            let now = identity.stamp();
-            if std::mem::replace(&mut stamp, now.clone()) == now && !is_asked {
-                return;
-            }
-            match identity.reload() {
-                Ok(()) => {
-                    tracing::info!("certificates were read again, for handshakes from here on");
+            for (identity, stamp) in &mut stamped {
+                let now = identity.stamp();
+                if std::mem::replace(stamp, now.clone()) == now && !is_asked {
+                    continue;
                 }
-                Err(error) => {
-                    tracing::error!("{error}; the certificates from before go on to be used");
+                match identity.reload() {
+                    Ok(()) => {
+                        tracing::info!("certificates were read again, for handshakes from here on");
+                    }
+                    Err(error) => {
+                        tracing::error!("{error}; the certificates from before go on to be used");
+                    }
                 }
             }
         })

@@ -1,11 +1,15 @@
 //! Our side that calls with our side that serves: both record layers are ours, both handshakes rustls's.
 
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
-use barewire_tls::{ClientConnection, ClientIdentity, Shaken, TlsClient, Trust};
+use barewire_tls::{
+    ClientConnection, ClientIdentity, Identity, IdentityConfig, Shaken, TlsClient, Trust,
+};
+use rustls::AlertDescription;
 
-use crate::harness::{Ended, Files, Served, identity};
+use crate::harness::{Ended, Files, Served, config, identity};
 
 /// Says lines one after the other, each when the one before is answered.
 struct Asker {
@@ -51,8 +55,8 @@ struct Calling {
 impl Calling {
     fn new(identity: ClientIdentity, lines: &[&'static str]) -> Self {
         Calling {
-            tls: TlsClient::new(identity, 1, 4096),
-            connection: ClientConnection::default(),
+            tls: TlsClient::new(1, 4096),
+            connection: ClientConnection::new(&identity),
             shaken: Shaken::Receive,
             asker: Asker {
                 lines: lines.to_vec(),
@@ -226,4 +230,64 @@ fn authorities_and_names_that_are_none_are_refused() {
     ] {
         assert!(error.to_string().contains(part), "{error}");
     }
+}
+
+#[test]
+fn a_client_shows_its_certificate_and_hears_why_it_is_refused() {
+    let files = Files::new("client_certificate");
+    let server = files.pair("server", &["localhost"]);
+    let (member, stranger) = (
+        files.pair("member", &["edge"]),
+        files.pair("stranger", &["edge"]),
+    );
+    let identity = Identity::load(IdentityConfig {
+        client_authorities: Some(member.0.clone()),
+        ..config(std::slice::from_ref(&server))
+    })
+    .unwrap();
+    let trust = Trust::Authorities(server.0);
+    let call = |pair: Option<&(PathBuf, PathBuf)>| {
+        let client = match pair {
+            None => ClientIdentity::new("localhost", &trust, &[]),
+            Some((certificate, key)) => {
+                ClientIdentity::with_certificate("localhost", &trust, (certificate, key), &[])
+            }
+        };
+        let mut calling = Calling::new(client.unwrap(), &["line\n"]);
+        calling.talk(&mut Served::new(&identity), usize::MAX);
+        (calling.asker.heard, calling.connection.alert())
+    };
+    assert_eq!(call(Some(&member)), ("LINE\n".to_owned(), None));
+    let required = AlertDescription::CertificateRequired;
+    assert_eq!(call(None), (String::new(), Some(required)));
+    let (heard, alert) = call(Some(&stranger));
+    assert!(heard.is_empty() && alert.is_some(), "{alert:?}");
+
+    let mixed = (&*member.0, &*stranger.1);
+    let refused = ClientIdentity::with_certificate("localhost", &trust, mixed, &[]).unwrap_err();
+    assert!(refused.to_string().contains("does not belong"), "{refused}");
+}
+
+#[test]
+fn a_stream_that_ends_without_close_notify_is_reset_and_not_taken_for_its_end() {
+    let files = Files::new("client_truncated");
+    let pair = files.pair("a", &["localhost"]);
+    let mut served = Served::new(&identity(std::slice::from_ref(&pair)));
+    let client = ClientIdentity::new("localhost", &Trust::Authorities(pair.0), &[]).unwrap();
+    let mut calling = Calling::new(client, &["line\n"]);
+    calling.receive(b"");
+    while !matches!(calling.shaken, Shaken::Complete(_)) {
+        served.receive(&std::mem::take(&mut calling.out));
+        calling.receive(&std::mem::take(&mut served.out));
+    }
+    let mut space = [0; 4096];
+    let ended = Input {
+        bytes: b"",
+        full: false,
+        ended: true,
+    };
+    let service = (&mut calling.asker, &mut calling.said);
+    let mut reply = Reply::new(&mut space);
+    let progress = (calling.tls).on_input(&mut calling.connection, service, ended, &mut reply);
+    assert_eq!(progress.next, Next::Abort);
 }
