@@ -4,9 +4,10 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -84,6 +85,9 @@ impl Unheard {
 
 impl Drop for Unheard {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{:?} has ended with {:?}", self.0, self.0.try_wait());
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -129,10 +133,12 @@ fn status(control: &Path) -> Status {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A free port of the loopback interface.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+/// An address of the loopback interface that nobody else uses: a port that was free a moment ago may be another test's.
+fn own_address() -> SocketAddr {
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, 100u8.wrapping_add(high % 100), low, count], 8080))
 }
 
 #[test]
@@ -143,7 +149,7 @@ fn the_kernel_stacks_do_not_need_a_listener() {
     {
         let directory = tempfile::tempdir().unwrap();
         let [state, control] = ["counts", "socket"].map(|name| directory.path().join(name));
-        let address = free_address();
+        let address = own_address();
         let mut command = Command::new(BAREWIRE);
         command.args(["serve", "--stack", stack, "--cores", "0"]);
         command.args(["--listen", &address.to_string()]);
@@ -180,7 +186,7 @@ fn the_log_goes_on_when_there_is_room_again() {
     }
     let directory = tempfile::tempdir().unwrap();
     let name = directory.path().to_str().unwrap();
-    let address = free_address();
+    let address = own_address();
     // What the shell keeps open is how the test reaches the file system of the other namespace.
     let script = format!(
         "mount -t tmpfs -o size=16k none {name} && head -c 8192 /dev/zero >{name}/other && \
