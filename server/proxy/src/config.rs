@@ -145,6 +145,9 @@ pub struct PoolConfig {
     /// Bytes that an origin may have on their way on one of those.
     #[serde(default = "defaults::window_bytes")]
     pub window_bytes: u32,
+    /// How long requests wait for others to share a batch with, on those; 0: for what the same turn brings.
+    #[serde(default)]
+    pub batch_delay_us: u32,
     /// How long nothing may arrive on one of those before the origin is asked whether it is there, and how long its answer
     /// may take.
     #[serde(default = "defaults::ping_interval_ms")]

@@ -65,6 +65,9 @@ pub struct Forwarder {
     pub(crate) now_ns: u64,
     pub(crate) unix_s: u64,
     pub(crate) next_check_ns: u64,
+    /// Teleport connections that send later, and when the first of them does.
+    delayed: Vec<usize>,
+    next_batch_ns: u64,
     /// When a teleport connection may have been silent for too long.
     pub(crate) next_ping_ns: u64,
     pub(crate) draining: bool,
@@ -122,6 +125,8 @@ impl Forwarder {
             now_ns: 0,
             unix_s: 0,
             next_check_ns: if has_checks { 0 } else { u64::MAX },
+            delayed: Vec::new(),
+            next_batch_ns: u64::MAX,
             next_ping_ns: u64::MAX,
             draining: false,
             asking: NO_ID,
@@ -163,6 +168,9 @@ impl Forwarder {
         if self.now_ns >= self.next_check_ns {
             self.begin_checks();
         }
+        if self.now_ns >= self.next_batch_ns {
+            self.send_delayed();
+        }
         if self.now_ns >= self.next_ping_ns {
             self.ping_silent_connections();
         }
@@ -178,6 +186,7 @@ impl Forwarder {
         let next_ns = timer
             .into_iter()
             .chain(check)
+            .chain([self.next_batch_ns])
             .min()
             .filter(|&at| at != u64::MAX);
         // The two clocks may have different origins.
@@ -359,8 +368,55 @@ impl Forwarder {
         self.wake_line(line);
     }
 
-    /// Asks for a call of the service on a connection to an origin, if that is open.
+    /// How long requests on this line wait for others.
+    pub(crate) fn batch_delay_ns(&self, line: usize) -> u64 {
+        let line = &self.lines[line];
+        let pool = self.origins[line.origin].pool;
+        match line.shared {
+            None => 0,
+            Some(_) => u64::from(self.table.pools[pool].config.batch_delay_us) * 1_000,
+        }
+    }
+
+    /// Lets what is to be sent on a teleport connection wait for more.
+    pub(crate) fn delay_batch(&mut self, line: usize) {
+        let delay_ns = self.batch_delay_ns(line);
+        let shared = self.lines[line].shared.as_mut();
+        if let Some(at_ns) = shared.and_then(|shared| shared.delay(self.now_ns, delay_ns)) {
+            self.delayed.push(line);
+            self.next_batch_ns = self.next_batch_ns.min(at_ns);
+        }
+    }
+
+    /// Lets the teleport connections send whose time has come.
+    fn send_delayed(&mut self) {
+        self.next_batch_ns = u64::MAX;
+        let mut delayed = std::mem::take(&mut self.delayed);
+        delayed.retain(|&at| {
+            let shared = self.lines.get(at).and_then(|line| line.shared.as_ref());
+            let Some(at_ns) = shared.and_then(Shared::sends_at_ns) else {
+                return false;
+            };
+            if at_ns > self.now_ns {
+                self.next_batch_ns = self.next_batch_ns.min(at_ns);
+                return true;
+            }
+            self.wake_now(at);
+            false
+        });
+        self.delayed = delayed;
+    }
+
+    /// Asks for a call of the service on a connection to an origin, if that is open: later, if it is one of teleport whose
+    /// batches are delayed.
     pub(crate) fn wake_line(&mut self, line: usize) {
+        match self.lines[line].is_open && self.batch_delay_ns(line) > 0 {
+            true => self.delay_batch(line),
+            false => self.wake_now(line),
+        }
+    }
+
+    fn wake_now(&mut self, line: usize) {
         let line = &mut self.lines[line];
         if line.is_open && !line.is_woken {
             line.is_woken = true;

@@ -44,6 +44,8 @@ pub struct Shared {
     /// When something last arrived.
     pub heard_ns: u64,
     ping: Ping,
+    /// When what its calls have to send is sent; 0 if none has said that it has something.
+    send_at_ns: u64,
     completed: u32,
 }
 
@@ -87,8 +89,32 @@ impl Shared {
             is_ready: false,
             heard_ns: 0,
             ping: Ping::Unasked,
+            send_at_ns: 0,
             completed: 0,
         }
+    }
+
+    /// Calls have something to send. Says when that is done, unless it is known already.
+    pub fn delay(&mut self, now_ns: u64, delay_ns: u64) -> Option<u64> {
+        let is_news = self.send_at_ns == 0;
+        if is_news {
+            self.send_at_ns = now_ns + delay_ns;
+        }
+        is_news.then_some(self.send_at_ns)
+    }
+
+    /// When calls that have something to send do so.
+    pub fn sends_at_ns(&self) -> Option<u64> {
+        Some(self.send_at_ns).filter(|&at_ns| at_ns > 0)
+    }
+
+    /// Whether it is time to send; then it is not any more.
+    fn takes_turn(&mut self, now_ns: u64) -> bool {
+        let is_due = self.send_at_ns <= now_ns;
+        if is_due {
+            self.send_at_ns = 0;
+        }
+        is_due
     }
 
     /// Looks whether something has arrived within `interval_ns`, and else whether that was asked for as long ago.
@@ -213,9 +239,10 @@ impl Forwarder {
             shared.ping = Ping::Asked(now_ns);
             endpoint.ping(now_ns.to_be_bytes());
         }
+        let is_due = self.may_send(at);
         let can_go_on = loop {
-            let has_begun = self.begin_waiting(at, endpoint);
-            let has_sent = self.send_busy(at, endpoint);
+            let has_begun = is_due && self.begin_waiting(at, endpoint);
+            let has_sent = is_due && self.send_busy(at, endpoint);
             self.tell_given_up(at, endpoint);
             let len = endpoint.write(reply.spare())?;
             reply.advance(len);
@@ -238,6 +265,22 @@ impl Forwarder {
             0 => Next::Receive(Expect::Message),
             _ => Next::Receive(Expect::Anything),
         })
+    }
+
+    /// Whether calls may send in this turn: not if others are waited for, to share their batch.
+    fn may_send(&mut self, at: usize) -> bool {
+        let now_ns = self.now_ns;
+        let has_delay = self.batch_delay_ns(at) > 0;
+        let Some(shared) = self.shared(at).filter(|_| has_delay) else {
+            return true;
+        };
+        let has_calls = !shared.waiting.is_empty() || !shared.busy.is_empty();
+        if has_calls && shared.send_at_ns == 0 {
+            // What did not fit before.
+            self.delay_batch(at);
+            return false;
+        }
+        shared.takes_turn(now_ns)
     }
 
     /// Tells the other end which calls nobody waits for.

@@ -105,6 +105,29 @@ fn a_call_begins_where_another_one_has_arrived_and_is_not_taken() {
 }
 
 #[test]
+fn requests_wait_for_others_as_long_as_they_may() {
+    let delay = "batch_delay_us = 1000\n    protocol =";
+    let mut world = World::with_routes(&ROUTES.replace("protocol =", delay));
+    let first = world.client(&get("/a", &[]));
+    let mut origin = Origin::accept(&mut world, 256, ok(&[], "x"));
+    assert_eq!(world.written(), []);
+    world.pass_us(600);
+    let second = world.client(&get("/b", &[]));
+    assert_eq!(world.written(), []);
+    world.pass_us(400);
+    // Both in one batch. What comes back does not wait.
+    origin.answer(&mut world);
+    for client in [first, second] {
+        assert_eq!(world.got(client, false).unwrap().body, "x");
+    }
+    let third = world.client(&get("/c", &[]));
+    assert_eq!(world.written(), []);
+    world.pass_us(1000);
+    origin.answer(&mut world);
+    assert_eq!(world.got(third, false).unwrap().body, "x");
+}
+
+#[test]
 fn an_idle_connection_is_asked_and_stays_if_it_answers() {
     let mut world = World::with_routes(ROUTES);
     let mut origin = Origin::idle(&mut world);

@@ -109,7 +109,11 @@ impl World {
     }
 
     pub fn pass_s(&mut self, seconds: u64) {
-        self.now_ns += seconds * 1_000_000_000;
+        self.pass_us(seconds * 1_000_000);
+    }
+
+    pub fn pass_us(&mut self, microseconds: u64) {
+        self.now_ns += microseconds * 1_000;
         self.tell_time();
         self.settle();
     }
