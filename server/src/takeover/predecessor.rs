@@ -151,7 +151,7 @@ impl Predecessor {
         self.events.hand_over(Box::new(Arc::clone(&carriage)));
         // Before the cores may end.
         self.household.leave();
-        let connections = frozen.connections;
+        let connections = frozen.connections();
         let took_ms = began.elapsed().as_secs_f64() * 1e3;
         frozen.hand_over();
         if let Some(paused) = paused {

@@ -19,10 +19,12 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use barewire_service::handover::{self, Posts};
 
 use crate::Listener;
 
@@ -60,68 +62,33 @@ struct Shared {
     inherited: Mutex<Option<Vec<Vec<OwnedFd>>>>,
     /// The same of a stack that has started.
     listeners: OnceLock<Vec<Vec<OwnedFd>>>,
-    posts: Mutex<Vec<Post>>,
+    posts: Posts<Vec<(Idle, OwnedFd)>, dyn Courier>,
     /// Another process has the listeners as well: closing ours must not end them.
     shares_listeners: AtomicBool,
 }
 
-/// How a core is told something.
-#[derive(Debug)]
-struct Post {
-    orders: Sender<Order>,
-    waker: Waker,
-}
-
-/// What a core is told.
-pub(crate) enum Order {
-    /// Accept from the inherited listeners.
-    Begin,
-    /// Go on with these connections.
-    Admit(Vec<(Idle, OwnedFd)>),
-    /// Stop, until there is a verdict.
-    Freeze(Freeze),
-}
-
+/// What a core is told. It goes on with connections.
+pub(crate) type Order = handover::Order<Vec<(Idle, OwnedFd)>, dyn Courier>;
 /// A core's side of a freeze.
-pub(crate) struct Freeze {
-    pub courier: Arc<dyn Courier>,
-    frozen: Sender<io::Result<usize>>,
-    verdict: Receiver<()>,
-}
-
-impl Freeze {
-    /// This core cannot hand over; nothing changes.
-    pub fn refuse(self) {
-        let _ = (self.frozen).send(Err(io::Error::other("a core does not serve")));
-        let _ = self.verdict.recv();
-    }
-
-    /// Says how many connections were carried, and waits. `None`: go on as before.
-    pub fn wait<C>(self, carried: &io::Result<Vec<C>>) -> Option<Arc<dyn Courier>> {
-        let count = carried.as_ref().map(Vec::len);
-        let count = count.map_err(|error| io::Error::new(error.kind(), error.to_string()));
-        let _ = self.frozen.send(count);
-        self.verdict.recv().ok().map(|()| self.courier)
-    }
-}
+pub(crate) type Freeze = handover::Freeze<dyn Courier>;
 
 /// Cores that have stopped, for as long as this is there.
 #[derive(Debug)]
 pub struct Frozen {
     shared: Arc<Shared>,
-    verdicts: Vec<Sender<()>>,
-    /// Connections that were carried.
-    pub connections: usize,
+    cores: handover::Frozen,
 }
 
 impl Frozen {
     /// The successor serves: what was carried is closed here, and the cores end once they have served the rest.
     pub fn hand_over(self) {
         self.shared.shares_listeners.store(true, Ordering::Release);
-        for verdict in &self.verdicts {
-            // A core that is gone has nothing left.
-            let _ = verdict.send(());
-        }
+        self.cores.hand_over();
+    }
+
+    /// How many connections were carried.
+    pub fn connections(&self) -> usize {
+        self.cores.connections
     }
 }
 
@@ -142,7 +109,7 @@ impl HandOver {
 
     /// How many cores the stack has.
     pub fn cores(&self) -> usize {
-        self.posts().len()
+        self.0.posts.cores()
     }
 
     /// Closing the listeners must not end them from here on: another process has them.
@@ -153,14 +120,12 @@ impl HandOver {
     /// The predecessor has ended its part: the cores accept.
     pub fn begin(&self) {
         self.0.shares_listeners.store(false, Ordering::Release);
-        self.posts().iter().for_each(|post| post.give(Order::Begin));
+        self.0.posts.begin();
     }
 
     /// Lets `core` go on with connections of the predecessor. Without that core they are closed.
     pub fn admit(&self, core: usize, connections: Vec<(Idle, OwnedFd)>) {
-        if let Some(post) = self.posts().get(core) {
-            post.give(Order::Admit(connections));
-        }
+        self.0.posts.admit(core, connections);
     }
 
     /// Stops all cores, and lets `courier` have their idle connections.
@@ -169,34 +134,10 @@ impl HandOver {
     ///
     /// If one cannot stop within `timeout`, or its connections could not be carried; all go on then.
     pub fn freeze(&self, courier: &Arc<dyn Courier>, timeout: Duration) -> io::Result<Frozen> {
-        let until = Instant::now() + timeout;
-        let (frozen_out, frozen) = channel();
-        let mut all = Frozen {
+        Ok(Frozen {
             shared: Arc::clone(&self.0),
-            verdicts: Vec::new(),
-            connections: 0,
-        };
-        for post in self.posts().iter() {
-            let (verdict_out, verdict) = channel();
-            all.verdicts.push(verdict_out);
-            post.give(Order::Freeze(Freeze {
-                courier: Arc::clone(courier),
-                frozen: frozen_out.clone(),
-                verdict,
-            }));
-        }
-        drop(frozen_out);
-        for _ in 0..all.verdicts.len() {
-            let left = until.saturating_duration_since(Instant::now());
-            match frozen.recv_timeout(left) {
-                Ok(carried) => all.connections += carried?,
-                Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::TimedOut.into()),
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(io::Error::other("a core has ended"));
-                }
-            }
-        }
-        Ok(all)
+            cores: self.0.posts.freeze(courier, timeout)?,
+        })
     }
 
     /// The listeners to start with, if they come from another process.
@@ -220,9 +161,7 @@ impl HandOver {
 
     /// What another core will be told.
     pub(crate) fn enrol(&self, waker: Waker) -> Receiver<Order> {
-        let (orders, receiver) = channel();
-        self.posts().push(Post { orders, waker });
-        receiver
+        self.0.posts.enrol(waker)
     }
 
     /// Whether a listener is to be left open behind us.
@@ -233,27 +172,5 @@ impl HandOver {
     fn inherited(&self) -> std::sync::MutexGuard<'_, Option<Vec<Vec<OwnedFd>>>> {
         let inherited = self.0.inherited.lock();
         inherited.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn posts(&self) -> std::sync::MutexGuard<'_, Vec<Post>> {
-        self.0.posts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Post {
-    fn give(&self, order: Order) {
-        // A core that has ended follows no order; dropping it closes what it holds.
-        let _ = self.orders.send(order);
-        self.waker.wake_by_ref();
-    }
-}
-
-impl std::fmt::Debug for Order {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Order::Begin => "Begin",
-            Order::Admit(_) => "Admit",
-            Order::Freeze(_) => "Freeze",
-        })
     }
 }

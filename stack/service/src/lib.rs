@@ -77,8 +77,8 @@
 //! ```
 //!
 //! What else both sides share is here, too: the time ([`time`], [`clock`]), deadlines and the wheel
-//! that keeps them ([`deadline`], [`timer`]), the threads of a stack ([`cores`]) and how they are told
-//! to end ([`lifecycle`]), and what they count ([`mod@counters`]).
+//! that keeps them ([`deadline`], [`timer`]), the threads of a stack ([`cores`]), how they are told
+//! to end ([`lifecycle`]) or to make way for another process ([`handover`]), and what they count ([`mod@counters`]).
 
 #![deny(unsafe_code)]
 
@@ -86,6 +86,7 @@ pub mod clock;
 pub mod cores;
 pub mod counters;
 pub mod deadline;
+pub mod handover;
 pub mod lifecycle;
 pub mod seats;
 pub mod service;

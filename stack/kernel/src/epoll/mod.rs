@@ -398,7 +398,7 @@ impl<S: Service> EpollCore<S> {
             return freeze.refuse();
         }
         let carried = self.carry_idle(&*freeze.courier);
-        let Some(courier) = freeze.wait(&carried) else {
+        let Some(courier) = freeze.wait(carried.as_ref().map(Vec::len)) else {
             return;
         };
         // What is closed here goes on there, so it would stay in this queue of events.
