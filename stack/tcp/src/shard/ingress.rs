@@ -13,7 +13,7 @@ use barewire_service::service::{End, Service};
 
 use smoltcp::socket::tcp;
 
-use super::wire::Wire;
+use super::wire::{Sent, Wire};
 use super::{Arrival, BATCH_FRAMES, CHALLENGE_INTERVAL_MS, Core, Found, NO_CONNECTION, Port};
 use crate::smoltcp_time;
 
@@ -426,13 +426,21 @@ impl<S: Service> Core<'_, S> {
     ) -> tcp::State {
         let cold = &mut self.cold[index];
         debug_assert!(!cold.is_direct, "the socket is not in use");
+        let tcb = &self.hot[index].tcb;
+        // What the peer has shown to have received is not acceptable to it any more.
+        let acknowledged = Sent::of_packet(packet).ack;
+        let is_news = !is_before(tcb.snd_nxt, acknowledged);
+        let ack_seq = match tcb.acceptable_seq() {
+            seq if is_news && is_before(seq, acknowledged) => acknowledged,
+            seq => seq,
+        };
         smoltcp_time::set_ts_value(self.timestamps.value(self.now));
         let mut wire = Wire {
             received: Some(packet),
             transmit,
             l2: self.neighbours.get(cold.neighbour),
-            ack_seq: self.hot[index].tcb.acceptable_seq(),
-            window_shift: self.hot[index].tcb.scales.rcv(),
+            ack_seq,
+            window_shift: tcb.scales.rcv(),
             ts_recent: cold.options.timestamps.then_some(cold.ts_recent),
             spare: &mut self.scratch.spare,
             mtu: self.config.mtu,

@@ -4,7 +4,6 @@ use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToke
 use smoltcp::wire::checksum;
 
 use crate::control::L2Header;
-use crate::guard::is_before;
 use crate::link::Transmit;
 use crate::packet::Flags;
 
@@ -18,7 +17,8 @@ pub(super) struct Wire<'w, T> {
     /// The sequence number of bare ACKs.
     ///
     /// RFC 9293, section 3.10.7.4, has SND.NXT there. smoltcp writes the sequence number of its retransmission,
-    /// which a peer that has received more must drop; two such ends acknowledge each other without progress.
+    /// which a peer that has received more must drop; two such ends acknowledge each other without progress. And behind
+    /// a FIN that has no room in the peer's window it writes one that lies beyond that.
     pub ack_seq: u32,
     /// By how many bits the window fields of what is sent are shifted; a SYN|ACK tells the peer so. smoltcp, whose
     /// windows are no larger than the field, does not shift them.
@@ -33,7 +33,7 @@ pub(super) struct Wire<'w, T> {
     pub sent: Option<Sent>,
 }
 
-/// The header fields of a sent segment that matter later.
+/// The header fields of a segment that matter later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub seq: u32,
@@ -47,7 +47,7 @@ pub(super) struct Sent {
 
 impl Sent {
     #[inline]
-    fn of_packet(packet: &[u8]) -> Sent {
+    pub fn of_packet(packet: &[u8]) -> Sent {
         let tcp = &packet[ip_header_len(packet)..];
         let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
         let tcp_header_len = usize::from(tcp[12] >> 4) * 4;
@@ -83,10 +83,13 @@ impl Sent {
     }
 }
 
-/// Length of an IP header that smoltcp wrote, which has no options.
+/// Length of the IP header of a well-formed packet.
 #[inline]
 fn ip_header_len(packet: &[u8]) -> usize {
-    if packet[0] >> 4 == 6 { 40 } else { 20 }
+    match packet[0] >> 4 {
+        6 => 40,
+        _ => usize::from(packet[0] & 0x0f) * 4,
+    }
 }
 
 /// Writes another sequence number into a finished packet.
@@ -239,7 +242,7 @@ impl<T: Transmit> TxToken for Departure<'_, T> {
         };
         let result = write(packet);
         let mut sent = Sent::of_packet(packet);
-        if sent.is_bare_ack() && is_before(sent.seq, self.ack_seq) {
+        if sent.is_bare_ack() && sent.seq != self.ack_seq {
             change_seq(packet, self.ack_seq);
             sent.seq = self.ack_seq;
         }

@@ -611,6 +611,13 @@ mod tests {
     }
 
     #[test]
+    fn no_ack_lies_beyond_a_window_that_a_fin_overruns() {
+        if let Err(failure) = run(20_504) {
+            panic!("{failure}");
+        }
+    }
+
+    #[test]
     fn a_late_copy_of_the_first_segment_does_not_redeem_its_cookie_again() {
         if let Err(failure) = run(901_463) {
             panic!("{failure}");

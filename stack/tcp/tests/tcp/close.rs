@@ -237,3 +237,16 @@ fn draining_closes_the_idle_and_lets_the_others_finish() {
     );
     assert_eq!(trace.shard().connections(), 0);
 }
+
+#[test]
+fn an_ack_behind_a_fin_without_room_lies_within_the_window() {
+    // RFC 9293, section 3.10.7.4: beyond it the peer would drop the acknowledgment.
+    Trace::lines().run(
+        "> [S] seq 0 <mss 1460>
+         < [S.] seq 0 ack 1
+         > [P.] seq 1 ack 1 win 4 \"close\\n\"
+         < [F.] seq 1 ack 7 \"bye\\n\"
+         > [P.] seq 1 ack 1 win 4 \"close\\n\"
+         < [.] seq 5 ack 7",
+    );
+}
