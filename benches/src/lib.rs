@@ -1,1 +1,3 @@
 //! criterion benches of every hot part of barewire; see `benches/README.md`.
+
+pub mod traffic;
