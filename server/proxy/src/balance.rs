@@ -24,7 +24,7 @@ pub struct Origin {
     /// Connections that carry many requests at once.
     pub shared: Vec<usize>,
     /// Connections that are open or being opened.
-    pub lines: u32,
+    pub connections: u32,
     pub outstanding: u32,
     failures: u32,
     ejected_until_ns: u64,
@@ -49,7 +49,7 @@ impl Origin {
             counters,
             idle: Vec::new(),
             shared: Vec::new(),
-            lines: 0,
+            connections: 0,
             outstanding: 0,
             failures: 0,
             ejected_until_ns: 0,

@@ -30,7 +30,7 @@ pub struct Call {
     pub pool: usize,
     pub origin: usize,
     /// The connection to the origin that it uses.
-    pub line: Option<usize>,
+    pub connection: Option<usize>,
     /// The hash by which an origin is chosen.
     pub key: u64,
     pub to_head: bool,
@@ -75,7 +75,7 @@ pub struct Call {
     /// The wake of its client was already asked for.
     pub is_woken: bool,
     /// The connection to the origin waits for space in `response`.
-    pub is_line_held: bool,
+    pub is_connection_held: bool,
 
     /// What it does for the cache, if its route has one.
     pub fetch: Option<Box<Fetch>>,
@@ -119,7 +119,7 @@ impl Call {
             route: usize::MAX,
             pool: 0,
             origin: 0,
-            line: None,
+            connection: None,
             key: 0,
             to_head: false,
             is_idempotent: false,
@@ -145,7 +145,7 @@ impl Call {
             is_complete: false,
             failure: None,
             is_woken: false,
-            is_line_held: false,
+            is_connection_held: false,
             fetch: None,
             stored: None,
             part: 0..0,

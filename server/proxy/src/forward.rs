@@ -22,7 +22,7 @@ use crate::call::{Buffers, Call, For};
 use crate::config::{PoolConfig, Protocol};
 use crate::counters::{CacheCounters, OriginCounters, ProxyCounters, RouteCounters};
 use crate::head::{self, Asker};
-use crate::line::{Line, NO_ID};
+use crate::origin_connection::{NO_ID, OriginConnection};
 use crate::secure;
 use crate::shared::{Shared, Silence};
 use crate::table::Table;
@@ -47,7 +47,7 @@ pub struct Forwarder {
     pub(crate) of_routes: Vec<Arc<RouteCounters>>,
     pub(crate) budgets: Vec<Budget>,
     pub(crate) calls: Slab<Call>,
-    pub(crate) lines: Slab<Line>,
+    pub(crate) connections: Slab<OriginConnection>,
     /// Buffers of calls that are over.
     spare: Vec<Buffers>,
     /// What is kept out of compressors, by pool.
@@ -109,7 +109,7 @@ impl Forwarder {
             origins,
             pools,
             calls: Slab::with_capacity(calls_max),
-            lines: Slab::with_capacity(table.limits.connections_max),
+            connections: Slab::with_capacity(table.limits.connections_max),
             spare: Vec::with_capacity(calls_max),
             secrets: secrets.collect(),
             teleport: Arc::default(),
@@ -251,83 +251,90 @@ impl Forwarder {
             true => None,
             false => self.origins[origin].idle.pop(),
         };
-        let line = match kept {
-            Some(line) => line,
+        let connection = match kept {
+            Some(connection) => connection,
             None => {
                 let each_max = config.connections_max;
                 let all_max = self.table.limits.connections_max;
-                if self.origins[origin].lines >= each_max || self.lines.len() >= all_max {
+                if self.origins[origin].connections >= each_max || self.connections.len() >= all_max
+                {
                     return self.fail(at, Refusal::OriginsBusy);
                 }
-                self.open_line(origin, None)
+                self.open_connection(origin, None)
             }
         };
-        self.put_on(at, line, kept.is_some());
-        self.lines[line].call = Some(at);
+        self.put_on(at, connection, kept.is_some());
+        self.connections[connection].call = Some(at);
         if kept.is_some() {
-            self.wake_line(line);
+            self.wake_connection(connection);
         }
     }
 
-    fn open_line(&mut self, origin: usize, shared: Option<Shared>) -> usize {
+    fn open_connection(&mut self, origin: usize, shared: Option<Shared>) -> usize {
         let Origin { address, pool, .. } = self.origins[origin];
         let identity = self.table.pools[pool].identity_for(address);
         let tls = identity.map(ClientConnection::new);
-        let line = self.lines.insert(Line::new(origin, shared, tls));
-        self.origins[origin].lines += 1;
+        let connection = self
+            .connections
+            .insert(OriginConnection::new(origin, shared, tls));
+        self.origins[origin].connections += 1;
         self.want(Want::Connect {
             to: address,
-            token: line as u64,
+            token: connection as u64,
         });
-        line
+        connection
     }
 
     /// Puts the call on the teleport connection to `origin` that has the fewest; on a new one as long as all have some
     /// and there may be more.
     fn share(&mut self, at: usize, origin: usize) {
         let config = &self.table.pools[self.calls[at].pool].config;
-        let load = |line: usize| {
-            let line = self.lines.get(line).filter(|line| !line.closes)?;
-            line.shared.as_ref().map(|shared| shared.load)
+        let load = |connection: usize| {
+            let connection = self
+                .connections
+                .get(connection)
+                .filter(|connection| !connection.closes)?;
+            connection.shared.as_ref().map(|shared| shared.load)
         };
-        let lines = self.origins[origin].shared.iter();
-        let usable = lines.filter_map(|&line| Some((load(line)?, line)));
+        let connections = self.origins[origin].shared.iter();
+        let usable = connections.filter_map(|&connection| Some((load(connection)?, connection)));
         let least = usable.clone().min();
         let may_open = usable.count() < config.teleport_connections as usize
-            && self.lines.len() < self.table.limits.connections_max;
-        let line = match least {
-            Some((0, line)) => line,
-            Some((_, line)) if !may_open => line,
+            && self.connections.len() < self.table.limits.connections_max;
+        let connection = match least {
+            Some((0, connection)) => connection,
+            Some((_, connection)) if !may_open => connection,
             None if !may_open => return self.fail(at, Refusal::OriginsBusy),
             _ => {
                 let credit_bytes = self.table.limits.response_buffer_bytes;
                 let shared = Shared::new(config, credit_bytes, Arc::clone(&self.teleport));
-                let line = self.open_line(origin, Some(shared));
-                self.origins[origin].shared.push(line);
-                line
+                let connection = self.open_connection(origin, Some(shared));
+                self.origins[origin].shared.push(connection);
+                connection
             }
         };
-        self.put_on(at, line, self.lines[line].is_open);
-        if let Some(shared) = &mut self.lines[line].shared {
+        self.put_on(at, connection, self.connections[connection].is_open);
+        if let Some(shared) = &mut self.connections[connection].shared {
             shared.add(at);
         }
         self.publish_teleport();
-        self.wake_line(line);
+        self.wake_connection(connection);
     }
 
     pub(crate) fn publish_teleport(&self) {
         let shared = self.origins.iter().flat_map(|origin| &origin.shared);
-        let shared = shared.filter_map(|&line| self.lines.get(line)?.shared.as_ref());
-        let (lines, calls) = shared.fold((0, 0), |(lines, calls), shared| {
-            (lines + 1, calls + shared.load as u64)
+        let shared =
+            shared.filter_map(|&connection| self.connections.get(connection)?.shared.as_ref());
+        let (connections, calls) = shared.fold((0, 0), |(connections, calls), shared| {
+            (connections + 1, calls + shared.load as u64)
         });
-        self.teleport.connections.set(lines);
+        self.teleport.connections.set(connections);
         self.teleport.calls_open.set(calls);
     }
 
-    /// The call goes on on this line, which was open before if it `is_kept`.
-    fn put_on(&mut self, at: usize, line: usize, is_kept: bool) {
-        let origin = self.lines[line].origin;
+    /// The call goes on on this connection, which was open before if it `is_kept`.
+    fn put_on(&mut self, at: usize, connection: usize, is_kept: bool) {
+        let origin = self.connections[connection].origin;
         let config = &self.table.pools[self.calls[at].pool].config;
         let of_origin = &mut self.origins[origin];
         of_origin.outstanding += 1;
@@ -336,10 +343,13 @@ impl Forwarder {
             .counters
             .outstanding
             .set(of_origin.outstanding.into());
-        of_origin.counters.connections.set(of_origin.lines.into());
+        of_origin
+            .counters
+            .connections
+            .set(of_origin.connections.into());
         let call = &mut self.calls[at];
         call.origin = origin;
-        call.line = Some(line);
+        call.connection = Some(connection);
         let timeout_ms = match is_kept {
             true => config.response_timeout_ms,
             false => config.connect_timeout_ms,
@@ -359,31 +369,31 @@ impl Forwarder {
     /// The call has more to send, or room to take more.
     pub(crate) fn nudge(&mut self, at: usize) {
         let call = &mut self.calls[at];
-        let Some(line) = call.line else {
+        let Some(connection) = call.connection else {
             return;
         };
-        if let Some(shared) = &mut self.lines[line].shared {
+        if let Some(shared) = &mut self.connections[connection].shared {
             shared.nudge(at, call);
         }
-        self.wake_line(line);
+        self.wake_connection(connection);
     }
 
-    /// How long requests on this line wait for others.
-    pub(crate) fn batch_delay_ns(&self, line: usize) -> u64 {
-        let line = &self.lines[line];
-        let pool = self.origins[line.origin].pool;
-        match line.shared {
+    /// How long requests on this connection wait for others.
+    pub(crate) fn batch_delay_ns(&self, connection: usize) -> u64 {
+        let connection = &self.connections[connection];
+        let pool = self.origins[connection.origin].pool;
+        match connection.shared {
             None => 0,
             Some(_) => u64::from(self.table.pools[pool].config.batch_delay_us) * 1_000,
         }
     }
 
     /// Lets what is to be sent on a teleport connection wait for more.
-    pub(crate) fn delay_batch(&mut self, line: usize) {
-        let delay_ns = self.batch_delay_ns(line);
-        let shared = self.lines[line].shared.as_mut();
+    pub(crate) fn delay_batch(&mut self, connection: usize) {
+        let delay_ns = self.batch_delay_ns(connection);
+        let shared = self.connections[connection].shared.as_mut();
         if let Some(at_ns) = shared.and_then(|shared| shared.delay(self.now_ns, delay_ns)) {
-            self.delayed.push(line);
+            self.delayed.push(connection);
             self.next_batch_ns = self.next_batch_ns.min(at_ns);
         }
     }
@@ -393,7 +403,10 @@ impl Forwarder {
         self.next_batch_ns = u64::MAX;
         let mut delayed = std::mem::take(&mut self.delayed);
         delayed.retain(|&at| {
-            let shared = self.lines.get(at).and_then(|line| line.shared.as_ref());
+            let shared = self
+                .connections
+                .get(at)
+                .and_then(|connection| connection.shared.as_ref());
             let Some(at_ns) = shared.and_then(Shared::sends_at_ns) else {
                 return false;
             };
@@ -409,18 +422,18 @@ impl Forwarder {
 
     /// Asks for a call of the service on a connection to an origin, if that is open: later, if it is one of teleport whose
     /// batches are delayed.
-    pub(crate) fn wake_line(&mut self, line: usize) {
-        match self.lines[line].is_open && self.batch_delay_ns(line) > 0 {
-            true => self.delay_batch(line),
-            false => self.wake_now(line),
+    pub(crate) fn wake_connection(&mut self, connection: usize) {
+        match self.connections[connection].is_open && self.batch_delay_ns(connection) > 0 {
+            true => self.delay_batch(connection),
+            false => self.wake_now(connection),
         }
     }
 
-    fn wake_now(&mut self, line: usize) {
-        let line = &mut self.lines[line];
-        if line.is_open && !line.is_woken {
-            line.is_woken = true;
-            self.wants.push_back(Want::Wake(line.id));
+    fn wake_now(&mut self, connection: usize) {
+        let connection = &mut self.connections[connection];
+        if connection.is_open && !connection.is_woken {
+            connection.is_woken = true;
+            self.wants.push_back(Want::Wake(connection.id));
         }
     }
 
@@ -439,19 +452,19 @@ impl Forwarder {
     }
 
     /// Takes the call off its connection to the origin, and returns that.
-    pub(crate) fn leave_line(&mut self, at: usize) -> Option<usize> {
+    pub(crate) fn leave_connection(&mut self, at: usize) -> Option<usize> {
         let call = &mut self.calls[at];
-        let line_at = call.line.take();
-        let line = line_at?;
+        let connection_at = call.connection.take();
+        let connection = connection_at?;
         let origin = &mut self.origins[call.origin];
         origin.outstanding -= 1;
         origin.counters.outstanding.set(origin.outstanding.into());
-        let line = &mut self.lines[line];
-        line.call = None;
-        if let Some(shared) = &mut line.shared {
+        let connection = &mut self.connections[connection];
+        connection.call = None;
+        if let Some(shared) = &mut connection.shared {
             shared.remove(at, call);
         }
-        line_at
+        connection_at
     }
 
     /// The call has failed, unless a stored response answers it.
@@ -515,16 +528,21 @@ impl Forwarder {
             return self.fail(at, Refusal::OriginLate);
         }
         let origin = call.origin;
-        // By teleport, one may wait for its turn on a line that is open.
-        let was_begun = |line: &Line| line.shared.is_none() || call.remote.is_some();
-        let line = call.line.map(|line| &self.lines[line]);
-        let was_open = line.is_some_and(|line| line.is_open && was_begun(line));
-        let is_silent = line.is_some_and(|line| line.is_silent_since(call.began_ns));
+        // By teleport, one may wait for its turn on a connection that is open.
+        let was_begun =
+            |connection: &OriginConnection| connection.shared.is_none() || call.remote.is_some();
+        let connection = call
+            .connection
+            .map(|connection| &self.connections[connection]);
+        let was_open =
+            connection.is_some_and(|connection| connection.is_open && was_begun(connection));
+        let is_silent =
+            connection.is_some_and(|connection| connection.is_silent_since(call.began_ns));
         self.origins[origin].counters.failed_late.increment();
         self.blame(origin);
-        if let (true, Some(line)) = (is_silent, self.calls[at].line) {
-            self.lines[line].closes = true;
-            self.abort_line(line);
+        if let (true, Some(connection)) = (is_silent, self.calls[at].connection) {
+            self.connections[connection].closes = true;
+            self.abort_connection(connection);
         }
         self.hang_up(at);
         match was_open {
@@ -535,18 +553,18 @@ impl Forwarder {
 
     /// Resets the connection to the origin that the call is on; if others share it, only the call.
     fn hang_up(&mut self, at: usize) {
-        if let Some(line) = self.leave_line(at) {
-            match self.lines[line].shared {
-                Some(_) => self.wake_line(line),
-                None => self.abort_line(line),
+        if let Some(connection) = self.leave_connection(at) {
+            match self.connections[connection].shared {
+                Some(_) => self.wake_connection(connection),
+                None => self.abort_connection(connection),
             }
         }
     }
 
-    fn abort_line(&mut self, line: usize) {
-        match self.lines[line].id {
+    fn abort_connection(&mut self, connection: usize) {
+        match self.connections[connection].id {
             // It is not opened yet, and will be closed at once.
-            NO_ID => self.lines[line].closes = true,
+            NO_ID => self.connections[connection].closes = true,
             id => self.want(Want::Abort(id)),
         }
     }
@@ -625,11 +643,11 @@ impl Forwarder {
                     // By HTTP/1.1 on a new connection: one that was kept does not show whether the origin still accepts.
                     self.calls[at].origin = origin;
                     self.send_to(at, origin, true);
-                    let line = self.calls.get(at).and_then(|call| call.line);
-                    if let Some(line) = line
-                        && self.lines[line].shared.is_none()
+                    let connection = self.calls.get(at).and_then(|call| call.connection);
+                    if let Some(connection) = connection
+                        && self.connections[connection].shared.is_none()
                     {
-                        self.lines[line].closes = true;
+                        self.connections[connection].closes = true;
                     }
                 }
             }
@@ -645,11 +663,11 @@ impl Forwarder {
             return;
         }
         let (mut asking, mut dead) = (Vec::new(), Vec::new());
-        for (at, line) in &mut self.lines {
-            let Some(shared) = line.shared.as_mut().filter(|_| line.is_open) else {
+        for (at, connection) in &mut self.connections {
+            let Some(shared) = connection.shared.as_mut().filter(|_| connection.is_open) else {
                 continue;
             };
-            let pool = self.origins[line.origin].pool;
+            let pool = self.origins[connection.origin].pool;
             let interval_ns = u64::from(self.table.pools[pool].config.ping_interval_ms) * MS;
             let next_ns = match shared.silence(self.now_ns, interval_ns) {
                 Silence::Until(ns) => ns,
@@ -665,14 +683,14 @@ impl Forwarder {
             self.next_ping_ns = self.next_ping_ns.min(next_ns);
         }
         for at in asking {
-            self.wake_line(at);
+            self.wake_connection(at);
         }
         for at in dead {
-            let origin = self.lines[at].origin;
+            let origin = self.connections[at].origin;
             self.origins[origin].counters.failed_silent.increment();
             self.blame(origin);
-            self.lines[at].closes = true;
-            self.abort_line(at);
+            self.connections[at].closes = true;
+            self.abort_connection(at);
         }
     }
 
@@ -886,8 +904,8 @@ impl Relay<Forwarder> for Forward {
             call.taken = 0;
         }
         let is_roomy = call.untaken() <= state.table.limits.response_buffer_bytes / 2;
-        if call.is_line_held && is_roomy {
-            call.is_line_held = false;
+        if call.is_connection_held && is_roomy {
+            call.is_connection_held = false;
             state.nudge(at as usize);
         }
     }

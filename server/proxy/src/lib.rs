@@ -1,7 +1,7 @@
 //! A reverse proxy and load balancer to HTTP/1.1 and teleport origins, without I/O.
 //!
 //! ```text
-//!   client ──▶ Responder (barewire-http) ──▶ Forward: a Relay ──▶ Call ──▶ Line ──▶ origin
+//!   client ──▶ Responder (barewire-http) ──▶ Forward: a Relay ──▶ Call ──▶ origin
 //!                 parses, frames anew            │ route, pool      ▲        writes the request anew,
 //!                                                └─ Balance ────────┘        reads the response
 //!   client ◀── Responder ◀────────── woken ◀────────── Call ◀───────────── origin
@@ -41,7 +41,7 @@
 //!
 //! A [`Proxy`] is the service of one core. Its clients' connections are those of a
 //! [`Responder`](barewire_http::Responder), so that malformed requests are refused as by any other server of this project,
-//! before an origin sees anything of them. Between a client and the connection to an origin (a line) there is a call: two
+//! before an origin sees anything of them. Between a client and the connection to an origin there is a call: two
 //! buffers of bounded size, one for each direction. Neither side is read from while its buffer is full; so the slower side
 //! holds back the other, and a call never takes more memory than its two buffers.
 //!
@@ -57,8 +57,8 @@ mod config;
 mod counters;
 mod forward;
 mod head;
-mod line;
 mod orders;
+mod origin_connection;
 mod proxy;
 mod reload;
 mod response;

@@ -165,21 +165,21 @@ impl Service for Proxy {
                 forwarder.is_tls = *is_tls;
                 self.responder.on_input(http, input, reply)
             }
-            Side::Origin(line) => self.responder.state_mut().on_line(*line, input, reply),
+            Side::Origin(at) => self.responder.state_mut().on_connection(*at, input, reply),
         }
     }
 
     fn on_timeout(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
         match &mut connection.0 {
             Side::Client { http, .. } => self.responder.on_timeout(http, reply),
-            Side::Origin(line) => self.responder.state_mut().say_close(*line, reply),
+            Side::Origin(at) => self.responder.state_mut().say_close(*at, reply),
         }
     }
 
     fn on_dismiss(&mut self, connection: &mut Connection, reply: &mut Reply<'_>) {
         match &mut connection.0 {
             Side::Client { http, .. } => self.responder.on_dismiss(http, reply),
-            Side::Origin(line) => self.responder.state_mut().say_close(*line, reply),
+            Side::Origin(at) => self.responder.state_mut().say_close(*at, reply),
         }
     }
 
@@ -210,15 +210,15 @@ impl Service for Proxy {
     }
 
     fn on_open(&mut self, token: u64, id: Id) -> Connection {
-        let line = token as usize;
-        self.responder.state_mut().line_opens(line, id);
-        Connection(Side::Origin(line))
+        let at = token as usize;
+        self.responder.state_mut().connection_opens(at, id);
+        Connection(Side::Origin(at))
     }
 
     fn on_end(&mut self, connection: &mut Connection, end: End) {
         match &mut connection.0 {
             Side::Client { http, .. } => self.responder.on_end(http, end),
-            Side::Origin(line) => self.responder.state_mut().line_ends(*line, end),
+            Side::Origin(at) => self.responder.state_mut().connection_ends(*at, end),
         }
     }
 }

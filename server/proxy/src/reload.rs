@@ -43,7 +43,7 @@ impl Forwarder {
             is_used[call.origin] = true;
         }
         for (at, origin) in self.origins.iter().enumerate() {
-            is_used[at] |= origin.lines > 0;
+            is_used[at] |= origin.connections > 0;
             is_pool_used[origin.pool] |= is_used[at];
         }
 
@@ -120,10 +120,10 @@ impl Forwarder {
             });
         }
         let mut idle = Vec::new();
-        for (at, line) in &mut self.lines {
-            line.origin = origin_to[line.origin];
-            if line.origin >= kept {
-                line.closes = true;
+        for (at, connection) in &mut self.connections {
+            connection.origin = origin_to[connection.origin];
+            if connection.origin >= kept {
+                connection.closes = true;
                 idle.push(at);
             }
         }
@@ -160,8 +160,8 @@ impl Forwarder {
         }
         let has_checks = new.pools.iter().any(|pool| pool.config.check.is_some());
         self.next_check_ns = if has_checks { self.now_ns } else { u64::MAX };
-        for line in idle {
-            self.wake_line(line);
+        for connection in idle {
+            self.wake_connection(connection);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! TLS with origins: their records on one side, the plain text of a line on the other.
+//! TLS with origins: their records on one side, the plain text of a connection on the other.
 
 use barewire_service::service::{Expect, Input, Next, Progress, Reply, Service};
 use barewire_tls::{ClientConnection, Shaken, TlsClient};
 
 use crate::forward::Forwarder;
 
-/// Bytes of plain text that a line is shown at once: longer than the head of any response is in practice.
+/// Bytes of plain text that a connection is shown at once: longer than the head of any response is in practice.
 const INPUT_BYTES: usize = 32 << 10;
 
 /// TLS for at most so many connections of a core.
@@ -21,7 +21,7 @@ pub const REPLY_BYTES_MIN: usize = TlsClient::reply_bytes_min::<Plain<'_>>();
 pub struct Plain<'f>(&'f mut Forwarder);
 
 impl Service for Plain<'_> {
-    /// The place of the line.
+    /// The place of the connection.
     type Connection = usize;
 
     /// Whatever there is room for is written.
@@ -54,7 +54,7 @@ impl Forwarder {
 
     /// The connection is about to be closed.
     pub(crate) fn say_close(&mut self, at: usize, reply: &mut Reply<'_>) {
-        if let Some(tls) = &mut self.lines[at].tls {
+        if let Some(tls) = &mut self.connections[at].tls {
             tls.send_close_notify(reply);
         }
     }
@@ -67,7 +67,7 @@ impl Forwarder {
         input: Input<'_>,
         reply: &mut Reply<'_>,
     ) -> Progress {
-        if std::mem::take(&mut self.lines[at].is_woken) {
+        if std::mem::take(&mut self.connections[at].is_woken) {
             connection.wake();
         }
         let mut plain = at;
@@ -92,7 +92,7 @@ impl Forwarder {
             Shaken::Receive => turn(consumed, Next::Receive(Expect::Anything)),
             Shaken::Send => turn(consumed, Next::Send),
             Shaken::Failed(error) => {
-                let origin = self.lines[at].origin;
+                let origin = self.connections[at].origin;
                 self.origins[origin].counters.failed_tls.increment();
                 self.complain(at, format_args!("{error}"));
                 turn(input.bytes.len(), Next::Close)
@@ -113,7 +113,7 @@ impl Forwarder {
 
     /// Says why TLS does not come about, once for each time that an origin begins to have this fault.
     fn complain(&mut self, at: usize, why: std::fmt::Arguments<'_>) {
-        let origin = &mut self.origins[self.lines[at].origin];
+        let origin = &mut self.origins[self.connections[at].origin];
         if !std::mem::replace(&mut origin.is_known_to_refuse_tls, true) {
             let pool = &*self.table.pools[origin.pool].name;
             tracing::warn!(pool, origin = %origin.address, "TLS with an origin: {why}");

@@ -17,12 +17,12 @@ use barewire_teleport::{
 use crate::call::Call;
 use crate::config::PoolConfig;
 use crate::forward::{Forwarder, MS};
-use crate::line::Read;
+use crate::origin_connection::Read;
 
 /// Bytes of a call in a row, when others have something to send, too.
 const QUANTUM_BYTES: usize = 8 * 1024;
 
-/// What is kept of a teleport connection beside what every line has.
+/// What is kept of a teleport connection beside what every connection has.
 #[derive(Debug)]
 pub struct Shared {
     /// Taken out while it is in use.
@@ -188,10 +188,10 @@ impl Forwarder {
         let next = self.shared_turn(at, &mut endpoint, input, reply);
         let next = next.unwrap_or_else(|fault| {
             endpoint.fail(fault);
-            let origin = self.lines[at].origin;
+            let origin = self.connections[at].origin;
             self.origins[origin].counters.failed_malformed.increment();
             self.blame(origin);
-            self.lines[at].closes = true;
+            self.connections[at].closes = true;
             Next::Abort
         });
         let mut messages = 0;
@@ -208,7 +208,7 @@ impl Forwarder {
     }
 
     fn shared(&mut self, at: usize) -> Option<&mut Shared> {
-        self.lines[at].shared.as_mut()
+        self.connections[at].shared.as_mut()
     }
 
     fn shared_turn(
@@ -253,8 +253,8 @@ impl Forwarder {
                 break true;
             }
         };
-        self.lines[at].closes |= endpoint.is_nearly_used_up();
-        let is_over = self.draining || self.lines[at].closes;
+        self.connections[at].closes |= endpoint.is_nearly_used_up();
+        let is_over = self.draining || self.connections[at].closes;
         let Some(shared) = self.shared(at) else {
             return Ok(Next::Abort);
         };
@@ -389,10 +389,10 @@ impl Forwarder {
                 if let Some(shared) = self.shared(at) {
                     shared.completed += 1;
                 }
-                self.leave_line(call);
+                self.leave_connection(call);
                 self.wake_client(call);
             }
-            Ok(Read::Held) => self.calls[call].is_line_held = true,
+            Ok(Read::Held) => self.calls[call].is_connection_held = true,
             Ok(Read::Wait) if input.ended => self.broken_by_origin(at, call),
             Ok(Read::Wait) => {}
         }
@@ -401,10 +401,10 @@ impl Forwarder {
 
     /// The response will not become whole.
     fn broken_by_origin(&mut self, at: usize, call: usize) {
-        let origin = self.lines[at].origin;
+        let origin = self.connections[at].origin;
         self.origins[origin].counters.failed_ended.increment();
         self.blame(origin);
-        self.leave_line(call);
+        self.leave_connection(call);
         self.retry_or_fail(call, Refusal::OriginFailed);
     }
 
@@ -412,13 +412,13 @@ impl Forwarder {
         if reason != Reason::Refused {
             return self.broken_by_origin(at, call);
         }
-        self.leave_line(call);
+        self.leave_connection(call);
         self.was_not_taken(call);
     }
 
     /// The origin will answer calls up to this one, and no other.
     fn goes_away(&mut self, at: usize, last_call: u32) {
-        self.lines[at].closes = true;
+        self.connections[at].closes = true;
         let Some(shared) = self.shared(at) else {
             return;
         };
@@ -429,7 +429,7 @@ impl Forwarder {
             .collect();
         ignored.extend(&shared.waiting);
         for call in ignored {
-            self.leave_line(call);
+            self.leave_connection(call);
             self.was_not_taken(call);
         }
     }
@@ -446,7 +446,7 @@ impl Forwarder {
     /// Begins calls, as many as the other end takes.
     fn begin_waiting(&mut self, at: usize, endpoint: &mut Endpoint) -> bool {
         let mut has_begun = false;
-        while let Some(shared) = self.lines[at].shared.as_mut() {
+        while let Some(shared) = self.connections[at].shared.as_mut() {
             let Some(&call) = shared.waiting.front() else {
                 break;
             };
@@ -490,7 +490,7 @@ impl Forwarder {
             let Some(id) = it.remote else {
                 continue;
             };
-            if !it.is_line_held && (it.has_arrived || !it.arrived.is_empty()) {
+            if !it.is_connection_held && (it.has_arrived || !it.arrived.is_empty()) {
                 let consumed = self.read_arrived(at, (call, id));
                 endpoint.grant(id, consumed);
             }

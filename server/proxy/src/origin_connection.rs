@@ -21,7 +21,7 @@ const INTERIMS_MAX: u8 = 16;
 
 /// The state of a connection to an origin.
 #[derive(Debug)]
-pub struct Line {
+pub struct OriginConnection {
     pub origin: usize,
     pub id: Id,
     pub call: Option<usize>,
@@ -38,9 +38,9 @@ pub struct Line {
     pub tls: Option<Box<ClientConnection>>,
 }
 
-impl Line {
+impl OriginConnection {
     pub fn new(origin: usize, shared: Option<Shared>, tls: Option<ClientConnection>) -> Self {
-        Line {
+        OriginConnection {
             origin,
             id: NO_ID,
             call: None,
@@ -73,37 +73,42 @@ pub enum Read {
 
 impl Forwarder {
     /// The connection is being opened.
-    pub fn line_opens(&mut self, at: usize, id: Id) {
-        self.lines[at].id = id;
+    pub fn connection_opens(&mut self, at: usize, id: Id) {
+        self.connections[at].id = id;
     }
 
     /// Bytes have arrived on a connection to an origin, or it was woken.
-    pub fn on_line(&mut self, at: usize, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
-        let Some(mut tls) = self.lines[at].tls.take() else {
+    pub fn on_connection(
+        &mut self,
+        at: usize,
+        input: Input<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Progress {
+        let Some(mut tls) = self.connections[at].tls.take() else {
             return self.on_plain(at, input, reply);
         };
         let progress = self.on_secure(at, &mut tls, input, reply);
-        self.lines[at].tls = Some(tls);
+        self.connections[at].tls = Some(tls);
         progress
     }
 
     /// The same for what is within TLS, if that is spoken.
     pub fn on_plain(&mut self, at: usize, input: Input<'_>, reply: &mut Reply<'_>) -> Progress {
-        let line = &mut self.lines[at];
-        line.is_woken = false;
-        if !line.is_open {
-            self.line_is_open(at);
+        let connection = &mut self.connections[at];
+        connection.is_woken = false;
+        if !connection.is_open {
+            self.connection_is_open(at);
         }
-        if self.lines[at].shared.is_some() {
+        if self.connections[at].shared.is_some() {
             return self.on_shared(at, input, reply);
         }
-        let Some(call) = self.lines[at].call else {
+        let Some(call) = self.connections[at].call else {
             return self.keep(at, input);
         };
-        let line = &mut self.lines[at];
-        line.is_idle = false;
+        let connection = &mut self.connections[at];
+        connection.is_idle = false;
         let has_input = input.ended || !input.bytes.is_empty();
-        if line.served > 0 && !self.calls[call].was_sent() && has_input {
+        if connection.served > 0 && !self.calls[call].was_sent() && has_input {
             // The origin closed it before the request was sent.
             return turn(input.bytes.len(), Next::Abort);
         }
@@ -117,19 +122,19 @@ impl Forwarder {
             Ok(Read::Complete) => self.complete(at, call, input, consumed),
             Ok(_) if self.calls[call].unsent() > 0 => turn(consumed, Next::Send),
             Ok(Read::Held) => {
-                self.calls[call].is_line_held = true;
+                self.calls[call].is_connection_held = true;
                 turn(consumed, Next::Wait)
             }
             Ok(Read::Wait) => turn(consumed, Next::Receive(Expect::Anything)),
         }
     }
 
-    fn line_is_open(&mut self, at: usize) {
-        let line = &mut self.lines[at];
-        line.is_open = true;
-        self.origins[line.origin].counters.opened.increment();
-        let waiting = line.shared.as_ref().map(Shared::calls);
-        for call in waiting.into_iter().flatten().chain(line.call) {
+    fn connection_is_open(&mut self, at: usize) {
+        let connection = &mut self.connections[at];
+        connection.is_open = true;
+        self.origins[connection.origin].counters.opened.increment();
+        let waiting = connection.shared.as_ref().map(Shared::calls);
+        for call in waiting.into_iter().flatten().chain(connection.call) {
             let timeout_ns = u64::from(self.pool(call).response_timeout_ms) * 1_000_000;
             self.calls[call].response_by_ns = self.now_ns + timeout_ns;
         }
@@ -137,34 +142,34 @@ impl Forwarder {
 
     /// No request is on the connection: keeps it for the next one, unless the origin has sent something.
     fn keep(&mut self, at: usize, input: Input<'_>) -> Progress {
-        let line = &mut self.lines[at];
-        if self.draining || line.closes || input.ended || !input.bytes.is_empty() {
+        let connection = &mut self.connections[at];
+        if self.draining || connection.closes || input.ended || !input.bytes.is_empty() {
             self.unlist(at);
             return turn(input.bytes.len(), Next::Close);
         }
-        if !line.is_idle {
-            line.is_idle = true;
-            self.origins[line.origin].idle.push(at);
+        if !connection.is_idle {
+            connection.is_idle = true;
+            self.origins[connection.origin].idle.push(at);
         }
         turn(0, Next::Receive(Expect::Message))
     }
 
     /// A response is not one that can be passed on: blames its origin, and answers the client.
     pub fn refuse_response(&mut self, at: usize, call: usize, error: ResponseError) {
-        let origin = self.lines[at].origin;
+        let origin = self.connections[at].origin;
         let address = self.origins[origin].address;
         tracing::debug!(target: REQUEST_LOG, origin = %address, "the response is refused: {error}");
         self.origins[origin].counters.failed_malformed.increment();
         self.blame(origin);
-        self.leave_line(call);
+        self.leave_connection(call);
         self.fail(call, Refusal::OriginMalformed);
     }
 
     /// Removes it from those that can be used.
     fn unlist(&mut self, at: usize) {
-        let line = &mut self.lines[at];
-        line.is_idle = false;
-        let origin = &mut self.origins[line.origin];
+        let connection = &mut self.connections[at];
+        connection.is_idle = false;
+        let origin = &mut self.origins[connection.origin];
         origin.idle.retain(|&idle| idle != at);
         origin.shared.retain(|&shared| shared != at);
     }
@@ -197,7 +202,7 @@ impl Forwarder {
         let mut is_news = false;
         let read = loop {
             let bytes = &input.bytes[*consumed..];
-            let (line, it) = (&mut self.lines[at], &mut self.calls[call]);
+            let (connection, it) = (&mut self.connections[at], &mut self.calls[call]);
             let room = match it.is_filling {
                 true => object_bytes_max.saturating_sub(it.response.len()),
                 // What a stored response stands for is thrown away.
@@ -228,10 +233,10 @@ impl Forwarder {
                 }
                 it.head = Some(head);
                 // It says nothing about a connection that others share.
-                line.closes |= head.closes(it.to_head) && line.shared.is_none();
+                connection.closes |= head.closes(it.to_head) && connection.shared.is_none();
                 it.content = Some(head.content(it.to_head));
                 is_news = true;
-                let origin = &mut self.origins[line.origin];
+                let origin = &mut self.origins[connection.origin];
                 let is_5xx = head.status >= 500;
                 origin.counters.responses_5xx.add(u64::from(is_5xx));
                 origin.succeeded();
@@ -278,11 +283,11 @@ impl Forwarder {
         let it = &mut self.calls[call];
         it.is_complete = true;
         let is_over = it.is_uploaded && it.unsent() == 0;
-        self.leave_line(call);
+        self.leave_connection(call);
         self.wake_client(call);
-        let line = &mut self.lines[at];
-        line.served += 1;
-        line.closes |= !is_over;
+        let connection = &mut self.connections[at];
+        connection.served += 1;
+        connection.closes |= !is_over;
         let rest = Input {
             bytes: &input.bytes[consumed..],
             ..input
@@ -296,32 +301,32 @@ impl Forwarder {
     }
 
     /// A connection to an origin is over.
-    pub fn line_ends(&mut self, at: usize, end: End) {
+    pub fn connection_ends(&mut self, at: usize, end: End) {
         self.unlist(at);
-        let calls: Vec<_> = match &self.lines[at].shared {
+        let calls: Vec<_> = match &self.connections[at].shared {
             Some(shared) => shared.calls(),
-            None => self.lines[at].call.into_iter().collect(),
+            None => self.connections[at].call.into_iter().collect(),
         };
         for &call in &calls {
-            self.leave_line(call);
+            self.leave_connection(call);
         }
-        let line = self.lines.remove(at);
-        let origin = &mut self.origins[line.origin];
-        origin.lines -= 1;
-        origin.counters.connections.set(origin.lines.into());
-        if line.shared.is_some() {
+        let connection = self.connections.remove(at);
+        let origin = &mut self.origins[connection.origin];
+        origin.connections -= 1;
+        origin.counters.connections.set(origin.connections.into());
+        if connection.shared.is_some() {
             self.publish_teleport();
         }
         let is_ours = matches!(end, End::NoConnection | End::NoPort);
         if let (false, Some(&call)) = (is_ours, calls.first())
-            && !self.was_stale(&line, call)
+            && !self.was_stale(&connection, call)
         {
-            let counters = &self.origins[line.origin].counters;
-            match line.is_open {
+            let counters = &self.origins[connection.origin].counters;
+            match connection.is_open {
                 true => counters.failed_ended.increment(),
                 false => counters.failed_connect.increment(),
             }
-            self.blame(line.origin);
+            self.blame(connection.origin);
         }
         for call in calls {
             match is_ours {
@@ -333,11 +338,11 @@ impl Forwarder {
 
     /// A connection that was kept may end at any time; this is not a failure of the origin. One that this end closes has
     /// been counted as one, if it is.
-    fn was_stale(&self, line: &Line, call: usize) -> bool {
+    fn was_stale(&self, connection: &OriginConnection, call: usize) -> bool {
         let call = &self.calls[call];
-        match &line.shared {
-            None => line.served > 0 && call.head.is_none(),
-            Some(shared) => line.closes || shared.is_ready && !call.was_sent(),
+        match &connection.shared {
+            None => connection.served > 0 && call.head.is_none(),
+            Some(shared) => connection.closes || shared.is_ready && !call.was_sent(),
         }
     }
 }
