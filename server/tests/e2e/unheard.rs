@@ -86,7 +86,8 @@ impl Unheard {
 impl Drop for Unheard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{:?} has ended with {:?}", self.0, self.0.try_wait());
+            let ended = self.0.try_wait();
+            eprintln!("{:?} has ended with {ended:?}", self.0);
         }
         let _ = self.0.kill();
         let _ = self.0.wait();
