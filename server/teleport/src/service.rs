@@ -274,7 +274,7 @@ impl<S: Service> Service for Teleport<S> {
         match &mut connection.0 {
             State::Plain(plain) => self.inner.on_timeout(plain, reply),
             State::Refused => {}
-            State::Open(key) => self.say_goodbye(*key, reply),
+            State::Open(key) => self.say_go_away(*key, reply),
         }
     }
 
@@ -282,7 +282,7 @@ impl<S: Service> Service for Teleport<S> {
         match &mut connection.0 {
             State::Plain(plain) => self.inner.on_dismiss(plain, reply),
             State::Refused => {}
-            State::Open(key) => self.say_goodbye(*key, reply),
+            State::Open(key) => self.say_go_away(*key, reply),
         }
     }
 
@@ -366,7 +366,7 @@ impl<S: Service> Teleport<S> {
         counters.calls_open.set(self.core.calls_open as u64);
     }
 
-    fn say_goodbye(&mut self, key: usize, reply: &mut Reply<'_>) {
+    fn say_go_away(&mut self, key: usize, reply: &mut Reply<'_>) {
         if let Some(open) = self.connections.get_mut(key) {
             open.endpoint.go_away();
             if let Ok(len) = open.endpoint.write(reply.spare()) {
