@@ -138,6 +138,10 @@ impl<S: Service> Service for Bulkhead<S> {
         self.inner.on_drain();
     }
 
+    fn on_stay(&mut self) {
+        self.inner.on_stay();
+    }
+
     fn wants(&mut self, now: Instant) -> Want {
         self.inner.wants(now)
     }

@@ -46,6 +46,15 @@ impl Connection {
         }
     }
 
+    /// See [`Service::departs`](barewire_service::service::Service::departs): also one that waits for the rest of a
+    /// request, which is in the input until it is whole.
+    pub(super) fn departs(&self) -> Option<u8> {
+        match &self.0 {
+            Speaks::Http1(http1) => http1.departs(),
+            Speaks::Http2(_) => None,
+        }
+    }
+
     #[inline]
     pub(super) fn resume(&mut self, rest: u8) {
         let search = match rest {
@@ -260,6 +269,16 @@ impl Http1 {
                 Some(u8::from(search.is_of_later_request()))
             }
             _ => None,
+        }
+    }
+
+    fn departs(&self) -> Option<u8> {
+        match self.phase {
+            _ if self.sending.is_pending() => None,
+            Phase::Head(search) => Some(search.is_of_later_request().into()),
+            // Its head is no preface of HTTP/2.
+            Phase::Collect(_) => Some(1),
+            Phase::Discard { .. } | Phase::Echo(_) | Phase::Relay(_) | Phase::Closed => None,
         }
     }
 

@@ -218,6 +218,10 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
         connection.resume(rest);
     }
 
+    fn departs(connection: &Connection) -> Option<u8> {
+        connection.departs()
+    }
+
     fn on_end(&mut self, connection: &mut Connection, _: End) {
         match &mut connection.0 {
             Speaks::Http1(http1) => self.end_call(http1),
@@ -247,6 +251,10 @@ impl<S, M: Middleware<S>> Service for Responder<S, M> {
 
     fn on_drain(&mut self) {
         self.origin.draining = true;
+    }
+
+    fn on_stay(&mut self) {
+        self.origin.draining = false;
     }
 }
 

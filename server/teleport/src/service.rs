@@ -303,6 +303,11 @@ impl<S: Service> Service for Teleport<S> {
         self.core.to_wake.extend(connections);
     }
 
+    fn on_stay(&mut self) {
+        self.inner.on_stay();
+        self.core.is_draining = false;
+    }
+
     fn wants(&mut self, now: Instant) -> Want {
         loop {
             let sweep_at = self.sweep(now);

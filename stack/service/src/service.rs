@@ -113,6 +113,9 @@ pub trait Service {
     /// From now on, every connection shall end after the message it is in.
     fn on_drain(&mut self) {}
 
+    /// The drain is called off: the server goes on as before.
+    fn on_stay(&mut self) {}
+
     /// What shall happen of the service's own accord. Asked in every turn, when all that has arrived was
     /// shown, again and again until it is [`Want::Nothing`] or cannot be had.
     fn wants(&mut self, now: Instant) -> Want {
@@ -149,8 +152,9 @@ pub trait Service {
         let _ = (connection, rest);
     }
 
-    /// All that another process needs to go on with a connection that is at rest, beside its socket: it tells its service
-    /// that the connection was accepted, and [resumes](Service::resume) it. `None` if there is more to it.
+    /// All that another process needs to go on with a connection, beside its socket and what was shown of the input and not
+    /// consumed: it tells its service that the connection was accepted, [resumes](Service::resume) it, and shows it that
+    /// input again. `None` if there is more to it.
     fn departs(connection: &Self::Connection) -> Option<u8> {
         Self::rest(connection)
     }

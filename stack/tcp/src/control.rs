@@ -122,6 +122,21 @@ impl L2Header {
         L2Header::reflect(&received)
     }
 
+    /// The header that these bytes are, if they can be one.
+    pub fn of_bytes(bytes: &[u8]) -> Option<L2Header> {
+        if ![UNTAGGED_BYTES, Self::BYTES_MAX].contains(&bytes.len()) {
+            return None;
+        }
+        let mut padded = [0; Self::BYTES_MAX];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        Some(L2Header {
+            first: word(&padded, 0),
+            second: word(&padded, 8),
+            last: u16::from_le_bytes([padded[16], padded[17]]),
+            len: bytes.len() as u8,
+        })
+    }
+
     /// The header of the way back: MAC addresses swapped, VLAN tag and type kept.
     ///
     /// # Panics

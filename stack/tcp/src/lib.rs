@@ -121,6 +121,7 @@ mod smoltcp_time;
 pub mod source_ports;
 mod sources;
 mod states;
+pub mod travel;
 
 pub use config::StackConfig;
 pub use link::Link;

@@ -229,6 +229,10 @@ impl<S: Service> Service for Tls<S> {
         self.inner.on_drain();
     }
 
+    fn on_stay(&mut self) {
+        self.inner.on_stay();
+    }
+
     fn wants(&mut self, now: Instant) -> Want {
         self.inner.wants(now)
     }

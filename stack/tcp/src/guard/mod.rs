@@ -45,14 +45,32 @@ impl Secrets {
     ///
     /// If the system has no random source; there is no safe way to serve without one.
     pub fn random() -> Result<Secrets, getrandom::Error> {
-        let mut bytes = [0; 64];
+        let mut bytes = [0; Secrets::BYTES];
         getrandom::fill(&mut bytes)?;
+        Ok(Secrets::from_bytes(&bytes))
+    }
+
+    /// Keys that another process has told, in whose place this one goes on.
+    pub fn from_bytes(bytes: &[u8; Secrets::BYTES]) -> Secrets {
         let mut keys = [[0; 16]; 4];
         for (key, chunk) in keys.iter_mut().zip(bytes.chunks_exact(16)) {
             key.copy_from_slice(chunk);
         }
-        Ok(Secrets::from_keys(keys))
+        Secrets::from_keys(keys)
     }
+
+    /// The keys, for the process that goes on in the place of this one.
+    pub fn to_bytes(&self) -> [u8; Secrets::BYTES] {
+        let keys = [self.isn, self.cookie, self.flow, self.rate_limit];
+        let mut bytes = [0; Secrets::BYTES];
+        for (chunk, key) in bytes.chunks_exact_mut(16).zip(keys) {
+            chunk.copy_from_slice(&key);
+        }
+        bytes
+    }
+
+    /// Bytes of all keys together.
+    pub const BYTES: usize = 64;
 
     /// The same keys, but initial sequence numbers follow from the system's boot, as the kernel's do.
     ///

@@ -52,6 +52,8 @@ pub(crate) struct Left {
     pub window: u16,
     pub ending: Ending,
     pub has_timestamps: bool,
+    /// The peer has not ended its stream yet: see [`TimeWaits::receive`].
+    pub peer_is_open: bool,
 }
 
 impl Left {
@@ -126,6 +128,16 @@ impl TimeWaits {
         &self.records[index as usize].left
     }
 
+    /// All records, in the order in which they end.
+    pub fn oldest_first(&self) -> impl Iterator<Item = &Left> {
+        let mut at = self.oldest;
+        std::iter::from_fn(move || {
+            let record = self.records.get(at as usize)?;
+            at = record.newer;
+            Some(&record.left)
+        })
+    }
+
     /// Begins a wait, and returns the record's index.
     ///
     /// # Panics
@@ -161,6 +173,16 @@ impl TimeWaits {
         self.records[index as usize].newer = self.unused;
         self.unused = index;
         self.len -= 1;
+    }
+
+    /// Takes what is next of a connection that another process had closed: its peer may not have ended its stream yet. It is
+    /// acknowledged and discarded.
+    pub fn receive(&mut self, index: u32, segment: &Segment) {
+        let record = &mut self.records[index as usize].left;
+        if record.peer_is_open && segment.seq == record.rcv_nxt {
+            record.rcv_nxt = record.rcv_nxt.wrapping_add(segment.sequence_len());
+            record.peer_is_open = !segment.flags.contains(Flags::FIN);
+        }
     }
 
     /// Lets one record wait as long as from the beginning.
@@ -278,6 +300,7 @@ mod tests {
             window: 3,
             ending: Ending::TimeWait,
             has_timestamps: false,
+            peer_is_open: false,
         }
     }
 

@@ -163,6 +163,10 @@ impl<L: Link> Link for FaultyLink<L> {
         self.inner.wake_fd()
     }
 
+    fn is_provisional(&self) -> bool {
+        self.inner.is_provisional()
+    }
+
     fn kick(&mut self) {
         self.inner.kick();
     }

@@ -48,6 +48,11 @@ pub trait Link {
     /// `None` means that the link cannot wake a core and must be polled.
     fn wake_fd(&self) -> Option<RawFd>;
 
+    /// Whether [`Link::wake_fd`] will say something else later.
+    fn is_provisional(&self) -> bool {
+        false
+    }
+
     /// Asks the driver to look at its receive ring now, where it wants to be asked (need_wakeup,
     /// busy polling). Called by a core that spins and found nothing.
     fn kick(&mut self) {}

@@ -175,6 +175,15 @@ pub enum KeptSegment<'c> {
     Queued(&'c [u8]),
 }
 
+impl<'c> KeptSegment<'c> {
+    /// Its payload, in either case.
+    pub fn bytes(self) -> &'c [u8] {
+        match self {
+            KeptSegment::Sent(bytes) | KeptSegment::Queued(bytes) => bytes,
+        }
+    }
+}
+
 /// Which deadline was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timeout {

@@ -51,6 +51,38 @@ impl Sender {
         Ok(sum)
     }
 
+    /// Goes on where another sender was: `sent` has left from SND.UNA on and is not acknowledged, `queued` has not. All
+    /// that is known of it is that it was there; what was lost of it is found out anew.
+    ///
+    /// # Errors
+    ///
+    /// If there are not enough chunks.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if something is kept already.
+    pub fn go_on(
+        &mut self,
+        chunks: &mut Chunks,
+        config: &Config,
+        sent: &[u8],
+        queued: &[u8],
+        now: Instant,
+    ) -> Result<(), Exhausted> {
+        debug_assert!(self.is_quiet(), "it has something of its own");
+        let mss = usize::from(self.mss);
+        for payload in sent.chunks(mss) {
+            self.kept.push(chunks, payload).ok_or(Exhausted)?;
+            if let Some(handle) = self.kept.first_queued(chunks) {
+                self.send_queued(chunks, config, handle, now);
+            }
+        }
+        for payload in queued.chunks(mss) {
+            self.kept.push(chunks, payload).ok_or(Exhausted)?;
+        }
+        Ok(())
+    }
+
     /// Bytes that [`Sender::queue`] would take now, if there is a free chunk for each.
     ///
     /// A connection may have a quarter of what is free, and three segments in any case: one that is alone

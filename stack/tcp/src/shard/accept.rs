@@ -241,18 +241,20 @@ impl<S: Service> Core<'_, S> {
     pub(super) fn establish(&mut self, index: usize) {
         self.counters.passive_opens.increment();
         self.change_state(index, State::Open);
-        let port = self.hot[index].flow.local_port();
-        let mut served = self.local.ports().iter();
         let arrival = service::Arrival {
-            id: service::Id::default(),
-            peer: None,
-            listener: served.position(|&of| of == port).unwrap_or(0),
-            tls: None,
+            listener: self.listener_of(self.hot[index].flow.local_port()),
+            ..service::Arrival::default()
         };
         let (connection, expect) = self.service.on_accept(arrival);
         let cold = &mut self.cold[index];
         self.states.set::<S>(&mut cold.state, connection);
         cold.watch = Watch::established(self.now, expect, &self.config.deadlines);
+    }
+
+    /// The place of a port among those that are served.
+    pub(super) fn listener_of(&self, port: u16) -> usize {
+        let mut served = self.local.ports().iter();
+        served.position(|&of| of == port).unwrap_or(0)
     }
 
     /// The peer did not get the SYN|ACK, and repeats its SYN.
@@ -401,7 +403,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Whether there may be peers that hold a cookie of ours.
-    fn uses_cookies(&self) -> bool {
+    pub(super) fn uses_cookies(&self) -> bool {
         self.config.half_open == 0 || self.cookie_use.is_recent(self.now)
     }
 

@@ -42,6 +42,10 @@ barewire_service::counters! {
         retrans_segs: Counter,
         /// Handshakes completed that a peer had begun.
         passive_opens: Counter,
+        /// Connections that an earlier process had, and this one went on with.
+        taken_over: Counter,
+        /// Connections that went on in another process.
+        handed_over: Counter,
         /// Connections that we began to open.
         active_opens: Counter,
         /// Connections that we did not get open: refused, or not answered in time.

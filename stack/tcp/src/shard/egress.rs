@@ -29,7 +29,7 @@ impl<S: Service> Core<'_, S> {
         if self.cold[index].is_direct {
             return self.resume_directly(index, port);
         }
-        if self.is_draining && self.is_idle(index) {
+        if self.is_dismissed(index) {
             self.dismiss(index);
         }
         if self.hot[index].tcb.state == State::Closing {

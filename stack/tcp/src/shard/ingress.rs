@@ -529,6 +529,7 @@ impl<S: Service> Core<'_, S> {
             }
             time_wait::Verdict::Acknowledge if self.time_wait_acks.permit(self.now) => {
                 self.counters.tw_acks.increment();
+                self.time_waits.receive(record, segment);
                 if segment.flags.contains(Flags::FIN) {
                     self.time_waits.restart(record, self.now);
                 }

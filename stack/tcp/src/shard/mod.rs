@@ -34,6 +34,7 @@ mod ingress;
 mod path;
 mod serve;
 mod timers;
+mod travel;
 mod wire;
 
 use std::collections::VecDeque;
@@ -81,6 +82,7 @@ use path::KnownPaths;
 use wire::{Nowhere, Wire};
 
 pub use counters::TcpCounters;
+pub use travel::Departure;
 
 /// One core's links, connections and service.
 pub struct Shard<'a, L, S: Service> {
@@ -293,6 +295,11 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
         &mut self.links
     }
 
+    /// Gives up the links. The shard must not be polled any more.
+    pub fn take_links(&mut self) -> Vec<L> {
+        std::mem::take(&mut self.links)
+    }
+
     /// The service.
     pub fn service(&self) -> &S {
         &self.core.service
@@ -361,6 +368,8 @@ struct Core<'a, S: Service> {
     service: S,
     unix_time_s: Option<u64>,
     is_draining: bool,
+    /// What can travel does not drain.
+    is_leaving: bool,
     /// Connections that were told of the drain: all before this one.
     drained: usize,
     /// What time it is in this poll.
@@ -567,6 +576,7 @@ impl<'a, S: Service> Core<'a, S> {
             discards: Arc::default(),
             unix_time_s: None,
             is_draining: false,
+            is_leaving: false,
             drained: 0,
             now,
             asked_for: None,
@@ -801,14 +811,14 @@ impl<'a, S: Service> Core<'a, S> {
 
     /// Lists a record of the connection that was just released.
     fn leave_record(&mut self, index: usize, ending: Ending) {
-        if self.time_waits.is_full()
-            && let Some((oldest, flow)) = self.time_waits.pop_oldest()
-        {
-            self.counters.time_wait_overflow.increment();
-            self.unlist_time_wait(oldest, &flow);
-        }
+        let left = self.left_by(index, ending);
+        self.list_record(left, self.hash_of(index));
+    }
+
+    /// What a connection leaves behind that ends now.
+    fn left_by(&self, index: usize, ending: Ending) -> Left {
         let (Hot { flow, tcb, .. }, cold) = (&self.hot[index], &self.cold[index]);
-        let left = Left {
+        Left {
             flow: *flow,
             snd_nxt: tcb.snd_nxt,
             rcv_nxt: tcb.rcv_nxt,
@@ -816,11 +826,20 @@ impl<'a, S: Service> Core<'a, S> {
             window: tcb.rcv_wnd_field(),
             ending,
             has_timestamps: cold.options.timestamps,
-        };
+            peer_is_open: ending == Ending::TimeWait && !tcb.fin_received,
+        }
+    }
+
+    /// Begins a wait, if need be in the place of the longest one.
+    fn list_record(&mut self, left: Left, hash: FlowHash) {
+        if self.time_waits.is_full()
+            && let Some((oldest, flow)) = self.time_waits.pop_oldest()
+        {
+            self.counters.time_wait_overflow.increment();
+            self.unlist_time_wait(oldest, &flow);
+        }
         let record = self.time_waits.insert(left, self.now);
-        let listed = self
-            .flows
-            .insert(self.hash_of(index), self.config.connections + record);
+        let listed = (self.flows).insert(hash, self.config.connections + record);
         debug_assert!(
             listed.is_ok(),
             "the flow table is smaller than what it lists"

@@ -26,4 +26,5 @@ mod shards;
 mod time_wait;
 mod timestamps;
 mod trace;
+mod travel;
 mod window;

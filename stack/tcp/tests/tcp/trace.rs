@@ -285,6 +285,17 @@ impl Trace {
         self
     }
 
+    /// Lets the shard of `successor` go on with all connections that can travel; this one is not used any more.
+    pub fn taken_over_by(&mut self, mut successor: Trace) -> Trace {
+        let departure = self.shard.depart();
+        let taken = successor.shard.arrive(&departure.bytes, self.now);
+        assert_eq!(taken, Ok(departure.connections));
+        successor.now = self.now;
+        successor.isns.clone_from(&self.isns);
+        successor.ts_base = self.ts_base;
+        successor
+    }
+
     /// Takes sequence numbers of the first connection relative to the SYN that `other` has sent.
     pub fn know_isn_of(&mut self, other: &Trace) {
         self.isns.clone_from(&other.isns);
@@ -833,6 +844,10 @@ impl Service for TestService {
 
     fn on_drain(&mut self) {
         self.is_draining = true;
+    }
+
+    fn on_stay(&mut self) {
+        self.is_draining = false;
     }
 
     fn wants(&mut self, _: Instant) -> Want {

@@ -130,7 +130,7 @@ impl<S: Service> Core<'_, S> {
     }
 
     /// Whether a connection's whole state is in its hot line, once all below `ack` is acknowledged.
-    pub(super) fn is_quiet(&mut self, index: usize, ack: u32) -> bool {
+    pub(in crate::shard) fn is_quiet(&mut self, index: usize, ack: u32) -> bool {
         let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
         let tcb = &hot.tcb;
         let is_told = tcb.state == State::Open

@@ -19,7 +19,7 @@ impl<S: Service> Core<'_, S> {
 
     /// Gives a connection that is served directly a sender, unless it has one.
     #[inline]
-    pub(super) fn lend_sender(&mut self, index: usize) {
+    pub(in crate::shard) fn lend_sender(&mut self, index: usize) {
         if self.cold[index].sender == NO_SENDER {
             self.make_sender(index);
         }

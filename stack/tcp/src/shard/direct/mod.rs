@@ -225,7 +225,7 @@ impl<S: Service> Core<'_, S> {
 
     /// Keeps the deadlines of a connection of which `acknowledged` bytes more were acknowledged.
     #[inline]
-    fn note_direct_progress(&mut self, index: usize, acknowledged: u32) {
+    pub(in crate::shard) fn note_direct_progress(&mut self, index: usize, acknowledged: u32) {
         self.note_acknowledged(index, acknowledged);
         let cold = &mut self.cold[index];
         let never = crate::connection::NEVER;

@@ -152,7 +152,7 @@ impl<S: Service> Core<'_, S> {
             self.serve_turn(index, &[], port);
             return self.finish_turn(index, 0, port);
         }
-        if self.is_draining && self.is_idle(index) {
+        if self.is_draining && self.is_dismissed(index) {
             self.dismiss(index);
             self.finish_turn(index, 0, port);
         }
