@@ -143,6 +143,8 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_getuid,
     libc::SYS_geteuid,
     libc::SYS_getrandom,
+    // What the XDP program still does with a queue that is handed over is waited for.
+    libc::SYS_membarrier,
     libc::SYS_getrusage,
     libc::SYS_clock_gettime,
     libc::SYS_clock_getres,
@@ -174,10 +176,12 @@ type Condition = (u8, Width, Op, u64);
 const OUT: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
 
 /// Allowed if the condition holds, or one of several for the same call.
-fn restricted() -> [(c_long, Condition); 16] {
+fn restricted() -> [(c_long, Condition); 18] {
     const BPF_MAP_LOOKUP_ELEM: u64 = 1;
     const BPF_MAP_UPDATE_ELEM: u64 = 2;
+    const BPF_MAP_DELETE_ELEM: u64 = 3;
     const BPF_LINK_CREATE: u64 = 28;
+    const BPF_LINK_UPDATE: u64 = 29;
     const SIOCGIFINDEX: u64 = 0x8933;
     const SIOCETHTOOL: u64 = 0x8946;
     let is = |argument, value| (argument, Width::Dword, Op::Eq, value);
@@ -192,6 +196,8 @@ fn restricted() -> [(c_long, Condition); 16] {
         (libc::SYS_bpf, is(0, BPF_MAP_LOOKUP_ELEM)),
         // New addresses and the sockets of queues that appear go into the XDP program; the process has no other maps.
         (libc::SYS_bpf, is(0, BPF_MAP_UPDATE_ELEM)),
+        // The sockets of queues that another process takes over leave it.
+        (libc::SYS_bpf, is(0, BPF_MAP_DELETE_ELEM)),
         // They are bound then, by the length of such an address. The process cannot listen, nor open a socket that
         // leads off this machine.
         (
@@ -201,6 +207,8 @@ fn restricted() -> [(c_long, Condition); 16] {
         (libc::SYS_ioctl, is(1, SIOCGIFINDEX)),
         // A driver that lost the program gets it again; the process has no other to attach.
         (libc::SYS_bpf, is(0, BPF_LINK_CREATE)),
+        // Or it takes the place of another process's.
+        (libc::SYS_bpf, is(0, BPF_LINK_UPDATE)),
         // How many queues the interface has. To set anything takes CAP_NET_ADMIN.
         (libc::SYS_ioctl, is(1, SIOCETHTOOL)),
         // Threads have names, and so has memory.

@@ -1,17 +1,16 @@
 //! The end of the server that is taken over from.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use barewire_kernel::handover::{Courier, HandOver, Idle};
-
 use zeroize::Zeroizing;
 
-use super::wire::{Kind, Line, connections_to_bytes};
+use super::stack::HandOver;
+use super::wire::{Kind, Line};
 use super::{Estate, PROTOCOL};
 use crate::events::users::UserHash;
 use crate::events::{Events, Heir, Refusal, Reset, Stats};
@@ -99,6 +98,7 @@ impl Predecessor {
         let inheritance: Inheritance = Box::new(move |stream| match this.converse(stream) {
             Ok(()) => {}
             Err(error) => {
+                this.hand_over.stay();
                 this.is_busy.store(false, Ordering::Release);
                 tracing::warn!("a successor did not take over, so this server serves on: {error}");
             }
@@ -110,10 +110,7 @@ impl Predecessor {
         let mut line = Line::new(stream);
         line.set_timeout(Some(START_MAX))?;
         line.expect(Kind::Begin).map_err(gone)?;
-        for group in self.hand_over.listeners() {
-            let group: Vec<_> = group.iter().map(OwnedFd::as_fd).collect();
-            line.send(Kind::Listeners, &[], &group)?;
-        }
+        self.hand_over.send_in_advance(&mut line)?;
         let endpoints = self.household.endpoints()?;
         let endpoints: Vec<_> = endpoints.iter().map(OwnedFd::as_fd).collect();
         line.send(Kind::Endpoints, &[], &endpoints)?;
@@ -122,6 +119,8 @@ impl Predecessor {
         line.send(Kind::Users, &bytes, &[])?;
         line.send(Kind::TicketKeys, &self.household.ticket_keys(), &[])?;
         line.expect(Kind::Prepared).map_err(gone)?;
+        self.hand_over
+            .leave(Duration::from_millis(self.estate.drain_ms));
 
         let pause = |fleet: &FleetHandle| {
             fleet
@@ -131,9 +130,8 @@ impl Predecessor {
         let paused = self.fleet.as_ref().map(pause).transpose()?;
         line.set_timeout(Some(ANSWER_MAX))?;
         let carriage = Arc::new(Carriage(Mutex::new(line)));
-        let courier: Arc<dyn Courier> = carriage.clone();
         let began = Instant::now();
-        let frozen = self.hand_over.freeze(&courier, FREEZE_MAX)?;
+        let frozen = self.hand_over.freeze(&carriage, FREEZE_MAX)?;
         let state = self.events.save();
         let mut state = state.ok_or_else(|| io::Error::other("a core goes on counting"))?;
         state.membership = paused.as_ref().map(|paused| paused.membership.clone());
@@ -157,7 +155,7 @@ impl Predecessor {
         if let Some(paused) = paused {
             paused.end();
         }
-        tracing::info!("handed over, with {connections} idle connections, within {took_ms:.1} ms");
+        tracing::info!("handed over, with {connections} connections, within {took_ms:.1} ms");
         Ok(())
     }
 }
@@ -173,10 +171,10 @@ fn gone(error: io::Error) -> io::Error {
 
 /// The line to the successor, for all cores.
 #[derive(Debug)]
-struct Carriage(Mutex<Line>);
+pub(super) struct Carriage(Mutex<Line>);
 
 impl Carriage {
-    fn lock(&self) -> MutexGuard<'_, Line> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Line> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -185,13 +183,6 @@ impl Carriage {
         line.send(kind, bytes, &[]).ok()?;
         let answer = line.expect(Kind::Answer).ok()?;
         Some(answer.bytes)
-    }
-}
-
-impl Courier for Carriage {
-    fn carry(&self, core: usize, idle: &[Idle], sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = connections_to_bytes(core, idle);
-        self.lock().send(Kind::Connections, &bytes, sockets)
     }
 }
 

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use barewire_kernel::handover::{HandOver, Idle};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::wire::{Kind, Line, connections_of};
+use super::stack::HandOver;
+use super::wire::{Kind, Line, Message};
 use super::{Estate, PROTOCOL};
 use crate::events::state::State;
 use crate::events::users::UserHash;
@@ -69,6 +69,17 @@ pub enum TakeOverError {
     Counts(#[from] EventsError),
 }
 
+/// The part of an interface that a successor would have.
+#[derive(Debug)]
+pub struct Bypass {
+    /// Its name.
+    pub interface: String,
+    /// The queues of each core.
+    pub queues: Vec<Vec<u32>>,
+    /// Whether the program has to run in the driver, or must not; `None` leaves it where it is.
+    pub is_native: Option<bool>,
+}
+
 /// What a successor would serve.
 #[derive(Debug)]
 pub struct Endowment {
@@ -80,6 +91,8 @@ pub struct Endowment {
     pub cpus: Vec<usize>,
     /// Connections of each core.
     pub connections: usize,
+    /// Its part of an interface, if it has one.
+    pub bypass: Option<Bypass>,
     /// Whether it keeps its counts in a file.
     pub keeps_state: bool,
     /// Whether it counts with others.
@@ -93,8 +106,8 @@ pub struct Successor {
     path: PathBuf,
     /// What the predecessor has.
     pub estate: Estate,
-    /// Its listeners, for each address one for each core.
-    listeners: Vec<Vec<OwnedFd>>,
+    /// Its listeners, or its interface.
+    hand_over: Option<HandOver>,
     /// Its control socket.
     pub control: Option<UnixListener>,
     /// Its admin listener.
@@ -111,8 +124,8 @@ pub struct Successor {
 pub struct Begun {
     /// The counts.
     pub state: State,
-    /// Idle connections of the cores.
-    pub connections: Vec<(usize, Vec<(Idle, OwnedFd)>)>,
+    /// Connections of the cores, for their stack.
+    pub connections: Vec<Message>,
 }
 
 impl Successor {
@@ -135,7 +148,7 @@ impl Successor {
         let mut successor = Successor {
             line: Line::new(stream),
             path,
-            listeners: Vec::new(),
+            hand_over: None,
             control: None,
             admin: None,
             state: None,
@@ -152,10 +165,13 @@ impl Successor {
     fn take_in_advance(&mut self) -> io::Result<()> {
         self.line.set_timeout(Some(MESSAGE_MAX))?;
         self.line.send(Kind::Begin, &[], &[])?;
-        for _ in 0..self.estate.addresses.len() {
-            let group = self.line.expect(Kind::Listeners)?;
-            self.listeners.push(group.descriptors);
-        }
+        self.hand_over = Some(match &self.estate.bypass {
+            None => HandOver::inherit_listeners(&mut self.line, self.estate.addresses.len())?,
+            #[cfg(feature = "xdp")]
+            Some(bypass) => HandOver::inherit_interface(&mut self.line, bypass.is_native)?,
+            #[cfg(not(feature = "xdp"))]
+            Some(_) => return Err(ErrorKind::Unsupported.into()),
+        });
         let endpoints = self.line.expect(Kind::Endpoints)?.descriptors;
         let mut endpoints = endpoints.into_iter();
         self.control = endpoints.next().map(UnixListener::from);
@@ -173,9 +189,9 @@ impl Successor {
         &self.path
     }
 
-    /// Its listeners, for a stack to start with.
-    pub fn hand_over(&mut self) -> HandOver {
-        HandOver::inheriting(std::mem::take(&mut self.listeners))
+    /// Its listeners or its interface, for a stack to start with; once.
+    pub fn hand_over(&mut self) -> Option<HandOver> {
+        self.hand_over.take()
     }
 
     /// The users so far, to begin with.
@@ -206,15 +222,15 @@ impl Successor {
         }
     }
 
-    #[allow(clippy::type_complexity)]
-    fn receive(&mut self) -> io::Result<(Vec<(usize, Vec<(Idle, OwnedFd)>)>, State)> {
-        self.line.set_timeout(Some(COUNTS_MAX))?;
+    fn receive(&mut self) -> io::Result<(Vec<Message>, State)> {
+        let drains = Duration::from_millis(self.estate.drain_ms);
+        self.line.set_timeout(Some(COUNTS_MAX + drains))?;
         self.line.send(Kind::Prepared, &[], &[])?;
         let mut connections = Vec::new();
         loop {
             let message = self.line.receive()?;
             match message.kind {
-                Kind::Connections => connections.push(connections_of(message)?),
+                Kind::Connections => connections.push(message),
                 Kind::Counts => {
                     let state = State::read(&message.bytes);
                     let state =
@@ -262,16 +278,14 @@ impl Successor {
 
     fn answer(
         &mut self,
-        message: super::wire::Message,
+        message: Message,
         hand_over: &HandOver,
         shard: &mut EventShard,
         fleet: Option<&FleetHandle>,
     ) -> io::Result<()> {
         let answer = match message.kind {
             Kind::Connections => {
-                let (core, connections) = connections_of(message)?;
-                hand_over.admit(core, connections);
-                return Ok(());
+                return hand_over.admit(message);
             }
             Kind::Event => {
                 let (user, value) = event_of(&message.bytes)?;
@@ -315,16 +329,37 @@ fn compare(path: &Path, its: &Estate, ours: &Endowment) -> Result<(), TakeOverEr
     let is_same = |(its, ours): (&SocketAddr, &SocketAddr)| {
         its.ip() == ours.ip() && (ours.port() == 0 || its.port() == ours.port())
     };
-    let same_addresses = its.addresses.len() == ours.addresses.len()
-        && its.addresses.iter().zip(&ours.addresses).all(is_same);
+    let same_addresses = match &its.bypass {
+        // Connections are told with their addresses, so there may be more, in any order.
+        Some(_) => its.addresses.iter().all(|its| ours.addresses.contains(its)),
+        None => {
+            its.addresses.len() == ours.addresses.len()
+                && its.addresses.iter().zip(&ours.addresses).all(is_same)
+        }
+    };
     if its.stack != ours.stack {
         return differs("--stack", &its.stack, &ours.stack);
+    }
+    if let (Some(its), Some(ours)) = (&its.bypass, &ours.bypass)
+        && its.interface != ours.interface
+    {
+        return differs("--interface", &its.interface, &ours.interface);
     }
     if !same_addresses {
         return differs("the addresses", &its.addresses, &ours.addresses);
     }
     if its.cpus != ours.cpus {
         return differs("--cores", &its.cpus, &ours.cpus);
+    }
+    if let (Some(its), Some(ours)) = (&its.bypass, &ours.bypass) {
+        if its.queues != ours.queues {
+            return differs("the queues of its cores", &its.queues, &ours.queues);
+        }
+        if ours.is_native.is_some_and(|ours| ours != its.is_native) {
+            let mode = |is_native| if is_native { "native" } else { "generic" };
+            let (its, ours) = (mode(its.is_native), mode(!its.is_native));
+            return differs("--mode", &its, &ours);
+        }
     }
     if its.connections > ours.connections {
         return differs("--connections", &its.connections, &ours.connections);

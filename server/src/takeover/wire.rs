@@ -32,7 +32,7 @@ pub enum Kind {
     Users,
     /// The successor has all that it needs to serve.
     Prepared,
-    /// Idle connections.
+    /// Connections that the successor goes on with.
     Connections,
     /// The counts, as the bytes of a state: nothing more is counted.
     Counts,
@@ -50,9 +50,11 @@ pub enum Kind {
     Answer,
     /// The keys of TLS tickets, if there are some.
     TicketKeys,
+    /// The attachment of the XDP program and what reserves the ports, with the keys of sequence numbers and cookies.
+    Interface,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Begin,
     Kind::Listeners,
     Kind::Endpoints,
@@ -67,6 +69,7 @@ const KINDS: [Kind; 14] = [
     Kind::Reset,
     Kind::Answer,
     Kind::TicketKeys,
+    Kind::Interface,
 ];
 
 /// A message that has arrived.

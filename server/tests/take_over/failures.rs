@@ -51,43 +51,47 @@ impl Impostor {
 #[test]
 fn a_successor_that_ends_at_any_step_leaves_the_predecessor_as_it_was() {
     for stack in STACKS {
-        let mut place = Place::new(stack, "127.0.0.1", &[]);
-        let first = place.start();
-        let address = first.addresses[0];
-        let mut client = Client::connect(address).unwrap();
-        let steps: [&[(u8, u8)]; 4] = [
-            &[],
-            &[(BEGIN, USERS)],
-            &[(BEGIN, USERS), (PREPARED, COUNTS)],
-            // What comes instead of "taken" is no message at all.
-            &[(BEGIN, USERS), (PREPARED, COUNTS), (200, 0)],
-        ];
-        for (counted, steps) in (1..).zip(steps) {
-            let mut impostor = None;
-            wait_until("the one before is given up", || {
-                let (asking, answer) = Impostor::ask(&place, 1);
-                impostor = answer.contains("handing_over").then_some(asking);
-                impostor.is_some()
-            });
-            let mut impostor = impostor.unwrap();
-            for &(say, hear) in steps {
-                impostor.say(say);
-                if hear > 0 {
-                    impostor.hear(hear);
-                }
-            }
-            drop(impostor);
-            let response = client.event("a", 1).unwrap();
-            assert!(response.status == 200 && !response.closes, "{stack}");
-            assert_eq!(stats(address), (counted, 1, counted as f64), "{stack}");
-        }
-        first.logs("so this server serves on: it has given up");
-        let second = place.take_over();
-        assert_eq!(first.wait().code, Some(0));
-        assert_eq!(client.event("b", 1).unwrap().status, 200);
-        assert_eq!(stats(address), (5, 2, 5.0));
-        assert_eq!(second.terminate().code, Some(0));
+        fail_at_any_step(&mut Place::new(stack, "127.0.0.1", &[]));
     }
+}
+
+pub fn fail_at_any_step(place: &mut Place) {
+    let stack = place.stack;
+    let first = place.start();
+    let address = first.addresses[0];
+    let mut client = Client::connect(address).unwrap();
+    let steps: [&[(u8, u8)]; 4] = [
+        &[],
+        &[(BEGIN, USERS)],
+        &[(BEGIN, USERS), (PREPARED, COUNTS)],
+        // What comes instead of "taken" is no message at all.
+        &[(BEGIN, USERS), (PREPARED, COUNTS), (200, 0)],
+    ];
+    for (counted, steps) in (1..).zip(steps) {
+        let mut impostor = None;
+        wait_until("the one before is given up", || {
+            let (asking, answer) = Impostor::ask(place, 2);
+            impostor = answer.contains("handing_over").then_some(asking);
+            impostor.is_some()
+        });
+        let mut impostor = impostor.unwrap();
+        for &(say, hear) in steps {
+            impostor.say(say);
+            if hear > 0 {
+                impostor.hear(hear);
+            }
+        }
+        drop(impostor);
+        let response = client.event("a", 1).unwrap();
+        assert!(response.status == 200 && !response.closes, "{stack}");
+        assert_eq!(stats(address), (counted, 1, counted as f64), "{stack}");
+    }
+    first.logs("so this server serves on: it has given up");
+    let second = place.take_over();
+    assert_eq!(first.wait().code, Some(0));
+    assert_eq!(client.event("b", 1).unwrap().status, 200);
+    assert_eq!(stats(address), (5, 2, 5.0));
+    assert_eq!(second.terminate().code, Some(0));
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn a_successor_that_cannot_start_says_why_and_the_predecessor_serves_on() {
 fn only_one_successor_at_a_time() {
     let mut place = Place::new("epoll", "127.0.0.1", &[]);
     let first = place.start();
-    let (impostor, _) = Impostor::ask(&place, 1);
+    let (impostor, _) = Impostor::ask(&place, 2);
     let failed = Server::fail(&mut place.command(&["--take-over"]));
     assert_eq!(failed.code, Some(1));
     let said = "another successor is taking over already";
@@ -130,7 +134,7 @@ fn a_successor_of_another_protocol_is_told_so() {
     let first = place.start();
     let (_, answer) = Impostor::ask(&place, 99);
     assert!(
-        answer.contains("speaks version 1 of the hand-over, and not 99"),
+        answer.contains("speaks version 2 of the hand-over, and not 99"),
         "{answer}"
     );
     assert_eq!(first.terminate().code, Some(0));

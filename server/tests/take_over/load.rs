@@ -68,49 +68,54 @@ fn no_request_fails_and_every_event_is_counted() {
         ("uring", "127.0.0.1"),
         ("uring", "[::1]"),
     ] {
-        let mut place = Place::new(stack, ip, &[]);
-        place.options.extend(state_option(&place.state()));
-        let mut server = place.start();
-        let address = server.addresses[0];
-        let (ends, tally) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::<Mutex<Tally>>::default(),
-        );
-        let clients: Vec<_> = (0..BUSY + IDLE)
-            .map(|number| {
-                let (ends, tally) = (Arc::clone(&ends), Arc::clone(&tally));
-                let pause = Duration::from_millis(if number < BUSY { 0 } else { 1000 });
-                thread::spawn(move || client(number, address, pause, &ends, &tally))
-            })
-            .collect();
-        let counted = || tally.lock().unwrap().counted;
-        for _ in 0..TAKE_OVERS {
-            let before = counted();
-            wait_until("clients go on", || counted() > before + 500);
-            let successor = place.take_over();
-            let ended = server.wait();
-            assert_eq!(ended.code, Some(0), "{stack}: {}", ended.stderr);
-            assert!(
-                ended.stderr.contains("handed over, with"),
-                "{}",
-                ended.stderr
-            );
-            server = successor;
-        }
-        ends.store(true, Ordering::Relaxed);
-        clients
-            .into_iter()
-            .for_each(|client| client.join().unwrap());
-        let tally = tally.lock().unwrap();
-        assert_eq!(tally.faults, [""; 0], "{stack} at {ip}");
-        let expected = (tally.counted, tally.users.len() as u64, tally.sum);
-        assert_eq!(stats(address), expected, "{stack} at {ip}");
-        // The last one keeps all of it.
-        assert_eq!(server.terminate().code, Some(0));
-        let again = place.start();
-        assert_eq!(stats(again.addresses[0]), expected);
-        assert_eq!(again.terminate().code, Some(0));
+        take_over_under_load(&mut Place::new(stack, ip, &[]), 0);
     }
+}
+
+/// The clients ask at this one of the server's addresses.
+pub fn take_over_under_load(place: &mut Place, address: usize) {
+    let stack = place.stack;
+    place.options.extend(state_option(&place.state()));
+    let mut server = place.start();
+    let address = server.addresses[address];
+    let (ends, tally) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::<Mutex<Tally>>::default(),
+    );
+    let clients: Vec<_> = (0..BUSY + IDLE)
+        .map(|number| {
+            let (ends, tally) = (Arc::clone(&ends), Arc::clone(&tally));
+            let pause = Duration::from_millis(if number < BUSY { 0 } else { 1000 });
+            thread::spawn(move || client(number, address, pause, &ends, &tally))
+        })
+        .collect();
+    let counted = || tally.lock().unwrap().counted;
+    for _ in 0..TAKE_OVERS {
+        let before = counted();
+        wait_until("clients go on", || counted() > before + 500);
+        let successor = place.take_over();
+        let ended = server.wait();
+        assert_eq!(ended.code, Some(0), "{stack}: {}", ended.stderr);
+        assert!(
+            ended.stderr.contains("handed over, with"),
+            "{}",
+            ended.stderr
+        );
+        server = successor;
+    }
+    ends.store(true, Ordering::Relaxed);
+    clients
+        .into_iter()
+        .for_each(|client| client.join().unwrap());
+    let tally = tally.lock().unwrap();
+    assert_eq!(tally.faults, [""; 0], "{stack} at {address}");
+    let expected = (tally.counted, tally.users.len() as u64, tally.sum);
+    assert_eq!(stats(address), expected, "{stack} at {address}");
+    // The last one keeps all of it.
+    assert_eq!(server.terminate().code, Some(0));
+    let again = place.start();
+    assert_eq!(stats(address), expected);
+    assert_eq!(again.terminate().code, Some(0));
 }
 
 /// What is busy stays where it is until it is done, and is counted where all is.

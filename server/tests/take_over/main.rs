@@ -1,6 +1,7 @@
 //! `barewire serve --take-over`: what clients, operators and a successor that fails notice of it.
 #![allow(clippy::unwrap_used)]
 
+mod bypass;
 mod clients;
 mod failures;
 mod load;
@@ -13,10 +14,12 @@ mod wrong_use;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use barewire_lab::{Lab, SERVER_DEVICE};
 use server::{BAREWIRE, Server};
 
-/// The stacks that hand over.
+/// The stacks that hand over sockets.
 const STACKS: [&str; 2] = ["epoll", "uring"];
 
 /// What several servers have in common, one after the other.
@@ -27,6 +30,8 @@ struct Place {
     cores: &'static str,
     control: PathBuf,
     options: Vec<String>,
+    /// Where there is an interface to serve; `None` on the loopback interface.
+    lab: Option<Arc<Lab>>,
 }
 
 impl Place {
@@ -41,6 +46,15 @@ impl Place {
             address: format!("{ip}:0"),
             cores: "0,1",
             options: options.collect(),
+            lab: None,
+        }
+    }
+
+    /// On the server's interface of a lab, past the kernel.
+    fn on_interface(lab: &Arc<Lab>, options: &[&str]) -> Self {
+        Place {
+            lab: Some(Arc::clone(lab)),
+            ..Place::new("xdp", "", options)
         }
     }
 
@@ -50,9 +64,17 @@ impl Place {
 
     /// The command of a server here, with further options.
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(BAREWIRE);
+        let (mut command, place) = match &self.lab {
+            None => (Command::new(BAREWIRE), ["--listen", &self.address]),
+            Some(lab) => {
+                let mut command = lab.server_command();
+                command.arg(BAREWIRE);
+                (command, ["--interface", SERVER_DEVICE])
+            }
+        };
         command
-            .args(["serve", "--stack", self.stack, "--listen", &self.address])
+            .args(["serve", "--stack", self.stack])
+            .args(place)
             .args(["--cores", self.cores, "--control"])
             .arg(&self.control)
             .args(&self.options)

@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::{Place, STACKS, state_option};
 
 /// What a successor with these options says before it ends.
-fn refusal(place: &Place, options: &[&str]) -> String {
+pub fn refusal(place: &Place, options: &[&str]) -> String {
     let mut command = place.command(options);
     let ended = Server::fail(command.arg("--take-over"));
     assert_ne!(ended.code, Some(0), "{}", ended.stderr);
@@ -17,7 +17,7 @@ fn refusal(place: &Place, options: &[&str]) -> String {
 }
 
 #[track_caller]
-fn assert_says(said: &str, expected: &str) {
+pub fn assert_says(said: &str, expected: &str) {
     assert!(said.contains(expected), "{said}");
 }
 
@@ -34,6 +34,7 @@ fn a_successor_has_to_serve_the_same() {
             cores: place.cores,
             control: place.control.clone(),
             options: place.options.clone(),
+            lab: None,
         };
         change(&mut other);
         let ended = Server::fail(&mut other.command(&["--take-over"]));
@@ -107,6 +108,6 @@ fn a_predecessor_of_another_release_is_named() {
         });
         assert_says(&refusal(&place, &[]), expected);
         let question = answering.join().unwrap();
-        assert_eq!(question, "{\"ask\":\"take_over\",\"protocol\":1}\n");
+        assert_eq!(question, "{\"ask\":\"take_over\",\"protocol\":2}\n");
     }
 }

@@ -10,7 +10,6 @@
 //! each costs the memory of a queue. Until it appears a queue has no counters and no tap.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd as _;
 use std::sync::{Mutex, PoisonError};
 
 use barewire_service::stack::IsThere;
@@ -89,17 +88,13 @@ impl SpareQueues {
         let next = next.ok_or(NotServed::NoneSpare)?;
         self.interface.rx_queues = queues;
         let link = next.link.bind(&self.interface, queue, &self.config)?;
-        // The core has it before the first frame arrives. A descriptor of its own, as the link is the core's then.
-        let socket = link.as_fd().try_clone_to_owned();
-        let socket = socket.map_err(|source| XskError::Refused {
-            step: "duplicate the socket",
-            interface: self.interface.name.clone(),
-            queue,
-            source,
-        })?;
+        // The core has it before the first frame arrives.
+        let socket = link.socket().cloned();
         (next.adopt)(link);
         next.is_there.appear();
-        redirect.set_socket(queue, socket.as_fd())?;
+        if let Some(socket) = socket {
+            redirect.set_socket(queue, &socket)?;
+        }
         Ok(next.core)
     }
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::handover::HandOver;
 use crate::interface::Interface;
 use crate::redirect::{ModeChoice, Sources};
 use crate::route::{Route, hardware_address};
@@ -161,6 +162,8 @@ pub struct XdpConfig {
     pub wait: Wait,
     /// How long connections may go on when the server drains, in milliseconds.
     pub drain_ms: u32,
+    /// How the server takes over from another process, and lets another one take over.
+    pub hand_over: Option<HandOver>,
     /// Limits of each core. `mtu`, `checksums` and `unknown_flow` are set from the interface and the number of cores.
     pub stack: StackConfig,
     /// The faults to inject into the frames of each queue, and the seed that decides which frames.
@@ -188,6 +191,7 @@ impl XdpConfig {
             xsk: XskConfig::default(),
             wait: worker.wait,
             drain_ms: worker.drain_ms,
+            hand_over: None,
             stack: StackConfig::default(),
             #[cfg(feature = "faults")]
             faults: None,

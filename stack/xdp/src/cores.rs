@@ -1,13 +1,15 @@
 //! One core: its thread, its queues, its memory, its shard.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
+use crate::handover::{HandOver, Order};
 use crate::interface::Interface;
 use crate::redirect::{Mode, Redirect};
-use crate::worker::{self, AddedLinks, WorkerConfig, WorkerCounters};
-use crate::xsk::{SpareLink, XskConfig, XskLink, ZeroCopy};
+use crate::worker::{self, AddedLinks, Passage, WorkerConfig, WorkerCounters};
+use crate::xsk::{Share, SpareLink, Transfer, XskConfig, XskLink, ZeroCopy};
 use barewire_memory::{Arena, Pages};
 use barewire_service::clock::Clock;
 use barewire_service::counters::Samples;
@@ -43,6 +45,9 @@ pub(super) struct Common {
     /// What the cores tell each other.
     pub shared: Shared,
     pub worker: WorkerConfig,
+    pub hand_over: Option<HandOver>,
+    /// The ports that are served by queues which are another process's yet; `None` if they are free.
+    pub bridged: Option<Vec<u16>>,
     #[cfg(feature = "faults")]
     pub faults: Option<(Faults, u64)>,
 }
@@ -50,7 +55,9 @@ pub(super) struct Common {
 /// What a core has once it can serve.
 pub(super) struct Ready {
     /// The socket of each queue.
-    pub sockets: Vec<(u32, OwnedFd)>,
+    pub sockets: Vec<(u32, Arc<OwnedFd>)>,
+    /// What binds the queues that have none yet.
+    pub transfers: Vec<Transfer>,
     pub report: Vec<String>,
     pub counters: Vec<CounterGroup>,
     pub taps: Vec<QueueTap>,
@@ -78,8 +85,11 @@ where
     let spawn = |(index, plan): (usize, &CorePlan)| {
         let member = lifecycle.enrol().map_err(failure(index))?;
         let (plan, common, make_service) = (plan.clone(), common.clone(), make_service.clone());
+        let hand_over = common.hand_over.as_ref();
+        let orders = hand_over.map(|hand_over| hand_over.enrol(member.waker()));
+        let told = (member, orders);
         Starting::spawn(format!("xdp/{}", plan.cpu), Some(plan.cpu), move |gate| {
-            serve(index, &plan, &common, member, || make_service(index), gate)
+            serve(index, &plan, &common, told, || make_service(index), gate)
         })
         .map_err(failure(index))
     };
@@ -97,11 +107,27 @@ fn serve<S: Service>(
     index: usize,
     plan: &CorePlan,
     common: &Common,
-    member: Member,
+    (member, orders): (Member, Option<Receiver<Order>>),
     make_service: impl FnOnce() -> S,
     gate: &Gate,
 ) -> Result<Result<(), CoreError>, XdpError> {
-    let open = |&queue| XskLink::open(&common.interface, queue, common.mode, &common.xsk);
+    let Common {
+        interface,
+        mode,
+        xsk,
+        ..
+    } = common;
+    let open = |&queue: &u32| match &common.bridged {
+        None => XskLink::open(interface, queue, *mode, xsk),
+        Some(ports) => {
+            let share = Share {
+                queue,
+                takes_unmarked: index == 0 && plan.queues.first() == Some(&queue),
+                ports: ports.clone(),
+            };
+            XskLink::bridge(interface, *mode, xsk, &share)
+        }
+    };
     let links = plan
         .queues
         .iter()
@@ -110,10 +136,11 @@ fn serve<S: Service>(
     let arena = Arena::new(common.stack.arena_bytes())?;
     let worker_counters = Arc::new(WorkerCounters::default());
 
-    let mut sockets = Vec::new();
-    for (&queue, link) in plan.queues.iter().zip(&links) {
-        let socket = link.as_fd().try_clone_to_owned().map_err(failure(index))?;
-        sockets.push((queue, socket));
+    let socket = |(&queue, link): (&u32, &XskLink)| Some((queue, Arc::clone(link.socket()?)));
+    let sockets = plan.queues.iter().zip(&links).filter_map(socket).collect();
+    let transfers: Vec<_> = links.iter().filter_map(XskLink::transfer).collect();
+    for transfer in &transfers {
+        transfer.wakes(member.waker());
     }
     let zero_copy = links.iter().filter(|link| link.outcome().zero_copy).count() as u32;
     let report = report::<S>(index, plan, common, &links, arena.pages());
@@ -151,10 +178,12 @@ fn serve<S: Service>(
         index,
         common,
         member,
+        orders,
         arena,
         worker_counters,
         ready: Ready {
             sockets,
+            transfers,
             report,
             counters,
             taps,
@@ -184,6 +213,7 @@ struct Prepared<'c> {
     index: usize,
     common: &'c Common,
     member: Member,
+    orders: Option<Receiver<Order>>,
     arena: Arena,
     worker_counters: Arc<WorkerCounters>,
     ready: Ready,
@@ -247,12 +277,23 @@ impl Prepared<'_> {
         let Some(_attached) = gate.ready(self.ready) else {
             return Ok(Ok(()));
         };
+        let hand_over = self.common.hand_over.clone();
+        let passage = hand_over
+            .zip(self.orders)
+            .map(|(hand_over, orders)| Passage {
+                core: self.index,
+                hand_over,
+                orders,
+                is_dormant: self.common.bridged.is_some(),
+                leaving: None,
+            });
         Ok(worker::run(
             shard,
             worker,
             self.member,
             self.worker_counters,
             added,
+            passage,
         ))
     }
 }
@@ -290,6 +331,7 @@ fn report<S: Service>(
     for (queue, link) in plan.queues.iter().zip(links) {
         let got = link.outcome();
         let copying = match (got.zero_copy, common.mode, common.xsk.zero_copy) {
+            _ if common.bridged.is_some() => "taken over".to_owned(),
             (true, ..) => "zero-copy".to_owned(),
             (false, _, ZeroCopy::Off) => "copy (as asked)".to_owned(),
             (false, Mode::Generic, _) => "copy (generic mode)".to_owned(),

@@ -35,6 +35,7 @@ mod added;
 mod config;
 mod cores;
 mod error;
+pub mod handover;
 pub mod interface;
 mod netlink;
 mod plan;

@@ -18,13 +18,13 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{fmt, io, iter};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
-use aya::programs::Xdp;
+use aya::programs::{ProgramFd, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ipnet::IpNet;
@@ -341,10 +341,17 @@ pub struct Redirect {
     // Dropped first: no frame is redirected while the rest goes.
     attached: Mutex<Option<Attached>>,
     ebpf: Ebpf,
-    sockets: Mutex<XskMap<MapData>>,
+    sockets: Mutex<Sockets>,
     served: Mutex<(Array<MapData, Served>, Served)>,
     verdicts: Arc<Verdicts>,
     reservation: Reservation,
+}
+
+/// The AF_XDP sockets of the queues.
+struct Sockets {
+    map: XskMap<MapData>,
+    /// Those that are in the map, or were before [`Redirect::pause`].
+    given: Vec<(u32, Weak<OwnedFd>)>,
 }
 
 /// Where the program is attached.
@@ -390,7 +397,10 @@ impl Redirect {
         }
         let mut redirect = Redirect {
             attached: Mutex::new(None),
-            sockets: Mutex::new(take_map(&mut ebpf, SOCKETS_MAP)?),
+            sockets: Mutex::new(Sockets {
+                map: take_map(&mut ebpf, SOCKETS_MAP)?,
+                given: Vec::new(),
+            }),
             served: Mutex::new((served_map, served)),
             verdicts: Arc::new(Verdicts(take_map(&mut ebpf, VERDICTS_MAP)?)),
             reservation: Reservation::default(),
@@ -526,16 +536,75 @@ impl Redirect {
     }
 
     fn link_to(&self, interface: &Interface, mode: Mode) -> Result<OwnedFd, RedirectError> {
+        let program = self.loaded()?;
+        attachment::attach(program.as_fd(), interface.index, mode)
+            .map_err(|error| attach_error(interface, mode, &error))
+    }
+
+    fn loaded(&self) -> Result<&ProgramFd, RedirectError> {
         let program = self.ebpf.program(PROGRAM);
         let program: &Xdp = program
             .and_then(|program| program.try_into().ok())
             .ok_or_else(no_program)?;
-        let fd = program.fd().map_err(|error| load_error(error.into()))?;
-        attachment::attach(fd.as_fd(), interface.index, mode)
-            .map_err(|error| attach_error(interface, mode, &error))
+        program.fd().map_err(|error| load_error(error.into()))
     }
 
-    fn attachment(&self) -> std::sync::MutexGuard<'_, Option<Attached>> {
+    /// What another process needs to go on in this one's place: the attachment, and what reserves the ports.
+    ///
+    /// # Errors
+    ///
+    /// If the program is not attached, or the process is out of descriptors.
+    pub fn duplicate(&self) -> io::Result<(OwnedFd, Vec<OwnedFd>)> {
+        let attached = self.attachment();
+        let link = attached
+            .as_ref()
+            .and_then(|attached| attached.link.as_ref());
+        let link = link.ok_or_else(|| io::Error::other("the XDP program is not attached"))?;
+        Ok((link.try_clone()?, self.reservation.duplicate()?))
+    }
+
+    /// Another process has the attachment: this one lets go of it.
+    pub fn give_up(&self) {
+        *self.attachment() = None;
+    }
+
+    /// Will go on in the place of another process: with its attachment to `interface`, in which its program is until
+    /// [`Redirect::replace`], and its reservation of the ports.
+    pub fn inherit(
+        &mut self,
+        (link, reserved): (OwnedFd, Vec<OwnedFd>),
+        interface: &Interface,
+        mode: Mode,
+    ) {
+        self.reservation = Reservation::inherited(reserved);
+        *self.attachment() = Some(Attached {
+            link: Some(link),
+            interface: interface.clone(),
+            mode,
+        });
+    }
+
+    /// Puts this program in the place of the one that is attached. No frame meets neither.
+    ///
+    /// # Errors
+    ///
+    /// If the driver refuses.
+    pub fn replace(&self) -> Result<(), RedirectError> {
+        let attached = self.attachment();
+        let Some(Attached {
+            link: Some(link),
+            interface,
+            mode,
+        }) = &*attached
+        else {
+            return Ok(());
+        };
+        let program = self.loaded()?;
+        attachment::replace(link.as_fd(), program.as_fd())
+            .map_err(|error| attach_error(interface, *mode, &error))
+    }
+
+    fn attachment(&self) -> MutexGuard<'_, Option<Attached>> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -545,11 +614,50 @@ impl Redirect {
     /// # Errors
     ///
     /// If the queue is beyond those loaded for, or `socket` is not an AF_XDP socket.
-    pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), RedirectError> {
-        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        sockets
-            .set(queue, socket, 0)
-            .map_err(map_error(SOCKETS_MAP))
+    pub fn set_socket(&self, queue: u32, socket: &Arc<OwnedFd>) -> Result<(), RedirectError> {
+        let mut sockets = self.sockets();
+        let Sockets { map, given } = &mut *sockets;
+        map.set(queue, socket.as_fd().as_raw_fd(), 0)
+            .map_err(map_error(SOCKETS_MAP))?;
+        given.retain(|(of, _)| *of != queue);
+        given.push((queue, Arc::downgrade(socket)));
+        Ok(())
+    }
+
+    /// Lets the frames of all queues go on to the kernel, until [`Redirect::go_on`]. When this returns, no program that
+    /// still saw a socket is running: nothing more arrives there.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let go of one; some queues may have been paused then.
+    pub fn pause(&self) -> Result<(), RedirectError> {
+        let mut sockets = self.sockets();
+        let Sockets { map, given } = &mut *sockets;
+        for (queue, _) in given.iter() {
+            map.unset(*queue).map_err(map_error(SOCKETS_MAP))?;
+        }
+        drop(sockets);
+        attachment::wait_for_programs();
+        Ok(())
+    }
+
+    /// Redirects to the sockets that there were, as far as they are still open.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not take one.
+    pub fn go_on(&self) -> Result<(), RedirectError> {
+        let given = self.sockets().given.clone();
+        for (queue, socket) in given {
+            if let Some(socket) = socket.upgrade() {
+                self.set_socket(queue, &socket)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many frames met which fate; shared with what reports it.

@@ -12,9 +12,9 @@
 //! are told not to go, everything they opened is closed, and the program is detached.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use crate::handover::{HandOver, Inheritance, Place};
 use crate::interface::{Framing, Interface};
 use crate::redirect::{Holder, Mode, Redirect, RedirectError, Targets};
 use crate::worker::WorkerConfig;
@@ -138,6 +138,30 @@ impl XdpConfig {
             stolen,
         })
     }
+
+    /// Prepares to take the interface from another process, which serves until [`HandOver::begin`].
+    fn inherit(prepared: &Prepared, inheritance: Inheritance) -> Result<Taken, XdpError> {
+        let Prepared {
+            interface,
+            targets,
+            plan,
+            ..
+        } = prepared;
+        let Inheritance {
+            link,
+            reserved,
+            mode,
+            ..
+        } = inheritance;
+        let mut redirect = Redirect::load(targets, plan.queues_max(interface))?;
+        redirect.inherit((link, reserved), interface, mode);
+        Ok(Taken {
+            redirect,
+            mode,
+            not_native: None,
+            stolen: Vec::new(),
+        })
+    }
 }
 
 /// An interface with the program attached and the ports reserved. No queue has a socket yet, so every frame still
@@ -227,7 +251,15 @@ impl Stack for XdpConfig {
         F: Fn(usize) -> S + Clone + Send + 'static,
     {
         let prepared = self.prepare::<S>()?;
-        let taken = self.take(&prepared)?;
+        let inherited = self.hand_over.as_ref().and_then(HandOver::take_inherited);
+        let takes_over = inherited.is_some();
+        let (taken, secrets) = match inherited {
+            None => (self.take(&prepared)?, Secrets::random()),
+            Some(inheritance) => {
+                let secrets = inheritance.secrets.clone();
+                (Self::inherit(&prepared, inheritance)?, Ok(secrets))
+            }
+        };
         let Prepared {
             interface,
             addresses,
@@ -238,7 +270,7 @@ impl Stack for XdpConfig {
         } = prepared;
         let taken_notices: Vec<_> = taken.notices(&interface).collect();
         let Taken { redirect, mode, .. } = taken;
-        let mut secrets = Secrets::random().map_err(XdpError::Random)?;
+        let mut secrets = secrets.map_err(XdpError::Random)?;
         let outbound = match &self.calls {
             None => None,
             Some(calls) => {
@@ -257,8 +289,10 @@ impl Stack for XdpConfig {
             stack,
             local,
             outbound,
-            secrets,
+            secrets: secrets.clone(),
             shared,
+            hand_over: self.hand_over.clone(),
+            bridged: takes_over.then(|| self.ports.clone()),
             worker: WorkerConfig {
                 wait: self.wait,
                 drain_ms: self.drain_ms,
@@ -270,7 +304,8 @@ impl Stack for XdpConfig {
         let starting = cores::spawn_all(&plan.cores, &common, &make_service, lifecycle)?;
         let ready = cores::wait_for_all(&starting)?;
 
-        let attached = format!("{interface}: XDP program attached in {mode} mode");
+        let taken_over = if takes_over { ", taken over" } else { "" };
+        let attached = format!("{interface}: XDP program attached in {mode} mode{taken_over}");
         let mut notices = vec![Notice::Fact(attached)];
         notices.extend(taken_notices);
         let mut counters = vec![CounterGroup {
@@ -282,10 +317,13 @@ impl Stack for XdpConfig {
         let (mut taps, mut waiting) = (Vec::new(), Vec::new());
         let mut queues = (0, 0);
         for ready in ready {
-            queues.0 += ready.sockets.len() as u32;
+            queues.0 += (ready.sockets.len() + ready.transfers.len()) as u32;
             queues.1 += ready.zero_copy;
             for (queue, socket) in ready.sockets {
-                redirect.set_socket(queue, socket.as_fd())?;
+                redirect.set_socket(queue, &socket)?;
+            }
+            if let Some(hand_over) = &self.hand_over {
+                hand_over.will_take(ready.transfers);
             }
             notices.extend(ready.report.into_iter().map(Notice::Fact));
             counters.extend(ready.counters);
@@ -324,6 +362,14 @@ impl Stack for XdpConfig {
             )));
         }
         let redirect = Arc::new(redirect);
+        if let Some(hand_over) = &self.hand_over {
+            let place = Place {
+                interface: interface.name.clone(),
+                queues: plan.cores.iter().map(|core| core.queues.clone()).collect(),
+                mode,
+            };
+            hand_over.started(&redirect, &secrets, place);
+        }
         let is_discards = |group: &&CounterGroup| group.part == "discards";
         let discards = counters.iter().filter(is_discards);
         let (watch, noticed, added) = crate::watch::watch(Watched {

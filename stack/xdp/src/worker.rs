@@ -14,6 +14,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +27,8 @@ use barewire_service::service::Service;
 use barewire_service::time::{Duration, Instant};
 use barewire_tcp::link::Link;
 use barewire_tcp::shard::Shard;
+
+use crate::handover::{Freeze, HandOver, Order, Task};
 
 /// What a core does when there is nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,13 +105,46 @@ pub fn run<L: Link, S: Service>(
     member: Member,
     counters: Arc<WorkerCounters>,
     added: Arc<AddedLinks<L>>,
+    passage: Option<Passage>,
 ) -> Result<(), CoreError> {
-    let ended = Worker::new(shard, config, member, counters, added).run();
+    let ended = Worker::new(shard, config, member, counters, added, passage).run();
     ended.map_err(|errno| CoreError {
         call: "poll",
         source: errno.into(),
     })
 }
+
+/// How a core takes over from another process's, and lets another one take over.
+pub struct Passage {
+    pub(crate) core: usize,
+    pub(crate) hand_over: HandOver,
+    pub(crate) orders: Receiver<Order>,
+    /// Another process serves: nothing is done before it has stopped.
+    pub(crate) is_dormant: bool,
+    pub(crate) leaving: Option<Leaving>,
+}
+
+/// How far a core is with ending what cannot travel.
+pub(crate) struct Leaving {
+    /// Told once nothing is left that cannot; `None` if it was.
+    ready: Option<Sender<()>>,
+    /// When it begins to drain: most of what cannot travel is a moment away from where it can.
+    drains_at: Instant,
+    is_draining: bool,
+    looks_at: Instant,
+}
+
+/// How long that moment is.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(20);
+/// How often is looked: it is a look at each connection.
+const LEAVE_LOOK: Duration = Duration::from_millis(5);
+
+/// How long a core looks for frames once none arrive any more.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+/// How long the memory of a core is kept once another one serves in its place: to give back much takes long.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(100);
+/// How often a core that waits for its predecessor looks at the phase.
+const DORMANT_LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Links that a core gets while it runs: those of queues that have appeared.
 pub struct AddedLinks<L> {
@@ -145,9 +181,13 @@ struct Worker<'a, L, S: Service> {
     shard: Shard<'a, L, S>,
     member: Member,
     added: Arc<AddedLinks<L>>,
+    passage: Option<Passage>,
     counters: Arc<WorkerCounters>,
     clock: Clock,
-    /// What ends a sleep: the member first, then the links. Empty if the core must not sleep.
+    may_sleep: bool,
+    /// What ends a sleep may be something else at the next one.
+    is_provisional: bool,
+    /// What ends a sleep: the member first, then the links. Empty if the core cannot sleep now.
     fds: Vec<PollFd<'static>>,
     spin_ns: u64,
     drain: Duration,
@@ -162,6 +202,7 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
         member: Member,
         counters: Arc<WorkerCounters>,
         added: Arc<AddedLinks<L>>,
+        passage: Option<Passage>,
     ) -> Self {
         let (may_sleep, spin_us) = match config.wait {
             Wait::Spin => (false, SPIN_US),
@@ -169,20 +210,16 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
         };
         let mut shard = shard;
         shard.woken_by(member.waker());
-        let wake_fds = shard.wake_fds().filter(|_| may_sleep);
-        let fds = wake_fds.map_or(Vec::new(), |links| {
-            let all = std::iter::once(member.as_fd().as_raw_fd()).chain(links);
-            // SAFETY: the descriptors belong to `member` and to the links of `shard`, which are in
-            // the same struct as this list, and never replaced: as long as it lives they are open.
-            all.map(|fd| unsafe { readable(fd) }).collect()
-        });
         Worker {
             shard,
             member,
             added,
+            passage,
             counters,
             clock: Clock::new(),
-            fds,
+            may_sleep,
+            is_provisional: true,
+            fds: Vec::new(),
             spin_ns: u64::from(spin_us) * 1_000,
             drain: Duration::from_millis(config.drain_ms.into()),
             drain_until: None,
@@ -191,11 +228,18 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
 
     fn run(mut self) -> Result<(), Errno> {
         self.tick();
+        self.wait_for_predecessor();
         let mut busy_until_ns = self.clock.now_ns();
         let mut is_sending = false;
         while !self.has_ended(is_sending) {
             if self.added.are_there.load(Ordering::Relaxed) {
                 self.take_added();
+            }
+            if self.is_taken_over() {
+                // The successor waits for the queues. It does not for the memory, and has this CPU first.
+                drop(self.shard.take_links());
+                std::thread::sleep(LINGER);
+                return Ok(());
             }
             let started_ns = self.clock.now_ns();
             let activity = self.shard.poll(self.clock.now());
@@ -219,7 +263,7 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
             }
             if self.clock.now_ns() - busy_until_ns < self.spin_ns {
                 std::hint::spin_loop();
-            } else if self.fds.is_empty() {
+            } else if !self.can_sleep() {
                 // What brings the frames may be a thread of the kernel that waits for this very core.
                 rustix::thread::sched_yield();
             } else {
@@ -233,15 +277,148 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
     #[cold]
     fn take_added(&mut self) {
         for link in self.added.take() {
-            // A core that does not sleep has no list, and a link that cannot wake its core rules out sleeping.
-            match link.wake_fd() {
-                _ if self.fds.is_empty() => {}
-                // SAFETY: the link goes to the shard at once, and stays there as long as the list lives.
-                Some(fd) => self.fds.push(unsafe { readable(fd) }),
-                None => self.fds.clear(),
-            }
             self.shard.add_link(link);
+            self.fds.clear();
         }
+    }
+
+    /// Whether something can end a sleep. A link that frames take two ways to cannot, nor one in memory.
+    fn can_sleep(&mut self) -> bool {
+        if self.is_provisional {
+            self.is_provisional = self.shard.links().iter().any(Link::is_provisional);
+            self.fds.clear();
+        }
+        if self.may_sleep
+            && self.fds.is_empty()
+            && let Some(links) = self.shard.wake_fds()
+        {
+            let all = std::iter::once(self.member.as_fd().as_raw_fd()).chain(links);
+            // SAFETY: the descriptors belong to `member` and to the links of `shard`, which are in the same struct as
+            // this list. A link keeps its descriptor unless that is provisional, and then the list is made anew before it
+            // is used: as long as it lives they are open.
+            self.fds = all.map(|fd| unsafe { readable(fd) }).collect();
+        }
+        !self.fds.is_empty()
+    }
+
+    /// Goes on with what the predecessor's core had, once that has stopped.
+    fn wait_for_predecessor(&mut self) {
+        let Some(passage) = self.passage.as_mut().filter(|passage| passage.is_dormant) else {
+            return;
+        };
+        while self.member.phase() == Phase::Serve {
+            match passage.orders.recv_timeout(DORMANT_LOOK) {
+                Ok(Order::Begin) => {
+                    passage.hand_over.wait_for_arrivals();
+                    passage.is_dormant = false;
+                    break;
+                }
+                Ok(Order::Admit(Task::Leave(_) | Task::Stay)) => {}
+                Ok(Order::Admit(Task::GoOn(connections, arriving))) => {
+                    self.clock.tick();
+                    if let Err(error) = self.shard.arrive(&connections, self.clock.now()) {
+                        tracing::error!("core {}: {error}", passage.core);
+                    }
+                    arriving.fetch_sub(1, Ordering::AcqRel);
+                }
+                Ok(Order::Freeze(freeze)) => freeze.refuse(),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.tick();
+    }
+
+    /// Whether another process has asked to go on in this core's place, and does.
+    fn is_taken_over(&mut self) -> bool {
+        let Some(passage) = &mut self.passage else {
+            return false;
+        };
+        let order = passage.orders.try_recv();
+        if order.is_err() && passage.leaving.is_none() {
+            return false;
+        }
+        match order {
+            Ok(Order::Freeze(freeze)) => return self.hand_over(freeze),
+            Ok(Order::Admit(Task::Leave(ready))) => {
+                passage.leaving = Some(Leaving {
+                    ready: Some(ready),
+                    drains_at: self.clock.now() + LEAVE_PATIENCE,
+                    is_draining: false,
+                    looks_at: self.clock.now(),
+                });
+            }
+            Ok(Order::Admit(Task::Stay)) => {
+                passage.leaving = None;
+                self.shard.stay();
+            }
+            Ok(Order::Admit(Task::GoOn(..)) | Order::Begin) | Err(_) => {}
+        }
+        self.leave();
+        false
+    }
+
+    /// Ends what cannot travel, if the core is to.
+    #[cold]
+    fn leave(&mut self) {
+        let now = self.clock.now();
+        let leaving = self.passage.as_mut().and_then(|it| it.leaving.as_mut());
+        let Some(leaving) = leaving.filter(|leaving| now >= leaving.looks_at) else {
+            return;
+        };
+        leaving.looks_at = now + LEAVE_LOOK;
+        let stays = self.shard.stays();
+        if stays == 0 {
+            if let Some(ready) = leaving.ready.take() {
+                let _ = ready.send(());
+            }
+        } else if now >= leaving.drains_at && !leaving.is_draining {
+            tracing::info!("draining what cannot travel to the successor: {stays} connections");
+            leaving.is_draining = true;
+            self.shard.leave(now);
+        }
+    }
+
+    #[cold]
+    fn hand_over(&mut self, freeze: Freeze) -> bool {
+        if self.member.phase() != Phase::Serve {
+            freeze.refuse();
+            return false;
+        }
+        let Some(Passage {
+            core, hand_over, ..
+        }) = &self.passage
+        else {
+            freeze.refuse();
+            return false;
+        };
+        let (core, hand_over) = (*core, hand_over.clone());
+        // Nothing arrives any more, and what has arrived is served, here or at the core that has its connection: its
+        // senders would repeat it late.
+        let until = self.clock.now() + HAND_OVER_MAX;
+        let mut has_served = false;
+        while self.clock.now() < until {
+            self.tick();
+            let had_all = has_served && hand_over.note_served(false);
+            let activity = self.shard.poll(self.clock.now());
+            let is_done = activity.frames == 0 && !activity.is_sending;
+            if is_done && had_all {
+                break;
+            }
+            if is_done && !has_served {
+                has_served = true;
+                hand_over.note_served(true);
+            }
+        }
+        let departure = self.shard.depart();
+        let carried = freeze.courier.carry(core, &departure.bytes);
+        let carried = carried.map(|()| departure.connections);
+        let is_taken_over = freeze.wait(carried.as_ref().copied()).is_some();
+        if is_taken_over {
+            let counters = self.shard.counters();
+            counters.handed_over.add(departure.connections as u64);
+        }
+        is_taken_over
     }
 
     fn tick(&mut self) {
@@ -278,7 +455,9 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
     fn sleep(&mut self, is_sending: bool) -> Result<(), Errno> {
         let now = self.clock.now();
         let retry = is_sending.then_some(now + SEND_RETRY);
-        let due = [self.shard.next_deadline(now), self.drain_until, retry];
+        let leaving = self.passage.as_ref().and_then(|it| it.leaving.as_ref());
+        let look = leaving.map(|leaving| leaving.looks_at);
+        let due = [self.shard.next_deadline(now), self.drain_until, retry, look];
         let due = due.into_iter().flatten().min();
         if due.is_some_and(|due| due <= now) {
             return Ok(());

@@ -73,7 +73,7 @@ impl Receiver {
             .map(|queue| XskLink::open(&interface, queue, mode, config).unwrap())
             .collect();
         for (queue, link) in queues.zip(&links) {
-            redirect.set_socket(queue, link.as_fd()).unwrap();
+            redirect.set_socket(queue, link.socket().unwrap()).unwrap();
         }
         Receiver { links, redirect }
     }
@@ -203,7 +203,7 @@ fn client_link(config: &XskConfig) -> (XskLink, Redirect) {
     let mut redirect = Redirect::load(&targets, 1).unwrap();
     let (mode, _) = redirect.attach(&interface, ModeChoice::Native).unwrap();
     let link = XskLink::open(&interface, 0, mode, config).unwrap();
-    redirect.set_socket(0, link.as_fd()).unwrap();
+    redirect.set_socket(0, link.socket().unwrap()).unwrap();
     (link, redirect)
 }
 

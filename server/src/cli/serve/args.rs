@@ -739,8 +739,8 @@ pub struct OperationArgs {
     #[arg(long, value_name = "auto|off|PATH", default_value = "auto")]
     pub control: String,
 
-    /// Go on in place of the server at the control socket, with its listeners, idle connections and counts; it serves on
-    /// until everything here has started. Same --stack, addresses and --cores (docs/fleet.md)
+    /// Go on in place of the server at the control socket, with its listeners or interface, connections and counts; it
+    /// serves on until everything here has started. Same --stack, addresses, --cores and queues (docs/fleet.md)
     #[arg(long)]
     pub take_over: bool,
 

@@ -13,7 +13,6 @@ mod outlive;
 mod reloads;
 mod state;
 mod supervise;
-#[cfg(any(feature = "epoll", feature = "uring"))]
 mod take_over;
 mod teleport;
 mod tls;
@@ -57,7 +56,7 @@ use crate::operate::capture::Captures;
 use crate::operate::overview::Bytes;
 use crate::operate::{Instruments, watch};
 use crate::site::{self, Site};
-use crate::takeover::{self, Estate, Predecessor, Successor};
+use crate::takeover::{self, Estate, HandOver, Predecessor, Successor};
 #[cfg(feature = "xdp")]
 use barewire_http::Surplus;
 use barewire_http::{HttpCounters, Status};
@@ -107,8 +106,8 @@ pub fn run(
         let missing = "a proxy does not take over yet: its connections to origins cannot travel";
         return Err(command.error(ErrorKind::InvalidValue, missing).into());
     }
-    if args.stack() == StackName::Xdp && args.operation.take_over {
-        let missing = "the stack xdp does not take over yet: use --stack uring or epoll";
+    if args.link.wait_for_interface && args.operation.take_over {
+        let missing = "a server with --wait-for-interface does not take over: it is watched by a process of its own";
         return Err(command.error(ErrorKind::InvalidValue, missing).into());
     }
     match (args.stack(), &args.place.interface) {
@@ -125,7 +124,7 @@ pub fn run(
                 connections: stack.stack.connections,
                 receive_buffer_bytes: stack.stack.receive_buffer_bytes,
             };
-            let around = (Nothing, Passage::default());
+            let around = (Nothing, Passage::bypass(args, &mut stack)?);
             let serve = || serve(args, "xdp", stack, capacity, seats, around, None);
             match (args.link.wait_for_interface, outlive::is_child()) {
                 (false, _) => serve(),
@@ -439,6 +438,8 @@ fn serve<S: Stack>(
         addresses: running.addresses.clone(),
         cpus: running.cpus.clone(),
         connections: passage.connections,
+        drain_ms: args.drain_timeout().as_millis() as u64,
+        bypass: passage.hand_over.as_ref().and_then(HandOver::interface),
         keeps_state: state.is_some(),
         admin: endpoints.admin(),
         node: node.clone(),

@@ -268,7 +268,7 @@ impl Controlled for Controls {
     fn hand_over(&self, protocol: u32) -> Result<(Estate, Inheritance), String> {
         match &self.predecessor {
             Some(predecessor) => predecessor.offer(protocol),
-            None => Err("only servers on --stack epoll and uring hand over".into()),
+            None => Err("a proxy and a server with --wait-for-interface do not hand over".into()),
         }
     }
 

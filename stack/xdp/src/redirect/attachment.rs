@@ -1,4 +1,5 @@
-//! The attachment of the program to an interface: a `bpf_link`, which the kernel removes with its last descriptor.
+//! The attachment of the program to an interface: a `bpf_link`, which the kernel removes with its last descriptor. Another
+//! process can have one, and put another program in the place of the first.
 //!
 //! aya attaches programs as well, but where the kernel refuses a link it falls back to netlink: what is attached so
 //! outlives the process, and asks for a socket that a confined process may not open.
@@ -9,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use super::Mode;
 
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_XDP: u32 = 37;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -19,6 +21,14 @@ struct LinkCreate {
     program: u32,
     interface_index: u32,
     attach_type: u32,
+    flags: u32,
+}
+
+/// The part of `union bpf_attr` for `BPF_LINK_UPDATE`.
+#[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    program: u32,
     flags: u32,
 }
 
@@ -53,4 +63,38 @@ pub(super) fn attach(
     }
     // SAFETY: the call succeeded, so this is a descriptor that was just opened and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(link as i32) })
+}
+
+/// Puts `program` in the place of the one that `link` attaches. This takes no capability.
+pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = LinkUpdate {
+        link: link.as_raw_fd() as u32,
+        program: program.as_raw_fd() as u32,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads as many bytes as it is told `attributes` has, and writes none for this command.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_UPDATE,
+            &raw const attributes,
+            size_of::<LinkUpdate>(),
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Waits until no program runs that began before: a program runs within an RCU read-side critical section, and this is
+/// how a process waits for the end of all of them (membarrier(2)).
+pub(super) fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+    // SAFETY: membarrier(2) takes two numbers, and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        // A kernel without it, or one that isolates CPUs: longer than any program runs.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
 }

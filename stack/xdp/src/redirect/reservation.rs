@@ -25,6 +25,16 @@ use crate::interface::{Interface, is_link_local};
 pub(super) struct Reservation(Vec<OwnedFd>);
 
 impl Reservation {
+    /// Listeners of another process, which this one goes on with.
+    pub(super) fn inherited(listeners: Vec<OwnedFd>) -> Self {
+        Reservation(listeners)
+    }
+
+    /// The listeners, for another process to go on with.
+    pub(super) fn duplicate(&self) -> io::Result<Vec<OwnedFd>> {
+        self.0.iter().map(OwnedFd::try_clone).collect()
+    }
+
     /// Reserves `port` of `address`. It may be one that the interface does not have.
     pub(super) fn add(
         &mut self,

@@ -17,17 +17,22 @@
 
 mod assembly;
 #[allow(unsafe_code)]
+mod bridge;
+#[allow(unsafe_code)]
 mod queue;
+mod segments;
 #[allow(unsafe_code)]
 mod socket;
+mod transfer;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::xdp_statistics;
 use rustix::net::xdp::XdpStatistics;
 use thiserror::Error;
+use xsk_rs::{FrameDesc, Umem};
 
 use crate::interface::Interface;
 use crate::redirect::Mode;
@@ -38,7 +43,12 @@ use barewire_tcp::link::LinkCounters;
 use barewire_tcp::link::{Link, Received as _, Transmit as _};
 
 pub use assembly::BATCH_FRAMES;
+pub use bridge::Share;
 pub use queue::{Received, Transmit};
+pub use transfer::Transfer;
+
+use bridge::Bridge;
+use socket::Bound;
 
 /// How a queue is opened. Its memory is (`rx_ring_frames` + `tx_ring_frames`) frames and 48 bytes of rings for each
 /// pair of them. A frame has 2,048 bytes, or 4,096 if the MTU is beyond 1,774, in zero-copy mode 1,006.
@@ -210,8 +220,10 @@ pub struct XskLink {
     reception: queue::Reception,
     received: Received,
     transmit: Transmit,
-    /// A second descriptor of the socket, for reading its statistics meanwhile.
-    socket: Arc<OwnedFd>,
+    /// A second descriptor of the socket, for reading its statistics meanwhile. `None` until the queue is bound.
+    socket: Option<Arc<OwnedFd>>,
+    /// The way that frames take until then, and a little longer.
+    bridge: Option<(Bridge, Transfer)>,
     kernel_statistics: KernelStatistics,
     counters: Arc<LinkCounters>,
     tap: TapEnd,
@@ -263,20 +275,56 @@ impl XskLink {
     }
 
     fn of(opened: socket::Opened, config: &XskConfig, observers: Observers) -> Self {
+        let parts = (opened.umem, opened.frames, opened.outcome);
+        let mut link = Self::unbound(parts, config, observers);
+        link.bind(opened.bound);
+        link
+    }
+
+    /// A link for receive queue `queue` of `interface`, which is another process's yet. What the kernel gets of it instead
+    /// is received by a packet socket, from here on; and so it is until [`Transfer::bind`].
+    ///
+    /// # Errors
+    ///
+    /// As [`XskLink::open`].
+    pub fn bridge(
+        interface: &Interface,
+        mode: Mode,
+        config: &XskConfig,
+        share: &Share,
+    ) -> Result<Self, XskError> {
+        let queue = share.queue;
+        let memory = socket::Memory::for_queue(interface, queue, mode, config)?;
+        let bridge = Bridge::open(interface, share).map_err(|source| XskError::Refused {
+            step: "open a packet socket",
+            interface: interface.name.clone(),
+            queue,
+            source,
+        })?;
+        let outcome = memory.intended();
+        let transfer = Transfer::new(&memory, interface, queue, config);
+        let parts = (memory.umem, memory.frames, outcome);
+        let mut link = Self::unbound(parts, config, Observers::default());
+        link.bridge = Some((bridge, transfer));
+        link.reception.keep_for_bridge(true);
+        Ok(link)
+    }
+
+    fn unbound(
+        (umem, frames, outcome): (Umem, Vec<FrameDesc>, Outcome),
+        config: &XskConfig,
+        observers: Observers,
+    ) -> Self {
         let Observers {
             counters,
             tap,
             kernel_statistics,
         } = observers;
-        let socket = Arc::new(opened.socket);
-        // Empty until now: a link is opened once.
-        let _ = kernel_statistics.socket.set(Arc::downgrade(&socket));
         let (reception, received, transmit) = queue::share_out(
-            &opened.umem,
-            opened.frames,
-            (opened.outcome.piece_bytes(), opened.outcome.packet_frames),
+            &umem,
+            frames,
+            (outcome.piece_bytes(), outcome.packet_frames),
             config.rx_ring_frames,
-            opened.rings,
             &counters,
         );
         counters
@@ -285,19 +333,28 @@ impl XskLink {
         counters
             .tx_frames_used_max
             .set(config.tx_ring_frames.into());
-        let mut link = XskLink {
+        XskLink {
             reception,
             received,
             transmit,
-            socket,
+            socket: None,
+            bridge: None,
             kernel_statistics,
             counters,
             tap,
             busy_poll: config.busy_poll.is_some(),
-            outcome: opened.outcome,
-        };
-        link.refill();
-        link
+            outcome,
+        }
+    }
+
+    fn bind(&mut self, bound: Bound) {
+        let socket = bound.socket;
+        // Empty until now: a link is bound once.
+        let _ = (self.kernel_statistics.socket).set(Arc::downgrade(&socket));
+        self.socket = Some(socket);
+        self.outcome.zero_copy = bound.zero_copy;
+        queue::bind(&mut self.reception, &mut self.transmit, bound.rings);
+        self.refill();
     }
 
     /// Prepares for another queue like this one, which is not there yet.
@@ -350,6 +407,44 @@ impl XskLink {
         self.kernel_statistics.clone()
     }
 
+    /// Its socket, once the queue is bound.
+    pub fn socket(&self) -> Option<&Arc<OwnedFd>> {
+        self.socket.as_ref()
+    }
+
+    /// What binds its queue, if it is another process's yet.
+    pub fn transfer(&self) -> Option<Transfer> {
+        self.bridge.as_ref().map(|(_, transfer)| transfer.clone())
+    }
+
+    /// Receives by the bridge, and by the socket as well once there is one. What arrived earlier comes first.
+    #[cold]
+    fn receive_bridged(&mut self) {
+        // Takes back the last batch.
+        self.refill();
+        let Some((bridge, transfer)) = &mut self.bridge else {
+            return;
+        };
+        let packet_bytes_max = self.outcome.piece_bytes();
+        (self.reception).receive_from(bridge, &mut self.received, packet_bytes_max);
+        if self.received.len() > 0 {
+            return;
+        }
+        if self.socket.is_none() {
+            let transfer = transfer.clone();
+            if let Some(bound) = transfer.take() {
+                self.bind(bound);
+                transfer.note_taken();
+            }
+            return;
+        }
+        if transfer.is_over() {
+            self.bridge = None;
+            self.reception.keep_for_bridge(false);
+        }
+        self.reception.receive(&mut self.received);
+    }
+
     fn refill(&mut self) {
         let given = self.reception.refill(&mut self.received);
         let held = self.reception.idle();
@@ -365,15 +460,10 @@ impl XskLink {
     /// Runs the driver's receive loop, or makes it run soon.
     fn wake_reception(&self) {
         self.counters.rx_wakeups.increment();
-        // An empty read never yields data; EAGAIN, EBUSY and ENETDOWN are the kernel's to resolve.
-        let _ = rustix::net::recv(&self.socket, &mut [0u8; 0][..], RecvFlags::DONTWAIT);
-    }
-}
-
-/// The socket itself, to be put into the XDP program's map.
-impl AsFd for XskLink {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        if let Some(socket) = &self.socket {
+            // An empty read never yields data; EAGAIN, EBUSY and ENETDOWN are the kernel's to resolve.
+            let _ = rustix::net::recv(socket, &mut [0u8; 0][..], RecvFlags::DONTWAIT);
+        }
     }
 }
 
@@ -383,8 +473,12 @@ impl Link for XskLink {
 
     #[inline]
     fn receive(&mut self, _now: Instant) -> (&Received, &mut Transmit) {
-        self.refill();
-        self.reception.receive(&mut self.received);
+        if self.bridge.is_some() {
+            self.receive_bridged();
+        } else {
+            self.refill();
+            self.reception.receive(&mut self.received);
+        }
         let frames = self.received.len();
         if self.tap.begin_batch() {
             for index in 0..frames {
@@ -408,7 +502,12 @@ impl Link for XskLink {
     #[inline]
     fn flush(&mut self, _now: Instant) -> bool {
         self.transmit.reclaim();
-        let (frames, bytes) = self.transmit.submit(&mut self.tap);
+        let (frames, bytes) = match &self.bridge {
+            Some((bridge, _)) if self.socket.is_none() => {
+                self.transmit.submit_to(bridge, &mut self.tap)
+            }
+            _ => self.transmit.submit(&mut self.tap),
+        };
         self.counters.tx_frames.add(frames as u64);
         self.counters.tx_bytes.add(bytes);
 
@@ -432,8 +531,17 @@ impl Link for XskLink {
         unsent > 0 || self.transmit.free_slots() == 0
     }
 
+    /// `None` while frames arrive by two ways.
     fn wake_fd(&self) -> Option<RawFd> {
-        Some(self.socket.as_raw_fd())
+        match (&self.bridge, &self.socket) {
+            (Some((bridge, _)), None) => Some(bridge.wake_fd()),
+            (None, Some(socket)) => Some(socket.as_raw_fd()),
+            (Some(_), Some(_)) | (None, None) => None,
+        }
+    }
+
+    fn is_provisional(&self) -> bool {
+        self.bridge.is_some()
     }
 
     #[inline]
@@ -498,7 +606,7 @@ impl SpareLink {
 /// What the kernel forgets with the socket is kept for later readers.
 impl Drop for XskLink {
     fn drop(&mut self) {
-        if let Ok(statistics) = xdp_statistics(&self.socket) {
+        if let Some(Ok(statistics)) = self.socket.as_ref().map(xdp_statistics) {
             // Empty until now: a link is dropped once.
             let _ = self.kernel_statistics.last.set(statistics);
         }

@@ -22,6 +22,8 @@
 //! > touches the frames in the fill and tx rings, and those it took from them and has not returned.
 //! > User space touches a frame only while its descriptor is in `batch` or in `slot`.
 //!
+//! Before a queue is bound there are no rings: frames are copied from and to the [`Bridge`], and the kernel has none.
+//!
 //! Where packets may be longer than a frame (jumbo), the kernel spreads them over several, of which all but the last say
 //! that more follow. What is received so is copied together (see [`Assembly`]); what is sent is written to a scratch
 //! buffer and copied to as many frames as it needs.
@@ -36,13 +38,17 @@ use barewire_tcp::link;
 use barewire_tcp::link::LinkCounters;
 
 use super::assembly::{Assembly, BATCH_FRAMES, CONTINUED, FRAMES_MAX};
+use super::bridge::{Bridge, Seen};
+use super::segments;
 
 /// The receiving half of a queue, except for the batch that is being read.
 pub(super) struct Reception {
-    fill: FillQueue,
-    rx: RxQueue,
+    /// `None` until the queue is bound.
+    rings: Option<(FillQueue, RxQueue)>,
     /// Frames that the fill ring had no room for.
     idle: Vec<FrameDesc>,
+    /// So many of them are not for the kernel: a bridge is received from as well.
+    kept: usize,
 }
 
 /// A batch of received frames.
@@ -58,8 +64,8 @@ pub struct Received {
 /// The sending half of a queue.
 pub struct Transmit {
     umem: Umem,
-    tx: TxQueue,
-    completion: CompQueue,
+    /// `None` until the queue is bound.
+    rings: Option<(TxQueue, CompQueue)>,
     /// Frames that are not in use.
     free: Vec<FrameDesc>,
     /// The frame that is being written.
@@ -74,17 +80,21 @@ pub struct Transmit {
     counters: Arc<LinkCounters>,
 }
 
-/// Shares out the frames of a UMEM whose socket was just opened.
+/// The four rings of a socket.
+pub(super) type Rings = (TxQueue, RxQueue, FillQueue, CompQueue);
+
+/// Frames that a bridge is asked for at once: what each of them may be cut into still fits into a batch.
+const BRIDGED_FRAMES: usize = 16;
+
+/// Shares out the frames of a UMEM whose queue is not bound yet.
 ///
-/// `frames` must be all frames of `umem`, and none may have been handed to a ring. The rings must be
-/// those of a socket on `umem`, which must not be shared with another. A packet takes up to `packet_frames` of them, each
+/// `frames` must be all frames of `umem`, and none may have been handed to a ring. A packet takes up to `packet_frames` of them, each
 /// of which holds `piece_bytes` of it.
 pub(super) fn share_out(
     umem: &Umem,
     mut frames: Vec<FrameDesc>,
     (piece_bytes, packet_frames): (usize, u32),
     rx_ring_frames: u32,
-    (tx, rx, fill, completion): (TxQueue, RxQueue, FillQueue, CompQueue),
     counters: &Arc<LinkCounters>,
 ) -> (Reception, Received, Transmit) {
     let scratch_bytes = match packet_frames {
@@ -94,9 +104,9 @@ pub(super) fn share_out(
     let free = frames.split_off(rx_ring_frames as usize);
     let tx_ring_frames = free.len() as u32;
     let reception = Reception {
-        fill,
-        rx,
+        rings: None,
         idle: frames,
+        kept: 0,
     };
     let received = Received {
         umem: umem.clone(),
@@ -106,8 +116,7 @@ pub(super) fn share_out(
     };
     let transmit = Transmit {
         umem: umem.clone(),
-        tx,
-        completion,
+        rings: None,
         committed: Vec::with_capacity(free.len()),
         free,
         slot: None,
@@ -119,6 +128,19 @@ pub(super) fn share_out(
     (reception, received, transmit)
 }
 
+/// The queue is bound from here on, by a socket that was just opened.
+///
+/// The rings must be those of a socket on the UMEM that `reception` and `transmit` share, which must not be shared with
+/// another.
+pub(super) fn bind(
+    reception: &mut Reception,
+    transmit: &mut Transmit,
+    (tx, rx, fill, completion): Rings,
+) {
+    reception.rings = Some((fill, rx));
+    transmit.rings = Some((tx, completion));
+}
+
 impl Reception {
     /// Takes back the frames of `received` and gives the kernel all it has room for.
     ///
@@ -126,28 +148,43 @@ impl Reception {
     pub fn refill(&mut self, received: &mut Received) -> usize {
         self.idle.extend_from_slice(&received.batch[..received.len]);
         received.len = 0;
+        let Some((fill, _)) = &mut self.rings else {
+            return 0;
+        };
 
         // The ring takes all or nothing, and may look fuller than it is while the kernel is at it.
-        let room = self.fill.nb_free(self.idle.len() as u32) as usize;
-        let kept = self.idle.len().saturating_sub(room);
+        let room = fill.nb_free(self.idle.len() as u32) as usize;
+        let kept = self
+            .idle
+            .len()
+            .saturating_sub(room)
+            .max(self.kept.min(self.idle.len()));
         // SAFETY: all of `idle` are frames of this ring's UMEM that user space owns and that are
         // nowhere else. Those that the ring takes leave the list with the next line.
-        let given = unsafe { self.fill.produce(&self.idle[kept..]) };
+        let given = unsafe { fill.produce(&self.idle[kept..]) };
         self.idle.truncate(self.idle.len() - given);
         given
     }
 
+    /// Keeps a batch of frames for a bridge, or gives them to the kernel from here on.
+    pub fn keep_for_bridge(&mut self, is_there: bool) {
+        self.kept = if is_there { BATCH_FRAMES } else { 0 };
+    }
+
     /// Frames that wait for room in the fill ring.
     pub fn idle(&self) -> usize {
-        self.idle.len()
+        self.idle.len().saturating_sub(self.kept)
     }
 
     /// Takes the next batch from the rx ring. The last one must have been taken back.
     pub fn receive(&mut self, received: &mut Received) {
         assert_eq!(received.len, 0, "a batch was not given back");
+        let Some((_, rx)) = &mut self.rings else {
+            return;
+        };
         // SAFETY: the ring and the batch are of the same UMEM (see `share_out`). The batch's old
         // descriptors are overwritten, but they are in `idle` or the fill ring already: `len` is 0.
-        received.len = unsafe { self.rx.consume(&mut received.batch[..BATCH_FRAMES]) };
+        received.len = unsafe { rx.consume(&mut received.batch[..BATCH_FRAMES]) };
         if received.assembly.is_some() {
             self.receive_rest(received);
             received.assemble();
@@ -156,12 +193,15 @@ impl Reception {
 
     /// Takes the frames that belong to the last packet. The kernel hands out whole packets, so they are there.
     fn receive_rest(&mut self, received: &mut Received) {
+        let Some((_, rx)) = &mut self.rings else {
+            return;
+        };
         while let Some(last) = received.len.checked_sub(1)
             && received.batch[last].has_more_frames()
             && received.len < received.batch.len()
         {
             // SAFETY: as in `receive`.
-            let count = unsafe { self.rx.consume_one(&mut received.batch[received.len]) };
+            let count = unsafe { rx.consume_one(&mut received.batch[received.len]) };
             received.len += count;
             if count == 0 {
                 return;
@@ -169,9 +209,53 @@ impl Reception {
         }
     }
 
+    /// Takes the next batch from `bridge`, in packets of at most `packet_bytes_max`. The last one must have been taken back.
+    pub fn receive_from(
+        &mut self,
+        bridge: &mut Bridge,
+        received: &mut Received,
+        packet_bytes_max: usize,
+    ) {
+        assert_eq!(received.len, 0, "a batch was not given back");
+        let mut piece = Vec::new();
+        for _ in 0..BRIDGED_FRAMES {
+            let Some(Seen { frame, is_partial }) = bridge.receive() else {
+                break;
+            };
+            match is_partial || frame.len() > packet_bytes_max {
+                true => segments::cut(frame, packet_bytes_max, &mut piece, |piece| {
+                    self.take_copy(received, piece);
+                }),
+                false => self.take_copy(received, frame),
+            }
+        }
+        received.assemble();
+    }
+
+    /// Adds a copy of `frame` to the batch, if there is room for it.
+    fn take_copy(&mut self, received: &mut Received, frame: &[u8]) {
+        if received.len == BATCH_FRAMES {
+            return;
+        }
+        let Some(mut desc) = self.idle.pop() else {
+            return;
+        };
+        desc.set_options(0);
+        // SAFETY: a frame of this UMEM, owned by user space, its descriptor nowhere else.
+        let mut data = unsafe { received.umem.data_mut(&mut desc) };
+        if frame.len() > data.cursor().buf_len() {
+            self.idle.push(desc);
+            return;
+        }
+        data.cursor().set_pos(frame.len());
+        data.contents_mut().copy_from_slice(frame);
+        received.batch[received.len] = desc;
+        received.len += 1;
+    }
+
     /// Whether the driver sleeps until it is woken by a system call.
     pub fn needs_wakeup(&self) -> bool {
-        self.fill.needs_wakeup()
+        (self.rings.as_ref()).is_some_and(|(fill, _)| fill.needs_wakeup())
     }
 }
 
@@ -296,11 +380,14 @@ impl Transmit {
         if self.unsent_or_in_flight() == 0 {
             return;
         }
+        let Some((_, completion)) = &mut self.rings else {
+            return;
+        };
         let mut sent = [FrameDesc::default(); BATCH_FRAMES];
         loop {
             // SAFETY: the ring is of this UMEM (see `share_out`). What it yields was in the tx ring,
             // has left it, and goes to the free list: one place at a time.
-            let count = unsafe { self.completion.consume(&mut sent) };
+            let count = unsafe { completion.consume(&mut sent) };
             self.free.extend_from_slice(&sent[..count]);
             if count < sent.len() {
                 return;
@@ -315,7 +402,10 @@ impl Transmit {
         if self.committed.is_empty() {
             return (0, 0);
         }
-        let room = self.tx.nb_free(self.committed.len() as u32) as usize;
+        let Some((tx, _)) = &mut self.rings else {
+            return (0, 0);
+        };
+        let room = tx.nb_free(self.committed.len() as u32) as usize;
         let next = &self.committed[..room.min(self.committed.len())];
         let bytes = next.iter().map(|frame| frame.lengths().data() as u64).sum();
         let packets = next.iter().filter(|frame| !frame.has_more_frames()).count();
@@ -338,9 +428,30 @@ impl Transmit {
         // SAFETY: all of `committed` are frames of this ring's UMEM that user space owns and that
         // are nowhere else. The ring takes all of `next`, having room for them, or none; those that
         // it takes leave the list with the next line.
-        let moved = unsafe { self.tx.produce(next) };
+        let moved = unsafe { tx.produce(next) };
         self.committed.drain(..moved);
         if moved > 0 { (packets, bytes) } else { (0, 0) }
+    }
+
+    /// Sends committed frames by `bridge`, all of them, in order; `tap` sees them.
+    ///
+    /// Returns how many packets and bytes.
+    pub(super) fn submit_to(&mut self, bridge: &Bridge, tap: &mut TapEnd) -> (usize, u64) {
+        let (mut packets, mut bytes) = (0, 0);
+        let mut begun = Vec::new();
+        for frame in &self.committed {
+            // SAFETY: a frame of this UMEM, owned by user space, which goes to the free list below.
+            begun.extend_from_slice(unsafe { self.umem.data(frame) }.contents());
+            if !frame.has_more_frames() {
+                bridge.send(&begun);
+                tap.record(Direction::Sent, &begun);
+                packets += 1;
+                bytes += begun.len() as u64;
+                begun.clear();
+            }
+        }
+        self.free.append(&mut self.committed);
+        (packets, bytes)
     }
 
     /// Frames that the kernel has not begun to send.
@@ -348,7 +459,9 @@ impl Transmit {
         if self.unsent_or_in_flight() == 0 {
             return 0;
         }
-        self.committed.len() + (self.tx_ring_frames - self.tx.nb_free_exact()) as usize
+        let ring_free =
+            (self.rings.as_mut()).map_or(self.tx_ring_frames, |(tx, _)| tx.nb_free_exact());
+        self.committed.len() + (self.tx_ring_frames - ring_free) as usize
     }
 
     /// Frames that were committed and have not come back.
@@ -358,11 +471,14 @@ impl Transmit {
 
     /// Whether the kernel sends only when it is told to.
     pub fn needs_wakeup(&self) -> bool {
-        self.tx.needs_wakeup()
+        (self.rings.as_ref()).is_some_and(|(tx, _)| tx.needs_wakeup())
     }
 
     /// Tells the kernel to send.
     pub fn wakeup(&self) -> io::Result<()> {
-        self.tx.wakeup()
+        match &self.rings {
+            Some((tx, _)) => tx.wakeup(),
+            None => Ok(()),
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -16,9 +17,10 @@ use tracing::warn;
 use xsk_rs::config::{
     BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig, XDP_UMEM_MIN_CHUNK_SIZE,
 };
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
+use xsk_rs::{FrameDesc, Socket, Umem};
 
-use super::{BusyPoll, Outcome, XskConfig, XskError, ZeroCopy};
+use super::queue::Rings;
+use super::{Outcome, XskConfig, XskError, ZeroCopy};
 use crate::interface::Interface;
 use crate::redirect::Mode;
 
@@ -44,13 +46,23 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 const RELEASE_RETRIES: u32 = 100;
 const RELEASE_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
+/// The same, while frames take a detour: each millisecond counts, and what has not been let go of by then is not.
+const TAKE_OVER_RETRIES: u32 = 10_000;
+const TAKE_OVER_RETRY_INTERVAL: Duration = Duration::from_millis(1);
+
 /// A bound socket, all of its frames still in `frames`.
 pub(super) struct Opened {
     pub umem: Umem,
     pub frames: Vec<FrameDesc>,
-    pub rings: (TxQueue, RxQueue, FillQueue, CompQueue),
-    pub socket: OwnedFd,
+    pub bound: Bound,
     pub outcome: Outcome,
+}
+
+/// A socket that has a queue.
+pub(super) struct Bound {
+    pub rings: Rings,
+    pub socket: Arc<OwnedFd>,
+    pub zero_copy: bool,
 }
 
 pub(super) fn open(
@@ -59,14 +71,7 @@ pub(super) fn open(
     mode: Mode,
     config: &XskConfig,
 ) -> Result<Opened, XskError> {
-    if queue >= interface.rx_queues {
-        let (interface, queues) = (interface.name.clone(), interface.rx_queues);
-        return Err(XskError::NoQueue {
-            interface,
-            queue,
-            queues,
-        });
-    }
+    check_queue(interface, queue)?;
     match (mode, config.zero_copy) {
         (Mode::Generic, ZeroCopy::On) => {
             Err(Refused { interface, queue }.no_zero_copy("generic mode copies"))
@@ -94,6 +99,17 @@ pub(super) fn open(
                 outcome => outcome,
             },
         },
+    }
+}
+
+fn check_queue(interface: &Interface, queue: u32) -> Result<(), XskError> {
+    match queue < interface.rx_queues {
+        true => Ok(()),
+        false => Err(XskError::NoQueue {
+            interface: interface.name.clone(),
+            queue,
+            queues: interface.rx_queues,
+        }),
     }
 }
 
@@ -172,11 +188,7 @@ fn open_when_free(
     config: &XskConfig,
 ) -> Result<Opened, XskError> {
     let try_open = || {
-        let shape = Shape {
-            copying,
-            frame_bytes: frame_bytes(interface.mtu, copying),
-            packet_frames: packet_frames(interface, copying),
-        };
+        let shape = Shape::of(interface, copying);
         let memory = Memory::take(interface, queue, shape, config)?;
         bind(memory, interface, queue, config)
     };
@@ -191,18 +203,28 @@ fn open_when_free(
 
 /// What the frames of a queue are like.
 #[derive(Debug, Clone, Copy)]
-struct Shape {
+pub(super) struct Shape {
     copying: Copying,
     frame_bytes: u32,
     packet_frames: u32,
 }
 
+impl Shape {
+    fn of(interface: &Interface, copying: Copying) -> Shape {
+        Shape {
+            copying,
+            frame_bytes: frame_bytes(interface.mtu, copying),
+            packet_frames: packet_frames(interface, copying),
+        }
+    }
+}
+
 /// The frames of a queue that need not be there yet, and a socket that is bound to nothing.
 pub(super) struct Memory {
-    umem: Umem,
-    frames: Vec<FrameDesc>,
+    pub umem: Umem,
+    pub frames: Vec<FrameDesc>,
     huge_pages: bool,
-    shape: Shape,
+    pub shape: Shape,
 }
 
 impl Memory {
@@ -224,6 +246,37 @@ impl Memory {
         Memory::take(interface, queue, shape, config)
     }
 
+    /// Takes memory for a queue that is another socket's yet.
+    pub fn for_queue(
+        interface: &Interface,
+        queue: u32,
+        mode: Mode,
+        config: &XskConfig,
+    ) -> Result<Self, XskError> {
+        check_queue(interface, queue)?;
+        let copying = match mode {
+            Mode::Generic => Copying::Kernel,
+            Mode::Native => copying(interface, config.zero_copy),
+        };
+        Memory::take(interface, queue, Shape::of(interface, copying), config)
+    }
+
+    /// What a socket with this memory is meant to yield.
+    pub fn intended(&self) -> Outcome {
+        self.outcome(self.shape.copying == Copying::No)
+    }
+
+    /// What a socket with this memory has yielded.
+    fn outcome(&self, zero_copy: bool) -> Outcome {
+        Outcome {
+            zero_copy,
+            huge_pages: self.huge_pages,
+            frame_bytes: self.shape.frame_bytes,
+            frames: self.frames.len() as u32,
+            packet_frames: self.shape.packet_frames,
+        }
+    }
+
     fn take(
         interface: &Interface,
         queue: u32,
@@ -232,6 +285,7 @@ impl Memory {
     ) -> Result<Self, XskError> {
         let refused = Refused { interface, queue };
         let (umem, frames, huge_pages) = create_umem(&refused, shape.frame_bytes, config)?;
+        widen_sockets(config, shape.frame_bytes);
         Ok(Memory {
             umem,
             frames,
@@ -248,18 +302,54 @@ pub(super) fn bind(
     queue: u32,
     config: &XskConfig,
 ) -> Result<Opened, XskError> {
+    let bound = bind_to(&memory.umem, memory.shape, interface, queue, config)?;
+    let outcome = memory.outcome(bound.zero_copy);
+    Ok(Opened {
+        umem: memory.umem,
+        frames: memory.frames,
+        bound,
+        outcome,
+    })
+}
+
+/// Binds the socket of `umem` to a queue that another process is letting go of. Where the driver has no zero-copy after
+/// all, the kernel copies.
+pub(super) fn bind_when_free(
+    umem: &Umem,
+    shape: Shape,
+    interface: &Interface,
+    queue: u32,
+    config: &XskConfig,
+) -> Result<Bound, XskError> {
+    let mut shape = shape;
+    let mut left = TAKE_OVER_RETRIES;
+    loop {
+        match bind_to(umem, shape, interface, queue, config) {
+            Err(XskError::Busy { .. }) if left > 0 => {
+                left -= 1;
+                sleep(TAKE_OVER_RETRY_INTERVAL);
+            }
+            Err(XskError::NoZeroCopy { .. }) if config.zero_copy == ZeroCopy::Auto => {
+                shape.copying = Copying::Kernel;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn bind_to(
+    umem: &Umem,
+    shape: Shape,
+    interface: &Interface,
+    queue: u32,
+    config: &XskConfig,
+) -> Result<Bound, XskError> {
     let refused = Refused { interface, queue };
-    let Memory {
-        umem,
-        frames,
-        huge_pages,
-        shape:
-            Shape {
-                copying,
-                frame_bytes,
-                packet_frames,
-            },
-    } = memory;
+    let Shape {
+        copying,
+        frame_bytes,
+        packet_frames,
+    } = shape;
     let bind_flags = BindFlags::XDP_USE_NEED_WAKEUP
         | match copying {
             Copying::No => BindFlags::XDP_ZEROCOPY,
@@ -281,7 +371,7 @@ pub(super) fn bind(
         .parse()
         .map_err(|_| refused.by("name the interface", io::ErrorKind::InvalidInput.into()))?;
     // SAFETY: the one precondition is about sharing a UMEM; this one was just made and is not shared.
-    let (tx, rx, rings) = unsafe { Socket::new(socket_config, &umem, &name, queue) }
+    let (tx, rx, rings) = unsafe { Socket::new(socket_config, umem, &name, queue) }
         .map_err(|error| refused.bind(os_error(&error), copying))?;
     let (fill, completion) =
         rings.ok_or_else(|| refused.by("find the fill ring", io::ErrorKind::NotFound.into()))?;
@@ -293,25 +383,19 @@ pub(super) fn bind(
         .map_err(|source| refused.by("duplicate the socket", source))?;
     let options =
         xdp_options(&socket).map_err(|errno| refused.by("read XDP_OPTIONS", errno.into()))?;
-    if let Some(busy_poll) = config.busy_poll {
-        set_busy_poll(&socket, busy_poll)
-            .map_err(|source| refused.by("set up busy polling", source))?;
+    // Without privileges it stays as `widen_sockets` has made it.
+    widen_copy_mode(socket.as_raw_fd(), config, frame_bytes);
+    match set_busy_poll(socket.as_raw_fd(), config) {
+        Err(source) if source.kind() != io::ErrorKind::PermissionDenied => {
+            return Err(refused.by("set up busy polling", source));
+        }
+        _ => {}
     }
-    widen_copy_mode(&socket, config, frame_bytes);
 
-    let outcome = Outcome {
-        zero_copy: options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY),
-        huge_pages,
-        frame_bytes,
-        frames: frames.len() as u32,
-        packet_frames,
-    };
-    Ok(Opened {
-        umem,
-        frames,
+    Ok(Bound {
         rings: (tx, rx, fill, completion),
-        socket,
-        outcome,
+        socket: Arc::new(socket),
+        zero_copy: options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY),
     })
 }
 
@@ -380,7 +464,36 @@ fn create_umem(
     Ok((umem, frames, false))
 }
 
-fn set_busy_poll(socket: &OwnedFd, busy_poll: BusyPoll) -> io::Result<()> {
+/// Sets what takes privileges on all AF_XDP sockets of the process that have no queue yet: those of a UMEM are libxdp's,
+/// and some are bound when the process has no privileges any more.
+fn widen_sockets(config: &XskConfig, frame_bytes: u32) {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let open = open
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for socket in open.filter(|&fd| domain(fd) == Some(libc::AF_XDP)) {
+        widen_copy_mode(socket, config, frame_bytes);
+        // What is wrong with it is said when the queue is bound.
+        let _ = set_busy_poll(socket, config);
+    }
+}
+
+/// The address family of a socket; `None` if it is none.
+fn domain(fd: RawFd) -> Option<libc::c_int> {
+    let mut domain: libc::c_int = 0;
+    let mut len = size_of_val(&domain) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `domain`. A descriptor that is none, or was just closed, is an error.
+    let result = unsafe {
+        let value = (&raw mut domain).cast();
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &raw mut len)
+    };
+    (result == 0).then_some(domain)
+}
+
+fn set_busy_poll(socket: RawFd, config: &XskConfig) -> io::Result<()> {
+    let Some(busy_poll) = config.busy_poll else {
+        return Ok(());
+    };
     let timeout_us =
         libc::c_int::try_from(busy_poll.timeout_us).map_err(|_| io::ErrorKind::InvalidInput)?;
     set_option(socket, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1)?;
@@ -394,7 +507,7 @@ fn set_busy_poll(socket: &OwnedFd, busy_poll: BusyPoll) -> io::Result<()> {
 }
 
 /// Lets copy mode send the whole tx ring in one go, as far as the kernel can be told.
-fn widen_copy_mode(socket: &OwnedFd, config: &XskConfig, frame_bytes: u32) {
+fn widen_copy_mode(socket: RawFd, config: &XskConfig, frame_bytes: u32) {
     /// Frames sent for one wake-up, 32 by default (since Linux 6.17). Older kernels are woken more often.
     const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
     /// What the kernel counts for a frame beside its bytes: its descriptor, and rounding up.
@@ -412,22 +525,14 @@ fn widen_copy_mode(socket: &OwnedFd, config: &XskConfig, frame_bytes: u32) {
 }
 
 fn set_option(
-    socket: &OwnedFd,
+    socket: RawFd,
     level: libc::c_int,
     name: libc::c_int,
     value: libc::c_int,
 ) -> io::Result<()> {
     let len = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the kernel reads `len` bytes at the pointer, which are those of `value`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            len,
-        )
-    };
+    let result = unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), len) };
     if result == 0 {
         Ok(())
     } else {
