@@ -86,7 +86,7 @@ impl HandOver {
         let malformed = || io::Error::from(ErrorKind::InvalidData);
         let message = line.expect(Kind::Interface)?;
         let bytes = Zeroizing::new(message.bytes);
-        let secrets = bytes.as_array().map(Secrets::from_bytes);
+        let secrets = bytes.as_slice().try_into().ok().map(Secrets::from_bytes);
         let mut descriptors = message.descriptors.into_iter();
         let inheritance = xdp::Inheritance {
             link: descriptors.next().ok_or_else(malformed)?,
