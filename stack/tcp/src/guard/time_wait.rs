@@ -52,8 +52,6 @@ pub(crate) struct Left {
     pub window: u16,
     pub ending: Ending,
     pub has_timestamps: bool,
-    /// The peer has not ended its stream yet: see [`TimeWaits::receive`].
-    pub peer_is_open: bool,
 }
 
 impl Left {
@@ -67,6 +65,8 @@ impl Left {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     TimeWait,
+    /// The peer has not ended its stream yet: see [`TimeWaits::receive`].
+    FinWait,
     /// CLOSED, with a SYN cookie that is still valid.
     Closed,
 }
@@ -179,9 +179,11 @@ impl TimeWaits {
     /// acknowledged and discarded.
     pub fn receive(&mut self, index: u32, segment: &Segment) {
         let record = &mut self.records[index as usize].left;
-        if record.peer_is_open && segment.seq == record.rcv_nxt {
+        if record.ending == Ending::FinWait && segment.seq == record.rcv_nxt {
             record.rcv_nxt = record.rcv_nxt.wrapping_add(segment.sequence_len());
-            record.peer_is_open = !segment.flags.contains(Flags::FIN);
+            if segment.flags.contains(Flags::FIN) {
+                record.ending = Ending::TimeWait;
+            }
         }
     }
 
@@ -300,7 +302,6 @@ mod tests {
             window: 3,
             ending: Ending::TimeWait,
             has_timestamps: false,
-            peer_is_open: false,
         }
     }
 

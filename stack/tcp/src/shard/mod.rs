@@ -824,9 +824,11 @@ impl<'a, S: Service> Core<'a, S> {
             rcv_nxt: tcb.rcv_nxt,
             ts_recent: cold.ts_recent,
             window: tcb.rcv_wnd_field(),
-            ending,
+            ending: match ending {
+                Ending::TimeWait if !tcb.fin_received => Ending::FinWait,
+                _ => ending,
+            },
             has_timestamps: cold.options.timestamps,
-            peer_is_open: ending == Ending::TimeWait && !tcb.fin_received,
         }
     }
 

@@ -26,9 +26,9 @@ use super::direct::Slot;
 use super::{Core, Found, RTO_MIN_MS, Shard};
 use barewire_service::time::Instant;
 
-/// Of a record that is left: the peer has not ended its stream yet.
-const PEER_IS_OPEN: u8 = 1;
-/// Of a record that is left: it is of a connection that has ended otherwise than by TIME-WAIT.
+// How a connection ended that is left, as one byte: see [`Ending`].
+const TIME_WAIT: u8 = 0;
+const FIN_WAIT: u8 = 1;
 const CLOSED: u8 = 2;
 
 /// What a shard has written: [`Shard::depart`].
@@ -206,8 +206,11 @@ impl<S: Service> Core<'_, S> {
         let record = Record::new(Kind::TimeWait, self.ends_of(&left.flow), &l2, &tcb);
         let mut record = record.with_options(&options);
         record.ts_recent = left.ts_recent;
-        record.rest = u8::from(left.peer_is_open) * PEER_IS_OPEN
-            + u8::from(left.ending == Ending::Closed) * CLOSED;
+        record.rest = match left.ending {
+            Ending::TimeWait => TIME_WAIT,
+            Ending::FinWait => FIN_WAIT,
+            Ending::Closed => CLOSED,
+        };
         to.extend(record.as_bytes());
     }
 
@@ -240,12 +243,12 @@ impl<S: Service> Core<'_, S> {
                         rcv_nxt: tcb.rcv_nxt,
                         ts_recent: record.ts_recent,
                         window: tcb.rcv_wnd_field(),
-                        ending: match record.rest & CLOSED {
-                            0 => Ending::TimeWait,
+                        ending: match record.rest {
+                            TIME_WAIT => Ending::TimeWait,
+                            FIN_WAIT => Ending::FinWait,
                             _ => Ending::Closed,
                         },
                         has_timestamps: record.options().timestamps,
-                        peer_is_open: record.rest & PEER_IS_OPEN != 0,
                     };
                     self.list_record(left, hash);
                 }
