@@ -1,6 +1,6 @@
 //! What a stack gives away and takes, whichever it is: sockets with the kernel's stacks, records with the bypass.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use barewire_kernel::handover as kernel;
 #[cfg(feature = "xdp")]
 use barewire_xdp::handover as xdp;
-use zeroize::Zeroizing;
 
 use super::predecessor::Carriage;
 use super::wire::{Kind, Line, Message, connections_of, connections_to_bytes};
@@ -64,7 +63,7 @@ impl HandOver {
                     .chain(&inheritance.reserved)
                     .map(OwnedFd::as_fd)
                     .collect();
-                let secrets = Zeroizing::new(inheritance.secrets.to_bytes());
+                let secrets = zeroize::Zeroizing::new(inheritance.secrets.to_bytes());
                 line.send(Kind::Interface, &*secrets, &descriptors)
             }
         }
@@ -83,9 +82,9 @@ impl HandOver {
         use barewire_tcp::guard::Secrets;
         use barewire_xdp::redirect::Mode;
 
-        let malformed = || io::Error::from(ErrorKind::InvalidData);
+        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
         let message = line.expect(Kind::Interface)?;
-        let bytes = Zeroizing::new(message.bytes);
+        let bytes = zeroize::Zeroizing::new(message.bytes);
         let secrets = bytes.as_slice().try_into().ok().map(Secrets::from_bytes);
         let mut descriptors = message.descriptors.into_iter();
         let inheritance = xdp::Inheritance {
@@ -101,6 +100,13 @@ impl HandOver {
     }
 
     /// Ends what cannot travel, within `timeout`; what can is served on.
+    #[cfg_attr(
+        not(feature = "xdp"),
+        expect(
+            unused_variables,
+            reason = "on the kernel's stacks all can travel or stay"
+        )
+    )]
     pub(super) fn leave(&self, timeout: Duration) {
         match self {
             // What is busy is served where it is.
@@ -144,7 +150,7 @@ impl HandOver {
             #[cfg(feature = "xdp")]
             HandOver::Xdp(xdp) => {
                 let (core, records) = (message.bytes.split_first_chunk())
-                    .ok_or_else(|| io::Error::from(ErrorKind::InvalidData))?;
+                    .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
                 xdp.admit(u16::from_le_bytes(*core).into(), records.to_vec());
             }
         }
