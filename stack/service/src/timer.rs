@@ -102,13 +102,11 @@ impl TimerWheel {
         assert!(index < self.indices, "no such timer");
         let tick = due_tick(at).max(self.now + 1);
         let node = HEADS + index;
-        while self.nodes.len() as u32 <= node {
-            self.nodes.push(Node::alone(self.nodes.len() as u32));
+        match self.nodes.get(node as usize) {
+            Some(known) if known.tick <= tick => return,
+            Some(_) => self.cancel(index),
+            None => self.grow(node),
         }
-        if self.nodes[node as usize].tick <= tick {
-            return;
-        }
-        self.cancel(index);
         self.file(node, tick);
         self.len += 1;
     }
@@ -195,6 +193,13 @@ impl TimerWheel {
             self.cursor = tick + 1;
             self.take_slot(tick);
         }
+    }
+
+    /// Makes the nodes up to this one.
+    #[cold]
+    fn grow(&mut self, node: u32) {
+        self.nodes
+            .extend((self.nodes.len() as u32..=node).map(Node::alone));
     }
 
     /// Links `node` into the slot of `tick`, or the last one if that is beyond the horizon.
