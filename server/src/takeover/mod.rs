@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Connections of a kernel stack travel as sockets, and those that are busy stay; those of the bypass as records, and what
-//! cannot travel is drained before the cores stop ([`stack`]).
+//! cannot travel is drained before the cores stop (`stack`).
 //!
 //! Whatever fails before "yours", the predecessor's cores go on as if nothing had happened, and the successor ends with a
 //! message. From then on the predecessor counts nothing: an event on a connection that stayed there is counted by the
