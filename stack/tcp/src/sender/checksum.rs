@@ -50,7 +50,7 @@ pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> u16 {
 /// The words of `bytes` added up, in the order of memory (RFC 1071, section 2 (B)), to be added to others of even length and
 /// folded; an odd last byte is padded with a zero behind it.
 #[inline]
-pub(crate) fn unfolded(bytes: &[u8]) -> u64 {
+pub fn unfolded(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let (mut low, mut high) = (0_u64, 0_u64);
     for word in words {
@@ -85,7 +85,7 @@ pub fn add(first: u16, second: u16) -> u16 {
 
 /// Folds a sum of words to 16 bits; zero only if all of them are.
 #[inline]
-pub(crate) fn fold(sum: u64) -> u16 {
+pub fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);

@@ -4,6 +4,8 @@
 //! each piece is a segment that the peer may have sent. A checksum that a sender on this machine has left to its device
 //! is completed.
 
+use barewire_tcp::sender::checksum::{fold, unfolded};
+
 /// Bytes of an 802.1Q tag.
 pub(super) const TAG_BYTES: usize = 4;
 
@@ -94,8 +96,8 @@ fn complete(frame: &mut [u8], layout: &Layout, from: usize, is_last: bool) {
         false => {
             put(frame, ip + 2, ip_len as u16);
             put(frame, ip + 10, 0);
-            let sum = fold(sum(&frame[ip..tcp]));
-            put(frame, ip + 10, !sum);
+            let sum = fold(unfolded(&frame[ip..tcp]));
+            put(frame, ip + 10, u16::from_be(!sum));
             ip + 12..ip + 20
         }
     };
@@ -110,27 +112,11 @@ fn complete(frame: &mut [u8], layout: &Layout, from: usize, is_last: bool) {
         frame[tcp + 13] &= !(FIN | PSH);
     }
     put(frame, tcp + 16, 0);
-    let tcp_len = (frame.len() - tcp) as u64;
-    let pseudo_header = sum(&frame[addresses]) + 6 + tcp_len;
-    let sum = fold(pseudo_header + sum(&frame[tcp..]));
-    put(frame, tcp + 16, !sum);
-}
-
-/// The sum of 16-bit words (RFC 1071), the last one padded.
-fn sum(bytes: &[u8]) -> u64 {
-    let (pairs, rest) = bytes.as_chunks();
-    let words = pairs
-        .iter()
-        .map(|&pair| u64::from(u16::from_be_bytes(pair)));
-    let last = rest.first().map_or(0, |&last| u64::from(last) << 8);
-    words.sum::<u64>() + last
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
+    let tcp_len = (frame.len() - tcp) as u16;
+    let protocol_and_len = [6, tcp_len].map(|word| u64::from(word.to_be()));
+    let pseudo_header = unfolded(&frame[addresses]) + protocol_and_len.iter().sum::<u64>();
+    let sum = fold(pseudo_header + unfolded(&frame[tcp..]));
+    put(frame, tcp + 16, u16::from_be(!sum));
 }
 
 #[cfg(test)]
