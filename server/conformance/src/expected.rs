@@ -24,7 +24,8 @@ pub fn bytes(body: &str) -> Builder {
 
 /// An error that explains itself in one line and leaves the connection open.
 pub fn error(status: &'static str, reason: &str) -> Builder {
-    Builder::new(status).body("text/plain", &format!("{reason}\n"))
+    let content_type = "text/plain\r\nX-Content-Type-Options: nosniff";
+    Builder::new(status).body(content_type, &format!("{reason}\n"))
 }
 
 /// An error after which the connection is closed.

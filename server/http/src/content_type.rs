@@ -46,6 +46,17 @@ impl ContentType {
     /// `application/octet-stream`
     pub const BYTES: &ContentType = &ContentType::from_static("application/octet-stream");
 
+    /// `text/plain` of a refusal, with `X-Content-Type-Options: nosniff`: its text may quote the request, so no client
+    /// shall take it for something else.
+    pub(super) const REFUSAL: &ContentType = &ContentType {
+        line: Piece::joined(&[
+            NAME,
+            "text/plain\r\nX-Content-Type-Options: nosniff\r\n",
+            CONTENT_LENGTH,
+        ]),
+        block: Piece::of_bytes(b"\x0f\x10\x0atext/plain\x00\x16x-content-type-options\x07nosniff"),
+    };
+
     /// A media type that is known when the program is compiled.
     ///
     /// # Panics

@@ -194,7 +194,7 @@ impl<'r, 's> Response<'r, 's> {
         }
         self.status = reason.status();
         self.encoder
-            .copy(self.status, ContentType::TEXT, detail.as_bytes());
+            .copy(self.status, ContentType::REFUSAL, detail.as_bytes());
         self.answer(Some(reason))
     }
 
