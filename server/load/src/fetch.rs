@@ -54,7 +54,10 @@ fn converse(
     let mut held = Vec::new();
     loop {
         let mut piece = [0; 4096];
-        let count = stream.read(&mut piece).map_err(explain)?;
+        let count = match stream.read(&mut piece) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.map_err(explain)?,
+        };
         held.extend_from_slice(&piece[..count]);
         let sink = |bytes: &[u8]| body.extend_from_slice(bytes);
         let read = response.read(&held, count == 0, request.is_head(), &mut heads, sink)?;

@@ -112,6 +112,21 @@ enum Place {
 trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
+/// Reads on when a signal came in between, as it does when threads give up their privileges: a read with a timeout is
+/// not begun again by the kernel (signal(7)), and not by the parser.
+struct Uninterrupted<'s>(&'s mut dyn Stream);
+
+impl Read for Uninterrupted<'_> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(space) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+}
+
 impl Engine {
     /// The engine at `url`. Connects to nobody yet.
     ///
@@ -275,8 +290,8 @@ impl Engine {
             .write_all(&command.get_packed_command())
             .and_then(|()| stream.flush());
         let answer = sent.map_err(RedisError::from).and_then(|()| {
-            let limited = Read::by_ref(stream).take(ANSWER_BYTES_MAX);
-            Parser::new().parse_value(limited)?.extract_error()
+            let answer = Uninterrupted(stream.as_mut()).take(ANSWER_BYTES_MAX);
+            Parser::new().parse_value(answer)?.extract_error()
         });
         answer.map_err(|error| self.error(&error))
     }
@@ -369,5 +384,37 @@ mod tests {
             format!("{engine} {engine:?}"),
             "127.0.0.1:1 Engine(127.0.0.1:1)"
         );
+    }
+
+    /// Answers one byte at a time, with a signal before each.
+    struct Disturbed(&'static [u8], bool);
+
+    impl Read for Disturbed {
+        fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            match self.1 {
+                true => Err(ErrorKind::Interrupted.into()),
+                false => self.0.read(&mut space[..1]),
+            }
+        }
+    }
+
+    impl Write for Disturbed {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_signal_does_not_end_an_answer() {
+        let timeout = Duration::from_millis(1);
+        let mut engine = Engine::new("redis://127.0.0.1:1", Path::new("/"), timeout).unwrap();
+        engine.connection = Some(Box::new(Disturbed(b"+PONG\r\n", false)));
+        let answer = engine.exchange(&redis::cmd("PING")).unwrap();
+        assert_eq!(answer, Value::SimpleString("PONG".into()));
     }
 }

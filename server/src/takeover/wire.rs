@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use barewire_kernel::handover::{BATCH_MAX, Idle};
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -123,7 +124,8 @@ impl Line {
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
         let parts = [IoSlice::new(&head), IoSlice::new(bytes)];
-        let sent = sendmsg(&self.stream, &parts, &mut control, SendFlags::NOSIGNAL)?;
+        let sent =
+            retry_on_intr(|| sendmsg(&self.stream, &parts, &mut control, SendFlags::NOSIGNAL))?;
         // The descriptors went with the first byte.
         let rest_of_head = head.get(sent..).unwrap_or_default();
         self.stream.write_all(rest_of_head)?;
