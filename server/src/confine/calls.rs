@@ -143,8 +143,6 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_getuid,
     libc::SYS_geteuid,
     libc::SYS_getrandom,
-    // What the XDP program still does with a queue that is handed over is waited for.
-    libc::SYS_membarrier,
     libc::SYS_getrusage,
     libc::SYS_clock_gettime,
     libc::SYS_clock_getres,

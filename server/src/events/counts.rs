@@ -103,7 +103,7 @@ impl Counts {
     pub fn replace(&self, totals: &Totals, users: &[UserHash]) -> Result<(), UserTwice> {
         let table = self.table(0);
         let is_full = users.iter().any(|&user| table.offer(user) == Offer::Full);
-        if is_full || table.users().count() != users.len() {
+        if is_full || table.known() != users.len() {
             return Err(UserTwice);
         }
         self.replaced.set(totals.clone()).map_err(|_| UserTwice)
@@ -113,6 +113,12 @@ impl Counts {
     pub fn users(&self) -> Vec<UserHash> {
         let generation = self.generation.load(Ordering::Acquire);
         self.table(generation).users().collect()
+    }
+
+    /// Up to `count` of the users that were restored. Nothing may have been counted yet.
+    pub fn known_users(&self, count: usize) -> Vec<UserHash> {
+        let table = self.table(0);
+        table.users().take(count.min(table.known())).collect()
     }
 
     /// The totals, carried, and their users.

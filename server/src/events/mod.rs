@@ -317,7 +317,11 @@ impl Events {
         let newcomers = senders[core]
             .take()
             .filter(|_| self.config.newcomers_max > 0);
-        EventShard::new(Arc::clone(self), core, seen, newcomers)
+        let mut shard = EventShard::new(Arc::clone(self), core, seen, newcomers);
+        if core < self.config.cores {
+            shard.meet_restored();
+        }
+        shard
     }
 
     /// The reading end of the queues of new users; `None` from the second call on.

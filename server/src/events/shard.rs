@@ -39,6 +39,14 @@ impl EventShard {
         }
     }
 
+    /// Meets the users that were restored, as many as it keeps: they come again, and what remembers them is provided
+    /// before the first event.
+    pub(super) fn meet_restored(&mut self) {
+        let Events { counts, config, .. } = &*self.events;
+        let known = counts.known_users(config.users_seen());
+        known.into_iter().for_each(|user| self.seen.insert(user));
+    }
+
     /// Reads an event from the body of a request and counts it.
     ///
     /// It is counted completely when this returns: a [`EventShard::stats`] called after that, on

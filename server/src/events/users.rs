@@ -187,6 +187,11 @@ impl UserTable {
         unreachable!("more places than slots");
     }
 
+    /// How many users are known, while none is being made known.
+    pub fn known(&self) -> usize {
+        self.taken.0.load(Ordering::Relaxed) as usize
+    }
+
     /// All users that are known. A user that is being made known may be among them or not.
     pub fn users(&self) -> impl Iterator<Item = UserHash> {
         self.slots.iter().filter_map(user_in)

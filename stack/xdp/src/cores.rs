@@ -250,6 +250,9 @@ impl Prepared<'_> {
             };
             shard = shard.calling(outbound, &secrets);
         }
+        if self.common.bridged.is_some() {
+            shard.rehearse();
+        }
         let (tcp, discards) = (shard.counters().clone(), shard.discards().clone());
         let sender = shard.sender_counters().clone();
         let counters = &mut self.ready.counters;

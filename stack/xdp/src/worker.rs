@@ -141,6 +141,8 @@ const LEAVE_LOOK: Duration = Duration::from_millis(5);
 
 /// How long a core looks for frames once none arrive any more.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+/// How long the queues are kept once another core serves in the place of one: for it to answer what has waited.
+const YIELD: std::time::Duration = std::time::Duration::from_millis(5);
 /// How long the memory of a core is kept once another one serves in its place: to give back much takes long.
 const LINGER: std::time::Duration = std::time::Duration::from_millis(100);
 /// How often a core that waits for its predecessor looks at the phase.
@@ -236,7 +238,9 @@ impl<'a, L: Link, S: Service> Worker<'a, L, S> {
                 self.take_added();
             }
             if self.is_taken_over() {
-                // The successor waits for the queues. It does not for the memory, and has this CPU first.
+                // The successor serves without the queues, and has this CPU first: to give back the memory of frames
+                // takes milliseconds.
+                std::thread::sleep(YIELD);
                 drop(self.shard.take_links());
                 std::thread::sleep(LINGER);
                 return Ok(());

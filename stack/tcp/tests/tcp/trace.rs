@@ -288,6 +288,7 @@ impl Trace {
     /// Lets the shard of `successor` go on with all connections that can travel; this one is not used any more.
     pub fn taken_over_by(&mut self, mut successor: Trace) -> Trace {
         let departure = self.shard.depart();
+        successor.shard.rehearse();
         let taken = successor.shard.arrive(&departure.bytes, self.now);
         assert_eq!(taken, Ok(departure.connections));
         successor.now = self.now;

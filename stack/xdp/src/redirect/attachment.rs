@@ -86,15 +86,3 @@ pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Resu
         _ => Err(io::Error::last_os_error()),
     }
 }
-
-/// Waits until no program runs that began before: a program runs within an RCU read-side critical section, and this is
-/// how a process waits for the end of all of them (membarrier(2)).
-pub(super) fn wait_for_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
-    // SAFETY: membarrier(2) takes two numbers, and touches no memory of ours.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result != 0 {
-        // A kernel without it, or one that isolates CPUs: longer than any program runs.
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
