@@ -140,6 +140,12 @@ impl Successor {
         let (estate, stream) = match connection.take_over(PROTOCOL) {
             Ok(answer) => answer,
             Err(AskError::Refused { path, reason }) => {
+                let reason = match reason.contains("unknown variant") {
+                    true => {
+                        "its release cannot; stop it, and start this one without --take-over".into()
+                    }
+                    false => reason,
+                };
                 return Err(TakeOverError::Refused { path, reason });
             }
             Err(error) => return Err(LocateError::Ask(error).into()),

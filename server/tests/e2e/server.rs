@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -28,6 +29,20 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Asserts that what a server said contains `expected`.
+#[track_caller]
+pub fn assert_says(said: &str, expected: &str) {
+    assert!(said.contains(expected), "{said}");
+}
+
+/// The next message at the socket that `NOTIFY_SOCKET` names.
+pub fn hear(manager: &UnixDatagram) -> String {
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 256];
+    let len = manager.recv(&mut buffer).unwrap();
+    String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
 }
 
 pub struct Server {
@@ -152,6 +167,14 @@ impl Server {
             stdout: stdout.lines().map(str::to_owned).collect(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// What a command says that is expected to fail.
+    #[track_caller]
+    pub fn refusal(command: &mut Command) -> String {
+        let ended = Server::fail(command);
+        assert_ne!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stderr
     }
 
     pub fn pid(&self) -> Pid {

@@ -7,7 +7,7 @@ use std::{env, fs, process};
 use rustix::process::{Signal, geteuid};
 
 use crate::kernel_stacks::STACKS;
-use crate::server::{BAREWIRE, PATIENCE, Server};
+use crate::server::{BAREWIRE, Server, hear};
 
 const UNIT: &str = include_str!("../../barewire@.service");
 const UNIT_OF_THE_KERNEL: &str = include_str!("../../barewire.service");
@@ -34,12 +34,6 @@ fn the_manager_hears_of_the_start_and_of_the_stop() {
     let directory = Directory::new("notify");
     let address = directory.0.join("notify");
     let manager = UnixDatagram::bind(&address).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hears = || {
-        let mut buffer = [0; 256];
-        let len = manager.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
-    };
     for stack in STACKS {
         let mut command = Command::new(BAREWIRE);
         command.args([
@@ -61,9 +55,9 @@ fn the_manager_hears_of_the_start_and_of_the_stop() {
             .unwrap();
         }
         let server = Server::start(command.env("NOTIFY_SOCKET", &address));
-        assert_eq!(hears(), "READY=1", "{stack}");
+        assert_eq!(hear(&manager), "READY=1", "{stack}");
         server.signal(Signal::TERM);
-        assert_eq!(hears(), "STOPPING=1", "{stack}");
+        assert_eq!(hear(&manager), "STOPPING=1", "{stack}");
         let ended = server.wait();
         assert_eq!(ended.served(), 0);
         assert!(!ended.stderr.contains("does not hear"), "{}", ended.stderr);
@@ -79,19 +73,13 @@ fn a_manager_with_an_abstract_socket_hears_the_same() {
     let name = format!("barewire-test-{}", process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let manager = UnixDatagram::bind_addr(&address).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hears = || {
-        let mut buffer = [0; 256];
-        let len = manager.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
-    };
     let mut command = Command::new(BAREWIRE);
     command.args(["serve", "--listen", "127.0.0.1:0", "--cores", "0"]);
     command.env("NOTIFY_SOCKET", format!("@{name}"));
     let server = Server::start(&mut command);
-    assert_eq!(hears(), "READY=1");
+    assert_eq!(hear(&manager), "READY=1");
     server.signal(Signal::TERM);
-    assert_eq!(hears(), "STOPPING=1");
+    assert_eq!(hear(&manager), "STOPPING=1");
     let ended = server.wait();
     assert!(!ended.stderr.contains("does not hear"), "{}", ended.stderr);
 }

@@ -97,6 +97,29 @@ fn three_nodes_an_engine_that_is_killed_and_a_node_that_is() {
     );
 }
 
+/// Most are met by one node only, some by two.
+#[test]
+fn distinct_users_are_counted_once_each() {
+    let all = env::var("BAREWIRE_TEST_FLEET_USERS").map_or(30_000, |all| all.parse().unwrap());
+    let engine = Engine::start(&[]);
+    let nodes = ["a", "b", "c"].map(|name| node(&engine.url(), &["--node", name]));
+    let each = all / 3;
+    let mut expected = Expected::default();
+    thread::scope(|scope| {
+        for (part, node) in (0..).zip(&nodes) {
+            let of_next = (part + 1) % 3 * each;
+            let users = (part * each..(part + 1) * each).chain(of_next..of_next + each / 10);
+            let events: Vec<Event> = users.map(|user| (user, 1)).collect();
+            expected.add(&events);
+            let address = node.addresses[0];
+            scope.spawn(move || send(address, &events));
+        }
+    });
+    for node in &nodes {
+        expected.wait_at(node.addresses[0]);
+    }
+}
+
 #[test]
 fn a_reset_reaches_all_nodes_and_forgets_nothing_that_comes_later() {
     let engine = Engine::start(&[]);

@@ -1,6 +1,7 @@
 //! Several servers that count together, through a real redis-server of the test's own.
 //!
-//! `BAREWIRE_TEST_FLEET_EVENTS=1000000` sends as many events (default 100,000).
+//! `BAREWIRE_TEST_FLEET_EVENTS=1000000` sends as many events (default 100,000),
+//! `BAREWIRE_TEST_FLEET_USERS=1000000` has as many distinct users (default 30,000).
 #![allow(clippy::unwrap_used)]
 
 mod allocations;

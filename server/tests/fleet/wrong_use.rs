@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::engine::{Engine, node};
-use crate::server::{BAREWIRE, Server};
+use crate::server::{BAREWIRE, Server, assert_says};
 
 /// What `barewire serve` says with these options.
 fn refusal(options: &[&str]) -> String {
@@ -17,14 +17,7 @@ fn refusal(options: &[&str]) -> String {
         "--cores",
         "0",
     ]);
-    let ended = Server::fail(command.args(options));
-    assert_ne!(ended.code, Some(0), "{}", ended.stderr);
-    ended.stderr
-}
-
-#[track_caller]
-fn assert_says(said: &str, expected: &str) {
-    assert!(said.contains(expected), "{said}");
+    Server::refusal(command.args(options))
 }
 
 #[test]

@@ -17,6 +17,12 @@ pub struct Response {
     pub content: Vec<u8>,
 }
 
+impl Response {
+    pub fn says(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.content).contains(text)
+    }
+}
+
 impl Client {
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
@@ -84,6 +90,38 @@ pub fn post(user: &str, value: u32) -> Vec<u8> {
     format!("POST /event HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
         .into_bytes()
 }
+
+/// Two requests that have begun: an event, and a question for the counts.
+pub struct Begun {
+    event: Client,
+    stats: Client,
+}
+
+impl Begun {
+    pub fn at(address: SocketAddr) -> Self {
+        let [mut event, mut stats] = [0; 2].map(|_| Client::connect(address).unwrap());
+        let request = post("slow", 2);
+        event.send(&request[..request.len() - REST]).unwrap();
+        stats.send(b"GET /stats HTTP/1.1\r\nHo").unwrap();
+        Begun { event, stats }
+    }
+
+    /// Completes the event.
+    pub fn end_event(&mut self) -> Response {
+        let request = post("slow", 2);
+        self.event.send(&request[request.len() - REST..]).unwrap();
+        self.event.response().unwrap()
+    }
+
+    /// Completes the question.
+    pub fn end_stats(&mut self) -> Response {
+        self.stats.send(b"st: a\r\n\r\n").unwrap();
+        self.stats.response().unwrap()
+    }
+}
+
+/// So many bytes of the event come later.
+const REST: usize = 5;
 
 /// What `GET path` answers, on a connection of its own.
 pub fn get(address: SocketAddr, path: &str) -> Response {

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 use crate::clients::{Client, stats};
-use crate::server::{Server, wait_until};
+use crate::server::{Server, assert_says, wait_until};
 use crate::{Place, STACKS};
 
 /// The numbers of messages, as `server/src/takeover/wire.rs` has them.
@@ -130,12 +130,15 @@ fn only_one_successor_at_a_time() {
 
 #[test]
 fn a_successor_of_another_protocol_is_told_so() {
-    let mut place = Place::new("epoll", "127.0.0.1", &[]);
+    tell_another_protocol(&mut Place::new("epoll", "127.0.0.1", &[]));
+}
+
+pub fn tell_another_protocol(place: &mut Place) {
     let first = place.start();
-    let (_, answer) = Impostor::ask(&place, 99);
-    assert!(
-        answer.contains("speaks version 2 of the hand-over, and not 99"),
-        "{answer}"
+    let (_, answer) = Impostor::ask(place, 99);
+    assert_says(
+        &answer,
+        "it speaks version 2 of the hand-over, and not 99: stop it, and start the other release without --take-over",
     );
     assert_eq!(first.terminate().code, Some(0));
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::clients::{Client, get, post, stats};
+use crate::clients::{Begun, Client, get, stats};
 use crate::server::{BAREWIRE, Server, wait_until};
 use crate::{Place, STACKS, state_option};
 
@@ -125,12 +125,9 @@ fn a_request_that_has_begun_is_answered_where_it_began_and_counted_by_the_succes
         let mut place = Place::new(stack, "127.0.0.1", &[]);
         let first = place.start();
         let address = first.addresses[0];
-        let [mut slow, mut asks, mut idle] = [0; 3].map(|_| Client::connect(address).unwrap());
+        let mut idle = Client::connect(address).unwrap();
         assert_eq!(idle.event("a", 1).unwrap().status, 200);
-        let request = post("slow", 2);
-        let (half, rest) = request.split_at(request.len() - 5);
-        slow.send(half).unwrap();
-        asks.send(b"GET /stats HTTP/1.1\r\nHo").unwrap();
+        let mut begun = Begun::at(address);
         // Both have arrived once a later request is answered on a connection of either core.
         wait_until("two connections are busy", || {
             get(address, "/health");
@@ -140,16 +137,15 @@ fn a_request_that_has_begun_is_answered_where_it_began_and_counted_by_the_succes
         // The one that was idle goes on at the successor, and is not told of anything.
         let response = idle.event("b", 3).unwrap();
         assert!(response.status == 200 && !response.closes);
-        slow.send(rest).unwrap();
-        let response = slow.response().unwrap();
+        let response = begun.end_event();
         assert!(response.status == 200 && response.closes, "{stack}");
         assert_eq!(stats(address), (3, 3, 6.0), "{stack}");
-        asks.send(b"st: a\r\n\r\n").unwrap();
-        let response = asks.response().unwrap();
-        let said = String::from_utf8(response.content).unwrap();
-        assert!(said.contains("\"totalRequests\":3,"), "{stack}: {said}");
-        assert!(response.closes);
-        drop((slow, asks));
+        let response = begun.end_stats();
+        assert!(
+            response.says("\"totalRequests\":3,") && response.closes,
+            "{stack}"
+        );
+        drop(begun);
         let ended = first.wait();
         assert_eq!(ended.code, Some(0), "{stack}");
         // It sleeps while it waits for those that stayed.

@@ -28,6 +28,7 @@ struct Place {
     stack: &'static str,
     address: String,
     cores: &'static str,
+    interface: &'static str,
     control: PathBuf,
     options: Vec<String>,
     /// Where there is an interface to serve; `None` on the loopback interface.
@@ -45,6 +46,7 @@ impl Place {
             stack,
             address: format!("{ip}:0"),
             cores: "0,1",
+            interface: SERVER_DEVICE,
             options: options.collect(),
             lab: None,
         }
@@ -69,7 +71,7 @@ impl Place {
             Some(lab) => {
                 let mut command = lab.server_command();
                 command.arg(BAREWIRE);
-                (command, ["--interface", SERVER_DEVICE])
+                (command, ["--interface", self.interface])
             }
         };
         command
@@ -86,6 +88,12 @@ impl Place {
         let server = Server::start(&mut self.command(&[]));
         self.address = server.addresses[0].to_string();
         server
+    }
+
+    /// What a successor with further options says before it ends.
+    #[track_caller]
+    fn refusal(&self, more: &[&str]) -> String {
+        Server::refusal(self.command(more).arg("--take-over"))
     }
 
     fn take_over(&self) -> Server {

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clients::Client;
-use crate::server::{PATIENCE, Server};
+use crate::server::{Server, hear};
 use crate::{Place, STACKS};
 
 #[test]
@@ -14,15 +14,9 @@ fn a_reload_ends_when_another_main_process_serves() {
         let mut place = Place::new(stack, "127.0.0.1", &[]);
         let address = place.directory.path().join("notify");
         let manager = UnixDatagram::bind(&address).unwrap();
-        manager.set_read_timeout(Some(PATIENCE)).unwrap();
-        let hears = || {
-            let mut buffer = [0; 256];
-            let len = manager.recv(&mut buffer).unwrap();
-            String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
-        };
         let mut command = place.command(&[]);
         let first = Server::start(command.env("NOTIFY_SOCKET", &address));
-        assert_eq!(hears(), "READY=1");
+        assert_eq!(hear(&manager), "READY=1");
         place.address = first.addresses[0].to_string();
         let mut client = Client::connect(first.addresses[0]).unwrap();
         assert_eq!(client.event("a", 1).unwrap().status, 200);
@@ -33,7 +27,7 @@ fn a_reload_ends_when_another_main_process_serves() {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let reloaded = command.env("NOTIFY_SOCKET", &address).status().unwrap();
         assert!(reloaded.success(), "{stack}");
-        let heard = hears();
+        let heard = hear(&manager);
         let (main, ready) = heard.split_once('\n').unwrap();
         assert_eq!(ready, "READY=1");
         let pid: i32 = main.strip_prefix("MAINPID=").unwrap().parse().unwrap();
@@ -47,6 +41,6 @@ fn a_reload_ends_when_another_main_process_serves() {
         assert_eq!(client.event("a", 1).unwrap().status, 200);
         drop(client);
         kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
-        assert_eq!(hears(), "STOPPING=1", "{stack}");
+        assert_eq!(hear(&manager), "STOPPING=1", "{stack}");
     }
 }

@@ -15,15 +15,20 @@ use crate::{Place, STACKS};
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Stream {
+pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Stream {
     let name = ServerName::try_from("localhost").unwrap();
     let client = ClientConnection::new(Arc::clone(config), name).unwrap();
     StreamOwned::new(client, TcpStream::connect(address).unwrap())
 }
 
-/// The head of the response.
-fn ask(stream: &mut Stream, user: &str) -> String {
+/// Sends an event, and returns the head of the response.
+pub fn ask(stream: &mut Stream, user: &str) -> String {
     stream.write_all(&post(user, 1)).unwrap();
+    head(stream)
+}
+
+/// The head of a response.
+pub fn head(stream: &mut Stream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -33,39 +38,43 @@ fn ask(stream: &mut Stream, user: &str) -> String {
     String::from_utf8(head).unwrap().to_ascii_lowercase()
 }
 
+/// Has a server there serve HTTPS with a certificate of its own. Returns what its clients need.
+pub fn serve(place: &mut Place) -> Arc<ClientConfig> {
+    let path = |name: &str| place.directory.path().join(name).display().to_string();
+    let mut make = Command::new(BAREWIRE);
+    make.args([
+        "certificate",
+        "--self-signed",
+        "--name",
+        "localhost",
+        "--directory",
+    ]);
+    let made = Server::fail(make.arg(place.directory.path()));
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let pair = [
+        "--tls-certificate".to_owned(),
+        path("certificate.pem"),
+        "--tls-key".to_owned(),
+        path("key.pem"),
+    ];
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(path("certificate.pem")).unwrap();
+    roots.add(certificate).unwrap();
+    place.options.extend(pair);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
 #[test]
 fn connections_of_https_end_with_their_next_reply_and_clients_resume_at_the_successor() {
     for stack in STACKS {
         let mut place = Place::new(stack, "127.0.0.1", &["--tls-listen", "127.0.0.1:0"]);
-        let path = |name: &str| place.directory.path().join(name).display().to_string();
-        let mut make = Command::new(BAREWIRE);
-        make.args([
-            "certificate",
-            "--self-signed",
-            "--name",
-            "localhost",
-            "--directory",
-        ]);
-        let made = Server::fail(make.arg(place.directory.path()));
-        assert_eq!(made.code, Some(0), "{}", made.stderr);
-        let pair = [
-            "--tls-certificate".to_owned(),
-            path("certificate.pem"),
-            "--tls-key".to_owned(),
-            path("key.pem"),
-        ];
-        let mut roots = RootCertStore::empty();
-        let certificate = CertificateDer::from_pem_file(path("certificate.pem")).unwrap();
-        roots.add(certificate).unwrap();
-        place.options.extend(pair);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let config = Arc::new(config);
-
+        let config = serve(&mut place);
         let first = place.start();
         let (plain, https) = (first.addresses[0], first.addresses[1]);
         let mut stream = connect(https, &config);

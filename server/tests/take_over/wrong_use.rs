@@ -5,21 +5,8 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 
 use crate::clients::stats;
-use crate::server::Server;
+use crate::server::assert_says;
 use crate::{Place, STACKS, state_option};
-
-/// What a successor with these options says before it ends.
-pub fn refusal(place: &Place, options: &[&str]) -> String {
-    let mut command = place.command(options);
-    let ended = Server::fail(command.arg("--take-over"));
-    assert_ne!(ended.code, Some(0), "{}", ended.stderr);
-    ended.stderr
-}
-
-#[track_caller]
-pub fn assert_says(said: &str, expected: &str) {
-    assert!(said.contains(expected), "{said}");
-}
 
 #[test]
 fn a_successor_has_to_serve_the_same() {
@@ -32,14 +19,13 @@ fn a_successor_has_to_serve_the_same() {
             stack: place.stack,
             address: place.address.clone(),
             cores: place.cores,
+            interface: place.interface,
             control: place.control.clone(),
             options: place.options.clone(),
             lab: None,
         };
         change(&mut other);
-        let ended = Server::fail(&mut other.command(&["--take-over"]));
-        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-        ended.stderr
+        other.refusal(&[])
     };
     let fewer = with(&|other| other.cores = "1");
     assert_says(&fewer, "has --cores [0, 1], and this one would have [1]");
@@ -73,13 +59,13 @@ fn a_successor_has_to_serve_the_same() {
 fn there_has_to_be_a_predecessor() {
     for stack in STACKS {
         let place = Place::new(stack, "127.0.0.1", &[]);
-        let said = refusal(&place, &[]);
+        let said = place.refusal(&[]);
         assert_says(&said, "nothing to take over from: no server listens at");
     }
     let mut place = Place::new("epoll", "127.0.0.1", &[]);
     place.control = "off".into();
     assert_says(
-        &refusal(&place, &[]),
+        &place.refusal(&[]),
         "needs the control socket of the server before",
     );
 }
@@ -90,7 +76,7 @@ fn a_predecessor_of_another_release_is_named() {
     for (answer, expected) in [
         (
             "{\"answer\":\"refused\",\"content\":{\"reason\":\"unknown variant `take_over`\"}}\n",
-            "does not hand over: unknown variant `take_over`",
+            "does not hand over: its release cannot; stop it, and start this one without --take-over",
         ),
         (
             "hello\n",
@@ -106,7 +92,7 @@ fn a_predecessor_of_another_release_is_named() {
             stream.write_all(answer.as_bytes()).unwrap();
             question
         });
-        assert_says(&refusal(&place, &[]), expected);
+        assert_says(&place.refusal(&[]), expected);
         let question = answering.join().unwrap();
         assert_eq!(question, "{\"ask\":\"take_over\",\"protocol\":2}\n");
     }
