@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::http::Client;
 use crate::kernel_stacks::STACKS;
-use crate::server::{BAREWIRE, Server};
+use crate::server::{BAREWIRE, Server, assert_says};
 use crate::wrong_use::{FAILURE, USAGE, expect_refusal};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/barewire.example.toml");
@@ -255,7 +255,7 @@ fn what_is_not_meant_for_the_server_does_not_end_it() {
         "BAREWIRE_PORT is ignored: tcp://10.96.0.1:8080 is what Kubernetes sets",
         "BAREWIRE_IDLE_TIMEOUT is ignored: there is no such setting; did you mean BAREWIRE_IDLE_TIMEOUT_MS?",
     ] {
-        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+        assert_says(&ended.stderr, expected);
     }
 }
 
