@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use crate::control::Direction;
 use crate::packet::{Flags, FlowKey, Local};
+use crate::sender::checksum::fold;
 
 /// What differs from one segment of a flow to the next.
 #[derive(Debug, Clone, Copy)]
@@ -52,16 +53,16 @@ pub(crate) fn write(
 ) {
     debug_assert!(packet.len() <= usize::from(u16::MAX));
     let total = packet.len() as u16;
-    let (ip, tcp) = packet.split_at_mut(bytes(flow) - TCP_BYTES);
-    let tcp_len = tcp.len() as u32;
-    let addresses = match flow.remote_ipv4() {
+    let (tcp, addresses) = match flow.remote_ipv4() {
         Some(peer) => {
             let ours = local.ipv4(flow.local_index());
             let (source, destination) = match direction {
                 Direction::ToPeer => (ours, peer),
                 Direction::FromPeer => (peer, ours),
             };
-            write_ipv4(ip, total, source, destination)
+            let (ip, tcp) = packet.split_at_mut(IPV4_BYTES);
+            write_ipv4(ip, total, source, destination);
+            (tcp, u64::from(source) + u64::from(destination))
         }
         None => {
             let (ours, peer) = (local.address(flow.local_index()), flow.remote_address());
@@ -69,11 +70,12 @@ pub(crate) fn write(
                 Direction::ToPeer => (ours, peer),
                 Direction::FromPeer => (peer, ours),
             };
+            let (ip, tcp) = packet.split_at_mut(IPV6_BYTES);
             ip[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, PROTOCOL_TCP, HOP_LIMIT]);
-            ip[4..6].copy_from_slice(&(tcp_len as u16).to_be_bytes());
+            ip[4..6].copy_from_slice(&(tcp.len() as u16).to_be_bytes());
             ip[8..24].copy_from_slice(&octets(source));
             ip[24..40].copy_from_slice(&octets(destination));
-            sum(&ip[8..40])
+            (tcp, sum(&ip[8..40]))
         }
     };
     let (source_port, destination_port) = match direction {
@@ -83,56 +85,51 @@ pub(crate) fn write(
     debug_assert!(header.options_len.is_multiple_of(4) && header.options_len <= 40);
     let offset_words = (TCP_BYTES as u8 + header.options_len) / 4;
     let offset_and_flags = u16::from_be_bytes([offset_words << 4, header.flags.0]);
+    let ports = word(source_port, destination_port);
+    let offset_flags_window = word(offset_and_flags, header.window);
     // The checksum is of the numbers, so that nothing is read back.
     let checksum = !fold(
         addresses
-            + u32::from(PROTOCOL_TCP)
-            + tcp_len
-            + u32::from(source_port)
-            + u32::from(destination_port)
-            + halves(header.seq)
-            + halves(header.ack)
-            + u32::from(offset_and_flags)
-            + u32::from(header.window)
-            + u32::from(payload_sum),
+            + u64::from(PROTOCOL_TCP)
+            + tcp.len() as u64
+            + u64::from(ports)
+            + u64::from(header.seq)
+            + u64::from(header.ack)
+            + u64::from(offset_flags_window)
+            + u64::from(payload_sum),
     );
-    tcp[..2].copy_from_slice(&source_port.to_be_bytes());
-    tcp[2..4].copy_from_slice(&destination_port.to_be_bytes());
-    tcp[4..8].copy_from_slice(&header.seq.to_be_bytes());
-    tcp[8..12].copy_from_slice(&header.ack.to_be_bytes());
-    tcp[12..14].copy_from_slice(&offset_and_flags.to_be_bytes());
-    tcp[14..16].copy_from_slice(&header.window.to_be_bytes());
-    tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
-    tcp[18..20].fill(0);
+    let tcp = &mut tcp[..TCP_BYTES];
+    tcp[..8].copy_from_slice(&long(ports, header.seq).to_be_bytes());
+    tcp[8..16].copy_from_slice(&long(header.ack, offset_flags_window).to_be_bytes());
+    tcp[16..].copy_from_slice(&word(checksum, 0).to_be_bytes());
 }
 
-/// Writes an IPv4 header, and returns the sum of both addresses.
+/// Writes an IPv4 header.
 #[inline]
-fn write_ipv4(ip: &mut [u8], total: u16, source: u32, destination: u32) -> u32 {
+fn write_ipv4(ip: &mut [u8], total: u16, source: u32, destination: u32) {
     const VERSION_AND_LENGTH: u16 = 0x4500;
     const DONT_FRAGMENT: u16 = 0x4000;
     const HOPS_AND_PROTOCOL: u16 = u16::from_be_bytes([HOP_LIMIT, PROTOCOL_TCP]);
 
-    let addresses = halves(source) + halves(destination);
-    let fixed = [VERSION_AND_LENGTH, DONT_FRAGMENT, HOPS_AND_PROTOCOL];
-    let fixed: u32 = fixed.into_iter().map(u32::from).sum();
-    let checksum = !fold(fixed + u32::from(total) + addresses);
+    let first = word(VERSION_AND_LENGTH, total);
+    let fixed = u64::from(DONT_FRAGMENT) + u64::from(HOPS_AND_PROTOCOL);
+    let addresses = u64::from(source) + u64::from(destination);
+    let checksum = !fold(fixed + u64::from(first) + addresses);
+    let third = word(HOPS_AND_PROTOCOL, checksum);
     let ip = &mut ip[..IPV4_BYTES];
-    ip[..2].copy_from_slice(&VERSION_AND_LENGTH.to_be_bytes());
-    ip[2..4].copy_from_slice(&total.to_be_bytes());
-    ip[4..6].fill(0);
-    ip[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
-    ip[8..10].copy_from_slice(&HOPS_AND_PROTOCOL.to_be_bytes());
-    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-    ip[12..16].copy_from_slice(&source.to_be_bytes());
-    ip[16..20].copy_from_slice(&destination.to_be_bytes());
-    addresses
+    ip[..8].copy_from_slice(&long(first, u32::from(DONT_FRAGMENT)).to_be_bytes());
+    ip[8..16].copy_from_slice(&long(third, source).to_be_bytes());
+    ip[16..].copy_from_slice(&destination.to_be_bytes());
 }
 
-/// Both words of a number.
 #[inline]
-fn halves(number: u32) -> u32 {
-    (number >> 16) + (number & 0xffff)
+fn word(high: u16, low: u16) -> u32 {
+    u32::from(high) << 16 | u32::from(low)
+}
+
+#[inline]
+fn long(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
 }
 
 fn octets(address: IpAddr) -> [u8; 16] {
@@ -144,18 +141,12 @@ fn octets(address: IpAddr) -> [u8; 16] {
 
 /// Sum of the words of a header, not folded.
 #[inline]
-fn sum(bytes: &[u8]) -> u32 {
+fn sum(bytes: &[u8]) -> u64 {
     let (words, _) = bytes.as_chunks::<2>();
     words
         .iter()
-        .map(|&word| u32::from(u16::from_be_bytes(word)))
+        .map(|&word| u64::from(u16::from_be_bytes(word)))
         .sum()
-}
-
-#[inline]
-fn fold(sum: u32) -> u16 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 #[cfg(test)]
