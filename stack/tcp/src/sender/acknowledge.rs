@@ -1,8 +1,8 @@
 //! Processes an ACK: bytes that arrived, a window, a round-trip time, the answer to a probe.
 
-use super::chunks::{Chunk, Chunks};
+use super::chunks::{Chunk, Chunks, Handle};
 use super::rtt::since;
-use super::{Ack, Acked, Config, Delivery, Fin, Phase, Sender, scoreboard};
+use super::{Ack, Acked, Config, Delivery, Fin, NEVER, Phase, Sender, scoreboard};
 use crate::guard::is_before;
 use barewire_service::time::{Duration, Instant};
 
@@ -10,6 +10,72 @@ impl Sender {
     /// Takes a segment's acknowledgment. Then ask [`Sender::next_segment`].
     #[inline]
     pub fn on_ack(
+        &mut self,
+        chunks: &mut Chunks,
+        config: &Config,
+        ack: &Ack<'_>,
+        now: Instant,
+    ) -> Acked {
+        match self.single_in_flight(chunks, ack) {
+            Some(chunk) => self.on_single_ack(chunks, config, ack, chunk, now),
+            None => self.on_any_ack(chunks, config, ack, now),
+        }
+    }
+
+    /// The chunk that is all there is, if `ack` acknowledges the whole of it, and nothing else is to be made of that: what
+    /// nearly every request brings of the reply before it.
+    #[inline]
+    fn single_in_flight(&self, chunks: &Chunks, ack: &Ack<'_>) -> Option<Handle> {
+        let is_usual = self.phase == Phase::Open
+            && self.fin == Fin::None
+            && self.probe.is_none()
+            && self.kept.queued == 0
+            && ack.sack.is_empty();
+        let handle = self.kept.first_sent().filter(|_| is_usual)?;
+        let chunk = chunks.get(handle);
+        let flight = self.kept.flight();
+        let is_single = u32::from(chunk.len) == flight
+            && ack.ack.wrapping_sub(self.kept.una) == flight
+            && chunk.is_untouched();
+        is_single.then_some(handle)
+    }
+
+    /// [`Sender::on_any_ack`] for what is [single](Sender::single_in_flight).
+    #[inline]
+    fn on_single_ack(
+        &mut self,
+        chunks: &mut Chunks,
+        config: &Config,
+        ack: &Ack<'_>,
+        handle: Handle,
+        now: Instant,
+    ) -> Acked {
+        self.take_window(ack);
+        let bytes = self.kept.flight();
+        let is_limited = self.take_is_limited(bytes);
+        let (sent_at, min) = (chunks.get(handle).sent_at(), self.rtt.min());
+        self.rack
+            .on_delivered(sent_at, self.kept.una, ack.ack, false, min, now);
+        self.kept.release_single(chunks, handle);
+        self.rtt.on_sample(since(sent_at, now));
+        if is_limited {
+            self.grow(config, bytes, now);
+        }
+        self.dup_acks = 0;
+        self.probe_is_due = false;
+        self.window_probe_is_due = false;
+        self.rto_at = NEVER;
+        self.probe_at = NEVER;
+        self.reorder_at = NEVER;
+        Acked {
+            bytes,
+            is_of_unsent: false,
+        }
+    }
+
+    /// Takes any acknowledgment.
+    #[inline(never)]
+    pub(super) fn on_any_ack(
         &mut self,
         chunks: &mut Chunks,
         config: &Config,

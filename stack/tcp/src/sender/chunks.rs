@@ -99,6 +99,18 @@ impl Chunk {
         self.sent_at_us = at.total_micros();
     }
 
+    /// Nothing is known of it but that it was sent, once.
+    #[inline]
+    pub(super) fn is_untouched(&self) -> bool {
+        let marks = [
+            self.is_sacked,
+            self.is_lost,
+            self.is_resent,
+            self.was_resent,
+        ];
+        marks == [false; 4]
+    }
+
     /// Sequence number behind the last byte.
     #[inline]
     pub(crate) fn end(&self) -> u32 {

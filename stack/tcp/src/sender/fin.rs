@@ -65,7 +65,7 @@ impl Sender {
             ack: self.kept.nxt,
             ..*ack
         };
-        let acked = self.on_ack(chunks, config, &data, now);
+        let acked = self.on_any_ack(chunks, config, &data, now);
         (self.kept.una, self.kept.nxt) = (ack.ack, ack.ack);
         self.fin_is_due = false;
         Acked {

@@ -108,14 +108,32 @@ impl Kept {
     /// Queues `bytes` in a chunk of their own; returns their sum.
     #[inline]
     pub fn push(&mut self, chunks: &mut Chunks, bytes: &[u8]) -> Option<u16> {
-        let (handle, sum) = chunks.keep(self.nxt.wrapping_add(self.queued), bytes)?;
+        let seq = self.nxt.wrapping_add(self.queued);
+        let sum = self.append(chunks, seq, bytes)?;
+        self.queued += bytes.len() as u32;
+        Some(sum)
+    }
+
+    /// Keeps `bytes`, which are being sent, in a chunk of their own; returns their sum. Nothing may be queued.
+    #[inline]
+    pub fn push_sent(&mut self, chunks: &mut Chunks, bytes: &[u8], now: Instant) -> Option<u16> {
+        debug_assert!(self.queued == 0, "something would be overtaken");
+        let sum = self.append(chunks, self.nxt, bytes)?;
+        chunks.get_mut(self.tail).set_sent_at(now);
+        self.last_sent = self.tail;
+        self.nxt = self.nxt.wrapping_add(bytes.len() as u32);
+        Some(sum)
+    }
+
+    #[inline]
+    fn append(&mut self, chunks: &mut Chunks, seq: u32, bytes: &[u8]) -> Option<u16> {
+        let (handle, sum) = chunks.keep(seq, bytes)?;
         if self.tail.is_some() {
             chunks.get_mut(self.tail).next = handle;
         } else {
             self.head = handle;
         }
         self.tail = handle;
-        self.queued += bytes.len() as u32;
         Some(sum)
     }
 
@@ -232,6 +250,16 @@ impl Kept {
             self.head = next;
             count -= len;
         }
+    }
+
+    /// Gives back the only chunk, of which all was sent and is now acknowledged.
+    #[inline]
+    pub fn release_single(&mut self, chunks: &mut Chunks, handle: Handle) {
+        self.una = self.nxt;
+        chunks.free(handle);
+        self.head = Handle::NONE;
+        self.last_sent = Handle::NONE;
+        self.tail = Handle::NONE;
     }
 
     /// Splits a chunk behind its first `at` bytes; `false` if there was no free chunk.

@@ -94,11 +94,17 @@ impl Sender {
             // The first retransmission leaves at once.
             self.reduce_rate(delivered, mss);
         } else if bytes > 0 && is_limited {
-            let srtt = self.rtt.smoothed().unwrap_or(config.rto_initial);
-            // More would only fill queues.
-            let cwnd_max = config.queue_bytes_max.max(initial_window(self.mss));
-            self.cubic.on_ack(bytes, mss, srtt, cwnd_max, now);
+            self.grow(config, bytes, now);
         }
+    }
+
+    /// Grows the congestion window by `bytes` that were acknowledged, as it was what kept more from being sent.
+    #[inline(never)]
+    pub(super) fn grow(&mut self, config: &Config, bytes: u32, now: Instant) {
+        let srtt = self.rtt.smoothed().unwrap_or(config.rto_initial);
+        // More would only fill queues.
+        let cwnd_max = config.queue_bytes_max.max(initial_window(self.mss));
+        (self.cubic).on_ack(bytes, u32::from(self.mss), srtt, cwnd_max, now);
     }
 
     /// Proportional rate reduction: in recovery, the window is what is in the network and what may be

@@ -550,3 +550,36 @@ fn what_was_learnt_is_remembered() {
     };
     assert_eq!(Sender::new(&start, story.now).remember(), remembered);
 }
+
+#[test]
+fn an_ack_of_the_only_segment_does_what_any_ack_does() {
+    let cases = [
+        (true, 100, 1 << 20),
+        (false, 1_000, 1 << 20),
+        (true, 700, 900),
+    ];
+    for (has_sack, len, window) in cases {
+        let acked = |take: fn(&mut Sender, &mut Chunks, &Config, &Ack<'_>, Instant) -> Acked| {
+            let mut story = Story::new(has_sack, 1 << 20, 20);
+            story.queue(len);
+            story.after_ms(30);
+            let ack = Ack {
+                seq: 2,
+                ack: ISS.wrapping_add(len as u32),
+                window,
+                has_payload: true,
+                sack: &[],
+                rtt: None,
+            };
+            let Story {
+                sender,
+                chunks,
+                config,
+                now,
+            } = &mut story;
+            let acked = take(sender, chunks, config, &ack, *now);
+            (acked, format!("{sender:?}"), chunks.used())
+        };
+        assert_eq!(acked(Sender::on_ack), acked(Sender::on_any_ack));
+    }
+}

@@ -44,10 +44,20 @@ impl Sender {
         if self.kept.flight() == 0 {
             self.restart_if_idle(chunks, config, now);
         }
-        let sum = self.kept.push(chunks, payload).ok_or(Exhausted)?;
-        if let Some(handle) = self.kept.first_queued(chunks) {
-            self.send_queued(chunks, config, handle, now);
-        }
+        self.push_at_once(chunks, config, payload, now)
+    }
+
+    #[inline]
+    fn push_at_once(
+        &mut self,
+        chunks: &mut Chunks,
+        config: &Config,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<u16, Exhausted> {
+        let was_idle = self.kept.flight() == 0;
+        let sum = self.kept.push_sent(chunks, payload, now).ok_or(Exhausted)?;
+        self.note_new(config, payload.len() as u32, was_idle, now);
         Ok(sum)
     }
 
@@ -72,10 +82,7 @@ impl Sender {
         debug_assert!(self.is_quiet(), "it has something of its own");
         let mss = usize::from(self.mss);
         for payload in sent.chunks(mss) {
-            self.kept.push(chunks, payload).ok_or(Exhausted)?;
-            if let Some(handle) = self.kept.first_queued(chunks) {
-                self.send_queued(chunks, config, handle, now);
-            }
+            self.push_at_once(chunks, config, payload, now)?;
         }
         for payload in queued.chunks(mss) {
             self.kept.push(chunks, payload).ok_or(Exhausted)?;
@@ -272,8 +279,14 @@ impl Sender {
     fn send_queued(&mut self, chunks: &mut Chunks, config: &Config, handle: Handle, now: Instant) {
         let was_idle = self.kept.flight() == 0;
         self.kept.mark_sent(chunks, handle, now);
+        self.note_new(config, u32::from(chunks.get(handle).len), was_idle, now);
+    }
+
+    /// So many bytes are being sent for the first time.
+    #[inline]
+    fn note_new(&mut self, config: &Config, len: u32, was_idle: bool, now: Instant) {
         self.ignores_silly_window = false;
-        self.note_sent(u32::from(chunks.get(handle).len), now);
+        self.note_sent(len, now);
         if was_idle {
             self.rto_at = now + self.rtt.timeout(config);
         }
