@@ -56,13 +56,16 @@ impl GrowingWindow {
         (self.bytes / 2).min(u32::from(mss))
     }
 
-    /// The service has taken `bytes`, over a path with a round-trip time of `rtt`. The window grows up to `bytes_max`.
+    /// The service has taken `bytes`. Returns whether it has taken a whole window, which then may [grow](Self::grow).
     #[inline]
-    pub fn on_taken(&mut self, bytes: u32, bytes_max: u32, rtt: Duration, now: Instant) {
+    #[must_use]
+    pub fn on_taken(&mut self, bytes: u32) -> bool {
         self.taken = self.taken.saturating_add(bytes);
-        if self.taken < self.bytes {
-            return;
-        }
+        self.taken >= self.bytes
+    }
+
+    /// A whole window was taken, over a path with a round-trip time of `rtt`. It grows up to `bytes_max`.
+    pub fn grow(&mut self, bytes_max: u32, rtt: Duration, now: Instant) {
         let is_limiting = now <= self.measured_from + rtt + rtt;
         (self.taken, self.measured_from) = (0, now);
         if is_limiting && self.bytes < bytes_max {
@@ -82,15 +85,21 @@ mod tests {
         Instant::from_millis(ms)
     }
 
+    fn take(window: &mut GrowingWindow, bytes: u32, now: Instant) {
+        if window.on_taken(bytes) {
+            window.grow(MAX, RTT, now);
+        }
+    }
+
     #[test]
     fn a_service_that_takes_a_window_in_two_round_trips_gets_a_larger_one() {
         let mut window = GrowingWindow::new(8_000, at(0));
-        window.on_taken(4_000, MAX, RTT, at(5));
+        take(&mut window, 4_000, at(5));
         assert_eq!(window.bytes(), 8_000);
-        window.on_taken(4_000, MAX, RTT, at(20));
+        take(&mut window, 4_000, at(20));
         assert_eq!(window.bytes(), 16_000);
         for ms in 21..30 {
-            window.on_taken(60_000, MAX, RTT, at(ms));
+            take(&mut window, 60_000, at(ms));
         }
         assert_eq!(window.bytes(), MAX);
         assert_eq!(window.to_tell(1_000, 50, 1_460), MAX - 1_000);
@@ -111,7 +120,7 @@ mod tests {
     fn small_requests_now_and_then_do_not_open_it() {
         let mut window = GrowingWindow::new(8_000, at(0));
         for second in 1..1_000 {
-            window.on_taken(100, MAX, RTT, at(second * 1_000));
+            take(&mut window, 100, at(second * 1_000));
         }
         assert_eq!(window.bytes(), 8_000);
     }

@@ -130,7 +130,7 @@ impl<S: Service> Core<'_, S> {
     /// Remembers what a segment told the peer.
     #[inline]
     pub(super) fn note_sent(&mut self, index: usize, sent: &Sent) {
-        let now_ms = self.now_ms();
+        let now_ms = self.now_ms;
         let hot = &mut self.hot[index];
         let tcb = &mut hot.tcb;
         let end = sent.end();
@@ -196,7 +196,7 @@ impl<S: Service> Core<'_, S> {
         if acknowledged == 0 {
             return;
         }
-        let now_ms = self.now_ms();
+        let now_ms = self.now_ms;
         let (hot, cold) = (&mut self.hot[index], &mut self.cold[index]);
         let silent_ms = now_ms.wrapping_sub(hot.progress_at_ms);
         cold.watch

@@ -280,7 +280,7 @@ impl<S: Service> Core<'_, S> {
         let Some(Timestamps { value, .. }) = Timestamps::of_segment(segment, frame) else {
             return false;
         };
-        let quiet_ms = self.now_ms().wrapping_sub(self.hot[index].progress_at_ms);
+        let quiet_ms = self.now_ms.wrapping_sub(self.hot[index].progress_at_ms);
         let (Hot { tcb, .. }, cold) = (&self.hot[index], &mut self.cold[index]);
         if is_before(value, cold.ts_recent) && quiet_ms < TS_RECENT_VALID_MS {
             let is_past = !segment.flags.contains(Flags::RST);
@@ -484,13 +484,13 @@ impl<S: Service> Core<'_, S> {
     /// Whether a connection has been sent no ACK of ours for a while.
     pub(super) fn is_due_an_ack(&self, index: usize) -> bool {
         let hot = &self.hot[index];
-        let age_ms = self.now_ms().wrapping_sub(hot.challenge_at_ms);
+        let age_ms = self.now_ms.wrapping_sub(hot.challenge_at_ms);
         !hot.flags.was_challenged || age_ms >= CHALLENGE_INTERVAL_MS
     }
 
     /// Acknowledges what was received, and announces the window.
     pub(super) fn send_ack<T: Transmit>(&mut self, index: usize, port: &mut Port<'_, T>) {
-        let now_ms = self.now_ms();
+        let now_ms = self.now_ms;
         let hot = &mut self.hot[index];
         hot.flags.was_challenged = true;
         hot.challenge_at_ms = now_ms;

@@ -248,7 +248,7 @@ impl<'a, L: Link, S: Service> Shard<'a, L, S> {
     /// others end after the message they are in.
     pub fn drain(&mut self, now: Instant) {
         let Shard { links, core } = self;
-        core.now = now;
+        core.set_now(now);
         core.is_draining = true;
         core.service.on_drain();
         core.drain_some(links);
@@ -374,6 +374,8 @@ struct Core<'a, S: Service> {
     drained: usize,
     /// What time it is in this poll.
     now: Instant,
+    /// The same in milliseconds, which nearly every segment needs.
+    now_ms: u32,
     /// When the last poll asked for this one.
     asked_for: Option<Instant>,
     /// After a pause: turns that are left to process what arrived meanwhile.
@@ -579,6 +581,7 @@ impl<'a, S: Service> Core<'a, S> {
             is_leaving: false,
             drained: 0,
             now,
+            now_ms: now.total_millis() as u32,
             asked_for: None,
             turns_to_hear: 0,
             pardon_until: Instant::ZERO,
@@ -593,7 +596,7 @@ impl<'a, S: Service> Core<'a, S> {
 
     /// Takes notice of the time, and of how much later it is than it should be.
     fn begin_turn(&mut self, now: Instant) {
-        self.now = now;
+        self.set_now(now);
         if let Some(forwarding) = &self.forwarding {
             forwarding.set_awake(self.shard);
         }
@@ -633,8 +636,8 @@ impl<'a, S: Service> Core<'a, S> {
         self.sockets.slot(self.cold[index].socket).socket()
     }
 
-    fn now_ms(&self) -> u32 {
-        self.now.total_millis() as u32
+    fn set_now(&mut self, now: Instant) {
+        (self.now, self.now_ms) = (now, now.total_millis() as u32);
     }
 
     /// Publishes the gauges that are not set where they change.
@@ -736,7 +739,7 @@ impl<'a, S: Service> Core<'a, S> {
                 state: State::Free,
                 ..tcb
             },
-            progress_at_ms: self.now.total_millis() as u32,
+            progress_at_ms: self.now_ms,
             link,
             flags: hot.flags.of_next_connection(),
             ..Hot::default()

@@ -1,6 +1,6 @@
 //! What a shard does when timers expire.
 
-use crate::connection::NEVER;
+use crate::connection::{Hot, NEVER};
 use crate::control::{self, Control, Direction, Kind};
 use crate::guard::segment::State;
 use crate::link::{Link, Transmit};
@@ -145,7 +145,12 @@ impl<S: Service> Core<'_, S> {
     ///
     /// For a peer that has closed its window, the send deadline applies.
     pub(super) fn user_timeout_at(&self, index: usize) -> Option<Instant> {
-        let tcb = &self.hot[index].tcb;
+        self.user_timeout_of(&self.hot[index])
+    }
+
+    #[inline]
+    pub(super) fn user_timeout_of(&self, hot: &Hot) -> Option<Instant> {
+        let tcb = &hot.tcb;
         let owes_nothing = match tcb.state {
             // For a SYN that is not answered, the handshake's deadline applies.
             State::SynSent => true,
@@ -156,7 +161,8 @@ impl<S: Service> Core<'_, S> {
             return None;
         }
         let timeout_ms = self.config.deadlines.user_timeout_ms;
-        let left_ms = timeout_ms.saturating_sub(self.silent_ms(index));
+        let silent_ms = self.now_ms.wrapping_sub(hot.progress_at_ms);
+        let left_ms = timeout_ms.saturating_sub(silent_ms);
         let at = self.now + Duration::from_millis(u64::from(left_ms));
         Some(at.max(self.pardon_until))
     }
@@ -166,7 +172,7 @@ impl<S: Service> Core<'_, S> {
         let hot = &self.hot[index];
         match hot.tcb.snd_una == hot.tcb.snd_nxt {
             true => 0,
-            false => self.now_ms().wrapping_sub(hot.progress_at_ms),
+            false => self.now_ms.wrapping_sub(hot.progress_at_ms),
         }
     }
 

@@ -109,7 +109,7 @@ impl<L: Link, S: Service> Shard<'_, L, S> {
     /// If `bytes` are not of a shard of this version; some may have been taken then.
     pub fn arrive(&mut self, bytes: &[u8], now: Instant) -> Result<usize, Malformed> {
         let core = &mut self.core;
-        core.now = now;
+        core.set_now(now);
         let (&uses_cookies, mut rest) = bytes.split_first().ok_or(Malformed)?;
         if uses_cookies != 0 {
             core.cookie_use.note(now);

@@ -164,18 +164,23 @@ impl<S: Service> Core<'_, S> {
             return 0;
         };
         let option_bytes = &frame[segment.tcp_offset() + 20..segment.payload_offset()];
-        let options = match option_bytes {
-            [] => Options::default(),
-            bytes => Options::parse(bytes),
+        let options;
+        let (sack, rtt) = match option_bytes {
+            [] => (&[][..], None),
+            bytes => {
+                options = Options::parse(bytes);
+                let timestamps = options.timestamps.filter(|_| cold.options.timestamps);
+                let rtt = timestamps.and_then(|(_, echo)| clock.since(echo, self.now));
+                (options.blocks(), rtt)
+            }
         };
         let ack = Ack {
             seq: segment.seq,
             ack: segment.ack,
             window: u32::from(segment.window) << hot.tcb.scales.snd(),
             has_payload: segment.payload_len() > 0,
-            sack: options.blocks(),
-            rtt: (options.timestamps.filter(|_| cold.options.timestamps))
-                .and_then(|(_, echo)| clock.since(echo, self.now)),
+            sack,
+            rtt,
         };
         let acked = sender.on_ack(chunks, config, &ack, self.now);
         let tcb = &mut hot.tcb;
@@ -189,7 +194,7 @@ impl<S: Service> Core<'_, S> {
 
     /// Whether a segment without data wants to be answered (RFC 9293, section 3.8.4), at most twice a second.
     pub(super) fn is_keep_alive(&mut self, index: usize, segment: &Segment) -> bool {
-        let now_ms = self.now_ms();
+        let now_ms = self.now_ms;
         let is_due = self.is_due_an_ack(index);
         let hot = &mut self.hot[index];
         let is_probe = segment.seq.wrapping_add(1) == hot.tcb.rcv_nxt;

@@ -32,7 +32,7 @@ impl<S: Service> Core<'_, S> {
             self.reclaim_sender();
         }
         let mss = self.mss(index);
-        let quiet_ms = self.now_ms().wrapping_sub(self.hot[index].progress_at_ms);
+        let quiet_ms = self.now_ms.wrapping_sub(self.hot[index].progress_at_ms);
         let (tcb, cold) = (&self.hot[index].tcb, &mut self.cold[index]);
         let start = Start {
             nxt: tcb.snd_nxt,

@@ -227,7 +227,7 @@ impl<S: Service> Core<'_, S> {
     #[inline]
     pub(in crate::shard) fn note_direct_progress(&mut self, index: usize, acknowledged: u32) {
         self.note_acknowledged(index, acknowledged);
-        let cold = &mut self.cold[index];
+        let (hot, cold) = (&self.hot[index], &mut self.cold[index]);
         let never = crate::connection::NEVER;
         let (kept, sending_at) = match self.direct.senders.get(cold.sender) {
             Some(Busy { sender, .. }) => (sender.kept(), sender.deadline().unwrap_or(never)),
@@ -236,12 +236,14 @@ impl<S: Service> Core<'_, S> {
         };
         let deadlines = &self.config.deadlines;
         (cold.watch).on_sent(self.now, acknowledged as usize, kept, deadlines);
+        let timer_at = cold.timer_at;
         let mut at = sending_at.min(cold.watch.next_at().unwrap_or(never));
-        let tcb = &self.hot[index].tcb;
-        if kept > 0 || tcb.snd_una != tcb.snd_nxt {
-            at = at.min(self.user_timeout_at(index).unwrap_or(never));
+        if kept > 0 || hot.tcb.snd_una != hot.tcb.snd_nxt {
+            at = at.min(self.user_timeout_of(hot).unwrap_or(never));
         }
-        self.call_at(index, at);
+        if at < timer_at {
+            self.call_at(index, at);
+        }
     }
 
     /// The timer of a connection that is served directly has expired, and no deadline has passed.

@@ -117,7 +117,7 @@ impl<S: Service> Core<'_, S> {
             };
             let tcb = &mut hot.tcb;
             if segment.is_fin && tcb.snd_una == tcb.snd_nxt {
-                hot.progress_at_ms = self.now.total_millis() as u32;
+                hot.progress_at_ms = self.now_ms;
             }
             tcb.snd_nxt = sender.nxt();
             tcb.fin_sent |= segment.is_fin;
