@@ -99,15 +99,13 @@ impl TimerWheel {
     /// If `index` is not below the number of indices.
     #[inline]
     pub fn schedule(&mut self, index: u32, at: Instant) {
-        assert!(index < self.indices, "no such timer");
         let tick = due_tick(at).max(self.now + 1);
-        let node = HEADS + index;
-        match self.nodes.get(node as usize) {
+        match self.nodes.get(HEADS as usize + index as usize) {
             Some(known) if known.tick <= tick => return,
             Some(_) => self.cancel(index),
-            None => self.grow(node),
+            None => self.grow(index),
         }
-        self.file(node, tick);
+        self.file(HEADS + index, tick);
         self.len += 1;
     }
 
@@ -195,11 +193,12 @@ impl TimerWheel {
         }
     }
 
-    /// Makes the nodes up to this one.
+    /// Makes the nodes up to the one of `index`.
     #[cold]
-    fn grow(&mut self, node: u32) {
+    fn grow(&mut self, index: u32) {
+        assert!(index < self.indices, "no such timer");
         self.nodes
-            .extend((self.nodes.len() as u32..=node).map(Node::alone));
+            .extend((self.nodes.len() as u32..=HEADS + index).map(Node::alone));
     }
 
     /// Links `node` into the slot of `tick`, or the last one if that is beyond the horizon.
