@@ -224,6 +224,10 @@ impl<S: Service> Core<'_, S> {
         let segment = &arrival.segment;
         let Some(isn) = self.awaited(&segment.flow) else {
             let opens = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
+            // A peer that repeats a segment may choose another path for it, and with that another queue of ours.
+            if !opens && self.forward(arrival, frame) {
+                return;
+            }
             let is_answered = opens || self.config.unknown_flow == UnknownFlow::Reset;
             return match is_answered && !segment.flags.contains(Flags::RST) {
                 true => self.reset_sender(segment, frame, port),

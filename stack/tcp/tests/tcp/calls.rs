@@ -1,5 +1,6 @@
 //! Connections that the shard opens: SYN-SENT (RFC 9293, sections 3.5 and 3.10.7.3).
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use barewire_service::service::End;
@@ -412,7 +413,9 @@ fn draining_hangs_up_on_calls_and_closes_what_is_idle() {
 /// Two shards that call from the same ports; the first one calls.
 fn two_shards() -> [Trace; 2] {
     let ports = Arc::new(SourcePorts::new(1, OUR_PORT + 1..=OUR_PORT + 1, 2));
-    let [mut first, second] = [0, 1].map(|shard| {
+    let made = Cell::new(0);
+    let [mut first, second] = Trace::sharing(|| {
+        let shard = made.replace(made.get() + 1);
         Trace::calling_from(&ports, shard, false, |config| {
             config.unknown_flow = barewire_tcp::config::UnknownFlow::for_shards(2);
         })
@@ -472,10 +475,26 @@ fn another_shard_judges_answers_as_the_caller_does() {
         "> [S.] seq 0 ack 1
          < [P.] seq 1 ack 1 \"hello\\n\"",
     );
-    // A copy of what is taken is nobody's business there.
+    // A copy of what is taken is the caller's business.
     second.run(
         "> [S.] seq 0 ack 1
-         ? unknown_flow_ignored 1
+         ? unknown_flow_elsewhere 1
          ? handovers 0",
+    );
+}
+
+#[test]
+fn a_response_that_arrives_at_another_shard_finds_its_connection() {
+    let [mut first, mut second] = two_shards();
+    first.run(
+        "> [S.] seq 0 ack 1 win 64000 <mss 1460,wscale 7,sackOK>
+         < [P.] seq 1 ack 1 \"hello\\n\"",
+    );
+    second.know_isn_of(&first);
+    // The kernel chooses another hash for what it repeats (sk_rethink_txhash), and a veth pair another queue by it.
+    second.run("> [P.] seq 1 ack 7 win 500 \"again\\n\"\n? unknown_flow_elsewhere 1");
+    first.run(
+        "< [P.] seq 7 ack 7 \"hello\\n\"
+         ? forwarded 1",
     );
 }
