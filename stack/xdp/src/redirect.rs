@@ -632,7 +632,7 @@ impl Redirect {
     }
 
     /// Lets the frames of all queues go on to the kernel, until [`Redirect::go_on`]. Nothing more arrives at the sockets
-    /// when this returns, unless a program that still saw one was held up for very long (see [`PROGRAM_MAX`]).
+    /// when this returns, unless a program that still saw one was held up for more than a millisecond.
     ///
     /// # Errors
     ///
