@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 
 use crate::clients::stats;
-use crate::server::assert_says;
+use crate::server::{Server, assert_says};
 use crate::{Place, STACKS, state_option};
 
 #[test]
@@ -25,7 +25,9 @@ fn a_successor_has_to_serve_the_same() {
             lab: None,
         };
         change(&mut other);
-        other.refusal(&[])
+        let ended = Server::fail(&mut other.command(&["--take-over"]));
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        ended.stderr
     };
     let fewer = with(&|other| other.cores = "1");
     assert_says(&fewer, "has --cores [0, 1], and this one would have [1]");
