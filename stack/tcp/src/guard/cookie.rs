@@ -94,16 +94,19 @@ impl SynCookies {
     pub fn redeem(&self, flow: &FlowKey, irs: u32, cookie: u32, now: Instant) -> Redeemed {
         let encoded = cookie as u8;
         let period = period(now);
+        let mut redeemed = Redeemed::Foreign;
         for period in [period, period.wrapping_sub(1)] {
             let message = Message::new(flow, period, encoded);
-            if self.mac_of_flow(&message) == (cookie >> 8) as u8 {
-                return match self.mac_with_irs(&message, irs) == (cookie >> 16) as u16 {
-                    true => Redeemed::First(decode(encoded)),
-                    false => Redeemed::Later,
-                };
+            if self.mac_of_flow(&message) != (cookie >> 8) as u8 {
+                continue;
             }
+            if self.mac_with_irs(&message, irs) == (cookie >> 16) as u16 {
+                return Redeemed::First(decode(encoded));
+            }
+            // The MAC of the flow has 8 bits: that of the other period may be the same.
+            redeemed = Redeemed::Later;
         }
-        Redeemed::Foreign
+        redeemed
     }
 
     fn mac_of_flow(&self, message: &Message) -> u8 {
@@ -203,6 +206,20 @@ mod tests {
             prop_assert_eq!(redeemed.window_scale, scale);
             prop_assert_eq!(redeemed.sack_permitted, sack);
         }
+    }
+
+    #[test]
+    fn cookies_of_the_last_period_are_redeemed_where_their_flow_has_the_same_mac_in_both() {
+        let mut alike = 0;
+        for number in 0..0x1000u16 {
+            let [key, encoded] = [number >> 8, number & 0xff].map(|part| part as u8);
+            let cookies = SynCookies::new(&[key; 16]);
+            let [first, second] =
+                [NOW, NOW + PERIOD].map(|now| cookies.issue(&flow(), 1, &decode(encoded), now));
+            assert!(is_first(cookies.redeem(&flow(), 1, first, NOW + PERIOD)));
+            alike += u32::from(first as u16 == second as u16);
+        }
+        assert!(alike > 0, "no pair of periods tests anything");
     }
 
     fn is_first(redeemed: Redeemed) -> bool {
