@@ -140,6 +140,7 @@ impl Successor {
         let (estate, stream) = match connection.take_over(PROTOCOL) {
             Ok(answer) => answer,
             Err(AskError::Refused { path, reason }) => {
+                // What serde says of a request that an older release does not know.
                 let reason = match reason.contains("unknown variant") {
                     true => {
                         "its release cannot; stop it, and start this one without --take-over".into()

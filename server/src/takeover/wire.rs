@@ -171,10 +171,8 @@ impl Line {
             let mut control = RecvAncillaryBuffer::new(&mut room);
             let parts = &mut [IoSliceMut::new(space)];
             let flags = RecvFlags::CMSG_CLOEXEC;
-            let received = match recvmsg(&self.stream, parts, &mut control, flags) {
-                Err(rustix::io::Errno::INTR) => continue,
-                received => received?.bytes,
-            };
+            let received =
+                retry_on_intr(|| recvmsg(&self.stream, parts, &mut control, flags))?.bytes;
             for message in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                     self.arrived.extend(descriptors);

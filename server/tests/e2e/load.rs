@@ -1,16 +1,15 @@
 //! `barewire load` past the kernel, against every stack, against nginx, and against what it cannot ask.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use barewire_lab::{CLIENT_DEVICE, Lab, SERVER_DEVICE, SERVER_V4};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::nginx::Nginx;
 use crate::server::{BAREWIRE, Ended, Server, wait_until};
 use crate::wrong_use::{FAILURE, expect_refusal};
 
@@ -165,9 +164,9 @@ fn ipv6_several_addresses_and_generic_mode_are_asked_with_as_well() {
 #[test]
 fn nginx_counts_what_the_bypass_asks() {
     let Some(lab) = lab() else { return };
-    let nginx = Nginx::start(&lab);
+    let _nginx = nginx_that_counts(&lab, "listen 10.77.0.2:8080 reuseport;");
     let target = "--target http://10.77.0.2:8080/plaintext";
-    let before = nginx.requests(&lab);
+    let before = requests_of_nginx(&lab);
     for options in [
         "--requests 30000 --verify body",
         "--requests 30000 --pipeline 16",
@@ -176,85 +175,38 @@ fn nginx_counts_what_the_bypass_asks() {
         succeed(&lab, &format!("{target} {options}"));
     }
     // One more for the body to compare with, and one for this very question.
-    assert_eq!(nginx.requests(&lab) - before, 61_000 + 1 + 1);
+    assert_eq!(requests_of_nginx(&lab) - before, 61_000 + 1 + 1);
 }
 
-/// An nginx in the server's namespace.
-pub struct Nginx {
-    child: Child,
-    directory: PathBuf,
+/// An nginx in the server's namespace, which counts its requests at port 8080 of it and listens where `listen` says.
+pub fn nginx_that_counts(lab: &Lab, listen: &str) -> Nginx {
+    let mut command = lab.server_command();
+    command.arg("nginx");
+    let http = format!(
+        "access_log off; keepalive_requests 1000000000;
+        server {{
+            {listen}
+            location = /plaintext {{ default_type text/plain; return 200 \"Hello, World!\"; }}
+            location = /status {{ stub_status; }}
+        }}"
+    );
+    let nginx = Nginx::start(command, &http).unwrap();
+    let connect = || TcpStream::connect((SERVER_V4, 8080));
+    wait_until("nginx serves", || lab.client(connect).is_ok());
+    nginx
 }
 
-impl Nginx {
-    fn start(lab: &Lab) -> Nginx {
-        Nginx::with(lab, "listen 10.77.0.2:8080 reuseport;")
-    }
-
-    /// Where `listen` says.
-    pub fn with(lab: &Lab, listen: &str) -> Nginx {
-        let directory = std::env::temp_dir().join(format!(
-            "barewire-nginx-{}-{:?}",
-            std::process::id(),
-            thread::current().id()
-        ));
-        fs::create_dir_all(&directory).unwrap();
-        let config = format!(
-            "worker_processes 2; pid nginx.pid; error_log stderr;
-            events {{ worker_connections 4096; }}
-            http {{
-                access_log off; keepalive_requests 1000000000;
-                client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
-                server {{
-                    {listen}
-                    location = /plaintext {{ default_type text/plain; return 200 \"Hello, World!\"; }}
-                    location = /status {{ stub_status; }}
-                }}
-            }}"
-        );
-        fs::write(directory.join("nginx.conf"), config).unwrap();
-        let mut command = lab.server_command();
-        command.args([
-            "nginx",
-            "-c",
-            "nginx.conf",
-            "-g",
-            "daemon off;",
-            "-e",
-            "stderr",
-            "-p",
-        ]);
-        let child = command
-            .arg(&directory)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let nginx = Nginx { child, directory };
-        let connect = || TcpStream::connect((SERVER_V4, 8080));
-        wait_until("nginx serves", || lab.client(connect).is_ok());
-        nginx
-    }
-
-    /// How many requests it has counted, this one included.
-    pub fn requests(&self, lab: &Lab) -> u64 {
-        let status = lab.client_runs(&[
-            "curl",
-            "--silent",
-            "--max-time",
-            "10",
-            "http://10.77.0.2:8080/status",
-        ]);
-        let counts = status.lines().nth(2).unwrap();
-        counts.split_whitespace().nth(2).unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // In order, so that its workers end as well.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
-    }
+/// How many requests it has counted, this one included.
+pub fn requests_of_nginx(lab: &Lab) -> u64 {
+    let status = lab.client_runs(&[
+        "curl",
+        "--silent",
+        "--max-time",
+        "10",
+        "http://10.77.0.2:8080/status",
+    ]);
+    let counts = status.lines().nth(2).unwrap();
+    counts.split_whitespace().nth(2).unwrap().parse().unwrap()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use barewire_lab::{CLIENT_DEVICE, Lab, SERVER_DEVICE};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::load::{Nginx, expect_exact_totals, number};
+use crate::load::{expect_exact_totals, nginx_that_counts, number, requests_of_nginx};
 use crate::server::{BAREWIRE, Ended, Server};
 use crate::tls::Certificate;
 use crate::wrong_use::FAILURE;
@@ -109,8 +109,8 @@ fn nginx_counts_what_is_asked_in_tls_and_by_http2() {
         "listen 10.77.0.2:8080 reuseport; listen 10.77.0.2:8081 http2 reuseport; \
          listen 10.77.0.2:8443 ssl http2 reuseport; ssl_certificate {pem}; ssl_certificate_key {key};"
     );
-    let nginx = Nginx::with(&lab, &listen);
-    let before = nginx.requests(&lab);
+    let _nginx = nginx_that_counts(&lab, &listen);
+    let before = requests_of_nginx(&lab);
     let secure = format!("https://10.77.0.2:8443/plaintext --tls-ca {pem}");
     for transport in ["kernel", "xdp"] {
         for options in [
@@ -123,7 +123,7 @@ fn nginx_counts_what_is_asked_in_tls_and_by_http2() {
         }
     }
     // Two more for bodies to compare with, each time, and one for this very question.
-    assert_eq!(nginx.requests(&lab) - before, 2 * (30_000 + 2) + 1);
+    assert_eq!(requests_of_nginx(&lab) - before, 2 * (30_000 + 2) + 1);
 }
 
 #[test]

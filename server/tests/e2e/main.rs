@@ -33,6 +33,7 @@ mod kinds;
 mod load;
 #[cfg(feature = "xdp")]
 mod load_tls;
+mod nginx;
 mod operate;
 #[cfg(feature = "xdp")]
 mod outlive;

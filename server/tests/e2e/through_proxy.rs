@@ -3,18 +3,17 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use barewire::site::byte_at;
 use barewire_conformance::cases;
 use barewire_conformance::driver::{Driver as _, Tcp};
 use barewire_conformance::proxied::{check_through_proxy, smuggling};
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 
 use crate::clients;
 use crate::http::Client;
 use crate::kernel_stacks::{STACKS, anonymous_kib};
+use crate::nginx::Nginx;
 use crate::server::{BAREWIRE, Server, wait_until};
 
 pub const PROTOCOLS: &[&str] = &["http", "teleport"];
@@ -79,21 +78,15 @@ fn every_client_gets_along_with_a_proxy() {
 #[test]
 fn nginx_gets_no_request_that_was_not_forwarded() {
     for (stack, protocol) in on_all() {
-        let Some(nginx) = Nginx::start() else {
+        let Some((nginx, address)) = nginx_that_notes() else {
             eprintln!("skipped: nginx is not installed (scripts/setup test)");
             return;
         };
-        let sidecar = (protocol == "teleport").then(|| {
-            edge(
-                stack,
-                &[nginx.address],
-                "",
-                &["--teleport-listen", "127.0.0.1:0"],
-            )
-        });
+        let sidecar = (protocol == "teleport")
+            .then(|| edge(stack, &[address], "", &["--teleport-listen", "127.0.0.1:0"]));
         let address = sidecar
             .as_ref()
-            .map_or(nginx.address, |sidecar| sidecar.addresses[1]);
+            .map_or(address, |sidecar| sidecar.addresses[1]);
         let edge = edge(stack, &[address], &format!("protocol = {protocol:?}"), &[]);
         let mut requests_max = 0;
         let mut tcp = Tcp::new(edge.addresses[0]);
@@ -105,7 +98,7 @@ fn nginx_gets_no_request_that_was_not_forwarded() {
         let edge = edge.terminate();
         drop(sidecar);
         let forwarded: u64 = edge.counters("proxy", "begun").iter().sum();
-        let asked = nginx.end();
+        let asked = noted(nginx);
         let count = asked.len() as u64;
         assert!(
             0 < count && count <= forwarded && forwarded <= requests_max,
@@ -213,68 +206,29 @@ fn hide(edge: SocketAddr) -> u64 {
     requests_max
 }
 
-/// An nginx on an address of this process's own, which answers everything and writes down what it was asked.
-struct Nginx {
-    child: Child,
-    directory: TempDir,
-    address: SocketAddr,
+/// An nginx on an address of this process's own, which answers everything and writes down what it was asked. `None` where
+/// it is not installed.
+fn nginx_that_notes() -> Option<(Nginx, SocketAddr)> {
+    let pid = std::process::id();
+    let address = SocketAddr::from(([127, 100, (pid >> 8) as u8, pid as u8], 8090));
+    let http = format!(
+        "log_format asked '$request'; access_log asked.log asked;
+        server {{
+            listen {address};
+            location / {{ default_type text/plain; return 200 \"Hello, World!\"; }}
+        }}"
+    );
+    let nginx = match Nginx::start(Command::new("nginx"), &http) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        nginx => nginx.unwrap(),
+    };
+    wait_until("nginx serves", || TcpStream::connect(address).is_ok());
+    Some((nginx, address))
 }
 
-impl Nginx {
-    /// `None` where it is not installed.
-    fn start() -> Option<Nginx> {
-        let directory = tempfile::tempdir().unwrap();
-        let pid = std::process::id();
-        let address = SocketAddr::from(([127, 100, (pid >> 8) as u8, pid as u8], 8090));
-        let config = format!(
-            "worker_processes 1; pid nginx.pid; error_log stderr;
-            events {{ worker_connections 4096; }}
-            http {{
-                log_format asked '$request'; access_log asked.log asked;
-                client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
-                server {{
-                    listen {address};
-                    location / {{ default_type text/plain; return 200 \"Hello, World!\"; }}
-                }}
-            }}"
-        );
-        fs::write(directory.path().join("nginx.conf"), config).unwrap();
-        let mut command = Command::new("nginx");
-        command.args([
-            "-c",
-            "nginx.conf",
-            "-g",
-            "daemon off;",
-            "-e",
-            "stderr",
-            "-p",
-        ]);
-        let child = command.arg(directory.path()).stderr(Stdio::null()).spawn();
-        let child = match child {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            child => child.unwrap(),
-        };
-        let nginx = Nginx {
-            child,
-            directory,
-            address,
-        };
-        wait_until("nginx serves", || TcpStream::connect(address).is_ok());
-        Some(nginx)
-    }
-
-    /// Lets it finish. Returns the request lines that it has read.
-    fn end(mut self) -> Vec<String> {
-        kill_process(Pid::from_child(&self.child), Signal::QUIT).unwrap();
-        self.child.wait().unwrap();
-        let asked = fs::read_to_string(self.directory.path().join("asked.log")).unwrap();
-        asked.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
-    }
+/// Lets it finish. Returns the request lines that it has read.
+fn noted(mut nginx: Nginx) -> Vec<String> {
+    nginx.end();
+    let asked = fs::read_to_string(nginx.directory().join("asked.log")).unwrap();
+    asked.lines().map(str::to_owned).collect()
 }
