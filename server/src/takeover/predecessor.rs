@@ -147,15 +147,15 @@ impl Predecessor {
         }
         // From here on the successor serves, come what may.
         self.events.hand_over(Box::new(Arc::clone(&carriage)));
-        // Before the cores may end.
-        self.household.leave();
         let connections = frozen.connections();
         let took_ms = began.elapsed().as_secs_f64() * 1e3;
+        // Both before the cores may end, and with them the process.
+        tracing::info!("handed over, with {connections} connections, within {took_ms:.1} ms");
+        self.household.leave();
         frozen.hand_over();
         if let Some(paused) = paused {
             paused.end();
         }
-        tracing::info!("handed over, with {connections} connections, within {took_ms:.1} ms");
         Ok(())
     }
 }
