@@ -45,6 +45,33 @@ fn the_first_window_has_ten_segments() {
 }
 
 #[test]
+fn many_requests_of_one_segment_are_answered_in_whole_segments() {
+    let requests = "send 100\\n".repeat(30);
+    lines().run(&format!(
+        "> [P.] seq 1 ack 1 \"{requests}\"
+         < [.] seq 1 ack 271 len 1460
+         < [.] seq 1461 ack 271 len 1460
+         < [P.] seq 2921 ack 271 len 80
+         > [.] seq 271 ack 3001
+         ? direct_hand_overs 0",
+    ));
+}
+
+#[test]
+fn what_the_window_does_not_hold_of_many_replies_waits() {
+    let requests = "send 100\\n".repeat(30);
+    lines().run(&format!(
+        "> [P.] seq 1 ack 1 win 15 \"{requests}\"
+         < [.] seq 1 ack 271 len 1460
+         > [.] seq 271 ack 1461 win 15
+         < [.] seq 1461 ack 271 len 1460
+         < [P.] seq 2921 ack 271 len 80
+         > [.] seq 271 ack 3001 win 15
+         ? direct_hand_overs 0",
+    ));
+}
+
+#[test]
 fn a_lost_reply_is_repaired_by_a_probe() {
     // RFC 8985, section 7.2: two round trips, and the time for which an ACK may be delayed.
     lines().run(

@@ -1,9 +1,9 @@
 //! What a connection that is served directly sends: what is kept, and ACKs.
 
-use crate::connection::Hot;
-use crate::control::Direction;
+use crate::connection::{Cold, Hot};
+use crate::control::{Direction, L2Header};
 use crate::guard::segment::State;
-use crate::guard::timestamps::Timestamps;
+use crate::guard::timestamps::{TimestampClock, Timestamps};
 use crate::header::{self, Header};
 use crate::link::Transmit;
 use crate::packet::{Flags, Local};
@@ -12,10 +12,19 @@ use crate::sender::checksum::{self, copy_and_sum};
 use crate::sender::lent::Busy;
 use crate::sender::sack::{self, Block};
 use barewire_service::service::Service;
+use barewire_service::time::Instant;
 
 use super::Slot;
 use super::turn::Turn;
 use crate::shard::{Core, Port};
+
+/// What a segment needs beside its connection.
+pub(super) struct Around<'c> {
+    pub local: &'c Local,
+    pub l2: &'c L2Header,
+    pub timestamps: TimestampClock,
+    pub now: Instant,
+}
 
 /// Writes the headers of a segment to the peer, which acknowledges what has arrived and tells the window of the
 /// connection's [`Tcb`]. `payload_sum` is what the payload adds to the checksum. Timestamps are written behind the headers
@@ -44,6 +53,60 @@ pub(super) fn write_headers(
         options_len,
     };
     header::write(packet, local, &hot.flow, Direction::ToPeer, &header, sum);
+}
+
+/// Sends what may leave at once of a reply of which nothing is kept yet: whole segments and, if it `is_whole`, its end.
+/// Returns how much that is.
+#[inline(never)]
+pub(super) fn send_at_once<T: Transmit>(
+    reply: &[u8],
+    is_whole: bool,
+    (hot, cold): (&mut Hot, &mut Cold),
+    slot: &mut Slot<'_>,
+    turn: &mut Turn<'_>,
+    port: &mut Port<'_, T>,
+    around: &Around<'_>,
+) -> usize {
+    let Slot {
+        sender,
+        window,
+        inbox,
+        chunks,
+        config,
+    } = slot;
+    let at = header::bytes(&hot.flow) + cold.options.bytes_per_segment();
+    let mss = usize::from(sender.mss());
+    let mut rest = reply;
+    while turn.budget > 0 && port.transmit.free_slots() > port.reserve {
+        let (payload, behind) = rest.split_at(rest.len().min(mss));
+        let len = payload.len();
+        let may_leave = len == mss || is_whole && len > 0;
+        if !may_leave || sender.room_now() < len || !chunks.has_room(len) {
+            break;
+        }
+        let packet = port.transmit.slot().and_then(|slot| around.l2.write(slot));
+        let Some(packet) = packet.and_then(|packet| packet.get_mut(..at + len)) else {
+            break;
+        };
+        let seq = sender.nxt();
+        let Ok(sum) = sender.push_sent(chunks, config, payload, around.now) else {
+            break;
+        };
+        packet[at..].copy_from_slice(payload);
+        let is_last = behind.is_empty() && is_whole;
+        let flags = if is_last { Flags::PSH } else { Flags(0) };
+        turn.tell_window(&mut hot.tcb, window, inbox, sender.mss());
+        hot.tcb.snd_nxt = sender.nxt();
+        let timestamps = cold.timestamps(around.timestamps, around.now);
+        write_headers(packet, around.local, hot, seq, flags, sum, timestamps);
+        cold.path.note_sent(packet.len());
+        port.transmit.commit(around.l2.len() + at + len);
+        turn.owes_ack = false;
+        cold.told = hot.tcb.rcv_nxt;
+        turn.budget -= 1;
+        rest = behind;
+    }
+    reply.len() - rest.len()
 }
 
 impl<S: Service> Core<'_, S> {

@@ -13,7 +13,7 @@ use barewire_service::service::{End, Input, Next, Reply, Service};
 use barewire_service::time::Duration;
 
 use super::Slot;
-use super::output::write_headers;
+use super::output::{Around, send_at_once, write_headers};
 use crate::shard::serve::Outcome;
 use crate::shard::{Core, EGRESS_SEGMENTS_MAX, Port};
 
@@ -82,6 +82,10 @@ impl<'f> Turn<'f> {
 
 /// The round trip that is assumed before one was measured.
 const RTT_UNKNOWN: Duration = Duration::from_millis(1);
+
+/// Input up to this length is answered in the frame that leaves. More may be many requests, whose replies take more than
+/// one segment: the service is called once for all of them.
+const INPUT_OF_ONE_SEGMENT_MAX: usize = 256;
 
 /// A window grows up to this part of the free chunks.
 const SHARE_OF_FREE_BYTES: usize = 4;
@@ -317,8 +321,11 @@ impl<S: Service> Core<'_, S> {
             // Only the queue cuts long replies into full segments.
             let is_cut = cold.wants_room && at_once < usize::from(sender.mss());
             let has_slot = turn.budget > 0 && port.transmit.free_slots() > port.reserve;
-            let in_place =
-                has_slot && !is_cut && at_once >= S::REPLY_BYTES_MIN && chunks.has_room(at_once);
+            let in_place = has_slot
+                && !is_cut
+                && turn.input.len() <= INPUT_OF_ONE_SEGMENT_MAX
+                && at_once >= S::REPLY_BYTES_MIN
+                && chunks.has_room(at_once);
             let room = match in_place {
                 true => at_once,
                 false => sender.room_in_chunks(chunks, config),
@@ -396,7 +403,36 @@ impl<S: Service> Core<'_, S> {
                     self.states.settle::<S>(&mut cold.state);
                     let written = reply.len();
                     turn.consume(progress.consumed, inbox, chunks);
-                    if sender.queue(chunks, config, reply.written(), self.now) < written {
+                    let next = progress.next;
+                    let is_whole =
+                        !turn.is_bulk && next != Next::Send && !is_close(next, has_ended);
+                    let mut slot = Slot {
+                        sender,
+                        window,
+                        inbox,
+                        chunks,
+                        config,
+                    };
+                    let around = Around {
+                        local: &self.local,
+                        l2,
+                        timestamps: self.timestamps,
+                        now: self.now,
+                    };
+                    let sent = match next {
+                        Next::Abort => 0,
+                        _ => send_at_once(
+                            reply.written(),
+                            is_whole,
+                            (hot, cold),
+                            &mut slot,
+                            turn,
+                            port,
+                            &around,
+                        ),
+                    };
+                    let rest = &reply.written()[sent..];
+                    if sender.queue(chunks, config, rest, self.now) < rest.len() {
                         debug_assert!(false, "there were chunks for the reply");
                         return Outcome::Abort;
                     }
