@@ -7,8 +7,8 @@
 //!   received frame ─▶ takes ─▶ Sender::on_ack ─▶ Service ─▶ transmit slot ─▶ Sender::push_sent ─▶ headers
 //!                       │                           ▲           no slot, no window: Sender::queue
 //!                       │ anything else             └── payload in the received frame, or what waited for it in the
-//!                       │                               inbox; reply in the slot
-//!                       ▼
+//!                       │                               inbox; reply in the slot, or copied to several slots where
+//!                       ▼                               one segment brings many requests
 //!                   hand_over ─▶ a new smoltcp socket ─▶ quiet again ─▶ take_directly
 //! ```
 //!

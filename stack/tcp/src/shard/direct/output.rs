@@ -99,11 +99,8 @@ pub(super) fn send_at_once<T: Transmit>(
         hot.tcb.snd_nxt = sender.nxt();
         let timestamps = cold.timestamps(around.timestamps, around.now);
         write_headers(packet, around.local, hot, seq, flags, sum, timestamps);
-        cold.path.note_sent(packet.len());
+        turn.note_sent(hot, cold, packet.len());
         port.transmit.commit(around.l2.len() + at + len);
-        turn.owes_ack = false;
-        cold.told = hot.tcb.rcv_nxt;
-        turn.budget -= 1;
         rest = behind;
     }
     reply.len() - rest.len()
@@ -193,16 +190,13 @@ impl<S: Service> Core<'_, S> {
             let timestamps = cold.timestamps(self.timestamps, self.now);
             let (local, seq) = (&self.local, segment.seq);
             write_headers(packet, local, hot, seq, flags, sum, timestamps);
-            cold.path.note_sent(packet.len());
+            turn.note_sent(hot, cold, packet.len());
             let len = l2.len() + packet.len();
             port.transmit.commit(len);
             debug_assert!(sender.is_consistent(chunks), "[UNA, NXT) is not the chunks");
             if segment.is_resent {
                 self.counters.retrans_segs.increment();
             }
-            turn.owes_ack = false;
-            cold.told = hot.tcb.rcv_nxt;
-            turn.budget -= 1;
         }
     }
 

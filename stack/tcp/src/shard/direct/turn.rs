@@ -1,5 +1,6 @@
 //! One turn of a connection that is served directly: from what has arrived over its service to what it answers.
 
+use crate::connection::{Cold, Hot};
 use crate::guard::segment::{State, Tcb};
 use crate::header;
 use crate::link::Transmit;
@@ -60,6 +61,15 @@ impl<'f> Turn<'f> {
             inbox.consume(chunks, count);
         }
         self.input = &self.input[count..];
+    }
+
+    /// A packet of so many bytes leaves, which acknowledges all that has arrived.
+    #[inline]
+    pub fn note_sent(&mut self, hot: &Hot, cold: &mut Cold, bytes: usize) {
+        cold.path.note_sent(bytes);
+        cold.told = hot.tcb.rcv_nxt;
+        self.owes_ack = false;
+        self.budget -= 1;
     }
 
     /// Tells the window of a connection whose service has not taken what is in `inbox` and in the received frame.
@@ -387,11 +397,8 @@ impl<S: Service> Core<'_, S> {
                         let flags = if is_last { Flags::PSH } else { Flags(0) };
                         let timestamps = cold.timestamps(self.timestamps, self.now);
                         write_headers(packet, &self.local, hot, seq, flags, sum, timestamps);
-                        cold.path.note_sent(packet.len());
+                        turn.note_sent(hot, cold, packet.len());
                         port.transmit.commit(l2.len() + at + written);
-                        turn.owes_ack = false;
-                        cold.told = hot.tcb.rcv_nxt;
-                        turn.budget -= 1;
                     }
                     (progress, written)
                 }
