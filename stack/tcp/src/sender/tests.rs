@@ -583,3 +583,28 @@ fn an_ack_of_the_only_segment_does_what_any_ack_does() {
         assert_eq!(acked(Sender::on_ack), acked(Sender::on_any_ack));
     }
 }
+
+#[test]
+fn what_was_granted_is_queued_although_some_of_it_has_left() {
+    let Story {
+        mut sender,
+        config,
+        now,
+        ..
+    } = Story::with_sack();
+    let mut chunks = Chunks::new(0, 24).unwrap();
+    let room = sender.room_in_chunks(&chunks, &config);
+    assert!((6_000..12_000).contains(&room), "a quarter of the chunks");
+    let reply = vec![7; room];
+    let (whole, rest) = reply.split_at(5 * usize::from(MSS));
+    for segment in whole.chunks(usize::from(MSS)) {
+        sender
+            .push_sent(&mut chunks, &config, segment, now)
+            .unwrap();
+    }
+    assert!(sender.room_to_queue(&chunks, &config) < rest.len());
+    let queued = sender.queue_granted(&mut chunks, &config, rest, now);
+    assert_eq!(queued, rest.len());
+    assert_eq!(sender.kept(), reply.len());
+    assert!(sender.is_consistent(&chunks));
+}

@@ -162,10 +162,22 @@ impl Sender {
         now: Instant,
     ) -> usize {
         let room = self.room_to_queue(chunks, config).min(bytes.len());
-        if room == 0 {
+        self.queue_granted(chunks, config, &bytes[..room], now)
+    }
+
+    /// The same of bytes for which there was room when they were written: of what was written with them some may have left
+    /// since, and what is left of the share of this connection would be less.
+    pub fn queue_granted(
+        &mut self,
+        chunks: &mut Chunks,
+        config: &Config,
+        bytes: &[u8],
+        now: Instant,
+    ) -> usize {
+        if bytes.is_empty() {
             return 0;
         }
-        let mut rest = &bytes[..room];
+        let mut rest = bytes;
         if let Some(last) = self.kept.last_queued() {
             let count = chunks.append(last, rest, usize::from(self.mss));
             self.kept.note_appended(count);
@@ -179,7 +191,7 @@ impl Sender {
             rest = &rest[len..];
         }
         self.arm_persist(chunks, config, now);
-        room - rest.len()
+        bytes.len() - rest.len()
     }
 
     /// What has to be sent now, or `None`. Repairs come first, then what is queued as far as both windows

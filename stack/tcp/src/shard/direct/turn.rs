@@ -439,7 +439,7 @@ impl<S: Service> Core<'_, S> {
                         ),
                     };
                     let rest = &reply.written()[sent..];
-                    if sender.queue(chunks, config, rest, self.now) < rest.len() {
+                    if sender.queue_granted(chunks, config, rest, self.now) < rest.len() {
                         debug_assert!(false, "there were chunks for the reply");
                         return Outcome::Abort;
                     }
