@@ -174,12 +174,13 @@ type Condition = (u8, Width, Op, u64);
 const OUT: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
 
 /// Allowed if the condition holds, or one of several for the same call.
-fn restricted() -> [(c_long, Condition); 18] {
+fn restricted() -> [(c_long, Condition); 19] {
     const BPF_MAP_LOOKUP_ELEM: u64 = 1;
     const BPF_MAP_UPDATE_ELEM: u64 = 2;
     const BPF_MAP_DELETE_ELEM: u64 = 3;
     const BPF_LINK_CREATE: u64 = 28;
     const BPF_LINK_UPDATE: u64 = 29;
+    const BPF_LINK_DETACH: u64 = 34;
     const SIOCGIFINDEX: u64 = 0x8933;
     const SIOCETHTOOL: u64 = 0x8946;
     let is = |argument, value| (argument, Width::Dword, Op::Eq, value);
@@ -204,6 +205,7 @@ fn restricted() -> [(c_long, Condition); 18] {
         ),
         (libc::SYS_ioctl, is(1, SIOCGIFINDEX)),
         // A driver that lost the program gets it again; the process has no other to attach.
+        (libc::SYS_bpf, is(0, BPF_LINK_DETACH)),
         (libc::SYS_bpf, is(0, BPF_LINK_CREATE)),
         // Or it takes the place of another process's.
         (libc::SYS_bpf, is(0, BPF_LINK_UPDATE)),

@@ -536,7 +536,10 @@ impl Redirect {
     /// If the driver refuses, or the kernel (before 5.19 it asks for capabilities). The program is detached then.
     pub fn attach_again(&self) -> Result<(), RedirectError> {
         if let Some(attached) = &mut *self.attachment() {
-            attached.link = None;
+            if let Some(link) = attached.link.take() {
+                // Where the kernel (before 5.9) cannot, closing it is enough if nobody else has it.
+                let _ = attachment::detach(link.as_fd());
+            }
             attached.link = Some(self.link_to(&attached.interface, attached.mode)?);
         }
         Ok(())

@@ -676,6 +676,8 @@ fn the_program_can_be_attached_again_without_capabilities_and_sockets_keep_their
     lab.server(|| {
         for choice in [ModeChoice::Native, ModeChoice::Generic] {
             let mut receiver = Receiver::on(0..1, choice, &small());
+            // As a process has that was forked a moment ago.
+            let _another = receiver.redirect.duplicate().unwrap();
             thread::scope(|scope| {
                 let attach_again = || {
                     drop_capabilities(CapabilitySet::all());

@@ -11,6 +11,7 @@ use super::Mode;
 
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_XDP: u32 = 37;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -79,6 +80,26 @@ pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Resu
             BPF_LINK_UPDATE,
             &raw const attributes,
             size_of::<LinkUpdate>(),
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Detaches what `link` attaches, at once: to close it would not, while another process has it, such as one that was
+/// forked a moment ago. This takes no capability.
+pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = link.as_raw_fd() as u32;
+    // SAFETY: the part of `union bpf_attr` for this command is one descriptor; the kernel reads as many bytes as it is told
+    // `attributes` has, and writes none.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_DETACH,
+            &raw const attributes,
+            size_of::<u32>(),
         )
     };
     match result {
