@@ -33,6 +33,12 @@ struct LinkUpdate {
     flags: u32,
 }
 
+/// The part of `union bpf_attr` for `BPF_LINK_DETACH`.
+#[repr(C)]
+struct LinkDetach {
+    link: u32,
+}
+
 /// Attaches `program` to the interface with this index in the thread's network namespace.
 ///
 /// Since Linux 5.19 this takes no capability: a process that has a loaded program may attach it.
@@ -50,18 +56,7 @@ pub(super) fn attach(
             Mode::Generic => XDP_FLAGS_SKB_MODE,
         },
     };
-    // SAFETY: the kernel reads as many bytes as it is told `attributes` has, and writes none for this command.
-    let link = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_CREATE,
-            &raw const attributes,
-            size_of::<LinkCreate>(),
-        )
-    };
-    if link < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let link = bpf(BPF_LINK_CREATE, &attributes)?;
     // SAFETY: the call succeeded, so this is a descriptor that was just opened and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(link as i32) })
 }
@@ -73,37 +68,28 @@ pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Resu
         program: program.as_raw_fd() as u32,
         flags: 0,
     };
-    // SAFETY: the kernel reads as many bytes as it is told `attributes` has, and writes none for this command.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_UPDATE,
-            &raw const attributes,
-            size_of::<LinkUpdate>(),
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    bpf(BPF_LINK_UPDATE, &attributes)?;
+    Ok(())
 }
 
 /// Detaches what `link` attaches, at once: to close it would not, while another process has it, such as one that was
 /// forked a moment ago. This takes no capability.
 pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
-    let attributes = link.as_raw_fd() as u32;
-    // SAFETY: the part of `union bpf_attr` for this command is one descriptor; the kernel reads as many bytes as it is told
-    // `attributes` has, and writes none.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_DETACH,
-            &raw const attributes,
-            size_of::<u32>(),
-        )
+    let attributes = LinkDetach {
+        link: link.as_raw_fd() as u32,
     };
+    bpf(BPF_LINK_DETACH, &attributes)?;
+    Ok(())
+}
+
+/// One of the commands above, with its part of `union bpf_attr`.
+fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_long> {
+    let attributes: *const T = attributes;
+    // SAFETY: the kernel reads as many bytes as it is told there are behind the pointer, which are those of a reference, and
+    // writes none for these commands.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
     match result {
-        0 => Ok(()),
+        0.. => Ok(result),
         _ => Err(io::Error::last_os_error()),
     }
 }
